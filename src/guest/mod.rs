@@ -1,0 +1,2 @@
+//! What a guest is.
+pub mod id;
