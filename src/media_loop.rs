@@ -16,11 +16,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use crate::guest::{SessionKey, Slot};
+use crate::guest::{SessionKey, Signs, Slot, State};
 use crate::relay::{Relay, RelayConfig, RelaySnapshot};
 use crate::rtc::demux::{Route, Routes};
 use crate::rtc::peer::{self, EndReason, Peer};
@@ -40,8 +40,8 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_millis(1_500);
 pub enum Command {
     /// A session takes the slot; `ready` hears when its STUN requests will be answered.
     Join { slot: Slot, key: SessionKey, peer: Box<Peer>, ready: smol::channel::Sender<()> },
-    /// A session ends, if it still holds its slot. `goodbye`: the guest said so, so nobody waits for a return.
-    Leave { slot: Slot, key: SessionKey, goodbye: bool },
+    /// The guest said goodbye: the session ends, if it still holds its slot.
+    Leave { slot: Slot, key: SessionKey },
     /// The state of every slot, in order.
     Snapshot { reply: smol::channel::Sender<Vec<SlotSnapshot>> },
     /// Unpublish everything and end.
@@ -57,14 +57,17 @@ pub enum Event {
     Ended { slot: Slot, key: SessionKey, reason: EndReason },
     /// The RTMP side changed.
     Rtmp { slot: Slot, event: rtmp::Event },
-    /// The guest did not come back in time; the stream is unpublished.
-    HoldExpired { slot: Slot },
+    /// The guest's life went on.
+    State { slot: Slot, state: State },
     /// The media thread cannot go on.
     Failed(String),
 }
 
 /// One slot as it is now.
 pub struct SlotSnapshot {
+    pub state: State,
+    /// When `state` was entered.
+    pub since: SystemTime,
     pub session: Option<SessionSnapshot>,
     pub relay: RelaySnapshot,
 }
@@ -167,6 +170,9 @@ struct Lane {
     touched: bool,
     /// What the last poll said of the socket.
     socket_ready: PollFlags,
+    /// What was last reported, and when it began.
+    state: State,
+    since: SystemTime,
 }
 
 #[derive(Default)]
@@ -187,7 +193,18 @@ impl Lane {
             deadline: None,
             touched: false,
             socket_ready: PollFlags::empty(),
+            state: State::Absent,
+            since: SystemTime::now(),
         }
+    }
+
+    fn derive_state(&self) -> State {
+        State::of(Signs {
+            session: self.session.is_some(),
+            receiving: self.relay.is_receiving(),
+            publication: self.relay.is_published(),
+            rtmp_live: self.relay.rtmp_state() == rtmp::State::Live,
+        })
     }
 
     fn connect(&mut self, now: Instant) {
@@ -321,17 +338,16 @@ impl MediaLoop {
                 lane.touched = true;
                 let _ = ready.try_send(());
             }
-            Command::Leave { slot, key, goodbye } => {
-                let Some(lane) = self.lanes.get_mut(slot.0) else { return };
+            Command::Leave { slot, key } => {
+                let Some(lane) = self.lanes.get(slot.0) else { return };
                 if lane.session.as_ref().is_some_and(|session| session.key == key) {
                     self.end_session(slot.0, EndReason::Left, now);
-                    if goodbye && let Some(lane) = self.lanes.get_mut(slot.0) {
-                        lane.relay.release(now);
-                    }
                 }
             }
             Command::Snapshot { reply } => {
                 let snapshots = self.lanes.iter().map(|lane| SlotSnapshot {
+                    state: lane.state,
+                    since: lane.since,
                     session: lane.session.as_ref().map(|session| SessionSnapshot {
                         key: session.key,
                         connected: session.connected,
@@ -388,6 +404,12 @@ impl MediaLoop {
         let Some(lane) = self.lanes.get_mut(index) else { return };
         let peer_deadline = lane.session.as_ref().and_then(|session| session.peer.poll_timeout());
         lane.deadline = [peer_deadline, lane.relay.poll_timeout()].into_iter().flatten().min();
+        let state = lane.derive_state();
+        if state != lane.state {
+            lane.state = state;
+            lane.since = SystemTime::now();
+            self.emit(Event::State { slot: Slot(index), state });
+        }
     }
 
     fn drain_peer(&mut self, index: usize, now: Instant) {
@@ -448,12 +470,8 @@ impl MediaLoop {
                 None => break,
             }
         }
-        let expired = lane.relay.take_hold_expired();
         for event in events {
             self.emit(Event::Rtmp { slot: Slot(index), event });
-        }
-        if expired {
-            self.emit(Event::HoldExpired { slot: Slot(index) });
         }
         if self.lanes.get(index).is_some_and(|lane| lane.touched) {
             self.drain_peer(index, now);

@@ -58,6 +58,11 @@ impl Registry {
         self.guests.iter().enumerate().map(|(index, (guest, _))| (Slot(index), guest))
     }
 
+    /// The guest whose slot it is.
+    pub fn guest(&self, slot: Slot) -> &Guest {
+        &self.guests.get(slot.0).expect("slots are made by this table").0
+    }
+
     /// The slot of a guest that may publish.
     pub fn slot(&self, id: &GuestId) -> Result<Slot, Refusal> {
         let index = self.guests.iter().position(|(guest, _)| guest.id == *id).ok_or(Refusal::Unknown)?;

@@ -1,0 +1,253 @@
+//! The composition root: builds every part, joins them, and runs the control side until a signal ends it.
+//!
+//! Threads: this one (HTTP, events, signals, one smol executor) and the media thread. Channels: commands to the media
+//! thread and events from it, both bounded (see [`crate::media_loop`]).
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+use async_signal::{Signal, Signals};
+use smol::LocalExecutor;
+use smol::stream::StreamExt;
+
+use crate::config::Config;
+use crate::guest::id::{GuestId, ResourceId};
+use crate::guest::{self, Guest, Registry, SessionKey, Slot};
+use crate::http::backend::{
+    self, Backend, ClientInfo, GuestState, GuestStatus, Health, Left, MediaPath, Published, Refusal, RtmpState,
+};
+use crate::http::{Limits, Site, serve};
+use crate::media_loop::{self, Command, Event, SlotSnapshot};
+use crate::relay::{RelayConfig, RelayPhase};
+use crate::rtc::dtls::Certificate;
+use crate::rtc::peer::{self, AnswerConfig, Answered, EndReason};
+use crate::rtmp;
+
+/// How long a request waits for the media thread. It turns at least every 50 ms while anybody is there.
+const MEDIA_ANSWER: Duration = Duration::from_secs(2);
+
+/// Why the daemon could not start or go on; says what to do about it.
+#[derive(Debug)]
+pub enum AppError {
+    Listen { what: &'static str, key: &'static str, address: SocketAddr, error: io::Error },
+    Certificate(String),
+    Signals(io::Error),
+    Thread(io::Error),
+    MediaThread(String),
+}
+
+impl fmt::Display for AppError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen { what, key, address, error } => {
+                write!(f, "cannot listen for {what} on {address}: {error}; free the port or set {key} to another one")
+            }
+            Self::Certificate(error) => write!(f, "cannot make a DTLS certificate: {error}"),
+            Self::Signals(error) => write!(f, "cannot listen for signals: {error}"),
+            Self::Thread(error) => write!(f, "cannot start the media thread: {error}"),
+            Self::MediaThread(reason) => write!(f, "the media thread ended: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for AppError {}
+
+/// Runs the daemon until SIGTERM or SIGINT.
+pub fn run(config: Config) -> Result<(), AppError> {
+    let executor = LocalExecutor::new();
+    smol::block_on(executor.run(serve_until_signal(config, &executor)))
+}
+
+async fn serve_until_signal<'a>(config: Config, executor: &LocalExecutor<'a>) -> Result<(), AppError> {
+    let mut signals = Signals::new([Signal::Term, Signal::Int]).map_err(AppError::Signals)?;
+    let certificate = Certificate::generate().map_err(|error| AppError::Certificate(error.to_string()))?;
+    let listener = smol::net::TcpListener::bind(config.http.listen).await.map_err(|error| AppError::Listen {
+        what: "HTTP",
+        key: "http.listen",
+        address: config.http.listen,
+        error,
+    })?;
+    let relays = config.guests.iter().map(|guest| RelayConfig::new(&config.relay, guest)).collect();
+    let (media, events, thread) = media_loop::spawn(config.rtc.listen, relays).map_err(|error| AppError::Listen {
+        what: "WebRTC media (UDP)",
+        key: "rtc.listen",
+        address: config.rtc.listen,
+        error,
+    })?;
+    let http_address = listener.local_addr().unwrap_or(config.http.listen);
+    log::info!(
+        "guest-relay {} serves http://{http_address}/guest_join; media on UDP {}; publishes to {}",
+        env!("CARGO_PKG_VERSION"),
+        media.local_addr(),
+        config.relay.output,
+    );
+
+    let daemon = Rc::new(Daemon::new(config, media, certificate));
+    let site = Rc::new(Site::new(DaemonBackend(Rc::clone(&daemon)), OFFERS_PER_MINUTE));
+    let http = executor.spawn(serve(listener, executor, site, Limits::default()));
+    let ended = smol::future::or(
+        async {
+            while let Some(signal) = signals.next().await {
+                if let Ok(signal) = signal {
+                    log::info!("{signal:?}: unpublishing every guest and ending");
+                    return Ok(());
+                }
+            }
+            Ok(())
+        },
+        async {
+            loop {
+                match events.recv().await {
+                    Ok(event) => daemon.handle_event(event)?,
+                    Err(_) => return Err(AppError::MediaThread("it closed its channel".to_owned())),
+                }
+            }
+        },
+    )
+    .await;
+    drop(http);
+    if ended.is_ok() && daemon.media.send(Command::Shutdown).is_ok() {
+        // The thread bounds its own shutdown; waiting for it lets the last bytes of every stream out.
+        let _ = smol::unblock(move || thread.join()).await;
+    }
+    ended
+}
+
+const OFFERS_PER_MINUTE: u32 = 10;
+
+/// What the control thread knows.
+struct Daemon {
+    config: Config,
+    media: media_loop::Handle,
+    certificate: Certificate,
+    registry: RefCell<Registry>,
+    /// ICE entity tags of living sessions.
+    etags: RefCell<HashMap<SessionKey, String>>,
+    /// What each slot was last seen as, and since when.
+    seen: RefCell<Vec<(GuestState, SystemTime)>>,
+}
+
+impl Daemon {
+    fn new(config: Config, media: media_loop::Handle, certificate: Certificate) -> Self {
+        let guests = config.guests.iter().map(|guest| Guest {
+            id: guest.id.clone(),
+            name: guest.name.clone(),
+            enabled: guest.enabled,
+        });
+        let registry = Registry::new(guests);
+        let seen = registry.guests().map(|_| (GuestState::Absent, SystemTime::now())).collect();
+        Self {
+            config,
+            media,
+            certificate,
+            registry: RefCell::new(registry),
+            etags: RefCell::default(),
+            seen: RefCell::new(seen),
+        }
+    }
+
+    fn name(&self, slot: Slot) -> GuestId {
+        self.registry.borrow().guest(slot).id.clone()
+    }
+
+    fn handle_event(&self, event: Event) -> Result<(), AppError> {
+        match event {
+            Event::Connected { slot, key } => log::info!("{} {key}: connected", self.name(slot)),
+            Event::Ended { slot, key, reason } => {
+                self.registry.borrow_mut().release(key);
+                self.etags.borrow_mut().remove(&key);
+                log::info!("{} {key}: session over: {reason}", self.name(slot));
+            }
+            Event::Rtmp { slot, event } => match event {
+                rtmp::Event::Lost { .. } => log::warn!("{}: {event}", self.name(slot)),
+                _ => log::info!("{}: {event}", self.name(slot)),
+            },
+            Event::State { slot, state } => log::info!("{}: {state}", self.name(slot)),
+            Event::Failed(reason) => return Err(AppError::MediaThread(reason)),
+        }
+        Ok(())
+    }
+
+    /// Addresses a guest may reach our UDP port at (RFC 8445 section 5.1.1.1).
+    fn candidates(&self, client: &ClientInfo) -> Vec<SocketAddr> {
+        let local = self.media.local_addr();
+        let mut addresses: Vec<IpAddr> = if local.ip().is_unspecified() {
+            let reachable = |ip: &IpAddr| usable(*ip) && (local.is_ipv6() || ip.is_ipv4());
+            let interfaces = if_addrs::get_if_addrs().unwrap_or_else(|error| {
+                log::warn!("cannot list this machine's addresses: {error}");
+                Vec::new()
+            });
+            let over_loopback = client.local_addr.ip().to_canonical().is_loopback();
+            let own = over_loopback.then(|| client.local_addr.ip().to_canonical());
+            interfaces.iter().map(if_addrs::Interface::ip).filter(reachable).chain(own).collect()
+        } else {
+            vec![local.ip()]
+        };
+        addresses.extend(self.config.rtc.candidates.iter().copied());
+        let mut candidates = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            let candidate = SocketAddr::new(address, local.port());
+            if !candidates.contains(&candidate) {
+                candidates.push(candidate);
+            }
+        }
+        candidates
+    }
+
+    async fn publish_direct(&self, id: &GuestId, offer: &str, client: &ClientInfo) -> Result<Published, Refusal> {
+        let slot = self.registry.borrow().slot(id).map_err(|refusal| match refusal {
+            guest::Refusal::Unknown => Refusal::new(404, format!("there is no guest {id}")),
+            guest::Refusal::Disabled => Refusal::new(403, format!("{id} is switched off")),
+        })?;
+        let answer_config = AnswerConfig {
+            candidates: self.candidates(client),
+            certificate: self.certificate.clone(),
+            start_bitrate_kbps: self.config.rtc.start_bitrate_kbps,
+            max_bitrate_kbps: self.config.rtc.max_bitrate_kbps,
+        };
+        let Answered { peer, sdp } = peer::answer(offer, &answer_config, Instant::now())
+            .map_err(|error| Refusal::new(error.status(), error.to_string()))?;
+        let etag = peer.local_ufrag().replace(['+', '/'], "-");
+        let resource = ResourceId::generate();
+        let key = self.registry.borrow_mut().take(slot, resource.clone());
+        self.etags.borrow_mut().insert(key, etag.clone());
+        let (ready, is_ready) = smol::channel::bounded(1);
+        let joined = self.media.send(Command::Join { slot, key, peer: Box::new(peer), ready });
+        // The browser's first check comes milliseconds after the answer: its session must be known by then.
+        let known = async { is_ready.recv().await.is_ok() };
+        let late = async {
+            smol::Timer::after(MEDIA_ANSWER).await;
+            false
+        };
+        if joined.is_err() || !smol::future::or(known, late).await {
+            self.registry.borrow_mut().release(key);
+            self.etags.borrow_mut().remove(&key);
+            return Err(Refusal::new(503, "the relay is overloaded, please try again").retry_after(Duration::from_secs(2)));
+        }
+        log::info!("{id} {key}: joining over the direct path from {}", client.remote_ip);
+        Ok(Published { resource, etag, answer_sdp: sdp })
+    }
+
+    async fn snapshot(&self) -> Option<Vec<SlotSnapshot>> {
+        let (reply, snapshot) = smol::channel::bounded(1);
+        self.media.send(Command::Snapshot { reply }).ok()?;
+        let late = async {
+            smol::Timer::after(MEDIA_ANSWER).await;
+            None
+        };
+        smol::future::or(async { snapshot.recv().await.ok() }, late).await
+    }
+}
+
+/// Addresses worth offering: link-local ones need a zone that the other side cannot know.
+fn usable(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local() && !v4.is_unspecified(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local() && !v6.is_unspecified(),
+    }
+}

@@ -1,0 +1,88 @@
+//! The HTTP handlers' view of the daemon: [`Backend`] over the registry and snapshots of the media thread.
+
+use std::rc::Rc;
+use std::time::{Instant, SystemTime};
+
+use crate::guest::id::{GuestId, ResourceId};
+use crate::guest::{self, Slot};
+use crate::http::backend::{
+    self, Backend, ClientInfo, GuestState, GuestStatus, Health, Left, MediaPath, Published, Refusal, RtmpState,
+};
+use crate::media_loop::{Command, SlotSnapshot};
+use crate::relay::RelayPhase;
+use crate::rtmp;
+
+use super::Daemon;
+
+pub(super) struct DaemonBackend(pub(super) Rc<Daemon>);
+
+impl Backend for DaemonBackend {
+    fn slot(&self, guest: &GuestId) -> backend::Slot {
+        match self.0.registry.borrow().slot(guest) {
+            Ok(_) => backend::Slot::Enabled,
+            Err(guest::Refusal::Disabled) => backend::Slot::Disabled,
+            Err(guest::Refusal::Unknown) => backend::Slot::Unknown,
+        }
+    }
+
+    async fn publish(
+        &self,
+        guest: &GuestId,
+        path: MediaPath,
+        offer: String,
+        client: ClientInfo,
+    ) -> Result<Published, Refusal> {
+        match path {
+            MediaPath::Direct => self.0.publish_direct(guest, &offer, &client).await,
+            MediaPath::Calls => Err(Refusal::new(503, "the path through the Cloudflare SFU is not configured")),
+        }
+    }
+
+    fn session_etag(&self, guest: &GuestId, resource: &ResourceId) -> Option<String> {
+        let (_, key) = self.0.registry.borrow().session(guest, resource)?;
+        self.0.etags.borrow().get(&key).cloned()
+    }
+
+    /// An ICE-lite agent learns the guest's addresses from its checks (RFC 8445 section 2.5): candidates are not needed.
+    async fn trickle(&self, guest: &GuestId, resource: &ResourceId, _fragment: String) -> Result<(), Refusal> {
+        match self.0.registry.borrow().session(guest, resource) {
+            Some(_) => Ok(()),
+            None => Err(Refusal::new(404, "this session is over")),
+        }
+    }
+
+    async fn leave(&self, guest: &GuestId, resource: &ResourceId) -> Left {
+        let Some((slot, key)) = self.0.registry.borrow().session(guest, resource) else { return Left::NoSuchSession };
+        self.0.registry.borrow_mut().release(key);
+        if self.0.media.send(Command::Leave { slot, key }).is_err() {
+            log::warn!("{guest} {key}: left, but the media thread takes no commands; its session ends by itself");
+        }
+        Left::Ended
+    }
+
+    async fn guests(&self) -> Vec<GuestStatus> {
+        let snapshots = self.0.snapshot().await.unwrap_or_default();
+        let registry = self.0.registry.borrow();
+        let mut seen = self.0.seen.borrow_mut();
+        let now = Instant::now();
+        let mut snapshots = snapshots.into_iter();
+        registry
+            .guests()
+            .map(|(slot, guest)| {
+                let mut status = GuestStatus::absent(guest.id.clone(), guest.name.clone(), guest.enabled);
+                if let Some(snapshot) = snapshots.next() {
+                    fill(&mut status, &snapshot, now);
+                }
+                status.since = seen.get_mut(slot.0).map(|entry| since(entry, status.state));
+                status
+            })
+            .collect()
+    }
+
+    async fn health(&self) -> Health {
+        match self.0.snapshot().await {
+            Some(_) => Health::Healthy,
+            None => Health::Unhealthy("the media thread does not answer".to_owned()),
+        }
+    }
+}
