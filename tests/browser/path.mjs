@@ -220,9 +220,15 @@ function limited(work, limitMs) {
 const wanted = process.argv.slice(2);
 let failed = 0;
 let passed = 0;
+let onStage;
+process.once('SIGTERM', async () => {
+  await onStage?.strike().catch(() => {});
+  process.exit(1);
+});
 for (const [name, check] of Object.entries(CHECKS)) {
   if (wanted.length > 0 && !wanted.some((each) => name.includes(each))) continue;
   const stage = new Stage(name.replaceAll(' ', '-'));
+  onStage = stage;
   try {
     const facts = await limited(check(stage), CHECK_LIMIT_MS);
     await stage.strike();
