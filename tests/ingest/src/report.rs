@@ -45,8 +45,8 @@ pub struct AudioTrack {
     pub gaps: u64,
 }
 
-/// Where a connection is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where a connection is, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// Handshake and commands.
     Connecting,

@@ -557,7 +557,6 @@ impl Session {
         if kicked.is_none() && !matches!(end, End::Refused(_)) && self.reader.in_message() {
             self.violation("left in the middle of a message");
         }
-        let _gone_already = self.stream.shutdown(std::net::Shutdown::Both);
         let reason = kicked.map_or_else(|| end.to_string(), Into::into);
         let refused = kicked.is_none() && matches!(end, End::Refused(_));
         let (peer, path) = self.report(|seen| {
@@ -566,6 +565,8 @@ impl Session {
             seen.refused = refused;
             (seen.peer, seen.path.clone())
         });
+        // after the report: who sees the close finds the reason
+        let _gone_already = self.stream.shutdown(std::net::Shutdown::Both);
         self.shared.emit(match refused {
             true => Event::Refused { peer, path, reason },
             false => Event::Closed { path, reason },

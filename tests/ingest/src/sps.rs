@@ -138,19 +138,43 @@ fn skip_scaling_list(bits: &mut Bits, entries: usize) -> Option<()> {
 mod tests {
     use super::size;
 
-    /// x264 (Constrained Baseline) and a camera's High profile SPS; sizes as ffprobe prints them.
+    /// What x264 (core 165) writes for testsrc2 in these sizes; the last one is interlaced (-flags +ilme+ildct).
     #[test]
-    fn sizes_are_read_with_and_without_cropping() {
-        let baseline_320x240 = [
-            0x67, 0x42, 0xc0, 0x0d, 0xda, 0x05, 0x07, 0xec, 0x04, 0x40, 0, 0, 3, 0, 0x40, 0, 0,
-            0x0c, 0x83, 0xc5, 0x0a, 0xa8,
+    fn the_size_is_read_from_any_profile_with_cropping_and_fields() {
+        let table: [(&str, &str, (u32, u32)); 5] = [
+            (
+                "high",
+                "67640028acd940780227e5c044000003000400000300c83c60c658",
+                (1920, 1080),
+            ),
+            (
+                "baseline",
+                "6742c00dd90141fb011000000300100000030320f142a480",
+                (320, 240),
+            ),
+            (
+                "high 4:2:2",
+                "677a000bbcd94344f962f011000003000100000300320f142996",
+                (200, 134),
+            ),
+            (
+                "high 4:4:4",
+                "67f4000b919b2861fc7c6e0220000003002000000641e28532c0",
+                (178, 100),
+            ),
+            (
+                "fields",
+                "67640016acd940a063f3ffe000600082000003000400000300643e28532c",
+                (640, 360),
+            ),
         ];
-        assert_eq!(size(&baseline_320x240), Some((320, 240)));
-        let high_1920x1080 = [
-            0x67, 0x64, 0x00, 0x28, 0xac, 0xd9, 0x40, 0x78, 0x02, 0x27, 0xe5, 0x84, 0, 0, 3, 0, 4,
-            0, 0, 3, 0, 0xf0, 0x3c, 0x60, 0xc6, 0x58,
-        ];
-        assert_eq!(size(&high_1920x1080), Some((1920, 1080)));
-        assert_eq!(size(&[0x67, 0x42]), None);
+        for (name, sps, expected) in table {
+            let sps: Vec<u8> = (0..sps.len())
+                .step_by(2)
+                .map(|at| u8::from_str_radix(&sps[at..at + 2], 16).expect("hex"))
+                .collect();
+            assert_eq!(size(&sps), Some(expected), "{name}");
+            assert_eq!(size(&sps[..5]), None, "{name} cut short");
+        }
     }
 }

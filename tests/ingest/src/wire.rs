@@ -40,6 +40,8 @@ pub(crate) struct ChunkReader<R> {
     chunk_size: u32,
     streams: HashMap<u8, ChunkStream>,
     bytes_read: u64,
+    /// The reader is between the first and the last byte of a chunk.
+    in_chunk: bool,
 }
 
 impl<R: Read> ChunkReader<R> {
@@ -49,6 +51,7 @@ impl<R: Read> ChunkReader<R> {
             chunk_size: CHUNK_SIZE_AT_START,
             streams: HashMap::new(),
             bytes_read: 0,
+            in_chunk: false,
         }
     }
 
@@ -63,7 +66,7 @@ impl<R: Read> ChunkReader<R> {
 
     /// Whether the publisher left a message unfinished.
     pub(crate) fn in_message(&self) -> bool {
-        self.streams.values().any(|stream| stream.open)
+        self.in_chunk || self.streams.values().any(|stream| stream.open)
     }
 
     pub(crate) fn take<const N: usize>(&mut self) -> io::Result<[u8; N]> {
@@ -117,6 +120,7 @@ impl<R: Read> ChunkReader<R> {
         // |fmt|   csid    |   csid 0 and 1 announce a two or three byte form
         // +-+-+-+-+-+-+-+-+
         let [basic] = self.take()?;
+        self.in_chunk = true;
         let (format, id) = (basic >> 6, basic & 0x3F);
         if id < 2 {
             return Err(End::refused(
@@ -188,6 +192,7 @@ impl<R: Read> ChunkReader<R> {
             body: std::mem::take(&mut stream.body),
         });
         self.streams.insert(id, stream);
+        self.in_chunk = false;
         Ok(done)
     }
 }

@@ -1,0 +1,4 @@
+pub mod bytes;
+pub mod demux;
+pub mod ice;
+pub mod stun;
