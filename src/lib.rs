@@ -1,1 +1,2 @@
 //! guest-relay
+pub mod rtc;
