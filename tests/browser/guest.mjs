@@ -62,16 +62,13 @@ export class Guest {
     await until(`${this.id} to have left`, 5_000, async () => await this.state() === 'left');
   }
 
-  /** The outbound video counters of getStats. */
+  /** The video counters of getStats; `packetsLost` as our receiver reports it. */
   video() {
     return this.page.evaluate(async () => {
-      for (const report of (await window.guestRelay.pc.getStats()).values()) {
-        if (report.type === 'outbound-rtp' && report.kind === 'video') {
-          const { framesEncoded, framesSent, keyFramesEncoded, pliCount, firCount, nackCount, packetsSent, frameWidth, frameHeight } = report;
-          return { framesEncoded, framesSent, keyFramesEncoded, pliCount, firCount, nackCount, packetsSent, frameWidth, frameHeight };
-        }
-      }
-      return undefined;
+      const reports = [...(await window.guestRelay.pc.getStats()).values()].filter((each) => each.kind === 'video');
+      const sent = reports.find((each) => each.type === 'outbound-rtp');
+      const reported = reports.find((each) => each.type === 'remote-inbound-rtp');
+      return { framesEncoded: sent?.framesEncoded, framesSent: sent?.framesSent, packetsLost: reported?.packetsLost };
     });
   }
 
