@@ -19,17 +19,342 @@ use crate::rtmp::{self, Publisher, PublisherConfig, Target};
 const HELD_IDR_BYTES: usize = 2 * 1024 * 1024;
 /// How often the last IDR is repeated while the guest is away.
 const HOLD_REPEAT: Duration = Duration::from_secs(1);
-/// Audio that is this far behind is filled with silence: a muted microphone may send nothing at all, and a media server
-/// refuses an audio track that starts late.
+/// Audio that is this far behind the picture is filled with silence: a muted microphone may send nothing at all, and a
+/// media server refuses an audio track that starts late.
 const SILENCE_AFTER: Duration = Duration::from_millis(400);
+/// Silence stops this short of the picture, so that a microphone that comes back finds its place free.
+const SILENCE_MARGIN: Duration = Duration::from_millis(200);
 /// Without any picture for this long a guest is published with sound alone.
 const AUDIO_ONLY_AFTER: Duration = Duration::from_secs(3);
-/// Bit rate and frame rate are averages over this time.
-const RATE_WINDOW: Duration = Duration::from_secs(2);
 
-/// Which tracks a session promises (its SDP); the packets decide.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tracks {
-    pub audio: bool,
-    pub video: bool,
+/// What a relay is made of.
+#[derive(Clone, Debug)]
+pub struct RelayConfig {
+    pub target: Target,
+    /// The target's host, resolved.
+    pub servers: Vec<SocketAddr>,
+    pub muxer: guest_relay_muxer::Config,
+    /// How long a publication outlives its guest.
+    pub hold: Duration,
+    /// Spreads the reconnects of several guests.
+    pub seed: u64,
+}
+
+/// What the API says about a relay.
+#[derive(Clone, Debug)]
+pub struct RelaySnapshot {
+    pub rtmp: rtmp::State,
+    pub width: u32,
+    pub height: u32,
+    pub fps: f64,
+    pub bitrate_kbps: u32,
+    pub last_keyframe: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    /// Nobody there, nothing published.
+    Idle,
+    /// A session holds the slot; its first packet came at `media_since`.
+    Source { media_since: Option<Instant> },
+    /// The guest is away; `next_repeat` of the last IDR, unpublish at `until`.
+    Holding { until: Instant, next_repeat: Instant },
+}
+
+/// Where the timeline stood when the last tag left the muxer.
+#[derive(Clone, Copy, Debug)]
+struct Position {
+    dts: MediaTime,
+    at: Instant,
+}
+
+/// One guest's way from RTP to RTMP.
+pub struct Relay {
+    config: RelayConfig,
+    /// Arrival times of the muxer count from here.
+    epoch: Instant,
+    muxer: Muxer,
+    publisher: Publisher,
+    tag: Vec<u8>,
+    phase: Phase,
+    /// The publication was started and not ended.
+    published: bool,
+    keyframe_request: bool,
+    keyframe_received: bool,
+    last_idr: Vec<u8>,
+    last_keyframe: Option<Instant>,
+    position: Option<Position>,
+    /// dts up to which the publication has sound.
+    audio_until: Option<MediaTime>,
+    rates: Rates,
+}
+
+impl Relay {
+    pub fn new(config: RelayConfig, now: Instant) -> Self {
+        Self {
+            epoch: now,
+            muxer: Muxer::new(config.muxer.clone()),
+            publisher: new_publisher(&config, now),
+            tag: Vec::new(),
+            phase: Phase::Idle,
+            published: false,
+            keyframe_request: false,
+            keyframe_received: false,
+            last_idr: Vec::new(),
+            last_keyframe: None,
+            position: None,
+            audio_until: None,
+            rates: Rates::new(now),
+            config,
+        }
+    }
+
+    /// A new session takes the slot. The publication, if one is held, goes on with its media.
+    pub fn begin_source(&mut self, now: Instant) {
+        if !self.published {
+            self.reset(now);
+        }
+        self.phase = Phase::Source { media_since: None };
+    }
+
+    /// The session is over. What is published is held for its return.
+    pub fn end_source(&mut self, now: Instant) {
+        self.phase = if self.published {
+            log::debug!("{}: guest away, holding the input for {:?}", self.config.target, self.config.hold);
+            Phase::Holding { until: now + self.config.hold, next_repeat: now + HOLD_REPEAT }
+        } else {
+            Phase::Idle
+        };
+    }
+
+    /// Ends the publication now.
+    pub fn release(&mut self, now: Instant) {
+        if self.published {
+            self.published = false;
+            self.publisher.stop(now);
+        }
+        self.phase = Phase::Idle;
+    }
+
+    /// A decrypted packet of the current session.
+    pub fn handle_rtp(&mut self, kind: TrackKind, packet: &RtpPacket<'_>, now: Instant) {
+        let Phase::Source { media_since } = &mut self.phase else { return };
+        let since = *media_since.get_or_insert(now);
+        self.rates.count_bytes(packet.payload.len(), now);
+        self.muxer.handle_rtp(kind, packet, self.media_time(now));
+        self.drain_muxer(now);
+        if !self.published && now.saturating_duration_since(since) >= AUDIO_ONLY_AFTER && self.audio_until.is_some() {
+            log::warn!("{}: no picture so far, publishing sound alone", self.config.target);
+            self.publish(now);
+        }
+    }
+
+    /// A sender report of the current session: where its RTP clock stands against the other track's.
+    pub fn handle_sender_report(&mut self, kind: TrackKind, ntp_time: u64, rtp_time: u32, now: Instant) {
+        if let Phase::Source { .. } = self.phase {
+            self.muxer.handle_sender_report(kind, SenderReport { ntp_time, rtp_time }, self.media_time(now));
+            self.drain_muxer(now);
+        }
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let muxer = self.muxer.poll_timeout().map(|at| self.instant(at));
+        let hold = match self.phase {
+            Phase::Holding { until, next_repeat } => Some(until.min(next_repeat)),
+            Phase::Idle | Phase::Source { .. } => None,
+        };
+        [muxer, hold, self.publisher.poll_timeout()].into_iter().flatten().min()
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.muxer.handle_timeout(self.media_time(now));
+        self.drain_muxer(now);
+        if let Phase::Holding { until, next_repeat } = self.phase {
+            if now >= until {
+                self.release(now);
+            } else if now >= next_repeat {
+                self.phase = Phase::Holding { until, next_repeat: now + HOLD_REPEAT };
+                self.hold_frame(now);
+            }
+        }
+        self.publisher.handle_timeout(now);
+    }
+
+    /// The RTMP side: the media loop moves its bytes.
+    pub fn publisher(&mut self) -> &mut Publisher {
+        &mut self.publisher
+    }
+
+    /// What the RTMP side wants from the media loop.
+    pub fn poll_output(&mut self) -> Option<rtmp::Output> {
+        self.publisher.poll_output()
+    }
+
+    /// Whether an IDR is needed; asked once.
+    pub fn take_keyframe_request(&mut self) -> bool {
+        std::mem::take(&mut self.keyframe_request)
+    }
+
+    /// Whether an IDR came; asked once.
+    pub fn take_keyframe_received(&mut self) -> bool {
+        std::mem::take(&mut self.keyframe_received)
+    }
+
+    /// Media of the current session has come.
+    pub fn is_receiving(&self) -> bool {
+        matches!(self.phase, Phase::Source { media_since: Some(_) })
+    }
+
+    /// The publication was started and not ended.
+    pub fn is_published(&self) -> bool {
+        self.published
+    }
+
+    pub fn rtmp_state(&self) -> rtmp::State {
+        self.publisher.state()
+    }
+
+    pub fn snapshot(&self, now: Instant) -> RelaySnapshot {
+        let video = &self.muxer.stats().video;
+        let (fps, bitrate_kbps) = if self.is_receiving() { self.rates.rates(now) } else { (0.0, 0) };
+        RelaySnapshot {
+            rtmp: self.publisher.state(),
+            width: video.width,
+            height: video.height,
+            fps,
+            bitrate_kbps,
+            last_keyframe: self.last_keyframe,
+        }
+    }
+
+    /// Forgets the last guest: the next publication starts afresh.
+    fn reset(&mut self, now: Instant) {
+        self.epoch = now;
+        self.muxer = Muxer::new(self.config.muxer.clone());
+        self.last_idr = Vec::new();
+        self.last_keyframe = None;
+        self.position = None;
+        self.audio_until = None;
+        self.rates = Rates::new(now);
+    }
+
+    fn publish(&mut self, now: Instant) {
+        if !self.published {
+            self.published = true;
+            self.publisher.start(now);
+        }
+    }
+
+    fn drain_muxer(&mut self, now: Instant) {
+        loop {
+            self.tag.clear();
+            match self.muxer.poll_output(&mut self.tag) {
+                Some(Output::Tag(tag)) => self.forward(tag, now),
+                Some(Output::KeyframeNeeded(_)) => self.keyframe_request = true,
+                None => return,
+            }
+        }
+    }
+
+    /// One tag, its body in `self.tag`, goes to the publisher.
+    fn forward(&mut self, tag: Tag, now: Instant) {
+        match tag.frame {
+            Frame::KeyFrame => {
+                self.publish(now);
+                self.keyframe_received = true;
+                self.last_keyframe = Some(now);
+                self.last_idr.clear();
+                if self.tag.len() <= HELD_IDR_BYTES {
+                    self.last_idr.extend_from_slice(&self.tag);
+                }
+                self.note_picture(tag.dts, now);
+            }
+            Frame::InterFrame => self.note_picture(tag.dts, now),
+            Frame::Audio => {
+                self.audio_until = Some(tag.dts);
+                if self.position.is_none_or(|position| tag.dts > position.dts) {
+                    self.position = Some(Position { dts: tag.dts, at: now });
+                }
+            }
+            Frame::Metadata | Frame::VideoSequenceHeader | Frame::AudioSequenceHeader => {}
+        }
+        self.publisher.push(tag, &self.tag, now);
+    }
+
+    fn note_picture(&mut self, dts: MediaTime, now: Instant) {
+        self.rates.count_frame(now);
+        self.position = Some(Position { dts, at: now });
+        let audio_until = *self.audio_until.get_or_insert(dts);
+        if dts - audio_until > MediaTime::from(SILENCE_AFTER) {
+            self.muxer.fill_silence(dts - MediaTime::from(SILENCE_MARGIN));
+        }
+    }
+
+    /// The guest is away: the last picture once more, and sound that says nothing, in real time.
+    fn hold_frame(&mut self, now: Instant) {
+        let Some(position) = self.position else { return };
+        let dts = position.dts + MediaTime::from(now.saturating_duration_since(position.at));
+        self.muxer.fill_silence(dts);
+        self.drain_muxer(now);
+        if !self.last_idr.is_empty() {
+            let tag = Tag { kind: TagKind::Video, frame: Frame::KeyFrame, dts, len: self.last_idr.len() };
+            self.publisher.push(tag, &self.last_idr, now);
+        }
+        self.position = Some(Position { dts, at: now });
+    }
+
+    fn media_time(&self, now: Instant) -> MediaTime {
+        MediaTime::from(now.saturating_duration_since(self.epoch))
+    }
+
+    fn instant(&self, time: MediaTime) -> Instant {
+        self.epoch + Duration::from_micros(u64::try_from(time.micros()).unwrap_or(0))
+    }
+}
+
+fn new_publisher(config: &RelayConfig, now: Instant) -> Publisher {
+    Publisher::new(config.target.clone(), PublisherConfig::default(), config.seed, now)
+}
+
+/// Bit rate and frame rate over the last full window, counted without a timer.
+#[derive(Clone, Copy, Debug)]
+struct Rates {
+    since: Instant,
+    bytes: u64,
+    frames: u32,
+    fps: f64,
+    kbps: u32,
+}
+
+impl Rates {
+    const WINDOW: Duration = Duration::from_secs(2);
+
+    fn new(now: Instant) -> Self {
+        Self { since: now, bytes: 0, frames: 0, fps: 0.0, kbps: 0 }
+    }
+
+    fn count_bytes(&mut self, bytes: usize, now: Instant) {
+        self.roll(now);
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+    }
+
+    fn count_frame(&mut self, now: Instant) {
+        self.roll(now);
+        self.frames += 1;
+    }
+
+    fn roll(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.since);
+        if elapsed >= Self::WINDOW {
+            self.fps = f64::from(self.frames) / elapsed.as_secs_f64();
+            let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+            self.kbps = u32::try_from(self.bytes.saturating_mul(8) / millis).unwrap_or(u32::MAX);
+            (self.since, self.bytes, self.frames) = (now, 0, 0);
+        }
+    }
+
+    /// Frames per second and kbit/s; nothing when no packet came for two windows.
+    fn rates(&self, now: Instant) -> (f64, u32) {
+        if now.saturating_duration_since(self.since) > 2 * Self::WINDOW { (0.0, 0) } else { (self.fps, self.kbps) }
+    }
 }
