@@ -1,4 +1,4 @@
 //! guest-relay
-// pub mod config;
+pub mod config;
 pub mod guest;
 pub mod http;
