@@ -18,8 +18,8 @@ use crate::guest::id::{GuestId, ResourceId};
     reason = "runs on a LocalExecutor; the futures need not be Send"
 )]
 pub trait Backend {
-    /// Whether a slot of this name is configured.
-    fn slot(&self, guest: &GuestId) -> Slot;
+    /// Whether a guest may publish in a slot of this name.
+    fn admission(&self, guest: &GuestId) -> Admission;
 
     /// A guest offers media (RFC 9725 §4.2). A session that already holds the slot is taken over.
     async fn publish(
@@ -54,11 +54,11 @@ pub trait Backend {
 
 /// What is known about a slot name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Slot {
+pub enum Admission {
     /// Configured and open.
-    Enabled,
+    Open,
     /// Configured, closed by the operator.
-    Disabled,
+    Closed,
     /// Not configured.
     Unknown,
 }

@@ -11,7 +11,7 @@
 
 use std::time::Instant;
 
-use super::backend::{Backend, ClientInfo, Left, MediaPath, Refusal, Slot};
+use super::backend::{Admission, Backend, ClientInfo, Left, MediaPath, Refusal};
 use super::message::{Request, Response};
 use super::rate::network_of;
 use super::router::Site;
@@ -30,7 +30,7 @@ pub(super) async fn publish<B: Backend>(
     request: Request,
     now: Instant,
 ) -> Result<Response, Refusal> {
-    check_slot(&site.backend, &guest)?;
+    check_admission(&site.backend, &guest)?;
     let network = network_of(request.client.remote_ip);
     let too_many = |delay| {
         Refusal::new(
@@ -116,14 +116,14 @@ pub(super) fn with_cors(response: Response) -> Response {
 }
 
 /// Only open slots of the configuration take guests.
-fn check_slot<B: Backend>(backend: &B, guest: &GuestId) -> Result<(), Refusal> {
-    match backend.slot(guest) {
-        Slot::Enabled => Ok(()),
-        Slot::Disabled => Err(Refusal::new(
+fn check_admission<B: Backend>(backend: &B, guest: &GuestId) -> Result<(), Refusal> {
+    match backend.admission(guest) {
+        Admission::Open => Ok(()),
+        Admission::Closed => Err(Refusal::new(
             403,
             format!("the producer has closed the slot {guest}"),
         )),
-        Slot::Unknown => Err(Refusal::new(404, format!("there is no guest slot {guest}"))),
+        Admission::Unknown => Err(Refusal::new(404, format!("there is no guest slot {guest}"))),
     }
 }
 
