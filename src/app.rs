@@ -3,30 +3,32 @@
 //! Threads: this one (HTTP, events, signals, one smol executor) and the media thread. Channels: commands to the media
 //! thread and events from it, both bounded (see [`crate::media_loop`]).
 
+mod backend;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use async_signal::{Signal, Signals};
 use smol::LocalExecutor;
 use smol::stream::StreamExt;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::guest::id::{GuestId, ResourceId};
 use crate::guest::{self, Guest, Registry, SessionKey, Slot};
-use crate::http::backend::{
-    self, Backend, ClientInfo, GuestState, GuestStatus, Health, Left, MediaPath, Published, Refusal, RtmpState,
-};
+use crate::http::backend::{ClientInfo, Published, Refusal};
 use crate::http::{Limits, Site, serve};
 use crate::media_loop::{self, Command, Event, SlotSnapshot};
-use crate::relay::{RelayConfig, RelayPhase};
+use crate::relay::RelayConfig;
 use crate::rtc::dtls::Certificate;
-use crate::rtc::peer::{self, AnswerConfig, Answered, EndReason};
-use crate::rtmp;
+use crate::rtc::peer::{self, AnswerConfig, Answered};
+use crate::rtmp::{self, Target};
+
+use backend::DaemonBackend;
 
 /// How long a request waits for the media thread. It turns at least every 50 ms while anybody is there.
 const MEDIA_ANSWER: Duration = Duration::from_secs(2);
@@ -35,9 +37,8 @@ const MEDIA_ANSWER: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub enum AppError {
     Listen { what: &'static str, key: &'static str, address: SocketAddr, error: io::Error },
-    Certificate(String),
+    Output { guest: GuestId, reason: String },
     Signals(io::Error),
-    Thread(io::Error),
     MediaThread(String),
 }
 
@@ -47,9 +48,8 @@ impl fmt::Display for AppError {
             Self::Listen { what, key, address, error } => {
                 write!(f, "cannot listen for {what} on {address}: {error}; free the port or set {key} to another one")
             }
-            Self::Certificate(error) => write!(f, "cannot make a DTLS certificate: {error}"),
+            Self::Output { guest, reason } => write!(f, "cannot publish {guest}: {reason}; check relay.output"),
             Self::Signals(error) => write!(f, "cannot listen for signals: {error}"),
-            Self::Thread(error) => write!(f, "cannot start the media thread: {error}"),
             Self::MediaThread(reason) => write!(f, "the media thread ended: {reason}"),
         }
     }
@@ -59,20 +59,24 @@ impl std::error::Error for AppError {}
 
 /// Runs the daemon until SIGTERM or SIGINT.
 pub fn run(config: Config) -> Result<(), AppError> {
+    start_log(config.log.level);
+    for notice in &config.notices {
+        log::warn!("{notice}");
+    }
     let executor = LocalExecutor::new();
     smol::block_on(executor.run(serve_until_signal(config, &executor)))
 }
 
 async fn serve_until_signal<'a>(config: Config, executor: &LocalExecutor<'a>) -> Result<(), AppError> {
     let mut signals = Signals::new([Signal::Term, Signal::Int]).map_err(AppError::Signals)?;
-    let certificate = Certificate::generate().map_err(|error| AppError::Certificate(error.to_string()))?;
+    let certificate = Certificate::generate();
     let listener = smol::net::TcpListener::bind(config.http.listen).await.map_err(|error| AppError::Listen {
         what: "HTTP",
         key: "http.listen",
         address: config.http.listen,
         error,
     })?;
-    let relays = config.guests.iter().map(|guest| RelayConfig::new(&config.relay, guest)).collect();
+    let relays = config.guests.iter().map(|guest| relay_config(&config, guest)).collect::<Result<_, _>>()?;
     let (media, events, thread) = media_loop::spawn(config.rtc.listen, relays).map_err(|error| AppError::Listen {
         what: "WebRTC media (UDP)",
         key: "rtc.listen",
@@ -87,8 +91,9 @@ async fn serve_until_signal<'a>(config: Config, executor: &LocalExecutor<'a>) ->
         config.relay.output,
     );
 
+    let offers_per_minute = config.http.offers_per_minute;
     let daemon = Rc::new(Daemon::new(config, media, certificate));
-    let site = Rc::new(Site::new(DaemonBackend(Rc::clone(&daemon)), OFFERS_PER_MINUTE));
+    let site = Rc::new(Site::new(DaemonBackend(Rc::clone(&daemon)), offers_per_minute));
     let http = executor.spawn(serve(listener, executor, site, Limits::default()));
     let ended = smol::future::or(
         async {
@@ -118,7 +123,39 @@ async fn serve_until_signal<'a>(config: Config, executor: &LocalExecutor<'a>) ->
     ended
 }
 
-const OFFERS_PER_MINUTE: u32 = 10;
+/// One line an event on stderr. Under systemd the journal adds the time itself.
+fn start_log(level: log::LevelFilter) {
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(level.min(log::LevelFilter::Warn)).filter_module("guest_relay", level);
+    // Twelve warnings a handshake about extensions that it rightly ignores.
+    builder.filter_module("webrtc_dtls", level.min(log::LevelFilter::Error));
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        builder.format_timestamp(None);
+    } else {
+        builder.format_timestamp_millis();
+    }
+    // A second logger can only be one that a test installed.
+    let _ = builder.try_init();
+}
+
+fn relay_config(config: &Config, guest: &config::Guest) -> Result<RelayConfig, AppError> {
+    let refused = |reason: String| AppError::Output { guest: guest.id.clone(), reason };
+    let url = config.relay.output.for_guest(&guest.id);
+    let target = Target::parse(&url).map_err(|error| refused(error.to_string()))?;
+    let servers = (target.host(), target.port())
+        .to_socket_addrs()
+        .map_err(|error| refused(format!("{} has no address: {error}", target.host())))?
+        .collect();
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).expect("the operating system gives random bytes after boot");
+    Ok(RelayConfig {
+        target,
+        servers,
+        muxer: muxer_config(config.relay.reorder),
+        hold: config.relay.hold,
+        seed: u64::from_ne_bytes(seed),
+    })
+}
 
 /// What the control thread knows.
 struct Daemon {
@@ -128,8 +165,6 @@ struct Daemon {
     registry: RefCell<Registry>,
     /// ICE entity tags of living sessions.
     etags: RefCell<HashMap<SessionKey, String>>,
-    /// What each slot was last seen as, and since when.
-    seen: RefCell<Vec<(GuestState, SystemTime)>>,
 }
 
 impl Daemon {
@@ -140,14 +175,12 @@ impl Daemon {
             enabled: guest.enabled,
         });
         let registry = Registry::new(guests);
-        let seen = registry.guests().map(|_| (GuestState::Absent, SystemTime::now())).collect();
         Self {
             config,
             media,
             certificate,
             registry: RefCell::new(registry),
             etags: RefCell::default(),
-            seen: RefCell::new(seen),
         }
     }
 
@@ -176,7 +209,7 @@ impl Daemon {
     /// Addresses a guest may reach our UDP port at (RFC 8445 section 5.1.1.1).
     fn candidates(&self, client: &ClientInfo) -> Vec<SocketAddr> {
         let local = self.media.local_addr();
-        let mut addresses: Vec<IpAddr> = if local.ip().is_unspecified() {
+        let addresses: Vec<IpAddr> = if local.ip().is_unspecified() {
             let reachable = |ip: &IpAddr| usable(*ip) && (local.is_ipv6() || ip.is_ipv4());
             let interfaces = if_addrs::get_if_addrs().unwrap_or_else(|error| {
                 log::warn!("cannot list this machine's addresses: {error}");
@@ -188,10 +221,9 @@ impl Daemon {
         } else {
             vec![local.ip()]
         };
-        addresses.extend(self.config.rtc.candidates.iter().copied());
-        let mut candidates = Vec::with_capacity(addresses.len());
-        for address in addresses {
-            let candidate = SocketAddr::new(address, local.port());
+        let own = addresses.into_iter().map(|address| SocketAddr::new(address, local.port()));
+        let mut candidates = Vec::new();
+        for candidate in own.chain(self.config.rtc.candidates.iter().copied()) {
             if !candidates.contains(&candidate) {
                 candidates.push(candidate);
             }

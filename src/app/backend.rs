@@ -1,15 +1,14 @@
 //! The HTTP handlers' view of the daemon: [`Backend`] over the registry and snapshots of the media thread.
 
 use std::rc::Rc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use crate::guest::id::{GuestId, ResourceId};
-use crate::guest::{self, Slot};
+use crate::guest;
 use crate::http::backend::{
-    self, Backend, ClientInfo, GuestState, GuestStatus, Health, Left, MediaPath, Published, Refusal, RtmpState,
+    self, Backend, ClientInfo, GuestStatus, Health, Left, MediaPath, Published, Refusal, RtmpState,
 };
 use crate::media_loop::{Command, SlotSnapshot};
-use crate::relay::RelayPhase;
 use crate::rtmp;
 
 use super::Daemon;
@@ -63,20 +62,16 @@ impl Backend for DaemonBackend {
     async fn guests(&self) -> Vec<GuestStatus> {
         let snapshots = self.0.snapshot().await.unwrap_or_default();
         let registry = self.0.registry.borrow();
-        let mut seen = self.0.seen.borrow_mut();
         let now = Instant::now();
         let mut snapshots = snapshots.into_iter();
-        registry
-            .guests()
-            .map(|(slot, guest)| {
-                let mut status = GuestStatus::absent(guest.id.clone(), guest.name.clone(), guest.enabled);
-                if let Some(snapshot) = snapshots.next() {
-                    fill(&mut status, &snapshot, now);
-                }
-                status.since = seen.get_mut(slot.0).map(|entry| since(entry, status.state));
-                status
-            })
-            .collect()
+        let status = |guest: &guest::Guest| {
+            let mut status = GuestStatus::absent(guest.id.clone(), guest.name.clone(), guest.enabled);
+            if let Some(snapshot) = snapshots.next() {
+                fill(&mut status, &snapshot, now);
+            }
+            status
+        };
+        registry.guests().map(|(_, guest)| guest).map(status).collect()
     }
 
     async fn health(&self) -> Health {
@@ -85,4 +80,29 @@ impl Backend for DaemonBackend {
             None => Health::Unhealthy("the media thread does not answer".to_owned()),
         }
     }
+}
+
+/// Puts what the media thread knows into a guest's line. What has no meaning now stays `None`.
+fn fill(status: &mut GuestStatus, snapshot: &SlotSnapshot, now: Instant) {
+    status.state = snapshot.state;
+    status.since = Some(snapshot.since);
+    status.rtmp = match snapshot.relay.rtmp {
+        rtmp::State::Idle | rtmp::State::Stopping | rtmp::State::Stopped => RtmpState::Idle,
+        rtmp::State::Connecting | rtmp::State::Handshaking => RtmpState::Connecting,
+        rtmp::State::Publishing => RtmpState::Publishing,
+        rtmp::State::Live => RtmpState::Live,
+        rtmp::State::Backoff => RtmpState::Backoff,
+    };
+    let relay = &snapshot.relay;
+    if relay.width > 0 {
+        status.codec = Some("H264");
+        (status.width, status.height) = (Some(relay.width), Some(relay.height));
+    }
+    status.last_keyframe_age_ms = relay.last_keyframe.map(|at| {
+        u64::try_from(now.saturating_duration_since(at).as_millis()).unwrap_or(u64::MAX)
+    });
+    let Some(session) = &snapshot.session else { return };
+    status.path = Some(MediaPath::Direct);
+    status.fps = Some(relay.fps);
+    status.bitrate_kbps = Some(relay.bitrate_kbps);
 }

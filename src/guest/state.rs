@@ -1,5 +1,7 @@
 //! A guest's life cycle, derived from what is there: session, stream, publication. Kept nowhere, so it cannot be wrong.
 
+use std::fmt;
+
 use serde::Serialize;
 
 /// Where a guest is in its life.
@@ -29,6 +31,18 @@ pub struct Signs {
     pub publication: bool,
     /// The RTMP server takes the media.
     pub rtmp_live: bool,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Absent => "absent",
+            Self::Joining => "joining",
+            Self::Publishing => "publishing",
+            Self::Live => "live",
+            Self::Holding => "holding",
+        })
+    }
 }
 
 impl State {

@@ -8,7 +8,7 @@ use super::backend::{Backend, GuestStatus, Health};
 use super::message::Response;
 
 /// `{"guests": […]}`, in the order of the configuration.
-pub(super) fn guests<B: Backend>(backend: &B) -> Response {
+pub(super) async fn guests<B: Backend>(backend: &B) -> Response {
     #[derive(Serialize)]
     struct Guests {
         guests: Vec<GuestStatus>,
@@ -16,14 +16,14 @@ pub(super) fn guests<B: Backend>(backend: &B) -> Response {
     Response::json(
         200,
         &Guests {
-            guests: backend.guests(),
+            guests: backend.guests().await,
         },
     )
 }
 
 /// 200 `ok`, or 503 with the reason.
-pub(super) fn health<B: Backend>(backend: &B) -> Response {
-    let response = match backend.health() {
+pub(super) async fn health<B: Backend>(backend: &B) -> Response {
+    let response = match backend.health().await {
         Health::Healthy => Response::text(200, "ok"),
         Health::Unhealthy(reason) => Response::text(503, reason),
     };
