@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 pub use self::certificate::{
     Certificate, Fingerprint, FingerprintError, MAX_FINGERPRINTS, PeerFingerprints,
 };
-pub use self::guard::Dropped;
 use self::engine::Engine;
+pub use self::guard::Dropped;
 use self::guard::Guard;
 use super::srtp::{Keys, SrtpProfile};
 

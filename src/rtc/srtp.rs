@@ -117,9 +117,9 @@ impl Counters {
     fn count<T>(&mut self, result: &Result<T, SrtpError>) {
         let counter = match result {
             Ok(_) => &mut self.accepted,
-            Err(
-                SrtpError::TooShort { .. } | SrtpError::NotVersion2 | SrtpError::NotEncrypted,
-            ) => &mut self.malformed,
+            Err(SrtpError::TooShort { .. } | SrtpError::NotVersion2 | SrtpError::NotEncrypted) => {
+                &mut self.malformed
+            }
             Err(SrtpError::UnknownSsrc | SrtpError::TooManySsrcs) => &mut self.not_admitted,
             Err(SrtpError::Replayed) => &mut self.replayed,
             Err(SrtpError::Unauthentic | SrtpError::KeyExhausted) => &mut self.unauthentic,

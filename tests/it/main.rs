@@ -1,2 +1,6 @@
-//! it
+//! Whole-daemon and whole-part tests on loopback and in virtual time: one binary, so that it links once.
+
 mod config;
+mod dtls;
+mod http;
+mod srtp;

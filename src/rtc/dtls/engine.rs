@@ -67,7 +67,12 @@ impl Engine {
             received: tokio::sync::Mutex::new(to_receive),
             sent: Arc::clone(&sent),
         };
-        let handshake = runtime.spawn(handshake(link, certificate.to_dtls(), peer, profiles.to_vec()));
+        let handshake = runtime.spawn(handshake(
+            link,
+            certificate.to_dtls(),
+            peer,
+            profiles.to_vec(),
+        ));
         Ok(Self {
             runtime,
             handshake,
@@ -226,8 +231,8 @@ async fn handshake(
         .map_err(|error| mismatch.get().cloned().unwrap_or_else(|| error.into()))?;
     let state = connection.connection_state().await;
     verify(&peer, &state.peer_certificates)?;
-    let profile = from_dtls(connection.selected_srtpprotection_profile())
-        .ok_or(DtlsError::NoSrtpProfile)?;
+    let profile =
+        from_dtls(connection.selected_srtpprotection_profile()).ok_or(DtlsError::NoSrtpProfile)?;
     let material = state
         .export_keying_material(EXPORTER_LABEL, &[], profile.export_len())
         .await

@@ -87,7 +87,9 @@ impl<'a> Record<'a> {
         datagram.take(6)?;
         let len = datagram.u16()?;
         let content = datagram.take(usize::from(len))?;
-        let bytes = whole.clone().take(whole.remaining() - datagram.remaining())?;
+        let bytes = whole
+            .clone()
+            .take(whole.remaining() - datagram.remaining())?;
         Ok(Self {
             content_type,
             version,
