@@ -84,6 +84,7 @@ function recordsInto(startServer) {
     await until('the RTMP connection to end', 5_000, () => connection.closed);
     requireHealthy(daemon, tap);
     require(guest.errors.length === 0, `the page threw: ${guest.errors[0]}`);
+    require(tap.connections.length === 1, `${tap.connections.length} RTMP connections were made`);
     require(connection.video.firstIsKey, 'the first frame is no keyframe');
 
     const file = await server.finish('guest1');

@@ -31,6 +31,7 @@ export async function ingest(stage, port) {
   await listening(server, port);
   const finish = async (guest) => {
     await server.stop();
+    if (!server.log().includes(`${guest}: ready, H264`)) throw new Error(`the ingest never called ${guest} ready:\n${server.log()}`);
     return newestRecording(dir, guest);
   };
   return { name: 'ingest', port, target: '{guest_id}', server, finish };
