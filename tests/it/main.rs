@@ -2,5 +2,4 @@
 
 mod config;
 mod dtls;
-mod http;
-mod srtp;
+mod rng;
