@@ -1,4 +1,7 @@
+//! One WebRTC peer, sans-IO.
+
 pub mod bytes;
 pub mod demux;
 pub mod ice;
+pub mod sdp;
 pub mod stun;
