@@ -2,6 +2,8 @@
 
 pub mod bytes;
 pub mod demux;
+pub mod dtls;
 pub mod ice;
 pub mod sdp;
+pub mod srtp;
 pub mod stun;
