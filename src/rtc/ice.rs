@@ -77,11 +77,11 @@ impl fmt::Debug for Credentials {
     }
 }
 
-pub(crate) fn fill_random(bytes: &mut [u8]) {
+pub(super) fn fill_random(bytes: &mut [u8]) {
     getrandom::fill(bytes).expect("the operating system has a random source");
 }
 
-fn random_u64() -> u64 {
+pub(super) fn random_u64() -> u64 {
     let mut bytes = [0; 8];
     fill_random(&mut bytes);
     u64::from_be_bytes(bytes)

@@ -1,6 +1,9 @@
+//! One WebRTC peer, sans-IO.
+
 pub mod bytes;
 pub mod demux;
 pub mod dtls;
 pub mod ice;
+pub mod sdp;
 pub mod srtp;
 pub mod stun;

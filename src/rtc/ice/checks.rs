@@ -204,11 +204,12 @@ impl Checks {
         }) {
             return pair.resend(now);
         }
-        if self.is_controlling() && !self.nominating {
-            if let Some(pair) = self.pairs.iter_mut().find(|pair| pair.succeeded) {
-                self.nominating = true;
-                return Some(pair.start(role, true, now));
-            }
+        if self.is_controlling()
+            && !self.nominating
+            && let Some(pair) = self.pairs.iter_mut().find(|pair| pair.succeeded)
+        {
+            self.nominating = true;
+            return Some(pair.start(role, true, now));
         }
         if now < self.next_check_at {
             return None;
