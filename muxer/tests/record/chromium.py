@@ -23,8 +23,7 @@ import tempfile
 import time
 
 from aiohttp import web
-from aiortc import RTCPeerConnection, RTCSessionDescription
-from aiortc import rtcdtlstransport
+from aiortc import RTCPeerConnection, RTCSessionDescription, rtcdtlstransport
 from aiortc.contrib.media import MediaBlackhole
 
 import rtpdump
@@ -72,7 +71,7 @@ CHROMIUM_FLAGS = [
     "--autoplay-policy=no-user-gesture-required",
 ]  # fmt: skip
 
-PRIVATE_LINES = re.compile(r"^a=(ice|candidate|end-of-candidates|fingerprint|setup|rtcp:|msid|group)", re.M)
+PRIVATE_LINES = re.compile(r"^a=(ice|candidate|end-of-candidates|fingerprint|setup|rtcp:|msid|group)", re.MULTILINE)
 
 
 class Tap:
@@ -135,8 +134,8 @@ async def record(args) -> int:
         await sink.start()
         sdp = peer.localDescription.sdp
         if args.dtx:
-            opus = re.search(r"^a=rtpmap:(\d+) opus/48000/2\r\n", sdp, re.M)
-            sdp = re.sub(rf"^a=fmtp:{opus[1]} .*\r\n", "", sdp, flags=re.M)
+            opus = re.search(r"^a=rtpmap:(\d+) opus/48000/2\r\n", sdp, re.MULTILINE)
+            sdp = re.sub(rf"^a=fmtp:{opus[1]} .*\r\n", "", sdp, flags=re.MULTILINE)
             sdp = sdp.replace(opus[0], f"{opus[0]}a=fmtp:{opus[1]} minptime=10;useinbandfec=1;usedtx=1\r\n")
         answer_sdp.set_result(sdp)
         return web.Response(text=sdp, content_type="application/sdp")
@@ -170,11 +169,7 @@ async def record(args) -> int:
         shutil.rmtree(profile, ignore_errors=True)
 
     start = received[0][0]
-    datagrams = [
-        rtpdump.Datagram(int((at - start) * 1000), data)
-        for at, data in received
-        if at - start < args.seconds
-    ]
+    datagrams = [rtpdump.Datagram(int((at - start) * 1000), data) for at, data in received if at - start < args.seconds]
     rtpdump.write(args.out_rtpdump, datagrams)
     with open(args.out_sdp, "w", newline="") as file:
         file.write(public_sdp(sdp))

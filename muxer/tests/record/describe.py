@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Prints one line per datagram of an rtpdump file: what a person looks at first.
 
-    describe.py in.rtpdump
+describe.py in.rtpdump
 """
 
 import signal
@@ -37,9 +37,7 @@ def describe_h264(payload: bytes) -> str:
 def main() -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is not an error
     datagrams = rtpdump.read(sys.argv[1])
-    video_types = {
-        d.payload_type for d in datagrams if not d.is_rtcp and len(d.payload) > 250
-    }
+    video_types = {d.payload_type for d in datagrams if not d.is_rtcp and len(d.payload) > 250}
     for d in datagrams:
         if d.is_rtcp:
             print(f"{d.offset_ms:6} rtcp type {d.data[1]} ssrc {d.ssrc:08x} {len(d.data)} B")
