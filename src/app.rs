@@ -14,6 +14,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use async_signal::{Signal, Signals};
+use guest_relay_muxer::{AudioConfig, ReorderLimits, VideoConfig};
 use smol::LocalExecutor;
 use smol::stream::StreamExt;
 
@@ -155,6 +156,15 @@ fn relay_config(config: &Config, guest: &config::Guest) -> Result<RelayConfig, A
         hold: config.relay.hold,
         seed: u64::from_ne_bytes(seed),
     })
+}
+
+fn muxer_config(max_wait: Duration) -> guest_relay_muxer::Config {
+    let reorder = ReorderLimits { max_wait, ..ReorderLimits::DEFAULT };
+    guest_relay_muxer::Config {
+        video: Some(VideoConfig { reorder, ..VideoConfig::default() }),
+        audio: Some(AudioConfig { reorder, ..AudioConfig::default() }),
+        ..guest_relay_muxer::Config::default()
+    }
 }
 
 /// What the control thread knows.

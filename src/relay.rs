@@ -61,13 +61,6 @@ enum Phase {
     Holding { until: Instant, next_repeat: Instant },
 }
 
-/// Where the timeline stood when the last tag left the muxer.
-#[derive(Clone, Copy, Debug)]
-struct Position {
-    dts: MediaTime,
-    at: Instant,
-}
-
 /// One guest's way from RTP to RTMP.
 pub struct Relay {
     config: RelayConfig,
@@ -83,7 +76,6 @@ pub struct Relay {
     keyframe_received: bool,
     last_idr: Vec<u8>,
     last_keyframe: Option<Instant>,
-    position: Option<Position>,
     /// dts up to which the publication has sound.
     audio_until: Option<MediaTime>,
     rates: Rates,
@@ -102,7 +94,6 @@ impl Relay {
             keyframe_received: false,
             last_idr: Vec::new(),
             last_keyframe: None,
-            position: None,
             audio_until: None,
             rates: Rates::new(now),
             config,
@@ -111,7 +102,10 @@ impl Relay {
 
     /// A new session takes the slot. The publication, if one is held, goes on with its media.
     pub fn begin_source(&mut self, now: Instant) {
-        if !self.published {
+        if self.published {
+            self.muxer.replace_source();
+            self.drain_muxer(now);
+        } else {
             self.reset(now);
         }
         self.phase = Phase::Source { media_since: None };
@@ -215,7 +209,7 @@ impl Relay {
     }
 
     pub fn snapshot(&self, now: Instant) -> RelaySnapshot {
-        let video = &self.muxer.stats().video;
+        let video = self.muxer.stats().video;
         let (fps, bitrate_kbps) = if self.is_receiving() { self.rates.rates(now) } else { (0.0, 0) };
         RelaySnapshot {
             rtmp: self.publisher.state(),
@@ -233,7 +227,6 @@ impl Relay {
         self.muxer = Muxer::new(self.config.muxer.clone());
         self.last_idr = Vec::new();
         self.last_keyframe = None;
-        self.position = None;
         self.audio_until = None;
         self.rates = Rates::new(now);
     }
@@ -270,20 +263,15 @@ impl Relay {
                 self.note_picture(tag.dts, now);
             }
             Frame::InterFrame => self.note_picture(tag.dts, now),
-            Frame::Audio => {
-                self.audio_until = Some(tag.dts);
-                if self.position.is_none_or(|position| tag.dts > position.dts) {
-                    self.position = Some(Position { dts: tag.dts, at: now });
-                }
-            }
+            Frame::Audio => self.audio_until = Some(tag.dts),
             Frame::Metadata | Frame::VideoSequenceHeader | Frame::AudioSequenceHeader => {}
         }
         self.publisher.push(tag, &self.tag, now);
     }
 
+    /// A picture went out: sound must not stay behind it.
     fn note_picture(&mut self, dts: MediaTime, now: Instant) {
         self.rates.count_frame(now);
-        self.position = Some(Position { dts, at: now });
         let audio_until = *self.audio_until.get_or_insert(dts);
         if dts - audio_until > MediaTime::from(SILENCE_AFTER) {
             self.muxer.fill_silence(dts - MediaTime::from(SILENCE_MARGIN));
@@ -292,15 +280,13 @@ impl Relay {
 
     /// The guest is away: the last picture once more, and sound that says nothing, in real time.
     fn hold_frame(&mut self, now: Instant) {
-        let Some(position) = self.position else { return };
-        let dts = position.dts + MediaTime::from(now.saturating_duration_since(position.at));
+        let Some(dts) = self.muxer.timeline_at(self.media_time(now)) else { return };
         self.muxer.fill_silence(dts);
         self.drain_muxer(now);
         if !self.last_idr.is_empty() {
             let tag = Tag { kind: TagKind::Video, frame: Frame::KeyFrame, dts, len: self.last_idr.len() };
             self.publisher.push(tag, &self.last_idr, now);
         }
-        self.position = Some(Position { dts, at: now });
     }
 
     fn media_time(&self, now: Instant) -> MediaTime {
