@@ -19,13 +19,13 @@ use crate::rtmp::{self, Publisher, PublisherConfig, Target};
 const HELD_IDR_BYTES: usize = 2 * 1024 * 1024;
 /// How often the last IDR is repeated while the guest is away.
 const HOLD_REPEAT: Duration = Duration::from_secs(1);
+/// How often silence is added meanwhile: readers with small buffers must not run dry.
+const HOLD_TICK: Duration = Duration::from_millis(100);
 /// Audio that is this far behind the picture is filled with silence: a muted microphone may send nothing at all, and a
 /// media server refuses an audio track that starts late.
 const SILENCE_AFTER: Duration = Duration::from_millis(400);
 /// Silence stops this short of the picture, so that a microphone that comes back finds its place free.
 const SILENCE_MARGIN: Duration = Duration::from_millis(200);
-/// Without any picture for this long a guest is published with sound alone.
-const AUDIO_ONLY_AFTER: Duration = Duration::from_secs(3);
 
 /// What a relay is made of.
 #[derive(Clone, Debug)]
@@ -51,14 +51,28 @@ pub struct RelaySnapshot {
     pub last_keyframe: Option<Instant>,
 }
 
+/// The guest is away, or back without a picture yet.
 #[derive(Clone, Copy, Debug)]
-enum Phase {
-    /// Nobody there, nothing published.
-    Idle,
-    /// A session holds the slot; its first packet came at `media_since`.
-    Source { media_since: Option<Instant> },
-    /// The guest is away; `next_repeat` of the last IDR, unpublish at `until`.
-    Holding { until: Instant, next_repeat: Instant },
+struct Hold {
+    /// Unpublish then, unless a session holds the slot again.
+    until: Instant,
+    next_repeat: Instant,
+    next_tick: Instant,
+}
+
+impl Hold {
+    fn due(&self) -> Instant {
+        self.until.min(self.next_tick)
+    }
+}
+
+/// The session that holds the slot.
+#[derive(Clone, Copy, Debug)]
+struct Source {
+    /// It sends pictures as well as sound, says its SDP.
+    video: bool,
+    /// Its media has come.
+    receiving: bool,
 }
 
 /// One guest's way from RTP to RTMP.
@@ -69,8 +83,9 @@ pub struct Relay {
     muxer: Muxer,
     publisher: Publisher,
     tag: Vec<u8>,
-    phase: Phase,
-    /// The publication was started and not ended.
+    source: Option<Source>,
+    hold: Option<Hold>,
+    /// A publication is wanted: started and not ended.
     published: bool,
     keyframe_request: bool,
     keyframe_received: bool,
@@ -86,9 +101,10 @@ impl Relay {
         Self {
             epoch: now,
             muxer: Muxer::new(config.muxer.clone()),
-            publisher: new_publisher(&config, now),
+            publisher: new_publisher(&config, rtmp::Tracks::AudioVideo, now),
             tag: Vec::new(),
-            phase: Phase::Idle,
+            source: None,
+            hold: None,
             published: false,
             keyframe_request: false,
             keyframe_received: false,
@@ -100,52 +116,50 @@ impl Relay {
         }
     }
 
-    /// A new session takes the slot. The publication, if one is held, goes on with its media.
-    pub fn begin_source(&mut self, now: Instant) {
+    /// A new session takes the slot; `video`: it will send pictures. The publication, if one is held, goes on with its
+    /// media.
+    pub fn begin_source(&mut self, video: bool, now: Instant) {
         if self.published {
             self.muxer.replace_source();
             self.drain_muxer(now);
         } else {
-            self.reset(now);
+            self.reset(video, now);
         }
-        self.phase = Phase::Source { media_since: None };
+        self.source = Some(Source { video, receiving: false });
     }
 
-    /// The session is over. What is published is held for its return.
+    /// The session is over. What is published is held for the guest's return.
     pub fn end_source(&mut self, now: Instant) {
-        self.phase = if self.published {
-            log::debug!("{}: guest away, holding the input for {:?}", self.config.target, self.config.hold);
-            Phase::Holding { until: now + self.config.hold, next_repeat: now + HOLD_REPEAT }
-        } else {
-            Phase::Idle
-        };
+        self.source = None;
+        if self.published {
+            let until = now + self.config.hold;
+            self.hold = Some(Hold { until, next_repeat: now + HOLD_REPEAT, next_tick: now + HOLD_TICK });
+        }
     }
 
     /// Ends the publication now.
     pub fn release(&mut self, now: Instant) {
+        self.hold = None;
         if self.published {
             self.published = false;
             self.publisher.stop(now);
         }
-        self.phase = Phase::Idle;
     }
 
-    /// A decrypted packet of the current session.
+    /// A decrypted packet of the current session. The first one starts the publication: the server is ready then before
+    /// the first picture is whole.
     pub fn handle_rtp(&mut self, kind: TrackKind, packet: &RtpPacket<'_>, now: Instant) {
-        let Phase::Source { media_since } = &mut self.phase else { return };
-        let since = *media_since.get_or_insert(now);
+        let Some(source) = &mut self.source else { return };
+        source.receiving = true;
         self.rates.count_bytes(packet.payload.len(), now);
+        self.publish(now);
         self.muxer.handle_rtp(kind, packet, self.media_time(now));
         self.drain_muxer(now);
-        if !self.published && now.saturating_duration_since(since) >= AUDIO_ONLY_AFTER && self.audio_until.is_some() {
-            log::warn!("{}: no picture so far, publishing sound alone", self.config.target);
-            self.publish(now);
-        }
     }
 
     /// A sender report of the current session: where its RTP clock stands against the other track's.
     pub fn handle_sender_report(&mut self, kind: TrackKind, ntp_time: u64, rtp_time: u32, now: Instant) {
-        if let Phase::Source { .. } = self.phase {
+        if self.source.is_some() {
             self.muxer.handle_sender_report(kind, SenderReport { ntp_time, rtp_time }, self.media_time(now));
             self.drain_muxer(now);
         }
@@ -153,22 +167,24 @@ impl Relay {
 
     pub fn poll_timeout(&self) -> Option<Instant> {
         let muxer = self.muxer.poll_timeout().map(|at| self.instant(at));
-        let hold = match self.phase {
-            Phase::Holding { until, next_repeat } => Some(until.min(next_repeat)),
-            Phase::Idle | Phase::Source { .. } => None,
-        };
+        let hold = self.hold.map(|hold| hold.due());
         [muxer, hold, self.publisher.poll_timeout()].into_iter().flatten().min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
         self.muxer.handle_timeout(self.media_time(now));
         self.drain_muxer(now);
-        if let Phase::Holding { until, next_repeat } = self.phase {
-            if now >= until {
+        if let Some(hold) = self.hold.filter(|hold| hold.due() <= now) {
+            if now >= hold.until && self.source.is_none() {
                 self.release(now);
-            } else if now >= next_repeat {
-                self.phase = Phase::Holding { until, next_repeat: now + HOLD_REPEAT };
-                self.hold_frame(now);
+            } else {
+                let repeat = now >= hold.next_repeat;
+                self.hold = Some(Hold {
+                    until: if self.source.is_some() { now + self.config.hold } else { hold.until },
+                    next_repeat: if repeat { now + HOLD_REPEAT } else { hold.next_repeat },
+                    next_tick: now + HOLD_TICK,
+                });
+                self.bridge(repeat, now);
             }
         }
         self.publisher.handle_timeout(now);
@@ -180,8 +196,13 @@ impl Relay {
     }
 
     /// What the RTMP side wants from the media loop.
-    pub fn poll_output(&mut self) -> Option<rtmp::Output> {
-        self.publisher.poll_output()
+    pub fn poll_output(&mut self, now: Instant) -> Option<rtmp::Output> {
+        let output = self.publisher.poll_output();
+        // The guest came back while the last publication was being closed.
+        if self.published && output == Some(rtmp::Output::Event(rtmp::Event::Stopped)) {
+            self.publisher.start(now);
+        }
+        output
     }
 
     /// Whether an IDR is needed; asked once.
@@ -196,7 +217,7 @@ impl Relay {
 
     /// Media of the current session has come.
     pub fn is_receiving(&self) -> bool {
-        matches!(self.phase, Phase::Source { media_since: Some(_) })
+        self.source.is_some_and(|source| source.receiving)
     }
 
     /// The publication was started and not ended.
@@ -222,7 +243,12 @@ impl Relay {
     }
 
     /// Forgets the last guest: the next publication starts afresh.
-    fn reset(&mut self, now: Instant) {
+    fn reset(&mut self, video: bool, now: Instant) {
+        let tracks = if video { rtmp::Tracks::AudioVideo } else { rtmp::Tracks::AudioOnly };
+        // A publication that is still being closed keeps its publisher, and with it its set of tracks.
+        if matches!(self.publisher.state(), rtmp::State::Idle | rtmp::State::Stopped) {
+            self.publisher = new_publisher(&self.config, tracks, now);
+        }
         self.epoch = now;
         self.muxer = Muxer::new(self.config.muxer.clone());
         self.last_idr = Vec::new();
@@ -253,7 +279,7 @@ impl Relay {
     fn forward(&mut self, tag: Tag, now: Instant) {
         match tag.frame {
             Frame::KeyFrame => {
-                self.publish(now);
+                self.hold = None;
                 self.keyframe_received = true;
                 self.last_keyframe = Some(now);
                 self.last_idr.clear();
@@ -263,7 +289,12 @@ impl Relay {
                 self.note_picture(tag.dts, now);
             }
             Frame::InterFrame => self.note_picture(tag.dts, now),
-            Frame::Audio => self.audio_until = Some(tag.dts),
+            Frame::Audio => {
+                self.audio_until = Some(tag.dts);
+                if self.source.is_some_and(|source| source.receiving && !source.video) {
+                    self.hold = None;
+                }
+            }
             Frame::Metadata | Frame::VideoSequenceHeader | Frame::AudioSequenceHeader => {}
         }
         self.publisher.push(tag, &self.tag, now);
@@ -278,12 +309,14 @@ impl Relay {
         }
     }
 
-    /// The guest is away: the last picture once more, and sound that says nothing, in real time.
-    fn hold_frame(&mut self, now: Instant) {
+    /// The guest is away: sound that says nothing, and every now and then the last picture once more, in real time.
+    fn bridge(&mut self, repeat_picture: bool, now: Instant) {
         let Some(dts) = self.muxer.timeline_at(self.media_time(now)) else { return };
-        self.muxer.fill_silence(dts);
-        self.drain_muxer(now);
-        if !self.last_idr.is_empty() {
+        if self.source.is_none_or(|source| !source.receiving) {
+            self.muxer.fill_silence(dts);
+            self.drain_muxer(now);
+        }
+        if repeat_picture && !self.last_idr.is_empty() {
             let tag = Tag { kind: TagKind::Video, frame: Frame::KeyFrame, dts, len: self.last_idr.len() };
             self.publisher.push(tag, &self.last_idr, now);
         }
@@ -298,8 +331,8 @@ impl Relay {
     }
 }
 
-fn new_publisher(config: &RelayConfig, now: Instant) -> Publisher {
-    Publisher::new(config.target.clone(), PublisherConfig::default(), config.seed, now)
+fn new_publisher(config: &RelayConfig, tracks: rtmp::Tracks, now: Instant) -> Publisher {
+    Publisher::new(config.target.clone(), PublisherConfig { tracks }, config.seed, now)
 }
 
 /// Bit rate and frame rate over the last full window, counted without a timer.
