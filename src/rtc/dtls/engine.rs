@@ -276,6 +276,8 @@ impl From<webrtc_dtls::Error> for DtlsError {
                 Self::NoSrtpProfile
             }
             Error::ErrClientRequiredButNoServerEms => Self::NoExtendedMasterSecret,
+            // Raised by the check of the key exchange's signature when the certificate list is empty.
+            Error::ErrLengthMismatch => Self::NoPeerCertificate,
             Error::ErrAlertFatalOrClose => Self::Closed,
             other => Self::Failed(other.to_string()),
         }
