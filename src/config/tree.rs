@@ -6,7 +6,7 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::Spanned;
+use serde_saphyr::{Spanned, UserMessageFormatter};
 
 use super::error::Problem;
 
@@ -52,8 +52,12 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Node, Problem> {
         }),
         Err(error) => {
             let line = error.location().map(|location| location.line());
-            let message = error.without_snippet().to_string();
-            let message = message.lines().next().unwrap_or_default().to_owned();
+            let message = error
+                .without_snippet()
+                .render_with_formatter(&UserMessageFormatter);
+            let message = message.lines().next().unwrap_or_default();
+            // The line is in the place already.
+            let message = message.split(" at line ").next().unwrap_or_default();
             Err(Problem {
                 place: super::error::Place::File {
                     file: file.to_owned(),
@@ -271,17 +275,28 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_yaml_names_its_line() {
-        for (text, line) in [
-            ("a: 1\nb: [\n", 3),
-            ("a: 1\n\tb: 2\n", 2),
-            ("a: 1\na: 2\n", 2),
-            ("a: \"x\n", 1),
+    fn what_is_not_yaml_is_one_line_that_names_the_place() {
+        for (text, beginning) in [
+            (
+                "a: 1\nb: [\n",
+                "t.yml:2: this is not valid YAML: unclosed bracket",
+            ),
+            (
+                "a: 1\n\tb: 2\n",
+                "t.yml:1: this is not valid YAML: while scanning a plain scalar, found a tab;",
+            ),
+            (
+                "a: 1\na: 2\n",
+                "t.yml:2: this is not valid YAML: duplicate mapping key `a` is not allowed here;",
+            ),
+            (
+                "a: \"x\n",
+                "t.yml:1: this is not valid YAML: unclosed quote;",
+            ),
         ] {
             let problem = parse(text, "t.yml").unwrap_err().to_string();
-            assert!(problem.starts_with("t.yml:"), "{problem}");
+            assert!(problem.starts_with(beginning), "{problem}");
             assert!(!problem.contains('\n'), "{problem}");
-            println!("{line} {problem}");
         }
     }
 }

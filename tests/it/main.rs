@@ -3,3 +3,4 @@
 mod config;
 mod dtls;
 mod rng;
+mod http;
