@@ -22,7 +22,7 @@ const PAGE: &str = include_str!("record.html");
 /// How long the loop sleeps at most, so that HTTP requests are seen.
 const TICK: Duration = Duration::from_millis(10);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct RecordOptions {
     pub receiver: ReceiverConfig,
     /// Media that is thrown away first, so that the browser's bitrate ramp is over.
@@ -226,6 +226,10 @@ impl Recording {
 const H264_UNKNOWN: u8 = 0xFF;
 
 fn serve(stream: &TcpStream, requests: &mpsc::Sender<Request>) -> io::Result<()> {
+    if stream.peek(&mut [0])? == 0 {
+        // Browsers open connections ahead of need and close them unused.
+        return Ok(());
+    }
     let request = Message::read_from(stream)?;
     let respond = |status: &str, headers: &[(&str, &str)], body: String| {
         let headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
