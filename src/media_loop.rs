@@ -22,9 +22,9 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::guest::{SessionKey, Signs, Slot, State};
 use crate::relay::{Relay, RelayConfig, RelaySnapshot};
-use crate::rtc::demux::{Route, Routes};
+use crate::rtc::demux::Routes;
 use crate::rtc::peer::{self, EndReason, Peer};
-use crate::rtmp;
+use crate::rtmp::{self, Disconnected};
 
 use tcp::RtmpSocket;
 use udp::{Datagram, UdpPort};
@@ -211,18 +211,18 @@ impl Lane {
         let server = self.servers.get(self.next_server % self.servers.len().max(1)).copied();
         self.next_server = self.next_server.wrapping_add(1);
         let outcome = match server {
-            Some(server) => RtmpSocket::connect(server).map_err(|error| error.to_string()),
-            None => Err("the server's name has no address".to_owned()),
+            Some(server) => RtmpSocket::connect(server).map_err(|error| error.kind()),
+            None => Err(io::ErrorKind::AddrNotAvailable),
         };
         match outcome {
             Ok(socket) => self.socket = Some(socket),
-            Err(reason) => self.relay.publisher().handle_disconnected(&reason, now),
+            Err(kind) => self.relay.publisher().handle_disconnected(Disconnected::Failed(kind), now),
         }
     }
 
-    fn lose_socket(&mut self, error: &io::Error, now: Instant) {
+    fn lose_socket(&mut self, how: Disconnected, now: Instant) {
         self.socket = None;
-        self.relay.publisher().handle_disconnected(&error.to_string(), now);
+        self.relay.publisher().handle_disconnected(how, now);
     }
 }
 
@@ -273,8 +273,8 @@ impl MediaLoop {
                 continue;
             }
             let Some(socket) = &mut lane.socket else { continue };
-            if let Err(error) = socket.handle_ready(lane.relay.publisher(), ready, now) {
-                lane.lose_socket(&error, now);
+            if let Err(how) = socket.handle_ready(lane.relay.publisher(), ready, now) {
+                lane.lose_socket(how, now);
             }
             lane.touched = true;
         }
@@ -315,7 +315,7 @@ impl MediaLoop {
         let Self { udp, routes, lanes, .. } = self;
         udp.receive(|datagram| {
             let Datagram { bytes, from, to } = datagram;
-            let Route::Peer(index) = routes.route(bytes, from) else { return };
+            let Some(index) = routes.route(bytes, from) else { return };
             let Some(lane) = lanes.get_mut(index) else { return };
             let Some(session) = &mut lane.session else { return };
             session.note_local_address(from, to);
@@ -332,8 +332,12 @@ impl MediaLoop {
             Command::Join { slot, key, peer, ready } => {
                 self.end_session(slot.0, EndReason::Replaced, now);
                 let Some(lane) = self.lanes.get_mut(slot.0) else { return };
-                self.routes.insert_ufrag(peer.local_ufrag(), slot.0);
-                lane.relay.begin_source(peer.expected_tracks(), now);
+                if !self.routes.insert(peer.local_ufrag(), slot.0) {
+                    // `ready` is dropped, so the caller hears of it.
+                    self.emit(Event::Ended { slot, key, reason: EndReason::Refused });
+                    return;
+                }
+                lane.relay.begin_source(peer.sends_video(), now);
                 lane.session = Some(Session { key, peer, connected: false, local_addresses: Vec::new() });
                 lane.touched = true;
                 let _ = ready.try_send(());
@@ -427,7 +431,7 @@ impl MediaLoop {
             match output {
                 peer::Output::Transmit { to, datagram } => self.udp.send(&datagram, to, session.local_address(to)),
                 peer::Output::Event(event) => match event {
-                    peer::Event::AddressValidated(address) => self.routes.insert_address(address, index),
+                    peer::Event::AddressValidated(address) => self.routes.validate(address, index),
                     peer::Event::Connected { .. } => {
                         session.connected = true;
                         connected = Some(session.key);
@@ -452,11 +456,11 @@ impl MediaLoop {
         let mut events = Vec::new();
         loop {
             if let Some(socket) = &mut lane.socket
-                && let Err(error) = socket.flush(lane.relay.publisher(), now)
+                && let Err(how) = socket.flush(lane.relay.publisher(), now)
             {
-                lane.lose_socket(&error, now);
+                lane.lose_socket(how, now);
             }
-            match lane.relay.poll_output() {
+            match lane.relay.poll_output(now) {
                 Some(rtmp::Output::Connect) => lane.connect(now),
                 Some(rtmp::Output::Disconnect) => lane.socket = None,
                 Some(rtmp::Output::KeyframeNeeded) => {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::guest::id::{GuestId, ResourceId};
 use crate::guest;
 use crate::http::backend::{
-    self, Backend, ClientInfo, GuestStatus, Health, Left, MediaPath, Published, Refusal, RtmpState,
+    Admission, Backend, ClientInfo, GuestStatus, Health, Left, MediaPath, Published, Refusal, RtmpState,
 };
 use crate::media_loop::{Command, SlotSnapshot};
 use crate::rtmp;
@@ -16,11 +16,11 @@ use super::Daemon;
 pub(super) struct DaemonBackend(pub(super) Rc<Daemon>);
 
 impl Backend for DaemonBackend {
-    fn slot(&self, guest: &GuestId) -> backend::Slot {
+    fn admission(&self, guest: &GuestId) -> Admission {
         match self.0.registry.borrow().slot(guest) {
-            Ok(_) => backend::Slot::Enabled,
-            Err(guest::Refusal::Disabled) => backend::Slot::Disabled,
-            Err(guest::Refusal::Unknown) => backend::Slot::Unknown,
+            Ok(_) => Admission::Open,
+            Err(guest::Refusal::Disabled) => Admission::Closed,
+            Err(guest::Refusal::Unknown) => Admission::Unknown,
         }
     }
 

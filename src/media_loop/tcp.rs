@@ -12,9 +12,11 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::rtmp::Publisher;
+use crate::rtmp::{Disconnected, Publisher};
 
 const READ_BYTES: usize = 4096;
+/// Reads of one wake-up: a server that talks without end does not stop the others' media.
+const READS_PER_WAKE: usize = 16;
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// Data sent but not acknowledged for this long ends the connection (RFC 5482), e.g. when the server's host is gone.
 const USER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -52,10 +54,15 @@ impl RtmpSocket {
     }
 
     /// Acts on what poll reported. An error means that the connection is over.
-    pub(crate) fn handle_ready(&mut self, publisher: &mut Publisher, ready: PollFlags, now: Instant) -> io::Result<()> {
+    pub(crate) fn handle_ready(
+        &mut self,
+        publisher: &mut Publisher,
+        ready: PollFlags,
+        now: Instant,
+    ) -> Result<(), Disconnected> {
         if self.connecting {
-            if let Some(error) = self.stream.take_error()? {
-                return Err(error);
+            if let Some(error) = self.stream.take_error().map_err(failed)? {
+                return Err(failed(error));
             }
             if !ready.intersects(PollFlags::OUT | PollFlags::HUP | PollFlags::ERR) {
                 return Ok(());
@@ -68,26 +75,27 @@ impl RtmpSocket {
         self.flush(publisher, now)
     }
 
-    fn read(&mut self, publisher: &mut Publisher, now: Instant) -> io::Result<()> {
+    fn read(&mut self, publisher: &mut Publisher, now: Instant) -> Result<(), Disconnected> {
         let mut buffer = [0; READ_BYTES];
-        loop {
+        for _ in 0..READS_PER_WAKE {
             match self.stream.read(&mut buffer) {
-                Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")),
+                Ok(0) => return Err(Disconnected::Closed),
                 Ok(length) => {
                     publisher.handle_bytes(buffer.get(..length).expect("read returns at most the buffer"), now);
                     if length < READ_BYTES {
-                        return Ok(());
+                        break;
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(failed(error)),
             }
         }
+        Ok(())
     }
 
     /// Writes what the publisher has, as far as the kernel takes it.
-    pub(crate) fn flush(&mut self, publisher: &mut Publisher, now: Instant) -> io::Result<()> {
+    pub(crate) fn flush(&mut self, publisher: &mut Publisher, now: Instant) -> Result<(), Disconnected> {
         if self.connecting {
             return Ok(());
         }
@@ -98,17 +106,21 @@ impl RtmpSocket {
                 return Ok(());
             }
             match self.stream.write(pending) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(0) => return Err(Disconnected::Failed(io::ErrorKind::WriteZero)),
                 Ok(written) => publisher.handle_written(written, now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.write_blocked = true;
                     return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(failed(error)),
             }
         }
     }
+}
+
+fn failed(error: io::Error) -> Disconnected {
+    Disconnected::Failed(error.kind())
 }
 
 impl AsFd for RtmpSocket {

@@ -4,3 +4,5 @@ mod config;
 mod dtls;
 mod rng;
 mod http;
+mod daemon;
+mod direct;
