@@ -1,1 +1,3 @@
 //! guest-relay
+
+pub mod rtmp;
