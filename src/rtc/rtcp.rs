@@ -25,8 +25,8 @@ mod write;
 
 use transport_cc::TransportFeedback;
 pub use write::{
-    MAX_NACK_PAIRS, write_bye, write_cname, write_fir, write_nack, write_pli, write_receiver_report,
-    write_remb,
+    MAX_NACK_PAIRS, write_bye, write_cname, write_fir, write_nack, write_pli,
+    write_receiver_report, write_remb,
 };
 
 /// Packet types.
@@ -272,11 +272,7 @@ impl<'a> Iterator for Compound<'a> {
     }
 }
 
-fn read_packet(
-    packet_type: u8,
-    count: u8,
-    mut body: Reader<'_>,
-) -> Result<Packet<'_>, RtcpError> {
+fn read_packet(packet_type: u8, count: u8, mut body: Reader<'_>) -> Result<Packet<'_>, RtcpError> {
     const REPORT_BLOCK_LEN: usize = 24;
     let blocks_len = usize::from(count) * REPORT_BLOCK_LEN;
     Ok(match packet_type {
@@ -308,9 +304,11 @@ fn read_packet(
                         mask: 0,
                     },
                 },
-                feedback_type::TRANSPORT_CC => Packet::TransportFeedback(
-                    TransportFeedback::read(sender_ssrc, media_ssrc, &mut body)?,
-                ),
+                feedback_type::TRANSPORT_CC => Packet::TransportFeedback(TransportFeedback::read(
+                    sender_ssrc,
+                    media_ssrc,
+                    &mut body,
+                )?),
                 _ => Packet::Other { packet_type },
             }
         }

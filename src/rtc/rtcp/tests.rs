@@ -318,12 +318,36 @@ fn hostile_compounds_end_in_an_error_and_never_in_a_panic() {
     let truncated = |need, have| RtcpError::Truncated(Truncated { need, have });
     for (name, bytes, error) in [
         ("header cut", vec![0x80, 200, 0], truncated(2, 1)),
-        ("length lies", vec![0x80, 201, 0, 9, 0, 0, 0, 1], truncated(36, 4)),
-        ("version 1", vec![0x40, 201, 0, 1, 0, 0, 0, 1], RtcpError::Version(1)),
-        ("count lies", vec![0x9f, 201, 0, 1, 0, 0, 0, 1], truncated(744, 0)),
-        ("BYE of 31", vec![0x9f, 203, 0, 1, 0, 0, 0, 1], truncated(124, 4)),
-        ("padding 0", vec![0xa0, 201, 0, 1, 0, 0, 0, 0], RtcpError::Padding(0)),
-        ("padding 5", vec![0xa0, 201, 0, 1, 0, 0, 0, 5], RtcpError::Padding(5)),
+        (
+            "length lies",
+            vec![0x80, 201, 0, 9, 0, 0, 0, 1],
+            truncated(36, 4),
+        ),
+        (
+            "version 1",
+            vec![0x40, 201, 0, 1, 0, 0, 0, 1],
+            RtcpError::Version(1),
+        ),
+        (
+            "count lies",
+            vec![0x9f, 201, 0, 1, 0, 0, 0, 1],
+            truncated(744, 0),
+        ),
+        (
+            "BYE of 31",
+            vec![0x9f, 203, 0, 1, 0, 0, 0, 1],
+            truncated(124, 4),
+        ),
+        (
+            "padding 0",
+            vec![0xa0, 201, 0, 1, 0, 0, 0, 0],
+            RtcpError::Padding(0),
+        ),
+        (
+            "padding 5",
+            vec![0xa0, 201, 0, 1, 0, 0, 0, 5],
+            RtcpError::Padding(5),
+        ),
         (
             "REMB of 255 SSRCs",
             [
@@ -351,7 +375,11 @@ fn hostile_compounds_end_in_an_error_and_never_in_a_panic() {
         ),
     ] {
         let packets: Vec<_> = Compound::new(&bytes).collect();
-        assert_eq!(packets.last().unwrap().clone().unwrap_err(), error, "{name}");
+        assert_eq!(
+            packets.last().unwrap().clone().unwrap_err(),
+            error,
+            "{name}"
+        );
         assert_eq!(packets.len(), 1, "{name}");
     }
 }
@@ -389,8 +417,9 @@ fn every_length_first_byte_and_type_is_survived() {
                     }
                     for packet in Compound::new(&bytes).flatten() {
                         let items = match packet {
-                            Packet::SenderReport(_, blocks)
-                            | Packet::ReceiverReport(_, blocks) => blocks.count(),
+                            Packet::SenderReport(_, blocks) | Packet::ReceiverReport(_, blocks) => {
+                                blocks.count()
+                            }
                             Packet::Bye(ssrcs) | Packet::Remb { ssrcs, .. } => ssrcs.count(),
                             Packet::Nack { lost, .. } => lost.count(),
                             Packet::FullIntra(entries) => entries.count(),

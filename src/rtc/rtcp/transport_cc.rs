@@ -83,10 +83,7 @@ impl Symbol {
 impl TransportFeedback {
     /// Appends the packet; statuses beyond [`MAX_STATUSES`] are left out.
     pub fn write_to(&self, out: &mut Writer) {
-        let statuses = self
-            .statuses
-            .get(..MAX_STATUSES)
-            .unwrap_or(&self.statuses);
+        let statuses = self.statuses.get(..MAX_STATUSES).unwrap_or(&self.statuses);
         write_packet(
             out,
             packet_type::TRANSPORT_FEEDBACK,
@@ -159,31 +156,25 @@ fn encode_chunk(rest: &[Symbol]) -> (u16, usize) {
         .take(MAX_RUN)
         .take_while(|symbol| **symbol == first)
         .count();
-    let one_bit = rest
+    let fits_one_bit = !rest
         .iter()
         .take(ONE_BIT_SYMBOLS)
-        .take_while(|symbol| **symbol != Symbol::LargeDelta)
-        .count();
-    let vector = if one_bit == ONE_BIT_SYMBOLS.min(rest.len()) {
-        one_bit
-    } else {
-        TWO_BIT_SYMBOLS.min(rest.len())
-    };
-    if run >= vector {
-        let run = u16::try_from(run).unwrap_or(0x1FFF);
-        return ((first.bits() << 13) | run, usize::from(run));
-    }
-    let (flags, width, slots) = if vector == one_bit {
+        .any(|symbol| *symbol == Symbol::LargeDelta);
+    let (flags, width, slots) = if fits_one_bit {
         (0x8000, 1, ONE_BIT_SYMBOLS)
     } else {
         (0xC000, 2, TWO_BIT_SYMBOLS)
     };
+    let covered = slots.min(rest.len());
+    if run >= covered {
+        let run = u16::try_from(run).expect("MAX_RUN fits 13 bits");
+        return ((first.bits() << 13) | run, usize::from(run));
+    }
     // The first symbol stands highest; slots past the end stay zero.
     let symbols = (0..slots).fold(0, |bits, slot| {
-        let symbol = rest.get(slot).filter(|_| slot < vector);
-        (bits << width) | symbol.map_or(0, |symbol| symbol.bits())
+        (bits << width) | rest.get(slot).map_or(0, |symbol| symbol.bits())
     });
-    (flags | symbols, vector)
+    (flags | symbols, covered)
 }
 
 /// Appends the symbols of `chunk`, `wanted` at most.
