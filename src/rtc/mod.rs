@@ -4,6 +4,7 @@ pub mod bytes;
 pub mod demux;
 pub mod dtls;
 pub mod ice;
+pub mod rtcp;
 pub mod sdp;
 pub mod srtp;
 pub mod stun;
