@@ -6,3 +6,4 @@ mod rng;
 mod http;
 mod daemon;
 mod direct;
+mod srtp;
