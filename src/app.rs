@@ -92,9 +92,8 @@ async fn serve_until_signal<'a>(config: Config, executor: &LocalExecutor<'a>) ->
         config.relay.output,
     );
 
-    let offers_per_minute = config.http.offers_per_minute;
     let daemon = Rc::new(Daemon::new(config, media, certificate));
-    let site = Rc::new(Site::new(DaemonBackend(Rc::clone(&daemon)), offers_per_minute));
+    let site = Rc::new(Site::new(DaemonBackend(Rc::clone(&daemon)), &daemon.config));
     let http = executor.spawn(serve(listener, executor, site, Limits::default()));
     let ended = smol::future::or(
         async {
@@ -206,10 +205,11 @@ impl Daemon {
                 self.etags.borrow_mut().remove(&key);
                 log::info!("{} {key}: session over: {reason}", self.name(slot));
             }
-            Event::Rtmp { slot, event } => match event {
-                rtmp::Event::Lost { .. } => log::warn!("{}: {event}", self.name(slot)),
-                _ => log::info!("{}: {event}", self.name(slot)),
-            },
+            Event::Rtmp { slot, event: rtmp::Event::Lost { reason, retry_in } } => {
+                let name = self.name(slot);
+                log::warn!("{name}: RTMP publication interrupted: {reason}; next attempt in {retry_in:.1?}");
+            }
+            Event::Rtmp { slot, event } => log::debug!("{}: RTMP {event:?}", self.name(slot)),
             Event::State { slot, state } => log::info!("{}: {state}", self.name(slot)),
             Event::Failed(reason) => return Err(AppError::MediaThread(reason)),
         }

@@ -62,6 +62,8 @@ pub struct Config {
 pub struct Http {
     /// TCP address.
     pub listen: SocketAddr,
+    /// Address under which guests reach the page with https; it is shown to those who came without.
+    pub public_url: Option<String>,
     /// How often one client may try to publish as one guest.
     pub offers_per_minute: u32,
 }

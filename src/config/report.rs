@@ -12,6 +12,10 @@ pub(super) fn report(config: &Config) -> String {
     };
     line("http.listen", &config.http.listen.to_string());
     line(
+        "http.public_url",
+        config.http.public_url.as_deref().unwrap_or("none"),
+    );
+    line(
         "http.offers_per_minute",
         &config.http.offers_per_minute.to_string(),
     );

@@ -62,6 +62,13 @@ fn http(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> Http {
             "listen",
             SocketAddr::from(([0, 0, 0, 0], 8000)),
         ),
+        public_url: reader.parsed(
+            &mut section,
+            "public_url",
+            None,
+            |text| parse_public_url(text).map(Some),
+            "write an address such as https://recorder.example.org",
+        ),
         offers_per_minute: reader.number(&mut section, "offers_per_minute", 10, 1..=6000, "offers"),
     };
     reader.refuse_rest(section);
@@ -464,6 +471,19 @@ fn candidates(reader: &mut Reader<'_>, section: &mut Section, port: u16) -> Vec<
     list.into_iter()
         .filter_map(|found| reader.parse_found(found, parse, remedy))
         .collect()
+}
+
+/// Scheme and host, with a port if need be.
+fn parse_public_url(text: &str) -> Result<String, &'static str> {
+    let origin = text.trim_end_matches('/');
+    let Some(host) = origin.strip_prefix("https://") else {
+        return Err("this is no https:// address");
+    };
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-.:[]".contains(&byte);
+    if host.is_empty() || !host.bytes().all(allowed) {
+        return Err("the address is not just a host name");
+    }
+    Ok(origin.to_owned())
 }
 
 /// https, or http to this host (for a simulator).

@@ -1,4 +1,5 @@
-//! What producers and monitoring read: `GET /api/guests` (JSON) and `GET /healthz` (plain text).
+//! What producers and monitoring read: `GET /api/guests` (JSON) and `GET /healthz` (plain text); and what the guest
+//! page needs to know before it joins: `GET /api/page` (JSON).
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -6,6 +7,8 @@ use serde::{Serialize, Serializer};
 
 use super::backend::{Backend, GuestStatus, Health};
 use super::message::Response;
+use super::router::Site;
+use crate::guest::id::GuestId;
 
 /// `{"guests": […]}`, in the order of the configuration.
 pub(super) async fn guests<B: Backend>(backend: &B) -> Response {
@@ -19,6 +22,33 @@ pub(super) async fn guests<B: Backend>(backend: &B) -> Response {
             guests: backend.guests().await,
         },
     )
+}
+
+/// `{"public_url": …, "max_bitrate_kbps": …, "guests": [{"id", "name", "enabled"}]}`
+pub(super) async fn page_facts<B: Backend>(site: &Site<B>) -> Response {
+    #[derive(Serialize)]
+    struct Slot {
+        id: GuestId,
+        name: String,
+        enabled: bool,
+    }
+    #[derive(Serialize)]
+    struct Facts<'a> {
+        public_url: Option<&'a str>,
+        max_bitrate_kbps: u32,
+        guests: Vec<Slot>,
+    }
+    let slot = |guest: GuestStatus| Slot {
+        id: guest.id,
+        name: guest.name,
+        enabled: guest.enabled,
+    };
+    let facts = Facts {
+        public_url: site.public_url.as_deref(),
+        max_bitrate_kbps: site.max_bitrate_kbps,
+        guests: site.backend.guests().await.into_iter().map(slot).collect(),
+    };
+    Response::json(200, &facts)
 }
 
 /// 200 `ok`, or 503 with the reason.

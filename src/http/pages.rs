@@ -38,6 +38,10 @@ const FILES: &[File] = &[
     file!("guest_join.html", "text/html; charset=utf-8"),
     file!("guest_join.css", "text/css; charset=utf-8"),
     file!("guest_join.js", "text/javascript; charset=utf-8"),
+    file!("devices.js", "text/javascript; charset=utf-8"),
+    file!("quality.js", "text/javascript; charset=utf-8"),
+    file!("strings.js", "text/javascript; charset=utf-8"),
+    file!("whip.js", "text/javascript; charset=utf-8"),
 ];
 
 /// Other names of files.

@@ -12,6 +12,7 @@ use super::message::{Method, Request, Response};
 use super::pages::Pages;
 use super::rate::RateLimit;
 use super::{api, whip};
+use crate::config::Config;
 use crate::guest::id::{GuestId, ResourceId};
 
 /// Session requests (PATCH, DELETE, goodbye) one client network may send in a minute.
@@ -25,6 +26,9 @@ pub struct Site<B> {
     /// The rest of the daemon.
     pub backend: B,
     pub(super) pages: Pages,
+    /// Address under which guests reach us with https.
+    pub(super) public_url: Option<String>,
+    pub(super) max_bitrate_kbps: u32,
     /// Offers per guest and client network.
     pub(super) offers: RefCell<RateLimit<(GuestId, IpAddr)>>,
     /// Offers per client network.
@@ -34,11 +38,14 @@ pub struct Site<B> {
 }
 
 impl<B: Backend> Site<B> {
-    /// `offers_per_minute`: how often one client may try to publish as one guest.
-    pub fn new(backend: B, offers_per_minute: u32) -> Self {
+    /// The site as configured, with nothing asked of it yet.
+    pub fn new(backend: B, config: &Config) -> Self {
+        let offers_per_minute = config.http.offers_per_minute;
         Self {
             backend,
             pages: Pages::new(),
+            public_url: config.http.public_url.clone(),
+            max_bitrate_kbps: config.rtc.max_bitrate_kbps,
             offers: RefCell::new(RateLimit::new(offers_per_minute)),
             network_offers: RefCell::new(RateLimit::new(
                 offers_per_minute.saturating_mul(OFFERS_PER_NETWORK_FACTOR),
@@ -77,6 +84,7 @@ impl<B: Backend> Site<B> {
         let answer = match route {
             Route::Page(name) => Ok(self.pages.respond(name, request.header("if-none-match"))),
             Route::Guests => Ok(api::guests(&self.backend).await),
+            Route::PageFacts => Ok(api::page_facts(self).await),
             Route::Health => Ok(api::health(&self.backend).await),
             Route::Publish { guest, path } => whip::publish(self, guest, path, request, now).await,
             Route::Session { guest, resource } if request.method == Method::Patch => {
@@ -97,6 +105,8 @@ pub enum Route {
     Page(&'static str),
     /// `/api/guests`
     Guests,
+    /// `/api/page`
+    PageFacts,
     /// `/healthz`
     Health,
     /// `/whip/{guest_id}`: the WHIP endpoint of a guest.
@@ -129,6 +139,7 @@ impl Route {
         match path {
             "/healthz" => return Ok(Self::Health),
             "/api/guests" => return Ok(Self::Guests),
+            "/api/page" => return Ok(Self::PageFacts),
             _ => {}
         }
         let Some(whip) = path.strip_prefix("/whip/") else {
@@ -154,7 +165,9 @@ impl Route {
     /// Methods served besides OPTIONS.
     fn methods(&self) -> &'static [Method] {
         match self {
-            Self::Page(_) | Self::Guests | Self::Health => &[Method::Get, Method::Head],
+            Self::Page(_) | Self::Guests | Self::PageFacts | Self::Health => {
+                &[Method::Get, Method::Head]
+            }
             Self::Publish { .. } | Self::Leave { .. } => &[Method::Post],
             Self::Session { .. } => &[Method::Patch, Method::Delete],
         }

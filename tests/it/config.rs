@@ -229,7 +229,7 @@ cloudflare: {api_base: 'http://example.org'}
             "config.yml:2: http.listen: '8000' is not an address with a port; write 0.0.0.0:8000 for every IPv4 \
              address, or [::]:8000 for IPv6 too",
             "config.yml:3: http.port: this key does not exist; remove it; the keys of 'http' are listen, \
-             offers_per_minute",
+             public_url, offers_per_minute",
             "config.yml:7: rtc.candidates: 'guest.example.org' is not an address that guests can reach; write an IP \
              address such as 203.0.113.7, with :port when it differs from rtc.listen",
             "config.yml:8: rtc.candidates: '0.0.0.0' is not an address that guests can reach; write an IP address such \
@@ -250,6 +250,38 @@ cloudflare: {api_base: 'http://example.org'}
              address such as https://rtc.live.cloudflare.com/v1",
         ]
     );
+}
+
+#[test]
+fn the_public_address_is_an_https_origin() {
+    for (text, taken) in [
+        (
+            "https://recorder.example.org",
+            Some("https://recorder.example.org"),
+        ),
+        (
+            "https://recorder.example.org:8443/",
+            Some("https://recorder.example.org:8443"),
+        ),
+        ("http://recorder.example.org", None),
+        ("https://recorder.example.org/guest_join", None),
+        ("https://user@example.org", None),
+        ("https://", None),
+    ] {
+        let config = Config::parse(
+            &format!("http: {{public_url: '{text}'}}"),
+            "config.yml",
+            &|_| None,
+        );
+        assert_eq!(
+            config
+                .ok()
+                .and_then(|config| config.http.public_url)
+                .as_deref(),
+            taken,
+            "{text}"
+        );
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use guest_relay::config::Config;
 use guest_relay::guest::id::{GuestId, ResourceId};
 use guest_relay::http::backend::{
     Admission, Backend, ClientInfo, GuestState, GuestStatus, Health, Left, MediaPath, Published,
@@ -97,7 +98,7 @@ impl Backend for Fake {
         Left::Ended
     }
 
-    fn guests(&self) -> Vec<GuestStatus> {
+    async fn guests(&self) -> Vec<GuestStatus> {
         let id = |text| GuestId::parse(text).unwrap();
         vec![
             GuestStatus {
@@ -119,7 +120,7 @@ impl Backend for Fake {
         ]
     }
 
-    fn health(&self) -> Health {
+    async fn health(&self) -> Health {
         match self
             .calls
             .borrow()
@@ -152,6 +153,9 @@ fn quick() -> Limits {
 
 impl Server {
     fn start(limits: Limits, offers_per_minute: u32) -> Self {
+        let mut config = Config::default();
+        config.http.offers_per_minute = offers_per_minute;
+        config.http.public_url = Some("https://recorder.example.org".into());
         let (address_out, address) = mpsc::channel();
         let (notes, wanted) = smol::channel::unbounded::<mpsc::Sender<Vec<String>>>();
         thread::spawn(move || {
@@ -159,7 +163,7 @@ impl Server {
             smol::block_on(executor.run(async {
                 let listener = smol::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
                 address_out.send(listener.local_addr().unwrap()).unwrap();
-                let site = Rc::new(Site::new(Fake::default(), offers_per_minute));
+                let site = Rc::new(Site::new(Fake::default(), &config));
                 let reported = Rc::clone(&site);
                 let report = async move {
                     while let Ok(asker) = wanted.recv().await {
@@ -523,6 +527,7 @@ fn every_route_takes_its_methods_and_no_others() {
         ("/guest_join", "GET HEAD", "OPTIONS, GET, HEAD"),
         ("/static/guest_join.js", "GET HEAD", "OPTIONS, GET, HEAD"),
         ("/api/guests", "GET HEAD", "OPTIONS, GET, HEAD"),
+        ("/api/page", "GET HEAD", "OPTIONS, GET, HEAD"),
         ("/healthz", "GET HEAD", "OPTIONS, GET, HEAD"),
         ("/whip/guest1", "POST", "OPTIONS, POST"),
         (session.as_str(), "PATCH DELETE", "OPTIONS, PATCH, DELETE"),
@@ -622,6 +627,21 @@ fn the_guest_list_is_json_with_null_for_what_is_not_known() {
 }
 
 #[test]
+fn the_page_learns_the_slots_and_nothing_about_the_guests() {
+    let answer = Server::new().get("/api/page");
+    let value: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+    let expected = serde_json::json!({
+        "public_url": "https://recorder.example.org",
+        "max_bitrate_kbps": 2500,
+        "guests": [
+            {"id": "guest1", "name": "Guest 1", "enabled": true},
+            {"id": "guest2", "name": "Gjest på \"lufta\"", "enabled": false},
+        ],
+    });
+    assert_eq!(value, expected);
+}
+
+#[test]
 fn health_is_200_or_503_with_the_reason() {
     let server = Server::new();
     let healthy = server.get("/healthz");
@@ -664,6 +684,10 @@ fn pages_come_with_their_type_and_a_policy_and_are_asked_for_again_each_time() {
     assert_eq!(server.get("/").body, page.body);
     for (path, content_type) in [
         ("/static/guest_join.js", "text/javascript; charset=utf-8"),
+        ("/static/devices.js", "text/javascript; charset=utf-8"),
+        ("/static/quality.js", "text/javascript; charset=utf-8"),
+        ("/static/strings.js", "text/javascript; charset=utf-8"),
+        ("/static/whip.js", "text/javascript; charset=utf-8"),
         ("/static/guest_join.css", "text/css; charset=utf-8"),
     ] {
         assert_eq!(server.get(path).header("content-type"), content_type);
