@@ -4,7 +4,7 @@
 //! `Context` is used, and never on bytes that were not walked first, because its parsers panic on some of them, its
 //! tables grow with every SSRC it is shown, and the first packet of an SSRC moves the replay window before it is
 //! authenticated. So here:
-//! - an own header walk decides what is a packet at all ([`shape`]); the crate never parses a header;
+//! - an own header walk decides what is a packet at all; the crate never parses a header;
 //! - every SSRC has a `Context` of its own, which is kept only once a packet has authenticated on it. A packet that
 //!   fails therefore changes nothing;
 //! - at most [`MAX_SSRCS`] are kept for each of RTP and RTCP, and trials of SSRCs that nobody announced are rationed;

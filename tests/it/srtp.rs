@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use guest_relay::rtc::srtp::{Inbound, Keys, MAX_SSRCS, Outbound, REPLAY_WINDOW_PACKETS};
 use guest_relay::rtc::srtp::{SrtpError, SrtpProfile, TRIAL_BURST, TRIAL_INTERVAL};
+use guest_relay_muxer::RtpPacket;
 use reference::Session;
 
 use crate::rng::Rng;
@@ -137,6 +138,21 @@ fn our_rtcp_is_protected_with_our_key_and_a_growing_index() {
             pair.outbound.protect_rtcp(&[0x80, 201, 0, 0]),
             Err(SrtpError::TooShort { need: 8, have: 4 })
         );
+    }
+}
+
+#[test]
+fn what_is_unprotected_reads_as_an_rtp_packet() {
+    for profile in PROFILES {
+        let mut pair = Pair::new(profile);
+        let packet = hex("90e01234 00000bb8 00000005 bede0001 51aabb00 65b80400");
+        let protected = pair.rtp.protect_rtp(&packet, 20, 0x1234);
+        let unprotected = pair.inbound.unprotect_rtp(&protected, pair.now).unwrap();
+        let parsed = RtpPacket::parse(unprotected).unwrap();
+        assert_eq!((parsed.payload_type, parsed.marker), (96, true));
+        assert_eq!((parsed.sequence_number, parsed.rtp_time), (0x1234, 3000));
+        assert_eq!((parsed.ssrc, parsed.payload), (5, &[0x65, 0xb8, 4, 0][..]));
+        assert_eq!(parsed.extensions().count(), 1);
     }
 }
 

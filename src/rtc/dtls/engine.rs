@@ -313,6 +313,7 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(3600)).await;
             Err(DtlsError::Closed)
         });
+        assert!(engine.pump(now).is_none());
         assert!(engine.pump(now + Duration::from_secs(3599)).is_none());
         let outcome = engine.pump(now + Duration::from_millis(3_600_001));
         assert_eq!(outcome.and_then(Result::err), Some(DtlsError::Closed));
