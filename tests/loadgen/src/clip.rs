@@ -111,7 +111,7 @@ impl Clip {
         Arc::new(Clip::from_rtpdump(dump, sdp).expect("the tests read this clip"))
     }
 
-    /// Chromium's 640x360 at 30 frames/s and about 0.2 Mbit/s, 4 s, IDR pictures at its start only, with Opus.
+    /// Chromium's 640x360 at 30 frames/s and about 0.2 Mbit/s, 4 s, IDR pictures 0 and 1, with Opus.
     pub fn chromium_360p() -> Arc<Clip> {
         let (dump, sdp) = (
             include_bytes!("../clips/chromium-360p30.rtpdump"),

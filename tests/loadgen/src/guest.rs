@@ -41,6 +41,8 @@ pub struct GuestConfig {
     pub estimate_bandwidth: bool,
     /// Retransmits at most this share of what is sent, as some senders do. `None`: whatever is asked for.
     pub rtx_share: Option<f32>,
+    /// Leaves the SSRCs out of the offer: the receiver has to go by the MID header extension (RFC 9143).
+    pub hide_ssrcs: bool,
 }
 
 /// Counts since the start.
@@ -161,7 +163,14 @@ impl Guest {
             stats: GuestStats::default(),
             sent: Vec::new(),
         };
-        (guest, offer.to_sdp_string())
+        let mut offer = offer.to_sdp_string();
+        if guest.config.hide_ssrcs {
+            offer = offer
+                .split_inclusive('\n')
+                .filter(|line| !line.starts_with("a=ssrc"))
+                .collect();
+        }
+        (guest, offer)
     }
 
     /// Takes the answer to the offer; once.
@@ -245,6 +254,28 @@ impl Guest {
         }
         self.stack.drain();
         ssrcs
+    }
+
+    /// Goes on with a new SSRC, as after a change of camera in some senders. To be called between two frames (see
+    /// [`Replay::pause`]), or the frame is torn.
+    pub fn change_ssrc(&mut self, kind: TrackKind) {
+        let sender = match kind {
+            TrackKind::Video => &self.video,
+            TrackKind::Audio => &self.audio,
+        };
+        let Some(Sender { mid, .. }) = sender else {
+            return;
+        };
+        let mut api = self.stack.rtc.direct_api();
+        let (ssrc, rtx) = (api.new_ssrc(), api.new_ssrc());
+        let has_rtx = api
+            .stream_tx_by_mid(*mid, None)
+            .is_some_and(|stream| stream.rtx().is_some());
+        api.reset_stream_tx(*mid, None, ssrc, has_rtx.then_some(rtx));
+        self.stack.drain();
+        if let Some(replay) = &mut self.replay {
+            replay.restart_sequence_numbers(kind, 0);
+        }
     }
 
     /// The replay, from the end of the DTLS handshake on: to pause and resume tracks.

@@ -15,6 +15,8 @@ pub struct TrackStart {
     pub rtp_time: u32,
     /// The sender's clock runs faster than the world's by this many millionths.
     pub clock_ppm: i32,
+    /// The track's first packet comes so much later than the replay's start.
+    pub delay: Duration,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,13 +91,15 @@ enum TrackState {
 impl Replay {
     pub fn start(clip: &Arc<Clip>, config: &ReplayConfig, now: Instant) -> Replay {
         let track = |kind, start: TrackStart| {
-            clip.track(kind).map(|_| Track {
+            clip.track(kind).map(|track| Track {
                 kind,
                 clock_ppm: start.clock_ppm,
                 unit: 0,
                 packet: 0,
-                captured: now,
-                rtp_time: start.rtp_time,
+                captured: now + start.delay,
+                rtp_time: start
+                    .rtp_time
+                    .wrapping_add(ticks(start.delay, track.clock_rate)),
                 sequence_number: start.sequence_number.into(),
                 idr_wanted: false,
                 state: TrackState::Playing,
@@ -143,6 +147,13 @@ impl Replay {
             track.idr_wanted = true;
         }
         track.state = TrackState::Playing;
+    }
+
+    /// Goes on with other sequence numbers, as a new SSRC does: its receiver starts with rollover counter 0.
+    pub fn restart_sequence_numbers(&mut self, kind: TrackKind, from: u16) {
+        if let Some(track) = self.track_mut(kind) {
+            track.sequence_number = from.into();
+        }
     }
 
     /// True when each track has come to the end of its unit after [`pause`](Self::pause).
@@ -336,7 +347,7 @@ mod tests {
         let video = TrackStart {
             sequence_number: 65_533,
             rtp_time: u32::MAX - 2999,
-            clock_ppm: 0,
+            ..TrackStart::default()
         };
         let config = ReplayConfig {
             video,
@@ -386,6 +397,21 @@ mod tests {
         let mut replay = Replay::start(&clip(), &config, start);
         let times: Vec<f64> = play(&mut replay, start, 6).iter().map(|p| p.3).collect();
         assert_eq!(times, [0.0, 0.0, 27.0, 27.0, 80.0, 80.0]);
+    }
+
+    #[test]
+    fn a_delayed_track_starts_later_on_the_same_clock() {
+        let start = Instant::now();
+        let video = TrackStart {
+            delay: Duration::from_secs(2),
+            ..TrackStart::default()
+        };
+        let config = ReplayConfig {
+            video,
+            ..ReplayConfig::default()
+        };
+        let mut replay = Replay::start(&clip(), &config, start);
+        assert_eq!(play(&mut replay, start, 1), [(0, 0, 180_000, 2000.0)]);
     }
 
     #[test]

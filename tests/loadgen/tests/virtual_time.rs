@@ -146,7 +146,7 @@ fn every_frame_arrives_bit_exact_over_several_loops_and_both_wraps() {
     let near_wraps = TrackStart {
         sequence_number: 65_000,
         rtp_time: u32::MAX - 90_000,
-        clock_ppm: 0,
+        ..TrackStart::default()
     };
     let replay = ReplayConfig {
         video: near_wraps,
@@ -266,4 +266,35 @@ fn the_estimate_follows_transport_feedback_without_holding_media_back() {
         received(pair.receiver.records(), TrackKind::Video),
         pair.sent(TrackKind::Video)
     );
+}
+
+#[test]
+fn ssrcs_that_no_sdp_announced_arrive_by_their_mid_extension() {
+    let config = GuestConfig {
+        hide_ssrcs: true,
+        ..GuestConfig::default()
+    };
+    let none = Impairments::default;
+    let mut pair = Pair::new(&Clip::chromium_360p(), config, none(), none());
+    pair.run_for(SECOND * 2);
+    pair.finish();
+    for kind in [TrackKind::Video, TrackKind::Audio] {
+        let sent = pair.sent(kind);
+        assert_eq!(received(pair.receiver.records(), kind), sent, "{kind:?}");
+    }
+    for kind in [TrackKind::Video, TrackKind::Audio] {
+        let before = pair.sent(kind).len();
+        pair.guest.change_ssrc(kind);
+        pair.receiver.restart(pair.now);
+        pair.guest.replay_mut().unwrap().resume(kind, pair.now);
+        pair.run_for(SECOND);
+        pair.finish();
+        let sent = pair.sent(kind);
+        assert!(sent.len() > before + 25);
+        assert_eq!(
+            received(pair.receiver.records(), kind),
+            sent[before..],
+            "{kind:?}, new SSRC"
+        );
+    }
 }
