@@ -126,15 +126,27 @@ fn publish(mut args: Args) -> Outcome {
             println!("{}", line(name, publisher, start.elapsed()));
         }
     }
-    for (name, publisher) in publishers {
-        let finished = if vanish {
-            publisher.vanish()
-        } else {
-            publisher.stop()?
-        };
-        println!("{}", last_line(name, &finished));
-    }
-    Ok(())
+    // All at once: they should have published for the same time.
+    thread::scope(|scope| {
+        let ending = publishers.into_iter().map(|(name, publisher)| {
+            let end = move || {
+                if vanish {
+                    Ok(publisher.vanish())
+                } else {
+                    publisher.stop()
+                }
+            };
+            (name, scope.spawn(end))
+        });
+        let ending: Vec<_> = ending.collect();
+        for (name, end) in ending {
+            println!(
+                "{}",
+                last_line(name, &end.join().expect("stopping does not panic")?)
+            );
+        }
+        Ok(())
+    })
 }
 
 fn line(name: &str, publisher: &Publisher, elapsed: Duration) -> String {

@@ -1,7 +1,8 @@
 //! A UDP forwarder with a bad network inside, to be put between a real browser and a server.
 //!
 //! Input: datagrams of clients at the listening address; output: the same datagrams to the server from one socket per
-//! client, and the server's replies back. Both directions pass a [`Netem`] of their own. At most [`MAX_CLIENTS`].
+//! client, and the server's replies back. The client learns the proxy's address by having the port of the server's ICE
+//! candidate replaced in the SDP answer; the server sees a peer-reflexive address. Both directions pass a [`Netem`] of their own. At most [`MAX_CLIENTS`].
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
