@@ -44,6 +44,7 @@ for _ in $(seq 100); do
     if [ -n "$address" ]; then break; fi
     sleep 0.1
 done
+if [ -z "$address" ]; then echo "the recorder does not listen" >&2; exit 1; fi
 "$CHROMIUM" --headless --no-sandbox --disable-gpu --no-first-run --user-data-dir="$work/profile" \
     --use-fake-ui-for-media-stream --use-fake-device-for-media-stream=fps=30 "${camera[@]}" \
     "http://$address/?$page" >"$work/browser" 2>&1 &

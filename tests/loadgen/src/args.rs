@@ -21,18 +21,27 @@ impl Args {
     }
 
     /// Takes `--name value`.
-    pub(crate) fn value<T: FromStr<Err: Display>>(&mut self, name: &str) -> Result<Option<T>, String> {
-        let Some(index) = self.0.iter().position(|arg| arg == name) else { return Ok(None) };
+    pub(crate) fn value<T: FromStr<Err: Display>>(
+        &mut self,
+        name: &str,
+    ) -> Result<Option<T>, String> {
+        let Some(index) = self.0.iter().position(|arg| arg == name) else {
+            return Ok(None);
+        };
         self.0.remove(index);
         if index == self.0.len() {
             return Err(format!("{name} needs a value"));
         }
         let value = self.0.remove(index);
-        value.parse().map(Some).map_err(|error| format!("{name} {value}: {error}"))
+        value
+            .parse()
+            .map(Some)
+            .map_err(|error| format!("{name} {value}: {error}"))
     }
 
     pub(crate) fn required<T: FromStr<Err: Display>>(&mut self, name: &str) -> Result<T, String> {
-        self.value(name)?.ok_or_else(|| format!("{name} is missing"))
+        self.value(name)?
+            .ok_or_else(|| format!("{name} is missing"))
     }
 
     pub(crate) fn seconds(&mut self, name: &str) -> Result<Option<Duration>, String> {
@@ -47,7 +56,9 @@ impl Args {
 
     /// A share: `0.03` or `3%`.
     fn share(&mut self, name: &str) -> Result<f64, String> {
-        let Some(text) = self.value::<String>(name)? else { return Ok(0.0) };
+        let Some(text) = self.value::<String>(name)? else {
+            return Ok(0.0);
+        };
         let (number, scale) = match text.strip_suffix('%') {
             Some(percent) => (percent, 0.01),
             None => (text.as_str(), 1.0),
@@ -65,9 +76,14 @@ impl Args {
         while let Some(text) = self.value::<String>("--blackout")? {
             let seconds = |text: &str| Duration::try_from_secs_f64(text.parse().ok()?).ok();
             let blackout = text.split_once(':').and_then(|(at, duration)| {
-                Some(Blackout { at: seconds(at)?, duration: seconds(duration)? })
+                Some(Blackout {
+                    at: seconds(at)?,
+                    duration: seconds(duration)?,
+                })
             });
-            blackouts.push(blackout.ok_or_else(|| format!("--blackout {text}: not AT:DURATION in seconds"))?);
+            blackouts.push(
+                blackout.ok_or_else(|| format!("--blackout {text}: not AT:DURATION in seconds"))?,
+            );
         }
         Ok(Impairments {
             loss: self.share("--loss")?,
@@ -116,8 +132,14 @@ mod tests {
             rate_kbps: Some(2000),
             queue: second / 10,
             blackouts: vec![
-                Blackout { at: second * 5, duration: second * 10 },
-                Blackout { at: second * 30, duration: second / 2 },
+                Blackout {
+                    at: second * 5,
+                    duration: second * 10,
+                },
+                Blackout {
+                    at: second * 30,
+                    duration: second / 2,
+                },
             ],
         };
         assert_eq!(args.impairments(), Ok(expected));
@@ -126,9 +148,25 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_named() {
-        assert_eq!(args("--los 3%").finish(), Err("unknown argument --los".to_owned()));
-        assert!(args("--loss 3").impairments().unwrap_err().starts_with("--loss 3"));
-        assert!(args("--blackout 3").impairments().unwrap_err().starts_with("--blackout 3"));
-        assert_eq!(args("--seed").value::<u64>("--seed"), Err("--seed needs a value".to_owned()));
+        assert_eq!(
+            args("--los 3%").finish(),
+            Err("unknown argument --los".to_owned())
+        );
+        assert!(
+            args("--loss 3")
+                .impairments()
+                .unwrap_err()
+                .starts_with("--loss 3")
+        );
+        assert!(
+            args("--blackout 3")
+                .impairments()
+                .unwrap_err()
+                .starts_with("--blackout 3")
+        );
+        assert_eq!(
+            args("--seed").value::<u64>("--seed"),
+            Err("--seed needs a value".to_owned())
+        );
     }
 }

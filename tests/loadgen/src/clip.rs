@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::h264::{self, AccessUnitBuilder};
-use crate::rtp::Packet;
+use crate::rtp::{self, Packet};
 use crate::rtpdump::{self, Record, RecordKind, RtpdumpError};
 use crate::sdp;
 
@@ -64,9 +64,14 @@ pub enum ClipError {
     /// The SDP names neither an H.264 nor an Opus payload type that the recording has.
     NoTracks,
     /// A packet is missing, so that a replay could not be told from a lossy network.
-    Gap { kind: TrackKind, sequence_number: u64 },
+    Gap {
+        kind: TrackKind,
+        sequence_number: u64,
+    },
     /// An access unit's fragments do not fit together.
-    Damaged { rtp_time: u32 },
+    Damaged {
+        rtp_time: u32,
+    },
     /// The first picture is not an IDR picture.
     NoIdrAtStart,
 }
@@ -77,10 +82,18 @@ impl fmt::Display for ClipError {
             Self::Io(error) => write!(f, "clip: {error}"),
             Self::Rtpdump(error) => write!(f, "clip: {error}"),
             Self::NoTracks => write!(f, "clip has neither H.264 nor Opus"),
-            Self::Gap { kind, sequence_number } => {
-                write!(f, "clip lacks the {kind:?} packet with extended sequence number {sequence_number}")
+            Self::Gap {
+                kind,
+                sequence_number,
+            } => {
+                write!(
+                    f,
+                    "clip lacks the {kind:?} packet with extended sequence number {sequence_number}"
+                )
             }
-            Self::Damaged { rtp_time } => write!(f, "clip's picture at RTP time {rtp_time} is damaged"),
+            Self::Damaged { rtp_time } => {
+                write!(f, "clip's picture at RTP time {rtp_time} is damaged")
+            }
             Self::NoIdrAtStart => write!(f, "clip does not start with an IDR picture"),
         }
     }
@@ -98,7 +111,7 @@ impl Clip {
         Arc::new(Clip::from_rtpdump(dump, sdp).expect("the tests read this clip"))
     }
 
-    /// Chromium's 640x360 at 30 frames/s and about 0.2 Mbit/s, 4 s, IDR pictures at its start only, with Opus.
+    /// Chromium's 640x360 at 30 frames/s and about 0.2 Mbit/s, 4 s, IDR pictures 0 and 1, with Opus.
     pub fn chromium_360p() -> Arc<Clip> {
         let (dump, sdp) = (
             include_bytes!("../clips/chromium-360p30.rtpdump"),
@@ -129,7 +142,11 @@ impl Clip {
         if video.is_none() && audio.is_none() {
             return Err(ClipError::NoTracks);
         }
-        if video.as_ref().and_then(|video| video.units.first()).is_some_and(|unit| !unit.is_idr) {
+        if video
+            .as_ref()
+            .and_then(|video| video.units.first())
+            .is_some_and(|unit| !unit.is_idr)
+        {
             return Err(ClipError::NoIdrAtStart);
         }
         Ok(Clip { video, audio })
@@ -145,7 +162,10 @@ impl Clip {
     /// A clip with one of the tracks only.
     pub fn only(&self, kind: TrackKind) -> Clip {
         let keep = |k: TrackKind| self.track(k).filter(|_| k == kind).cloned();
-        Clip { video: keep(TrackKind::Video), audio: keep(TrackKind::Audio) }
+        Clip {
+            video: keep(TrackKind::Video),
+            audio: keep(TrackKind::Audio),
+        }
     }
 }
 
@@ -158,19 +178,32 @@ fn track(
 ) -> Result<Option<ClipTrack>, ClipError> {
     let mut packets: BTreeMap<u64, (Duration, Packet<'_>)> = BTreeMap::new();
     let mut latest: Option<u64> = None;
-    for record in records.iter().filter(|record| record.kind == RecordKind::Rtp) {
-        let Some(packet) = Packet::parse(&record.packet) else { continue };
+    for record in records
+        .iter()
+        .filter(|record| record.kind == RecordKind::Rtp)
+    {
+        let Some(packet) = Packet::parse(&record.packet) else {
+            continue;
+        };
         if packet.payload_type != payload_type || packet.payload.is_empty() {
             continue;
         }
-        let number = extend(latest, packet.sequence_number);
+        let number = rtp::extend_sequence_number(latest, packet.sequence_number);
         latest = latest.max(Some(number));
         packets.entry(number).or_insert((record.offset, packet));
     }
-    let Some(first) = packets.keys().next().copied() else { return Ok(None) };
-    let missing = packets.keys().zip(first..).find(|(have, want)| *have != want);
+    let Some(first) = packets.keys().next().copied() else {
+        return Ok(None);
+    };
+    let missing = packets
+        .keys()
+        .zip(first..)
+        .find(|(have, want)| *have != want);
     if let Some((_, sequence_number)) = missing {
-        return Err(ClipError::Gap { kind, sequence_number });
+        return Err(ClipError::Gap {
+            kind,
+            sequence_number,
+        });
     }
 
     let packets: Vec<(Duration, Packet<'_>)> = packets.into_values().collect();
@@ -178,14 +211,24 @@ fn track(
     let mut previous: Option<u32> = None;
     let mut total_ticks = 0u32;
     for group in packets.chunk_by(|(_, a), (_, b)| a.rtp_time == b.rtp_time) {
-        let Some((_, first)) = group.first() else { continue };
-        let ticks_since_previous = previous.map_or(0, |previous| first.rtp_time.wrapping_sub(previous));
+        let Some((_, first)) = group.first() else {
+            continue;
+        };
+        let ticks_since_previous =
+            previous.map_or(0, |previous| first.rtp_time.wrapping_sub(previous));
         previous = Some(first.rtp_time);
         total_ticks = total_ticks.saturating_add(ticks_since_previous);
         units.push(unit(group, kind, ticks_since_previous)?);
     }
-    let steps = u32::try_from(units.len()).unwrap_or(u32::MAX).saturating_sub(1).max(1);
-    Ok(Some(ClipTrack { units, clock_rate, unit_ticks: (total_ticks / steps).max(1) }))
+    let steps = u32::try_from(units.len())
+        .unwrap_or(u32::MAX)
+        .saturating_sub(1)
+        .max(1);
+    Ok(Some(ClipTrack {
+        units,
+        clock_rate,
+        unit_ticks: (total_ticks / steps).max(1),
+    }))
 }
 
 fn unit(
@@ -193,7 +236,11 @@ fn unit(
     kind: TrackKind,
     ticks_since_previous: u32,
 ) -> Result<Unit, ClipError> {
-    let start = group.iter().map(|(offset, _)| *offset).min().unwrap_or_default();
+    let start = group
+        .iter()
+        .map(|(offset, _)| *offset)
+        .min()
+        .unwrap_or_default();
     let packets = group.iter().map(|(offset, packet)| UnitPacket {
         after_first: *offset - start,
         marker: packet.marker,
@@ -201,26 +248,27 @@ fn unit(
     });
     let packets: Vec<UnitPacket> = packets.collect();
     let (is_idr, digest) = match kind {
-        TrackKind::Audio => (true, packets.iter().map(|p| h264::digest_bytes(&p.payload)).sum()),
+        TrackKind::Audio => (
+            true,
+            packets.iter().map(|p| h264::digest_bytes(&p.payload)).sum(),
+        ),
         TrackKind::Video => {
             let mut builder = AccessUnitBuilder::default();
-            packets.iter().for_each(|packet| builder.push(&packet.payload));
+            packets
+                .iter()
+                .for_each(|packet| builder.push(&packet.payload));
             let rtp_time = group.first().map_or(0, |(_, packet)| packet.rtp_time);
             let units = builder.finish().ok_or(ClipError::Damaged { rtp_time })?;
             let units = || units.iter().map(Vec::as_slice);
             (h264::is_idr(units()), h264::digest(units()))
         }
     };
-    Ok(Unit { ticks_since_previous, is_idr, digest, packets })
-}
-
-/// RFC 3550 appendix A.1 in spirit: the extended number nearest to the latest one.
-fn extend(latest: Option<u64>, sequence_number: u16) -> u64 {
-    // Starting one cycle up leaves room for a packet that is older than the first.
-    let latest = latest.unwrap_or(0x1_0000 | u64::from(sequence_number));
-    let low = u16::try_from(latest & 0xFFFF).expect("masked to 16 bits");
-    let ahead = sequence_number.wrapping_sub(low);
-    if ahead < 0x8000 { latest + u64::from(ahead) } else { latest - u64::from(ahead.wrapping_neg()) }
+    Ok(Unit {
+        ticks_since_previous,
+        is_idr,
+        digest,
+        packets,
+    })
 }
 
 #[cfg(test)]
@@ -231,8 +279,19 @@ mod tests {
     const SDP: &str = "a=rtpmap:96 H264/90000\r\na=rtpmap:111 opus/48000/2\r\n";
 
     fn video(offset_ms: u64, sequence_number: u16, rtp_time: u32, payload: &[u8]) -> Record {
-        let packet = Packet { payload_type: 96, marker: true, sequence_number, rtp_time, ssrc: 1, payload };
-        Record { offset: Duration::from_millis(offset_ms), kind: RecordKind::Rtp, packet: packet.to_bytes() }
+        let packet = Packet {
+            payload_type: 96,
+            marker: true,
+            sequence_number,
+            rtp_time,
+            ssrc: 1,
+            payload,
+        };
+        Record {
+            offset: Duration::from_millis(offset_ms),
+            kind: RecordKind::Rtp,
+            packet: packet.to_bytes(),
+        }
     }
 
     #[test]
@@ -246,30 +305,56 @@ mod tests {
         ];
         let clip = Clip::from_records(&records, SDP).unwrap();
         let track = clip.video.unwrap();
-        let seen: Vec<_> =
-            track.units.iter().map(|u| (u.packets.len(), u.ticks_since_previous, u.is_idr)).collect();
+        let seen: Vec<_> = track
+            .units
+            .iter()
+            .map(|u| (u.packets.len(), u.ticks_since_previous, u.is_idr))
+            .collect();
         assert_eq!(seen, [(2, 0, true), (1, 0x80, false), (1, 0x180, false)]);
         assert_eq!(track.unit_ticks, 0x100);
-        assert_eq!(track.units[0].packets[1].after_first, Duration::from_millis(6));
-        assert_eq!(track.units[0].digest, h264::digest([&[0x65, 1][..], &[0x65, 2]]));
+        assert_eq!(
+            track.units[0].packets[1].after_first,
+            Duration::from_millis(6)
+        );
+        assert_eq!(
+            track.units[0].digest,
+            h264::digest([&[0x65, 1][..], &[0x65, 2]])
+        );
     }
 
     #[test]
     fn a_clip_with_a_missing_packet_or_without_an_idr_at_its_start_is_refused() {
         let gap = [video(0, 7, 0, &[0x65]), video(0, 9, 3000, &[0x41])];
         let error = Clip::from_records(&gap, SDP).unwrap_err();
-        assert!(matches!(error, ClipError::Gap { sequence_number: 0x1_0008, .. }), "{error}");
+        assert!(
+            matches!(
+                error,
+                ClipError::Gap {
+                    sequence_number: 0x1_0008,
+                    ..
+                }
+            ),
+            "{error}"
+        );
         let no_idr = Clip::from_records(&[video(0, 7, 0, &[0x41])], SDP);
         assert!(matches!(no_idr, Err(ClipError::NoIdrAtStart)));
-        assert!(matches!(Clip::from_records(&[], SDP), Err(ClipError::NoTracks)));
+        assert!(matches!(
+            Clip::from_records(&[], SDP),
+            Err(ClipError::NoTracks)
+        ));
     }
 
     #[test]
     fn the_chromium_clips_are_what_their_provenance_says() {
-        for (clip, idr_pictures, seconds) in [(Clip::chromium_720p(), 3, 6), (Clip::chromium_360p(), 2, 4)] {
+        for (clip, idr_pictures, seconds) in
+            [(Clip::chromium_720p(), 3, 6), (Clip::chromium_360p(), 2, 4)]
+        {
             let video = clip.video.as_ref().unwrap();
             let audio = clip.audio.as_ref().unwrap();
-            assert_eq!(video.units.iter().filter(|unit| unit.is_idr).count(), idr_pictures);
+            assert_eq!(
+                video.units.iter().filter(|unit| unit.is_idr).count(),
+                idr_pictures
+            );
             assert!((29 * seconds - 4..=30 * seconds + 2).contains(&video.units.len()));
             assert_eq!(audio.unit_ticks, 960);
             assert!((50 * seconds - 8..=50 * seconds + 4).contains(&audio.units.len()));

@@ -32,17 +32,25 @@ pub struct Driver {
 
 enum Order {
     Add(Box<Seat>),
-    Command(SeatId, Command),
+    Command(SeatId, Box<Command>),
 }
 
 /// The address of the shared state tells seats apart.
 type SeatId = usize;
 
 pub(crate) enum Command {
-    Impair { outgoing: Impairments, incoming: Impairments },
-    Pause { kind: TrackKind, paused: bool },
-    Hostile { count: u64 },
-    End { goodbye: bool, done: mpsc::Sender<()> },
+    Impair(Box<[Impairments; 2]>),
+    Pause {
+        kind: TrackKind,
+        paused: bool,
+    },
+    Hostile {
+        count: u64,
+    },
+    End {
+        goodbye: bool,
+        done: mpsc::Sender<()>,
+    },
     /// The handle is gone.
     Forget,
 }
@@ -80,18 +88,25 @@ impl Driver {
         let shared = Arc::clone(&seat.shared);
         // The thread lives as long as this sender.
         let _ = self.orders.send(Order::Add(Box::new(seat)));
-        Handle { orders: self.orders.clone(), shared }
+        Handle {
+            orders: self.orders.clone(),
+            shared,
+        }
     }
 }
 
 impl Handle {
     pub(crate) fn command(&self, command: Command) {
         // The thread lives as long as this sender.
-        let _ = self.orders.send(Order::Command(id(&self.shared), command));
+        let _ = self
+            .orders
+            .send(Order::Command(id(&self.shared), Box::new(command)));
     }
 
     pub(crate) fn shared(&self) -> MutexGuard<'_, Shared> {
-        self.shared.lock().expect("no thread panics while it holds this lock")
+        self.shared
+            .lock()
+            .expect("no thread panics while it holds this lock")
     }
 }
 
@@ -114,7 +129,7 @@ fn run(orders: &mpsc::Receiver<Order>) {
                 Ok(Order::Add(seat)) => seats.push(*seat),
                 Ok(Order::Command(to, command)) => {
                     if let Some(index) = seats.iter().position(|seat| id(&seat.shared) == to) {
-                        let over = seats[index].handle_command(command, Instant::now());
+                        let over = seats[index].handle_command(*command, Instant::now());
                         if over {
                             seats.swap_remove(index);
                         }
@@ -125,12 +140,13 @@ fn run(orders: &mpsc::Receiver<Order>) {
             }
         }
         let mut wake = Instant::now() + TICK;
-        for seat in &mut seats {
+        for seat in seats.iter_mut().filter(|seat| !seat.failed) {
             match seat.step(&mut buffer) {
                 Ok(due) => wake = wake.min(due),
                 Err(error) => {
                     eprintln!("loadgen: {error}");
-                    seat.shared.lock().expect("no thread panics while it holds this lock").alive = false;
+                    seat.failed = true;
+                    seat.publish_state();
                 }
             }
         }
@@ -151,6 +167,8 @@ pub(crate) struct Seat {
     seed: u64,
     keep_sent: bool,
     flood: Option<Flood>,
+    /// Its socket broke.
+    failed: bool,
     shared: Arc<Mutex<Shared>>,
 }
 
@@ -169,14 +187,28 @@ impl Seat {
         seed: u64,
         keep_sent: bool,
     ) -> Seat {
-        let shared = Arc::new(Mutex::new(Shared { alive: true, ..Shared::default() }));
-        Seat { guest, socket, outgoing, incoming, seed, keep_sent, flood: None, shared }
+        let shared = Arc::new(Mutex::new(Shared {
+            alive: true,
+            ..Shared::default()
+        }));
+        Seat {
+            guest,
+            socket,
+            outgoing,
+            incoming,
+            seed,
+            keep_sent,
+            flood: None,
+            failed: false,
+            shared,
+        }
     }
 
     /// True when the guest is to be forgotten.
     fn handle_command(&mut self, command: Command, now: Instant) -> bool {
         match command {
-            Command::Impair { outgoing, incoming } => {
+            Command::Impair(impairments) => {
+                let [outgoing, incoming] = *impairments;
                 self.outgoing.set_impairments(outgoing, now);
                 self.incoming.set_impairments(incoming, now);
             }
@@ -190,7 +222,11 @@ impl Seat {
             }
             Command::Hostile { count } => {
                 let hostile = Hostile::new(self.seed, &self.guest.ssrcs());
-                self.flood = Some(Flood { hostile, left: count, next: now });
+                self.flood = Some(Flood {
+                    hostile,
+                    left: count,
+                    next: now,
+                });
             }
             Command::End { goodbye, done } => {
                 if goodbye {
@@ -213,7 +249,8 @@ impl Seat {
     /// Does what is due and says when the next thing is.
     fn step(&mut self, buffer: &mut [u8]) -> io::Result<Instant> {
         while let Some((length, from)) = socket::receive(&self.socket, buffer)? {
-            self.incoming.push((from, buffer[..length].to_vec()), length, Instant::now());
+            self.incoming
+                .push((from, buffer[..length].to_vec()), length, Instant::now());
         }
         let now = Instant::now();
         while let Some((from, datagram)) = self.incoming.poll(now) {
@@ -242,8 +279,12 @@ impl Seat {
 
     /// Around the impairments: what is counted is what leaves.
     fn send_hostile(&mut self, now: Instant) -> io::Result<()> {
-        let Some(flood) = self.flood.as_mut().filter(|flood| flood.next <= now) else { return Ok(()) };
-        let Some(to) = self.guest.remote() else { return Ok(()) };
+        let Some(flood) = self.flood.as_mut().filter(|flood| flood.next <= now) else {
+            return Ok(());
+        };
+        let Some(to) = self.guest.remote() else {
+            return Ok(());
+        };
         let burst = flood.left.min(hostile::BURST);
         for _ in 0..burst {
             let (_, datagram) = flood.hostile.datagram();
@@ -254,20 +295,31 @@ impl Seat {
         if flood.left == 0 {
             self.flood = None;
         }
-        self.shared.lock().expect("no thread panics while it holds this lock").hostile_sent += burst;
+        self.shared
+            .lock()
+            .expect("no thread panics while it holds this lock")
+            .hostile_sent += burst;
         Ok(())
     }
 
     fn publish_state(&mut self) {
         let sent = self.guest.take_sent();
-        let paused = self.guest.replay_mut().is_none_or(|replay| Replay::is_paused(replay));
-        let mut shared = self.shared.lock().expect("no thread panics while it holds this lock");
+        let paused = self
+            .guest
+            .replay_mut()
+            .is_none_or(|replay| Replay::is_paused(replay));
+        let mut shared = self
+            .shared
+            .lock()
+            .expect("no thread panics while it holds this lock");
         shared.connected = self.guest.is_connected();
-        shared.alive = self.guest.is_alive();
+        shared.alive = self.guest.is_alive() && !self.failed;
         shared.paused = paused && self.outgoing.poll_timeout().is_none();
         shared.stats = self.guest.stats();
-        shared.network =
-            NetworkStats { outgoing: self.outgoing.stats(), incoming: self.incoming.stats() };
+        shared.network = NetworkStats {
+            outgoing: self.outgoing.stats(),
+            incoming: self.incoming.stats(),
+        };
         if self.keep_sent {
             shared.sent.extend(sent);
         }

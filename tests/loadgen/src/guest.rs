@@ -41,6 +41,8 @@ pub struct GuestConfig {
     pub estimate_bandwidth: bool,
     /// Retransmits at most this share of what is sent, as some senders do. `None`: whatever is asked for.
     pub rtx_share: Option<f32>,
+    /// Leaves the SSRCs out of the offer: the receiver has to go by the MID header extension (RFC 9143).
+    pub hide_ssrcs: bool,
 }
 
 /// Counts since the start.
@@ -112,7 +114,12 @@ struct Sender {
 
 impl Guest {
     /// A guest and its SDP offer. `local` is the address of the socket that its datagrams go through.
-    pub fn new(clip: &Arc<Clip>, config: GuestConfig, local: SocketAddr, now: Instant) -> (Guest, String) {
+    pub fn new(
+        clip: &Arc<Clip>,
+        config: GuestConfig,
+        local: SocketAddr,
+        now: Instant,
+    ) -> (Guest, String) {
         let mut rtc = Rtc::builder()
             .set_rtp_mode(true)
             .set_stats_interval(Some(Duration::from_secs(1)))
@@ -134,7 +141,10 @@ impl Guest {
         let mut add = |kind, media| {
             clip.track(kind)?;
             let mid = api.add_media(media, Direction::SendOnly, stream.clone(), None, None);
-            Some(Sender { mid, payload_type: None })
+            Some(Sender {
+                mid,
+                payload_type: None,
+            })
         };
         let video = add(TrackKind::Video, MediaKind::Video);
         let audio = add(TrackKind::Audio, MediaKind::Audio);
@@ -153,23 +163,43 @@ impl Guest {
             stats: GuestStats::default(),
             sent: Vec::new(),
         };
-        (guest, offer.to_sdp_string())
+        let mut offer = offer.to_sdp_string();
+        if guest.config.hide_ssrcs {
+            offer = offer
+                .split_inclusive('\n')
+                .filter(|line| !line.starts_with("a=ssrc"))
+                .collect();
+        }
+        (guest, offer)
     }
 
     /// Takes the answer to the offer; once.
-    pub fn handle_answer(&mut self, answer: &str) -> Result<(), AnswerError> {
+    pub fn handle_answer(&mut self, answer: &str, now: Instant) -> Result<(), AnswerError> {
         let pending = self.pending.take().expect("an offer is answered once");
-        let answer =
-            SdpAnswer::from_sdp_string(answer).map_err(|e| AnswerError::Unreadable(e.to_string()))?;
+        let answer = SdpAnswer::from_sdp_string(answer)
+            .map_err(|e| AnswerError::Unreadable(e.to_string()))?;
         let accepted = self.stack.rtc.sdp_api().accept_answer(pending, answer);
         self.stack.drain();
         accepted.map_err(AnswerError::Refused)?;
-        for (kind, sender) in [(TrackKind::Video, &mut self.video), (TrackKind::Audio, &mut self.audio)] {
+        for (kind, sender) in [
+            (TrackKind::Video, &mut self.video),
+            (TrackKind::Audio, &mut self.audio),
+        ] {
             let Some(sender) = sender else { continue };
-            let codec = if kind == TrackKind::Video { Codec::H264 } else { Codec::Opus };
-            let remote = self.stack.rtc.media(sender.mid).map_or(&[][..], |media| media.remote_pts());
+            let codec = if kind == TrackKind::Video {
+                Codec::H264
+            } else {
+                Codec::Opus
+            };
+            let remote = self
+                .stack
+                .rtc
+                .media(sender.mid)
+                .map_or(&[][..], |media| media.remote_pts());
             let params = self.stack.rtc.codec_config().params();
-            let chosen = params.iter().find(|p| p.spec().codec == codec && remote.contains(&p.pt()));
+            let chosen = params
+                .iter()
+                .find(|p| p.spec().codec == codec && remote.contains(&p.pt()));
             sender.payload_type = chosen.map(|params| params.pt());
             if sender.payload_type.is_none() {
                 return Err(AnswerError::NoCodec(kind));
@@ -182,9 +212,14 @@ impl Guest {
             self.stack.drain();
         }
         if self.config.estimate_bandwidth {
-            self.stack.rtc.bwe().set_bitrate(Bitrate::kbps(0), Bitrate::kbps(WANTED_BITRATE_KBPS));
+            self.stack
+                .rtc
+                .bwe()
+                .set_bitrate(Bitrate::kbps(0), Bitrate::kbps(WANTED_BITRATE_KBPS));
             self.stack.drain();
         }
+        // The first connectivity check goes out at once, not at str0m's next tick.
+        self.stack.handle_timeout(now);
         Ok(())
     }
 
@@ -221,6 +256,28 @@ impl Guest {
         ssrcs
     }
 
+    /// Goes on with a new SSRC, as after a change of camera in some senders. To be called between two frames (see
+    /// [`Replay::pause`]), or the frame is torn.
+    pub fn change_ssrc(&mut self, kind: TrackKind) {
+        let sender = match kind {
+            TrackKind::Video => &self.video,
+            TrackKind::Audio => &self.audio,
+        };
+        let Some(Sender { mid, .. }) = sender else {
+            return;
+        };
+        let mut api = self.stack.rtc.direct_api();
+        let (ssrc, rtx) = (api.new_ssrc(), api.new_ssrc());
+        let has_rtx = api
+            .stream_tx_by_mid(*mid, None)
+            .is_some_and(|stream| stream.rtx().is_some());
+        api.reset_stream_tx(*mid, None, ssrc, has_rtx.then_some(rtx));
+        self.stack.drain();
+        if let Some(replay) = &mut self.replay {
+            replay.restart_sequence_numbers(kind, 0);
+        }
+    }
+
     /// The replay, from the end of the DTLS handshake on: to pause and resume tracks.
     pub fn replay_mut(&mut self) -> Option<&mut Replay> {
         self.replay.as_mut()
@@ -250,6 +307,9 @@ impl Guest {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.stack.handle_timeout(now);
         self.handle_events(now);
+        if !self.is_alive() {
+            self.replay = None;
+        }
         while let Some(due) = self.replay.as_mut().and_then(|replay| replay.poll(now)) {
             self.send(due, now);
         }
@@ -272,11 +332,25 @@ impl Guest {
             TrackKind::Video => &self.video,
             TrackKind::Audio => &self.audio,
         };
-        let Some(Sender { mid, payload_type: Some(payload_type) }) = sender else { return };
+        let Some(Sender {
+            mid,
+            payload_type: Some(payload_type),
+        }) = sender
+        else {
+            return;
+        };
         let mut api = self.stack.rtc.direct_api();
-        let Some(stream) = api.stream_tx_by_mid(*mid, None) else { return };
+        let Some(stream) = api.stream_tx_by_mid(*mid, None) else {
+            return;
+        };
         let number = due.sequence_number.into();
-        let write = RtpWrite::new(*payload_type, number, due.rtp_time, due.captured, due.payload);
+        let write = RtpWrite::new(
+            *payload_type,
+            number,
+            due.rtp_time,
+            due.captured,
+            due.payload,
+        );
         stream.write_rtp(write.marker(due.marker).nackable(true));
         self.stack.drain();
         self.stack.handle_timeout(now);
@@ -316,11 +390,14 @@ impl Guest {
                     let kbps = estimate.map(|estimate| estimate.as_u64() / 1000);
                     self.stats.estimate_kbps = kbps.and_then(|kbps| u32::try_from(kbps).ok());
                 }
-                Event::MediaEgressStats(stats) => {
-                    if self.video.as_ref().is_some_and(|video| video.mid == stats.mid) {
-                        self.stats.nacks = stats.nacks;
-                        self.stats.rtt = stats.rtt.or(self.stats.rtt);
-                    }
+                Event::MediaEgressStats(stats)
+                    if self
+                        .video
+                        .as_ref()
+                        .is_some_and(|video| video.mid == stats.mid) =>
+                {
+                    self.stats.nacks = stats.nacks;
+                    self.stats.rtt = stats.rtt.or(self.stats.rtt);
                 }
                 _ => {}
             }
@@ -331,13 +408,18 @@ impl Guest {
     fn count_transmit(&mut self, transmit: &Transmit) {
         self.remote = Some(transmit.to);
         self.stats.bytes_sent += u64::try_from(transmit.datagram.len()).unwrap_or(0);
-        let Some([128..=191, second, ..]) = transmit.datagram.first_chunk::<12>() else { return };
+        let Some([128..=191, second, ..]) = transmit.datagram.first_chunk::<12>() else {
+            return;
+        };
         if (192..=223).contains(second) {
             return;
         }
         let payload_type = second & 0x7F;
         let is = |sender: &Option<Sender>| {
-            sender.as_ref().and_then(|s| s.payload_type).is_some_and(|pt| *pt == payload_type)
+            sender
+                .as_ref()
+                .and_then(|s| s.payload_type)
+                .is_some_and(|pt| *pt == payload_type)
         };
         if is(&self.video) {
             self.stats.video_packets += 1;

@@ -145,7 +145,10 @@ impl<P: Clone> Netem<P> {
 
     fn is_blacked_out(&self, now: Instant) -> bool {
         let since = now.saturating_duration_since(self.epoch);
-        self.impairments.blackouts.iter().any(|b| b.at <= since && since < b.at + b.duration)
+        self.impairments
+            .blackouts
+            .iter()
+            .any(|b| b.at <= since && since < b.at + b.duration)
     }
 
     /// Gilbert model: a run of losses goes on with probability 1 - 1/burst, and starts so often that the share of
@@ -168,7 +171,9 @@ impl<P: Clone> Netem<P> {
 
     /// When the packet's last bit is through the rate limit; `None` when its queue is full.
     fn serialise(&mut self, bytes: usize, now: Instant) -> Option<Instant> {
-        let Some(kbps) = self.impairments.rate_kbps else { return Some(now) };
+        let Some(kbps) = self.impairments.rate_kbps else {
+            return Some(now);
+        };
         let longest = match self.impairments.queue {
             Duration::ZERO => Duration::from_millis(200),
             queue => queue,
@@ -184,9 +189,16 @@ impl<P: Clone> Netem<P> {
     }
 
     fn schedule(&mut self, packet: P, sent: Instant) {
-        let Impairments { delay, jitter, reorder, duplicate, .. } = self.impairments;
+        let Impairments {
+            delay,
+            jitter,
+            reorder,
+            duplicate,
+            ..
+        } = self.impairments;
         let jitter = Duration::from_nanos(
-            self.rng.below(u64::try_from(jitter.as_nanos()).unwrap_or(u64::MAX)),
+            self.rng
+                .below(u64::try_from(jitter.as_nanos()).unwrap_or(u64::MAX)),
         );
         let mut due = (sent + delay + jitter).max(self.latest);
         if self.rng.chance(reorder) {
@@ -208,7 +220,11 @@ impl<P: Clone> Netem<P> {
             return;
         }
         self.pushed += 1;
-        self.queue.push(Reverse(Queued { due, number: self.pushed, packet }));
+        self.queue.push(Reverse(Queued {
+            due,
+            number: self.pushed,
+            packet,
+        }));
     }
 }
 

@@ -109,6 +109,19 @@ impl<'a> Packet<'a> {
     }
 }
 
+/// The extended sequence number nearest to the latest one (RFC 3550 appendix A.1 in spirit). The first is put one cycle
+/// up, which leaves room for a packet that is older.
+pub fn extend_sequence_number(latest: Option<u64>, sequence_number: u16) -> u64 {
+    let latest = latest.unwrap_or(0x1_0000 | u64::from(sequence_number));
+    let low = u16::try_from(latest & 0xFFFF).expect("masked to 16 bits");
+    let ahead = sequence_number.wrapping_sub(low);
+    if ahead < 0x8000 {
+        latest + u64::from(ahead)
+    } else {
+        latest - u64::from(ahead.wrapping_neg())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -116,8 +129,8 @@ mod tests {
 
     // One CSRC, a one-byte-form extension of one word (RFC 8285 §4.2), two bytes of payload, three of padding.
     const FULL: &[u8] = &[
-        0xB1, 0xE6, 0x12, 0x34, 0, 0, 0, 9, 0xDE, 0xAD, 0xBE, 0xEF, 0, 0, 0, 7, 0xBE, 0xDE, 0, 1, 0x10,
-        0xFF, 0, 0, 0xAB, 0xCD, 0, 0, 3,
+        0xB1, 0xE6, 0x12, 0x34, 0, 0, 0, 9, 0xDE, 0xAD, 0xBE, 0xEF, 0, 0, 0, 7, 0xBE, 0xDE, 0, 1,
+        0x10, 0xFF, 0, 0, 0xAB, 0xCD, 0, 0, 3,
     ];
 
     #[test]
@@ -140,6 +153,20 @@ mod tests {
     fn a_header_that_does_not_fit_is_no_packet() {
         for cut in 0..24 {
             assert_eq!(Packet::parse(&FULL[..cut]), None, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn sequence_numbers_are_extended_over_the_wrap_both_ways() {
+        let mut latest = None;
+        for (number, extended) in [
+            (65_534, 0x1_FFFE),
+            (1, 0x2_0001),
+            (65_535, 0x1_FFFF),
+            (2, 0x2_0002),
+        ] {
+            assert_eq!(extend_sequence_number(latest, number), extended);
+            latest = latest.max(Some(extended));
         }
     }
 }

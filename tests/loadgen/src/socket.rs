@@ -9,7 +9,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::stack::Transmit;
 
 /// The next datagram, if there is one.
-pub(crate) fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Option<(usize, SocketAddr)>> {
+pub(crate) fn receive(
+    socket: &UdpSocket,
+    buffer: &mut [u8],
+) -> io::Result<Option<(usize, SocketAddr)>> {
     loop {
         match socket.recv_from(buffer) {
             Ok(received) => return Ok(Some(received)),
@@ -31,15 +34,20 @@ pub(crate) fn send(socket: &UdpSocket, transmit: &Transmit) -> io::Result<()> {
 }
 
 fn is_transient(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::Interrupted)
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionRefused | ErrorKind::Interrupted
+    )
 }
 
 /// Sleeps until a datagram waits at one of the sockets, or until `until`.
 pub(crate) fn wait_readable(sockets: &[&UdpSocket], until: Instant) -> io::Result<()> {
     let timeout = until.saturating_duration_since(Instant::now());
     let timeout = Timespec::try_from(timeout).map_err(io::Error::other)?;
-    let mut polled: Vec<PollFd<'_>> =
-        sockets.iter().map(|socket| PollFd::new(*socket, PollFlags::IN)).collect();
+    let mut polled: Vec<PollFd<'_>> = sockets
+        .iter()
+        .map(|socket| PollFd::new(*socket, PollFlags::IN))
+        .collect();
     match poll(&mut polled, Some(&timeout)) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),

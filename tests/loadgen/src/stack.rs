@@ -30,7 +30,9 @@ impl Stack {
     /// `local` is the bound socket's address and the only candidate.
     pub(crate) fn new(config: RtcConfig, local: SocketAddr, now: Instant) -> Self {
         let mut rtc = config.build(now);
-        rtc.add_local_candidate(Candidate::host(local, "udp").expect("a bound address is a candidate"));
+        rtc.add_local_candidate(
+            Candidate::host(local, "udp").expect("a bound address is a candidate"),
+        );
         Stack {
             rtc,
             local,
