@@ -75,9 +75,11 @@ one_case() {
     problem="an SPS in the stream"
   elif ! problem=$("$rtp2flv" --sdp "$stem.sdp" "$stem.rtpdump" "$stem.flv" 2>&1); then
     problem="rtp2flv: $problem"
+  elif ! pictures "$stem.nut" >"$stem.source" 2>"$stem.messages"; then
+    problem="source: $(head -1 "$stem.messages")"
+  elif ! pictures "$stem.flv" >"$stem.result" 2>"$stem.messages" || [ -s "$stem.messages" ]; then
+    problem="ffmpeg on the FLV: $(head -1 "$stem.messages")"
   else
-    pictures "$stem.nut" >"$stem.source"
-    pictures "$stem.flv" >"$stem.result"
     problem=$(same_pictures "$stem.source" "$stem.result") || true
   fi
   if [ -n "$problem" ]; then

@@ -39,8 +39,8 @@ REPORT_TOLERANCE_MS = 2.0  # one rounding in each track
 LARGEST_MOVE = 1 / 16  # of a picture's duration: how far video may move against its own clock for the sake of sync
 ARRIVAL_TOLERANCE_MS = 40.0  # arrival times of packets that share a sender's burst
 
-# What the muxer leaves out of an access unit.
-DROPPED_NAL_TYPES = frozenset()
+# What the muxer leaves out of an access unit: SPS and PPS (they stand in the sequence header), delimiters, fillers.
+DROPPED_NAL_TYPES = frozenset({7, 8, 9, 10, 11, 12})
 
 # Pictures without an own recording command are described by their edit.
 RECORDED = {
