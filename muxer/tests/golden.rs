@@ -112,6 +112,7 @@ macro_rules! recordings {
 
 recordings! {
     audio_only
+    b_frames
     chromium
     chromium_rescale
     duplicates
