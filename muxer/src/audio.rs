@@ -3,7 +3,7 @@
 //! Packets go through unchanged; their times are the RTP clock's. Silence takes the place of lost packets, and of
 //! whatever the caller says is missing ([`fill_silence`](AudioTrack::fill_silence)); DTX gaps stay gaps.
 
-use crate::flv::{self, Metadata};
+use crate::flv;
 use crate::opus::{self, OpusPacket};
 use crate::output::Frame;
 use crate::reorder::MediaPacket;
@@ -147,17 +147,9 @@ impl AudioTrack {
     }
 
     fn push_headers(&mut self, dts: MediaTime, shared: &mut Shared) -> bool {
-        if !shared.has_video {
-            let metadata = Metadata {
-                video_size: None,
-                audio_channels: shared.audio_channels,
-                encoder: &shared.encoder,
-            };
-            if !shared.outbox.push_tag(Frame::Metadata, dts, |out| {
-                flv::write_metadata(out, &metadata)
-            }) {
-                return false;
-            }
+        // With video the metadata comes when its size is known.
+        if !shared.has_video && !shared.push_metadata(None) {
+            return false;
         }
         let channels = self.channels;
         self.header_sent = shared

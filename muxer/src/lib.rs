@@ -155,6 +155,21 @@ struct Shared {
     encoder: String,
 }
 
+impl Shared {
+    /// Queues `onMetaData`; `false` when the queue is full.
+    fn push_metadata(&mut self, video_size: Option<(u32, u32)>) -> bool {
+        let metadata = flv::Metadata {
+            video_size,
+            audio_channels: self.audio_channels,
+            encoder: &self.encoder,
+        };
+        self.outbox
+            .push_tag(Frame::Metadata, MediaTime::ZERO, |out| {
+                flv::write_metadata(out, &metadata);
+            })
+    }
+}
+
 /// One guest's media: RTP packets of two tracks in, one sequence of tags out. See the [crate] page.
 #[derive(Debug)]
 pub struct Muxer {

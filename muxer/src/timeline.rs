@@ -18,6 +18,8 @@ const MAX_AHEAD_MICROS: i64 = 5_000_000;
 const MAX_BACKWARD_MICROS: i64 = 1_000_000;
 /// Arriving later than usual by more than this is a clock that stands still.
 const MAX_BEHIND_MICROS: i64 = 10_000_000;
+/// Sender reports that ask for less are left alone: nobody hears it, and video keeps its own exact steps.
+const MIN_CORRECTION_MICROS: i64 = 10_000;
 /// Sender reports that ask for more are not believed.
 const MAX_CORRECTION_MICROS: i64 = 10_000_000;
 /// Video moves by a sixteenth of each frame's duration, or by half of it when it is this far off.
@@ -290,7 +292,8 @@ impl Timeline {
             return;
         };
         let target = audio_media + ntp_span(video_ntp, audio_ntp) - video_media;
-        if target.abs() <= MAX_CORRECTION_MICROS {
+        let is_noise = (target - self.video.correction).abs() < MIN_CORRECTION_MICROS;
+        if !is_noise && target.abs() <= MAX_CORRECTION_MICROS {
             self.video.target = target;
         }
     }

@@ -4,7 +4,7 @@
 //! picture with known parameter sets opens it. While it is shut nothing goes out and the sender is asked for an IDR.
 
 use crate::dts::{DecodeTimes, Times, reorder_depth};
-use crate::flv::{self, Metadata, VideoHeader};
+use crate::flv::VideoHeader;
 use crate::h264::{AccessUnit, Damage, Depacketizer, Picture};
 use crate::output::{Frame, KeyframeReason};
 use crate::reorder::MediaPacket;
@@ -163,17 +163,8 @@ impl VideoTrack {
             return true;
         }
         let size = (sps.width, sps.height);
-        if self.size != Some(size) {
-            let metadata = Metadata {
-                video_size: Some(size),
-                audio_channels: shared.audio_channels,
-                encoder: &shared.encoder,
-            };
-            if !shared.outbox.push_tag(Frame::Metadata, dts, |out| {
-                flv::write_metadata(out, &metadata)
-            }) {
-                return false;
-            }
+        if self.size != Some(size) && !shared.push_metadata(Some(size)) {
+            return false;
         }
         let avcc = &self.next_avcc;
         let sent = shared
@@ -194,7 +185,7 @@ impl VideoTrack {
     }
 
     fn push_picture(&mut self, key: bool, times: &Times, shared: &mut Shared) -> bool {
-        let _composition_time_ms = times.composition_time_ms();
+        let composition_time_ms = times.composition_time_ms();
         let frame = if key {
             Frame::KeyFrame
         } else {
@@ -205,7 +196,7 @@ impl VideoTrack {
             if let Some(header) = out.first_chunk_mut() {
                 *header = VideoHeader::Picture {
                     key,
-                    composition_time_ms: 0,
+                    composition_time_ms,
                 }
                 .to_bytes();
             }
