@@ -130,6 +130,7 @@ recordings! {
     padding_only_packets
     reordered_by_3
     rtp_time_wrap
+    sender_reports
     sequence_wrap
     single_nal
     sprop_only

@@ -28,7 +28,7 @@ ff() { "$FFMPEG" -hide_banner -v error -nostdin "$@"; }
 
 # Presentation time in ms (rounded down) and MD5 of every decoded picture.
 pictures() {
-  ff -xerror -i "$1" -map 0:v -fps_mode passthrough -f framemd5 - |
+  ff -xerror -i "$1" -map 0:v -fps_mode passthrough -enc_time_base demux -f framemd5 - |
     awk -F', *' '/^#tb 0:/ { split($0, word, "[ /]"); num = word[3]; den = word[4] }
                  !/^#/ { printf "%d %s\n", $3 * num * 1000 / den, $6 }'
 }
