@@ -47,6 +47,8 @@
 mod audio;
 mod bits;
 mod dts;
+#[cfg(test)]
+mod fixtures;
 mod h264;
 mod output;
 mod packet;
@@ -125,6 +127,8 @@ pub struct VideoConfig {
     pub parameter_sets: Vec<Vec<u8>>,
     /// How long to wait for missing packets.
     pub reorder: ReorderLimits,
+    /// Keep a copy of the newest IDR picture, so that [`Muxer::repeat_keyframe`] has something to repeat.
+    pub keep_keyframe: bool,
 }
 
 /// The Opus track.
@@ -302,6 +306,15 @@ impl Muxer {
     pub fn fill_silence(&mut self, until: MediaTime) {
         if let Some(track) = &mut self.audio {
             track.fill_silence(until, &mut self.shared);
+        }
+    }
+
+    /// Shows the newest IDR picture again at `at` on the timeline ([`timeline_at`](Self::timeline_at)), while the guest
+    /// is gone. Pictures that refer to what was sent before do not follow it: the next one is an IDR picture. Does
+    /// nothing before the first one, or without [`VideoConfig::keep_keyframe`].
+    pub fn repeat_keyframe(&mut self, at: MediaTime) {
+        if let Some(track) = &mut self.video {
+            track.repeat_keyframe(at, &mut self.shared);
         }
     }
 

@@ -83,6 +83,8 @@ pub enum KeyframeReason {
     NoParameterSets,
     /// Another stream took over.
     SourceChanged,
+    /// The newest IDR picture was repeated ([`Muxer::repeat_keyframe`](crate::Muxer::repeat_keyframe)).
+    Hold,
     /// Nobody polled, and pictures had to be dropped.
     Overflow,
 }

@@ -215,11 +215,11 @@ impl Timeline {
         anchor.last_rtp = rtp;
         anchor.last_arrival = now;
         clock.anchor = Some(anchor);
-        let corrected = media + clock.correction;
+        let correction = clock.correction;
         if kind == TrackKind::Audio || self.audio.anchor.is_none() {
-            self.offset = Some(anchor.transit.micros().saturating_neg());
+            self.offset = Some(correction - anchor.transit.micros());
         }
-        MediaTime::from_micros(corrected.max(self.start))
+        MediaTime::from_micros((media + correction).max(self.start))
     }
 
     /// Another encoder takes over the track: its clock and its reports say nothing any more.
