@@ -112,6 +112,7 @@ macro_rules! recordings {
 
 recordings! {
     audio_only
+    b_frames
     chromium
     chromium_rescale
     duplicates
@@ -129,6 +130,7 @@ recordings! {
     padding_only_packets
     reordered_by_3
     rtp_time_wrap
+    sender_reports
     sequence_wrap
     single_nal
     sprop_only

@@ -28,7 +28,7 @@ ff() { "$FFMPEG" -hide_banner -v error -nostdin "$@"; }
 
 # Presentation time in ms (rounded down) and MD5 of every decoded picture.
 pictures() {
-  ff -xerror -i "$1" -map 0:v -fps_mode passthrough -f framemd5 - |
+  ff -xerror -i "$1" -map 0:v -fps_mode passthrough -enc_time_base demux -f framemd5 - |
     awk -F', *' '/^#tb 0:/ { split($0, word, "[ /]"); num = word[3]; den = word[4] }
                  !/^#/ { printf "%d %s\n", $3 * num * 1000 / den, $6 }'
 }
@@ -75,9 +75,11 @@ one_case() {
     problem="an SPS in the stream"
   elif ! problem=$("$rtp2flv" --sdp "$stem.sdp" "$stem.rtpdump" "$stem.flv" 2>&1); then
     problem="rtp2flv: $problem"
+  elif ! pictures "$stem.nut" >"$stem.source" 2>"$stem.messages"; then
+    problem="source: $(head -1 "$stem.messages")"
+  elif ! pictures "$stem.flv" >"$stem.result" 2>"$stem.messages" || [ -s "$stem.messages" ]; then
+    problem="ffmpeg on the FLV: $(head -1 "$stem.messages")"
   else
-    pictures "$stem.nut" >"$stem.source"
-    pictures "$stem.flv" >"$stem.result"
     problem=$(same_pictures "$stem.source" "$stem.result") || true
   fi
   if [ -n "$problem" ]; then

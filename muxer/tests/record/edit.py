@@ -9,6 +9,7 @@ the case. Losses leave the sequence numbers as they are; what a sender or an SFU
 would number differently (padding, a later start) is renumbered.
 """
 
+import struct
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -164,6 +165,21 @@ def padding_only_packets(recording: Recording) -> list[Datagram]:
         if datagram.marker:
             out.extend(padding_only(datagram, 1 + (61 * media) % 255) for _ in range(1 + media % 3))
     return renumbered(out, {video[0].ssrc: video[0].sequence_number})
+
+
+@edit("stap_a_start")
+def sender_reports(recording: Recording) -> list[Datagram]:
+    """Both sender reports arrive behind the first ten packets; the video track's NTP time is 100 ms later than recorded."""
+    reports = [d for d in recording.datagrams if d.is_rtcp]
+    out = [d for d in recording.datagrams if not d.is_rtcp]
+    video_ssrc = next(d.ssrc for d in out if recording.is_video(d))
+    for report in reports:
+        if report.ssrc == video_ssrc:
+            (ntp_time,) = struct.unpack_from("!Q", report.data, 8)
+            later = struct.pack("!Q", ntp_time + (1 << 32) // 10)
+            report = replace(report, data=report.data[:8] + later + report.data[16:])
+        out.insert(10, replace(report, offset_ms=out[9].offset_ms))
+    return out
 
 
 @edit("video_only")

@@ -6,7 +6,8 @@ neither code nor structure with the muxer. Rules it holds the muxer to:
 
 - a datagram counts once, in sequence order; padding-only packets only fill their number;
 - packets of one RTP time are one picture; a picture with a number missing before,
-  in or behind it, or with an unfinished FU-A, is not whole;
+  in or behind it, or with an unfinished FU-A, is not whole, nor is one whose end
+  neither a marker nor a later packet shows;
 - nothing goes out before the first whole IDR picture with parameter sets, and
   after a missing number nothing until the next one;
 - a picture right behind a gap is whole only if it opens with an access unit
@@ -136,7 +137,7 @@ def pictures(packets: list[tuple[int, int, Datagram]]) -> list[Picture]:
         opens = units and units[0][0] & 0x1F in (NAL_SPS, NAL_AUD)
         before = last_number is None or numbers[0] == last_number + 1 or bool(opens)
         inside = numbers == list(range(numbers[0], numbers[-1] + 1))
-        behind = any(d.marker for _, _, d in group) or following_number in (None, numbers[-1] + 1)
+        behind = any(d.marker for _, _, d in group) or following_number == numbers[-1] + 1
         out.append(Picture(group[0][1], units, whole and before and inside and behind))
 
     for packet in packets:

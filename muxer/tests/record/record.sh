@@ -90,6 +90,13 @@ if wanted sprop_only; then
   pictures sprop_only "$SOURCES/sprop_only.mp4"
 fi
 
+# Three B-frames between references, one of them a reference too: RTP times go back and forth.
+if wanted b_frames; then
+  ff "${PICTURES[@]}" "${SOUND[@]}" "${X264[@]}" -profile:v main -bf 3 -x264-params b-pyramid=normal:b-adapt=0:repeat-headers=1 "${OPUS[@]}" "$SOURCES/b_frames.nut"
+  send_av b_frames "$SOURCES/b_frames.nut"
+  pictures b_frames "$SOURCES/b_frames.nut"
+fi
+
 # 320x180 for 36 pictures, then 426x240 (which needs cropping in both directions).
 if wanted sps_change; then
   for size in 320x180 426x240; do
