@@ -39,10 +39,10 @@ for target in "${targets[@]}"; do
     if fuzz run "${build[@]}" "$target" "$corpus" "${seeds[@]}" -- \
         -max_total_time="$SECONDS_EACH" -timeout="$INPUT_SECONDS_MAX" \
         -rss_limit_mb="$MEMORY_MAX_MB" -max_len="$INPUT_BYTES_MAX" >"$log" 2>&1 </dev/null; then
-        printf 'ok    %-12s %s\n' "$target" "$(grep -E '^Done ' "$log" | tail -n 1)"
+        printf 'ok    %-14s %s\n' "$target" "$(grep -E '^Done ' "$log" | tail -n 1)"
     else
         failed+=("$target")
-        printf 'FAIL  %-12s %s\n' "$target" "$log"
+        printf 'FAIL  %-14s %s\n' "$target" "$log"
         grep -E '^(SUMMARY|thread|assertion|Test unit|error)|panicked' "$log" | head -n 8 || true
     fi
 done
