@@ -107,7 +107,7 @@ fi
 row 'resident, one guest' "$(status VmRSS)" KiB "$RSS_GUEST_MAX_KIB"
 row 'of that anonymous, one guest' "$(status RssAnon)" KiB ''
 row 'threads, one guest' "$(status Threads)" '' "$THREADS_MAX"
-row 'CPU per guest-minute' "$((ticks * 1000 / $(getconf CLK_TCK) * 60 / GUEST_SECONDS))" ms ''
+row 'CPU per guest-minute' "$((ticks * 60000 / GUEST_SECONDS / $(getconf CLK_TCK)))" ms ''
 
 if [ "$over" -ne 0 ]; then
     echo 'size: over budget'
