@@ -21,7 +21,7 @@ lint: ## formatting, clippy, licences and bans, rules for source files
 golden: ## bless the muxer's golden files, after ffprobe has confirmed them
 	@muxer/tests/golden/bless.sh
 
-fuzz: ## fuzz each parser for SECONDS (20) each; TARGETS="name ..." picks some
+fuzz: ## fuzz each parser for FUZZ_SECONDS (20); TARGETS="name ..." picks some
 	@tests/fuzz.sh $(TARGETS)
 
 bench: ## instructions per packet on a recording, counted by callgrind

@@ -6,6 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 RTMP_PORT=1935
 CONFIG=config.yml
+binaries=${CARGO_TARGET_DIR:-target}/release
 
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
@@ -26,7 +27,7 @@ cargo build --release --locked -p guest-relay -p ingest
 if listens "$RTMP_PORT"; then
     echo "run: publishing to the RTMP server that listens on 127.0.0.1:$RTMP_PORT"
 else
-    target/release/ingest --listen "127.0.0.1:$RTMP_PORT" &
+    "$binaries/ingest" --listen "127.0.0.1:$RTMP_PORT" &
     ingest_pid=$!
     echo "run: nothing listens on 127.0.0.1:$RTMP_PORT, so a test RTMP server was started there"
     echo "run: it prints a line a second for each guest, and keeps nothing"
@@ -39,7 +40,7 @@ if [ -e "$CONFIG" ]; then
 else
     echo "run: no $CONFIG here, so the defaults hold (see config.example.yml)"
 fi
-target/release/guest-relay "${arguments[@]}" &
+"$binaries/guest-relay" "${arguments[@]}" &
 daemon_pid=$!
 
 # The link is shown once the page can be loaded; another address is the operator's.

@@ -5,11 +5,10 @@
 import fs from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Guest, openBrowser } from './guest.mjs';
-import { sendHostile } from './hostile.mjs';
 import { decode, notIncreasing, probe, rate } from './recording.mjs';
 import { RtmpTap } from './rtmp_tap.mjs';
 import * as servers from './servers.mjs';
-import { Stage, freeTcpPort, until } from './stage.mjs';
+import { Stage, droppedDatagrams, freeTcpPort, program, until } from './stage.mjs';
 
 const MEDIA_SECONDS = 20;
 const MIN_FRAMES_PER_SECOND = 25;
@@ -176,29 +175,52 @@ async function serverRestarts(stage) {
   return { 'down for': `${OUTAGE_MS} ms`, 'first frame after': `${away} ms`, page: 'stayed connected' };
 }
 
-/** 200,000 hostile datagrams from a stranger while a guest is live. */
+/**
+ * Hostile datagrams of every length and shape while a guest is live: from
+ * strangers' sockets, then from the very socket of a second guest.
+ */
 async function hostileDatagrams(stage) {
   const { tap, daemon } = await relayInto(stage, servers.ingest);
   const browser = await openBrowser(stage);
   const guest = await Guest.open(browser, daemon, 'guest1');
   await guest.join();
   await firstFrame(tap, 'guest1');
+  const loadgen = (name, args) => stage.start(name, program('LOADGEN'), args);
+  const second = loadgen('guest2', [
+    'publish', '--url', `${daemon.url}/whip/guest2`, '--hostile', `${HOSTILE_DATAGRAMS}`, '--seed', `${HOSTILE_SEED}`,
+  ]);
+  await firstFrame(tap, 'guest2');
   await sleep(3_000);
   const [before] = await frameCounts(tap, [guest]);
-  await sleep(1_000);
   const memoryBefore = daemon.memoryKib('VmRSS');
-  const sent = await sendHostile(daemon.rtcPort, HOSTILE_DATAGRAMS, HOSTILE_SEED);
+  const droppedBefore = droppedDatagrams(daemon.rtcPort);
+
+  const strangers = loadgen('strangers', [
+    'hostile', '--to', `127.0.0.1:${daemon.rtcPort}`, '--count', `${HOSTILE_DATAGRAMS}`, '--seed', `${HOSTILE_SEED}`,
+  ]);
+  require(await strangers.exited === 0, `the flood did not go out:\n${strangers.log()}`);
+  await sleep(5_000);
+
   const memoryAfter = daemon.memoryKib('VmRSS');
-  require(sent === HOSTILE_DATAGRAMS, `only ${sent} datagrams could be sent`);
-  await sleep(1_000);
+  const dropped = droppedDatagrams(daemon.rtcPort) - droppedBefore;
   const [after] = await frameCounts(tap, [guest]);
   const kept = requireEveryFrame('guest1', before, after);
   require(after.lost === before.lost, `${after.lost - before.lost} packets were reported lost`);
   require(await guest.state() === 'live', `the page says ${await guest.state()}`);
+  const connection = tap.of('guest2');
+  const framesBefore = connection.video.frames;
+  await sleep(2_000);
+  const frames = connection.video.frames - framesBefore;
+  require(frames >= 2 * MIN_FRAMES_PER_SECOND, `guest2 brought ${frames} frames in 2 s after its own flood`);
+  require(second.running, `guest2 ended (${second.exit}):\n${second.log()}`);
   const growth = memoryAfter - memoryBefore;
   require(growth <= MAX_MEMORY_GROWTH_KIB, `resident memory grew by ${growth} KiB`);
   requireHealthy(daemon, tap);
-  return { datagrams: sent, seed: HOSTILE_SEED, kept, 'memory growth': `${growth} KiB` };
+  return {
+    datagrams: `2 x ${HOSTILE_DATAGRAMS}, seed ${HOSTILE_SEED}, ${dropped} dropped by the kernel`,
+    kept,
+    'memory growth': `${growth} KiB`,
+  };
 }
 
 const CHECKS = {

@@ -65,6 +65,13 @@ export function listens(port) {
   });
 }
 
+/** Datagrams that the kernel dropped because the socket on this port was not read in time. */
+export function droppedDatagrams(port) {
+  const local = `:${port.toString(16).toUpperCase().padStart(4, '0')}`;
+  const columns = fs.readFileSync('/proc/net/udp', 'utf8').split('\n').map((line) => line.trim().split(/\s+/));
+  return Number(columns.find(([, address]) => address?.endsWith(local))?.at(-1) ?? 0);
+}
+
 class Process {
   constructor(name, child, logFile) {
     this.name = name;
