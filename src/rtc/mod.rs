@@ -3,6 +3,7 @@
 pub mod bytes;
 pub mod demux;
 pub mod dtls;
+pub mod feedback;
 pub mod ice;
 pub mod rtcp;
 pub mod sdp;
