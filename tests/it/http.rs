@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use guest_relay::config::Config;
 use guest_relay::guest::id::{GuestId, ResourceId};
 use guest_relay::http::backend::{
-    Admission, Backend, ClientInfo, GuestState, GuestStatus, Health, Left, MediaPath, Published,
+    Admission, Backend, ClientInfo, GuestStatus, Health, Left, MediaPath, Published,
     Refusal, RtmpState,
 };
 use guest_relay::http::{Limits, Site, serve};
@@ -102,7 +102,7 @@ impl Backend for Fake {
         let id = |text| GuestId::parse(text).unwrap();
         vec![
             GuestStatus {
-                state: GuestState::Live,
+                state: guest_relay::guest::State::Live,
                 path: Some(MediaPath::Direct),
                 codec: Some("H264"),
                 width: Some(1280),
