@@ -1,3 +1,4 @@
 //! it
 mod dtls;
 mod rng;
+mod rtc;
