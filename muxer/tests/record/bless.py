@@ -49,7 +49,7 @@ DROPPED_NAL_TYPES = frozenset({7, 8, 9, 10, 11, 12})
 RECORDED = {
     "audio_only": "libopus 32 kbit/s mono, ffmpeg rtp muxer",
     "b_frames": "x264 Main profile, 3 B-frames with b-pyramid, libopus; ffmpeg rtp muxer",
-    "chromium": "`chromium.py --seconds 4`: Chromium 156, OpenH264 640x360 + Opus, fake devices",
+    "chromium": "`chromium.py --seconds 3.2`: Chromium 156, OpenH264 640x360 + Opus, fake devices",
     "chromium_rescale": "`chromium.py --seconds 3.4 --rescale-ms 1500`: Chromium 156, scaleResolutionDownBy 2 after 1.5 s",
     "fu_a": "x264enc, GStreamer rtph264pay mtu=300 aggregate-mode=none config-interval=-1",
     "headers_between_slices": "x264enc, 3 slices, GStreamer rtph264pay, which repeats SPS and PPS before every IDR slice",

@@ -178,9 +178,14 @@ def avc_sample(nal_units: list[bytes], dropped_types: frozenset[int]) -> bytes:
 
 
 def sender_reports(datagrams: list[Datagram], ssrc: int, near_rtp_time: int) -> list[tuple[int, int, int]]:
-    found = []
+    """Those behind the first RTP packet of their SSRC: nothing before it says which track they are about."""
+    found, known = [], False
     for datagram in datagrams:
-        if datagram.is_rtcp and datagram.data[1] == SENDER_REPORT and datagram.ssrc == ssrc:
+        if datagram.ssrc != ssrc:
+            continue
+        if not datagram.is_rtcp:
+            known = True
+        elif known and datagram.data[1] == SENDER_REPORT:
             ntp_time, rtp_time = struct.unpack_from("!QI", datagram.data, 8)
             found.append((datagram.offset_ms, ntp_time, unwrap([near_rtp_time, rtp_time], 32)[1]))
     return found
