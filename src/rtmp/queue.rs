@@ -92,7 +92,9 @@ impl Queue {
 
     /// What to write next: everything.
     pub(super) fn unwritten(&self) -> &[u8] {
-        self.bytes.get(self.head..).expect("head never passes the end")
+        self.bytes
+            .get(self.head..)
+            .expect("head never passes the end")
     }
 
     pub(super) fn len(&self) -> usize {
@@ -155,7 +157,10 @@ impl Queue {
 
     /// Media time between the oldest and the newest message not begun.
     pub(super) fn media_ms(&self) -> u32 {
-        let mut whole = self.records.range(self.first_whole()..).filter(|record| record.class.is_media());
+        let mut whole = self
+            .records
+            .range(self.first_whole()..)
+            .filter(|record| record.class.is_media());
         let oldest = whole.next().map_or(0, |record| record.ms);
         let newest = whole.next_back().map_or(oldest, |record| record.ms);
         newest.saturating_sub(oldest)
@@ -166,20 +171,36 @@ impl Queue {
         let mut trimmed = Trimmed::default();
         while self.media_ms() > bounds.media_ms || self.len() > bounds.bytes {
             let first = self.first_whole();
-            let pictures = self.records.iter().enumerate().skip(first).filter(|(_, record)| record.class.is_picture());
+            let pictures = self
+                .records
+                .iter()
+                .enumerate()
+                .skip(first)
+                .filter(|(_, record)| record.class.is_picture());
             let Some((start, _)) = pictures.clone().next() else {
-                let Some(oldest) = self.records.iter().skip(first).position(|record| record.class == Class::Audio) else {
+                let Some(oldest) = self
+                    .records
+                    .iter()
+                    .skip(first)
+                    .position(|record| record.class == Class::Audio)
+                else {
                     break;
                 };
                 self.remove(|index, _| index == first + oldest);
                 trimmed.audio_frames += 1;
                 continue;
             };
-            let next_key = pictures.skip(1).find(|(_, record)| record.class == Class::KeyFrame).map(|(index, _)| index);
+            let next_key = pictures
+                .skip(1)
+                .find(|(_, record)| record.class == Class::KeyFrame)
+                .map(|(index, _)| index);
             let end = next_key.unwrap_or(self.records.len());
             // Of several parameter sets in front of the next key frame only the last one counts.
             let range = || self.records.iter().enumerate().take(end).skip(first);
-            let config = range().filter(|(_, record)| record.class == Class::VideoConfig).map(|(index, _)| index).last();
+            let config = range()
+                .filter(|(_, record)| record.class == Class::VideoConfig)
+                .map(|(index, _)| index)
+                .next_back();
             trimmed.pictures += self.remove(|index, class| match class {
                 class if class.is_picture() => (start..end).contains(&index),
                 Class::VideoConfig => (first..end).contains(&index) && Some(index) != config,
@@ -196,9 +217,18 @@ impl Queue {
         let mut pictures = 0;
         let (mut from, mut to) = (self.head, self.head);
         let mut index = 0;
-        let Queue { bytes, records, front_written, .. } = self;
+        let Queue {
+            bytes,
+            records,
+            front_written,
+            ..
+        } = self;
         records.retain(|record| {
-            let len = if index == 0 { record.len - *front_written } else { record.len };
+            let len = if index == 0 {
+                record.len - *front_written
+            } else {
+                record.len
+            };
             let keep = !gone(index, record.class);
             if keep {
                 bytes.copy_within(from..from + len, to);
@@ -218,6 +248,9 @@ impl Queue {
 /// Lengths only: the connect command in the bytes may carry credentials.
 impl fmt::Debug for Queue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Queue").field("bytes", &self.len()).field("messages", &self.records.len()).finish()
+        f.debug_struct("Queue")
+            .field("bytes", &self.len())
+            .field("messages", &self.records.len())
+            .finish()
     }
 }

@@ -16,6 +16,7 @@ mod amf;
 mod flv;
 mod inlet;
 mod media;
+mod path;
 mod report;
 mod session;
 mod sps;
