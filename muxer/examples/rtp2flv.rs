@@ -1,18 +1,19 @@
 //! The muxer as a black box: a recording of RTP in, an FLV file out.
 //!
 //! ```text
-//! rtp2flv --sdp in.sdp [--start-ms N] in.rtpdump out.flv
+//! rtp2flv --sdp in.sdp [--start-ms N] [--stats] in.rtpdump out.flv
 //! ```
 //!
 //! The recording is an rtptools dump (`rtpdump -F dump`, version 1.0); payload types, RTX (`apt`) and
 //! `sprop-parameter-sets` come from the SDP. Time is what the recording says, so the output is the same on each run.
-//! Exit code 0, or 2 with one line that says what is wrong with the input.
+//! `--stats` prints the counters on the standard error output. Exit code 0, or 2 with one line that says what is wrong with the input.
 //!
 //! ```text
 //! file    "#!rtpplay1.0 address/port\n" | start sec u32, usec u32, source u32, port u16, padding u16 | record*
 //! record  length u16 (with these 8 bytes), packet length u16 (0: RTCP), offset in ms u32, packet
 //! ```
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,7 +38,7 @@ fn failure(text: impl Into<String>) -> Failure {
     Failure(text.into())
 }
 
-const USAGE: &str = "usage: rtp2flv --sdp in.sdp [--start-ms N] in.rtpdump out.flv";
+const USAGE: &str = "usage: rtp2flv --sdp in.sdp [--start-ms N] [--stats] in.rtpdump out.flv";
 
 fn main() -> ExitCode {
     match run() {
@@ -55,7 +56,7 @@ fn run() -> Result<(), Failure> {
     let sdp = Sdp::parse(&String::from_utf8_lossy(&sdp))
         .map_err(|Failure(text)| failure(format!("{}: {text}", arguments.sdp.display())))?;
     let dump = read(&arguments.rtpdump)?;
-    let flv = convert(&sdp, &dump, arguments.start)
+    let flv = convert(&sdp, &dump, &arguments)
         .map_err(|Failure(text)| failure(format!("{}: {text}", arguments.rtpdump.display())))?;
     std::fs::write(&arguments.flv, flv)
         .map_err(|error| failure(format!("{}: {error}", arguments.flv.display())))
@@ -70,12 +71,14 @@ struct Arguments {
     rtpdump: PathBuf,
     flv: PathBuf,
     start: MediaTime,
+    stats: bool,
 }
 
 impl Arguments {
     fn parse() -> Result<Self, Failure> {
         let mut sdp = None;
         let mut start = MediaTime::ZERO;
+        let mut stats = false;
         let mut files = Vec::new();
         let mut arguments = std::env::args_os().skip(1);
         while let Some(argument) = arguments.next() {
@@ -91,6 +94,7 @@ impl Arguments {
                         millis.ok_or_else(|| failure("--start-ms takes 0..4294967295"))?,
                     );
                 }
+                Some("--stats") => stats = true,
                 Some(option) if option.starts_with("--") => {
                     return Err(failure(format!("{option}? {USAGE}")));
                 }
@@ -105,6 +109,7 @@ impl Arguments {
             rtpdump,
             flv,
             start,
+            stats,
         })
     }
 }
@@ -234,26 +239,25 @@ fn base64(text: &str) -> Option<Vec<u8>> {
 }
 
 struct Record<'a> {
-    /// Bytes of the record, counted from its start, for messages.
     is_rtcp: bool,
     offset: MediaTime,
     packet: &'a [u8],
 }
 
-fn convert(sdp: &Sdp, dump: &[u8], start: MediaTime) -> Result<Vec<u8>, Failure> {
+fn convert(sdp: &Sdp, dump: &[u8], arguments: &Arguments) -> Result<Vec<u8>, Failure> {
     let muxer = Muxer::new(Config {
         video: sdp.has(TrackKind::Video).then(|| VideoConfig {
             parameter_sets: sdp.parameter_sets.clone(),
             ..VideoConfig::default()
         }),
         audio: sdp.has(TrackKind::Audio).then(AudioConfig::default),
-        start,
+        start: arguments.start,
         ..Config::default()
     });
     let mut conversion = Conversion {
         sdp,
         muxer,
-        ssrcs: Vec::new(),
+        ssrcs: VecDeque::new(),
         body: Vec::new(),
         tags: Vec::new(),
         has_audio: false,
@@ -269,6 +273,9 @@ fn convert(sdp: &Sdp, dump: &[u8], start: MediaTime) -> Result<Vec<u8>, Failure>
     }
     conversion.muxer.flush();
     conversion.collect();
+    if arguments.stats {
+        eprintln!("{:#?}", conversion.muxer.stats());
+    }
     if conversion.tags.is_empty() {
         return Err(failure(format!(
             "{number} records, but no picture and no sound to write"
@@ -321,11 +328,14 @@ fn record<'a>(reader: &mut Reader<'a>) -> Result<Record<'a>, Failure> {
     })
 }
 
+/// SSRCs remembered.
+const MAX_SSRCS: usize = 16;
+
 struct Conversion<'a> {
     sdp: &'a Sdp,
     muxer: Muxer,
-    /// Which track each SSRC belongs to.
-    ssrcs: Vec<(u32, TrackKind)>,
+    /// Which track each SSRC belongs to, the one heard last at the end.
+    ssrcs: VecDeque<(u32, TrackKind)>,
     body: Vec<u8>,
     tags: Vec<u8>,
     has_audio: bool,
@@ -357,7 +367,10 @@ impl Conversion<'_> {
         match self.sdp.payload(packet.payload_type) {
             Some(Payload::Media(kind)) => {
                 self.ssrcs.retain(|(ssrc, _)| *ssrc != packet.ssrc);
-                self.ssrcs.push((packet.ssrc, kind));
+                self.ssrcs.push_back((packet.ssrc, kind));
+                if self.ssrcs.len() > MAX_SSRCS {
+                    self.ssrcs.pop_front();
+                }
                 self.muxer.handle_rtp(kind, &packet, record.offset);
             }
             Some(Payload::Rtx { kind, apt }) => {
@@ -370,15 +383,18 @@ impl Conversion<'_> {
         }
     }
 
-    /// The sender reports of a compound packet (RFC 3550 section 6.4.1).
     fn handle_rtcp(&mut self, record: &Record<'_>) {
         let mut compound = Reader::new(record.packet);
-        while let Ok(Some((ssrc, report))) = sender_report(&mut compound) {
-            if let Some((_, kind)) = self.ssrcs.iter().find(|(known, _)| Some(*known) == ssrc) {
-                if let Some(report) = report {
-                    self.muxer
-                        .handle_sender_report(*kind, report, record.offset);
-                }
+        while !compound.is_empty() {
+            let Ok(report) = sender_report(&mut compound) else {
+                return;
+            };
+            let Some((ssrc, report)) = report else {
+                continue;
+            };
+            if let Some((_, kind)) = self.ssrcs.iter().find(|(known, _)| *known == ssrc) {
+                self.muxer
+                    .handle_sender_report(*kind, report, record.offset);
             }
         }
     }
@@ -395,24 +411,17 @@ impl Conversion<'_> {
     }
 }
 
-/// The next packet of a compound: sender SSRC and, if it is one, its sender report. `None` at the end.
-fn sender_report(
-    compound: &mut Reader<'_>,
-) -> Result<Option<(Option<u32>, Option<SenderReport>)>, Truncated> {
-    if compound.is_empty() {
-        return Ok(None);
-    }
+/// Reads the next packet of a compound: sender SSRC and times, if it is a sender report (RFC 3550 section 6.4.1).
+fn sender_report(compound: &mut Reader<'_>) -> Result<Option<(u32, SenderReport)>, Truncated> {
+    const SENDER_REPORT: u8 = 200;
     let [_, packet_type] = compound.take_array()?;
     let words = usize::from(compound.u16()?);
     let mut body = compound.sub(words * 4)?;
-    if packet_type != 200 {
-        return Ok(Some((None, None)));
+    if packet_type != SENDER_REPORT {
+        return Ok(None);
     }
     let ssrc = body.u32()?;
     let ntp_time = body.u64()?;
     let rtp_time = body.u32()?;
-    Ok(Some((
-        Some(ssrc),
-        Some(SenderReport { ntp_time, rtp_time }),
-    )))
+    Ok(Some((ssrc, SenderReport { ntp_time, rtp_time })))
 }

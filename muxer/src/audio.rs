@@ -68,7 +68,7 @@ impl AudioTrack {
             shared
                 .timeline
                 .stamp(TrackKind::Audio, packet.rtp_time, packet.arrival, floor);
-        if self.is_overtaken(pts, parsed.samples, packet.arrival) {
+        if self.is_overtaken(pts, parsed.samples) {
             self.stats.overtaken += 1;
             if packet.arrival - *self.overtaken_since.get_or_insert(packet.arrival) < MAX_OVERTAKEN
             {
@@ -127,7 +127,7 @@ impl AudioTrack {
     }
 
     /// Whether silence has taken more than half of this packet's place.
-    fn is_overtaken(&self, pts: MediaTime, samples: u32, _arrival: MediaTime) -> bool {
+    fn is_overtaken(&self, pts: MediaTime, samples: u32) -> bool {
         self.end.is_some_and(|end| pts + span(samples / 2) < end)
     }
 

@@ -376,14 +376,13 @@ impl Depacketizer {
 
     fn set_slice_ids(&mut self, nal_type: u8, ids: Option<(u32, u8)>) {
         // Partitions B and C begin otherwise.
-        if matches!(nal_type, SLICE | 2 | IDR_SLICE) {
-            if let Some(slice) = self
+        if matches!(nal_type, SLICE | 2 | IDR_SLICE)
+            && let Some(slice) = self
                 .first_slice
                 .as_mut()
                 .filter(|slice| slice.ids.is_none())
-            {
-                slice.ids = ids;
-            }
+        {
+            slice.ids = ids;
         }
     }
 

@@ -46,6 +46,7 @@
 
 mod audio;
 mod bits;
+mod dts;
 mod h264;
 mod output;
 mod packet;

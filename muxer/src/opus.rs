@@ -170,7 +170,7 @@ fn frame_fits(bytes: usize) -> Result<(), OpusError> {
 }
 
 fn equal_frames(bytes: usize, frames: usize) -> Result<(), OpusError> {
-    if bytes % frames != 0 {
+    if !bytes.is_multiple_of(frames) {
         return Err(OpusError::UnequalFrames { bytes, frames });
     }
     frame_fits(bytes / frames)

@@ -190,6 +190,7 @@ impl Reorder {
     }
 
     /// Packets and bytes that wait.
+    #[cfg(test)]
     pub(crate) fn waiting(&self) -> (usize, usize) {
         (self.held.len(), self.held_bytes)
     }

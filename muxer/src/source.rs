@@ -142,6 +142,7 @@ impl Source {
         self.reorder.deadline()
     }
 
+    #[cfg(test)]
     pub(crate) fn is_waiting(&self) -> bool {
         self.reorder.waiting().0 > 0
     }

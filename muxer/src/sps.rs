@@ -87,6 +87,8 @@ pub struct Sps {
     pub width: u32,
     /// Pixels after cropping.
     pub height: u32,
+    /// 2 means that pictures are shown in the order they are sent.
+    pub pic_order_cnt_type: u8,
     /// max_num_ref_frames.
     pub max_ref_frames: u8,
     /// Pictures that may come before one that is shown earlier; `None` when the stream does not say.
@@ -111,6 +113,7 @@ impl Sps {
             bit_depth_chroma: 8,
             width: 0,
             height: 0,
+            pic_order_cnt_type: 0,
             max_ref_frames: 0,
             max_reorder_frames: None,
         };
@@ -126,7 +129,7 @@ impl Sps {
             }
         }
         up_to(&mut bits, "log2_max_frame_num_minus4", 12)?;
-        skip_picture_order_count(&mut bits)?;
+        sps.pic_order_cnt_type = picture_order_count_type(&mut bits)?;
         let max_ref_frames = bits.ue()?;
         if max_ref_frames > MAX_REF_FRAMES {
             return Err(ParameterSetError::OutOfRange(
@@ -248,8 +251,10 @@ fn skip_scaling_lists(bits: &mut RbspBits<'_>, lists: usize) -> Result<(), Param
     Ok(())
 }
 
-fn skip_picture_order_count(bits: &mut RbspBits<'_>) -> Result<(), ParameterSetError> {
-    match up_to(bits, "pic_order_cnt_type", 2)? {
+/// pic_order_cnt_type, and past what belongs to it.
+fn picture_order_count_type(bits: &mut RbspBits<'_>) -> Result<u8, ParameterSetError> {
+    let kind = up_to(bits, "pic_order_cnt_type", 2)?;
+    match kind {
         0 => _ = up_to(bits, "log2_max_pic_order_cnt_lsb_minus4", 12)?,
         1 => {
             bits.flag()?; // delta_pic_order_always_zero_flag
@@ -261,7 +266,7 @@ fn skip_picture_order_count(bits: &mut RbspBits<'_>) -> Result<(), ParameterSetE
         }
         _ => {}
     }
-    Ok(())
+    Ok(kind)
 }
 
 /// Equations 7-19 to 7-22: the cropping units of both directions.

@@ -189,11 +189,6 @@ impl Timeline {
             .get_or_insert(self.start.saturating_sub(arrival.micros()));
     }
 
-    /// Whether the track's clock has a place on the timeline.
-    pub(crate) fn is_placed(&self, kind: TrackKind) -> bool {
-        self.clock(kind).anchor.is_some()
-    }
-
     /// Presentation time of `rtp_time`. When the track has to be placed anew, it goes on no earlier than `floor`.
     pub(crate) fn stamp(
         &mut self,

@@ -3,6 +3,7 @@
 //! The gate is shut at the start and after anything that a later picture may refer to did not go out; an IDR
 //! picture with known parameter sets opens it. While it is shut nothing goes out and the sender is asked for an IDR.
 
+use crate::dts::{DecodeTimes, Times, reorder_depth};
 use crate::flv::{self, Metadata, VideoHeader};
 use crate::h264::{AccessUnit, Damage, Depacketizer, Picture};
 use crate::output::{Frame, KeyframeReason};
@@ -11,7 +12,6 @@ use crate::source::Source;
 use crate::sps::Sps;
 use crate::stats::VideoStats;
 use crate::time::MediaTime;
-use crate::timeline::StrictlyIncreasing;
 use crate::{Shared, TrackKind, VideoConfig};
 
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(crate) struct VideoTrack {
     avcc: Vec<u8>,
     next_avcc: Vec<u8>,
     size: Option<(u32, u32)>,
-    dts: StrictlyIncreasing,
+    times: DecodeTimes,
     stats: VideoStats,
 }
 
@@ -42,7 +42,7 @@ impl VideoTrack {
             avcc: Vec::new(),
             next_avcc: Vec::new(),
             size: None,
-            dts: StrictlyIncreasing::default(),
+            times: DecodeTimes::default(),
             stats: VideoStats::default(),
         }
     }
@@ -133,17 +133,21 @@ impl VideoTrack {
             }
             return;
         }
-        let floor = self.dts.floor(shared.timeline.start());
+        let floor = self.times.floor(shared.timeline.start());
         let pts = shared
             .timeline
             .stamp(TrackKind::Video, picture.rtp_time, picture.arrival, floor);
-        let dts = self.dts.after(pts);
+        if let Some(sps) = &sps {
+            self.times.begin(reorder_depth(sps), pts, !self.open);
+        }
+        let times = self.times.next(pts);
+        let dts = times.dts;
         let sent = sps.is_none_or(|sps| self.push_headers(&sps, dts, shared))
-            && self.push_picture(picture.idr, dts, shared);
+            && self.push_picture(picture.idr, &times, shared);
         if !sent {
             return self.shut(KeyframeReason::Overflow, shared);
         }
-        self.dts.set(dts);
+        self.times.set(dts);
         self.stats.frames += 1;
         if picture.idr {
             self.stats.keyframes += 1;
@@ -189,13 +193,14 @@ impl VideoTrack {
         sent
     }
 
-    fn push_picture(&mut self, key: bool, dts: MediaTime, shared: &mut Shared) -> bool {
+    fn push_picture(&mut self, key: bool, times: &Times, shared: &mut Shared) -> bool {
+        let _composition_time_ms = times.composition_time_ms();
         let frame = if key {
             Frame::KeyFrame
         } else {
             Frame::InterFrame
         };
-        shared.outbox.push_tag(frame, dts, |out| {
+        shared.outbox.push_tag(frame, times.dts, |out| {
             self.depacketizer.swap_body(out);
             if let Some(header) = out.first_chunk_mut() {
                 *header = VideoHeader::Picture {

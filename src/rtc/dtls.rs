@@ -180,7 +180,7 @@ pub enum DtlsError {
     NoSrtpProfile,
     /// The peer does not do extended master secrets (RFC 7627).
     NoExtendedMasterSecret,
-    /// The peer ended the association, authenticated by its keys.
+    /// The association was ended: by an alert under the peer's keys, or because webrtc-dtls stopped reading.
     Closed,
     /// What the peer sent does not add up, as webrtc-dtls puts it.
     Failed(String),
@@ -204,7 +204,7 @@ impl std::fmt::Display for DtlsError {
             Self::NoPeerCertificate => write!(f, "peer presented no certificate"),
             Self::NoSrtpProfile => write!(f, "peer picked none of our SRTP profiles"),
             Self::NoExtendedMasterSecret => write!(f, "peer has no extended master secret"),
-            Self::Closed => write!(f, "peer ended the DTLS association"),
+            Self::Closed => write!(f, "DTLS association was ended"),
             Self::Failed(reason) => write!(f, "DTLS handshake failed: {reason}"),
             Self::Panicked => write!(f, "DTLS implementation panicked"),
         }

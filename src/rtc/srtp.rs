@@ -4,7 +4,7 @@
 //! `Context` is used, and never on bytes that were not walked first, because its parsers panic on some of them, its
 //! tables grow with every SSRC it is shown, and the first packet of an SSRC moves the replay window before it is
 //! authenticated. So here:
-//! - an own header walk decides what is a packet at all ([`shape`]); the crate never parses a header;
+//! - an own header walk decides what is a packet at all; the crate never parses a header;
 //! - every SSRC has a `Context` of its own, which is kept only once a packet has authenticated on it. A packet that
 //!   fails therefore changes nothing;
 //! - at most [`MAX_SSRCS`] are kept for each of RTP and RTCP, and trials of SSRCs that nobody announced are rationed;
@@ -367,5 +367,42 @@ fn opaque_header(shape: &RtpShape) -> rtp::header::Header {
         extension: shape.extension_len.is_some(),
         extensions_padding: shape.extension_len.unwrap_or(0),
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_panic_in_webrtc_srtp_is_contained_and_ends_the_direction() {
+        let profile = SrtpProfile::AeadAes128Gcm;
+        let keys = Keys::from_client_export(profile, &[1; 56]).unwrap();
+        let now = Instant::now();
+        let mut inbound = Inbound::new(&keys, now);
+        inbound.announce(5);
+        let result = inbound.unprotect(Kind::Rtp, 5, now, |_| panic!("index out of bounds"));
+        assert_eq!(result, Err(SrtpError::Crashed));
+        let mut packet = [0x80; 60];
+        packet[8..12].copy_from_slice(&5_u32.to_be_bytes());
+        assert_eq!(inbound.unprotect_rtp(&packet, now), Err(SrtpError::Crashed));
+        assert_eq!(inbound.stats().rtp.crashed, 1);
+    }
+
+    #[test]
+    fn a_key_protects_no_more_than_2_to_the_31_rtcp_packets() {
+        let keys = Keys::from_client_export(SrtpProfile::AeadAes128Gcm, &[1; 56]).unwrap();
+        let mut outbound = Outbound::new(&keys);
+        outbound.protected = LAST_SRTCP_INDEX - 1;
+        assert!(
+            outbound
+                .protect_rtcp(&[0x80, 201, 0, 1, 0, 0, 0, 1])
+                .is_ok()
+        );
+        assert_eq!(
+            outbound.protect_rtcp(&[0x80, 201, 0, 1, 0, 0, 0, 1]),
+            Err(SrtpError::KeyExhausted)
+        );
     }
 }

@@ -2,3 +2,4 @@
 mod dtls;
 mod rng;
 mod rtc;
+mod srtp;

@@ -276,8 +276,62 @@ impl From<webrtc_dtls::Error> for DtlsError {
                 Self::NoSrtpProfile
             }
             Error::ErrClientRequiredButNoServerEms => Self::NoExtendedMasterSecret,
+            // Raised by the check of the key exchange's signature when the certificate list is empty.
+            Error::ErrLengthMismatch => Self::NoPeerCertificate,
             Error::ErrAlertFatalOrClose => Self::Closed,
             other => Self::Failed(other.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn engine(
+        handshake: impl Future<Output = Result<Keys, DtlsError>> + Send + 'static,
+    ) -> (Engine, Instant) {
+        let now = Instant::now();
+        let peer = Fingerprint::of(b"peer").into();
+        let mut engine = Engine::new(&Certificate::generate(), peer, &SrtpProfile::OFFERED, now)
+            .expect("threads");
+        engine.handshake.abort();
+        engine.handshake = engine.runtime.spawn(handshake);
+        (engine, now)
+    }
+
+    #[test]
+    fn a_panic_in_the_handshake_is_an_error() {
+        let (mut engine, now) = engine(async { panic!("index out of bounds") });
+        let outcome = engine.pump(now).expect("it has ended");
+        assert_eq!(outcome.err(), Some(DtlsError::Panicked));
+    }
+
+    #[test]
+    fn timers_follow_the_callers_clock() {
+        let (mut engine, now) = engine(async {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            Err(DtlsError::Closed)
+        });
+        assert!(engine.pump(now).is_none());
+        assert!(engine.pump(now + Duration::from_secs(3599)).is_none());
+        let outcome = engine.pump(now + Duration::from_millis(3_600_001));
+        assert_eq!(outcome.and_then(Result::err), Some(DtlsError::Closed));
+    }
+
+    /// Otherwise the crate's reader would spin, and with it the pump.
+    #[test]
+    fn receiving_waits_for_ever_when_the_other_end_is_gone() {
+        let (received, to_receive) = mpsc::channel(1);
+        drop(received);
+        let link = Link {
+            received: tokio::sync::Mutex::new(to_receive),
+            sent: Arc::default(),
+        };
+        let (mut engine, now) = engine(async move {
+            let _ = link.recv(&mut [0; 16]).await;
+            Err(DtlsError::Closed)
+        });
+        assert!(engine.pump(now).is_none());
     }
 }

@@ -141,11 +141,11 @@ impl Reassembly {
 
 impl Partial {
     fn new(message_type: MessageType, len: usize) -> Self {
-        let missing = if len == 0 { vec![] } else { vec![0..len] };
+        let missing = Some(0..len).filter(|all| !all.is_empty());
         Self {
             message_type,
             body: vec![0; len],
-            missing,
+            missing: missing.into_iter().collect(),
         }
     }
 

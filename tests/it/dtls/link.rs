@@ -1,6 +1,7 @@
 //! Our DTLS client against a server on another implementation (dimpl), over a link in virtual time that a test can
 //! watch, cut and write to.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,8 +36,9 @@ impl Server {
         let config = Config::builder()
             .use_server_cookie(cookie)
             .mtu(mtu)
-            .flight_start_rto(Duration::from_millis(400))
+            .flight_start_rto(Duration::from_millis(100))
             .flight_retries(100)
+            .dangerously_set_rng_seed(1)
             .build()
             .unwrap();
         let certificate: DtlsCertificate =
@@ -126,30 +128,33 @@ impl Link {
     }
 
     /// Runs until the client has a result and the server its keys, or patience ends. `network` gets every datagram
-    /// with its number and gives what arrives instead of it.
+    /// with its number and gives what arrives instead of it, one delay later.
     pub(crate) fn run(mut self, mut network: impl FnMut(To, usize, &[u8]) -> Vec<Vec<u8>>) -> Run {
         let mut result = None;
-        let mut took = Duration::ZERO;
+        let mut ended = self.now;
+        let mut on_the_way = VecDeque::new();
         let mut datagrams = 0;
         while self.now - self.started < PATIENCE {
-            let mut moved = false;
-            while let Some(datagram) = self.client.poll_transmit() {
-                moved = true;
-                for arriving in network(To::Server, datagrams, &datagram) {
-                    self.server.handle(Some(&arriving), self.now);
-                }
-                datagrams += 1;
-            }
-            for datagram in self.server.drain() {
-                moved = true;
-                for arriving in network(To::Client, datagrams, &datagram) {
-                    self.client.handle_datagram(&arriving, self.now);
-                }
+            let from_client = std::iter::from_fn(|| self.client.poll_transmit());
+            let mut sent: Vec<_> = from_client.map(|datagram| (To::Server, datagram)).collect();
+            sent.extend(
+                self.server
+                    .drain()
+                    .into_iter()
+                    .map(|datagram| (To::Client, datagram)),
+            );
+            for (to, datagram) in sent {
+                let arriving = network(to, datagrams, &datagram);
+                on_the_way.extend(
+                    arriving
+                        .into_iter()
+                        .map(|datagram| (self.now + DELAY, to, datagram)),
+                );
                 datagrams += 1;
             }
             if let Some(outcome) = self.client.poll_result() {
                 assert!(result.is_none(), "a second result");
-                took = self.now - self.started;
+                ended = self.now;
                 result = Some(outcome);
             }
             if result.as_ref().is_some_and(|result| {
@@ -157,27 +162,23 @@ impl Link {
             }) {
                 break;
             }
-            let next = self
-                .client
-                .poll_timeout()
-                .map_or(self.server.timeout, |at| {
-                    if self.server.failed {
-                        at
-                    } else {
-                        at.min(self.server.timeout)
-                    }
-                });
-            self.now = if moved {
-                self.now + DELAY
-            } else {
-                next.max(self.now)
-            };
+            let arrival = on_the_way.front().map(|(at, ..)| *at);
+            let server = (!self.server.failed).then_some(self.server.timeout);
+            let due = [arrival, self.client.poll_timeout(), server];
+            let due = due.into_iter().flatten().min().expect("something is due");
+            self.now = self.now.max(due);
+            while on_the_way.front().is_some_and(|(at, ..)| *at <= self.now) {
+                match on_the_way.pop_front().unwrap() {
+                    (_, To::Server, datagram) => self.server.handle(Some(&datagram), self.now),
+                    (_, To::Client, datagram) => self.client.handle_datagram(&datagram, self.now),
+                }
+            }
             self.client.handle_timeout(self.now);
             self.server.handle(None, self.now);
         }
         Run {
             result: result.expect("a handshake ends by its deadline"),
-            took,
+            took: ended - self.started,
             datagrams,
             link: self,
         }
