@@ -14,6 +14,7 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,7 +27,7 @@ use guest_relay_muxer::{
 
 /// What is wrong, in one line.
 #[derive(Debug)]
-struct Failure(String);
+pub(crate) struct Failure(String);
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -41,7 +42,7 @@ fn failure(text: impl Into<String>) -> Failure {
 const USAGE: &str = "usage: rtp2flv --sdp in.sdp [--start-ms N] [--stats] in.rtpdump out.flv";
 
 fn main() -> ExitCode {
-    match run() {
+    match run(std::env::args_os().skip(1)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("rtp2flv: {failure}");
@@ -50,8 +51,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<(), Failure> {
-    let arguments = Arguments::parse()?;
+/// What the command line asks for, without the name of the program.
+pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
+    let arguments = Arguments::parse(arguments.into_iter())?;
     let sdp = read(&arguments.sdp)?;
     let sdp = Sdp::parse(&String::from_utf8_lossy(&sdp))
         .map_err(|Failure(text)| failure(format!("{}: {text}", arguments.sdp.display())))?;
@@ -75,12 +77,11 @@ struct Arguments {
 }
 
 impl Arguments {
-    fn parse() -> Result<Self, Failure> {
+    fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Self, Failure> {
         let mut sdp = None;
         let mut start = MediaTime::ZERO;
         let mut stats = false;
         let mut files = Vec::new();
-        let mut arguments = std::env::args_os().skip(1);
         while let Some(argument) = arguments.next() {
             match argument.to_str() {
                 Some("--sdp") => sdp = arguments.next().map(PathBuf::from),

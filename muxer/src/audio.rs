@@ -3,7 +3,7 @@
 //! Packets go through unchanged; their times are the RTP clock's. Silence takes the place of lost packets, and of
 //! whatever the caller says is missing ([`fill_silence`](AudioTrack::fill_silence)); DTX gaps stay gaps.
 
-use crate::flv::{self, Metadata};
+use crate::flv;
 use crate::opus::{self, OpusPacket};
 use crate::output::Frame;
 use crate::reorder::MediaPacket;
@@ -13,7 +13,7 @@ use crate::time::MediaTime;
 use crate::timeline::StrictlyIncreasing;
 use crate::{AudioConfig, Shared, TrackKind};
 
-/// Most silence made by one call: what a caller asks for beyond it is a mistake in its clock.
+/// Most silence made by one call; the next one goes on.
 const MAX_FILL: MediaTime = MediaTime::from_millis(10_000);
 /// Audio may stay behind the silence that took its place for this long; then it goes on where the silence ends.
 const MAX_OVERTAKEN: MediaTime = MediaTime::from_millis(1000);
@@ -94,12 +94,10 @@ impl AudioTrack {
         }
     }
 
-    /// Silence from where the track ends up to `until`, in packets of 20 ms.
+    /// Silence from where the track ends up to `until`, in packets of 20 ms, at most [`MAX_FILL`] of it.
     pub(crate) fn fill_silence(&mut self, until: MediaTime, shared: &mut Shared) {
         let mut end = self.end.unwrap_or(shared.timeline.start());
-        if until - end > MAX_FILL {
-            end = until - MAX_FILL;
-        }
+        let until = until.min(end + MAX_FILL);
         while end + span(opus::SILENCE_SAMPLES) <= until {
             if !self.push(&opus::SILENCE_20_MS, opus::SILENCE_SAMPLES, end, shared) {
                 return;
@@ -147,17 +145,9 @@ impl AudioTrack {
     }
 
     fn push_headers(&mut self, dts: MediaTime, shared: &mut Shared) -> bool {
-        if !shared.has_video {
-            let metadata = Metadata {
-                video_size: None,
-                audio_channels: shared.audio_channels,
-                encoder: &shared.encoder,
-            };
-            if !shared.outbox.push_tag(Frame::Metadata, dts, |out| {
-                flv::write_metadata(out, &metadata)
-            }) {
-                return false;
-            }
+        // With video the metadata comes when its size is known.
+        if !shared.has_video && !shared.push_metadata(None) {
+            return false;
         }
         let channels = self.channels;
         self.header_sent = shared

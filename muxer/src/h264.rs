@@ -453,3 +453,6 @@ impl Depacketizer {
         self.clear_body();
     }
 }
+
+#[cfg(test)]
+mod tests;

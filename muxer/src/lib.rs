@@ -22,6 +22,10 @@
 //! - **A sequence header goes out when the SPS or PPS bytes change, and only then**; the Opus one goes out once.
 //! - **Hostile packets cost a counter.** Everything is bounded by named constants; nothing panics.
 //!
+//! While a guest is gone the timeline goes on: [`Muxer::timeline_at`] says where it stands,
+//! [`Muxer::fill_silence`] and [`Muxer::repeat_keyframe`] fill it, and after [`Muxer::replace_source`] the same guest's
+//! next session goes on where it is.
+//!
 //! ```
 //! use guest_relay_muxer::{Config, MediaTime, Muxer, Output, RtpPacket, TrackKind};
 //!
@@ -47,6 +51,8 @@
 mod audio;
 mod bits;
 mod dts;
+#[cfg(test)]
+mod fixtures;
 mod h264;
 mod output;
 mod packet;
@@ -125,6 +131,8 @@ pub struct VideoConfig {
     pub parameter_sets: Vec<Vec<u8>>,
     /// How long to wait for missing packets.
     pub reorder: ReorderLimits,
+    /// Keep a copy of the newest IDR picture, so that [`Muxer::repeat_keyframe`] has something to repeat.
+    pub keep_keyframe: bool,
 }
 
 /// The Opus track.
@@ -153,6 +161,21 @@ struct Shared {
     has_video: bool,
     audio_channels: Option<u8>,
     encoder: String,
+}
+
+impl Shared {
+    /// Queues `onMetaData`; `false` when the queue is full.
+    fn push_metadata(&mut self, video_size: Option<(u32, u32)>) -> bool {
+        let metadata = flv::Metadata {
+            video_size,
+            audio_channels: self.audio_channels,
+            encoder: &self.encoder,
+        };
+        self.outbox
+            .push_tag(Frame::Metadata, MediaTime::ZERO, |out| {
+                flv::write_metadata(out, &metadata);
+            })
+    }
 }
 
 /// One guest's media: RTP packets of two tracks in, one sequence of tags out. See the [crate] page.
@@ -238,7 +261,8 @@ impl Muxer {
         video.into_iter().chain(audio).min()
     }
 
-    /// The input is over: gives up every gap.
+    /// The input is over: gives up every gap. A picture whose end neither a marker nor another picture shows may not
+    /// be whole, and does not go out.
     pub fn flush(&mut self) {
         self.drain(MediaTime::MAX);
     }
@@ -283,10 +307,19 @@ impl Muxer {
     }
 
     /// Fills the audio track with Opus silence up to `until` on the timeline ([`timeline_at`](Self::timeline_at)),
-    /// in packets of 20 ms. Audio that comes later for that time is dropped in favour of the silence.
+    /// in packets of 20 ms, ten seconds a call at most. Audio that comes later for that time is dropped in favour of the silence.
     pub fn fill_silence(&mut self, until: MediaTime) {
         if let Some(track) = &mut self.audio {
             track.fill_silence(until, &mut self.shared);
+        }
+    }
+
+    /// Shows the newest IDR picture again at `at` on the timeline ([`timeline_at`](Self::timeline_at)), while the guest
+    /// is gone. Pictures that refer to what was sent before do not follow it: the next one is an IDR picture. Does
+    /// nothing before the first one, or without [`VideoConfig::keep_keyframe`].
+    pub fn repeat_keyframe(&mut self, at: MediaTime) {
+        if let Some(track) = &mut self.video {
+            track.repeat_keyframe(at, &mut self.shared);
         }
     }
 
@@ -325,3 +358,6 @@ impl Muxer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

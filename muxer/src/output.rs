@@ -33,7 +33,8 @@ pub struct Tag {
     /// What the body holds.
     pub frame: Frame,
     /// Strictly increasing within the media tags of each kind, also after rounding down to milliseconds
-    /// ([`MediaTime::millis`]); a sequence header or metadata has the dts of the media tag behind it.
+    /// ([`MediaTime::millis`]). A sequence header has the dts of the media tag behind it; metadata always has 0,
+    /// since FFmpeg's reader takes one at any other time for a track of text.
     pub dts: MediaTime,
     /// Body bytes.
     pub len: usize,
@@ -82,6 +83,8 @@ pub enum KeyframeReason {
     NoParameterSets,
     /// Another stream took over.
     SourceChanged,
+    /// The newest IDR picture was repeated ([`Muxer::repeat_keyframe`](crate::Muxer::repeat_keyframe)).
+    Hold,
     /// Nobody polled, and pictures had to be dropped.
     Overflow,
 }

@@ -143,3 +143,114 @@ fn write_set(writer: &mut Writer<'_>, nal: &[u8]) {
     writer.u16(u16::try_from(nal.len()).expect("at most MAX_PARAMETER_SET_BYTES"));
     writer.bytes(nal);
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::fixtures::{PPS, PPS_HIGH, SPS, SPS_HIGH};
+
+    /// As [`PPS`] with pic_parameter_set_id 1.
+    const PPS_1: &[u8] = &[0x68, 0x5b, 0x83, 0xcb, 0x20];
+
+    fn sets(nals: &[&[u8]]) -> ParameterSets {
+        let mut sets = ParameterSets::default();
+        for nal in nals {
+            if nal.first() == Some(&0x67) {
+                sets.store_sps(nal)
+            } else {
+                sets.store_pps(nal)
+            }
+            .unwrap();
+        }
+        sets
+    }
+
+    fn avcc(sets: &ParameterSets, pps_id: Option<u8>) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        sets.write_avcc(pps_id, &mut out).map(|_| out)
+    }
+
+    #[test]
+    fn avcc_of_baseline_is_what_ffmpeg_writes() {
+        // extradata of an FLV that FFmpeg 8 wrote from the same stream.
+        let expected = [
+            &[1, 0x42, 0xc0, 0x0d, 0xff, 0xe1, 0, 24],
+            SPS,
+            &[1, 0, 5],
+            PPS,
+        ]
+        .concat();
+        assert_eq!(avcc(&sets(&[SPS, PPS]), Some(0)), Some(expected));
+    }
+
+    #[test]
+    fn avcc_of_high_ends_in_chroma_format_and_bit_depths() {
+        let expected = [
+            &[1, 0x64, 0, 0x28, 0xff, 0xe1, 0, 27],
+            SPS_HIGH,
+            &[1, 0, 6],
+            PPS_HIGH,
+            &[0xfd, 0xf8, 0xf8, 0],
+        ]
+        .concat();
+        assert_eq!(avcc(&sets(&[SPS_HIGH, PPS_HIGH]), None), Some(expected));
+    }
+
+    #[test]
+    fn avcc_lists_every_pps_of_the_sps_by_id() {
+        let expected = [
+            &[1, 0x42, 0xc0, 0x0d, 0xff, 0xe1, 0, 24],
+            SPS,
+            &[2, 0, 5],
+            PPS,
+            &[0, 5],
+            PPS_1,
+        ]
+        .concat();
+        assert_eq!(avcc(&sets(&[PPS_1, SPS, PPS]), Some(1)), Some(expected));
+    }
+
+    #[test]
+    fn without_the_sps_or_the_pps_there_is_no_avcc() {
+        assert_eq!(avcc(&sets(&[SPS]), Some(0)), None);
+        assert_eq!(avcc(&sets(&[PPS]), Some(0)), None);
+        assert_eq!(avcc(&sets(&[SPS, PPS]), Some(1)), None);
+    }
+
+    #[test]
+    fn a_set_with_the_same_id_takes_the_place_of_the_earlier_one() {
+        let mut sets = sets(&[SPS, PPS]);
+        sets.store_sps(SPS_HIGH).unwrap();
+        sets.store_pps(PPS_HIGH).unwrap();
+        assert_eq!(
+            sets.write_avcc(Some(0), &mut Vec::new())
+                .map(|sps| sps.width),
+            Some(1920)
+        );
+        assert_eq!((sets.sps.len(), sets.pps.len()), (1, 1));
+    }
+
+    #[test]
+    fn an_sps_that_cannot_be_read_takes_the_others_with_it() {
+        let mut sets = sets(&[SPS, PPS]);
+        assert!(sets.store_sps(&[0x67, 0x42]).is_err());
+        assert_eq!(avcc(&sets, Some(0)), None);
+    }
+
+    #[test]
+    fn the_number_of_sets_is_bounded() {
+        let mut sets = sets(&[SPS]);
+        for id in 0..=255u16 {
+            // ue(v) of the id, ue(v) 0 of the SPS, and a bit that ends it.
+            let code = u32::from(id) + 1;
+            let zeros = code.ilog2();
+            let bits = (u64::from(code) << 2 | 0b11) << (64 - (2 * zeros + 3));
+            sets.store_pps(&[&[0x68][..], &bits.to_be_bytes()].concat())
+                .unwrap();
+        }
+        assert_eq!(sets.pps.len(), MAX_PPS);
+        assert!(avcc(&sets, Some(255)).is_some());
+        assert!(avcc(&sets, Some(0)).is_none());
+    }
+}

@@ -363,3 +363,6 @@ fn skip_hrd(bits: &mut RbspBits<'_>) -> Result<(), BitsEnded> {
     bits.u(20)?; // three delay lengths and time_offset_length
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

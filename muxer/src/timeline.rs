@@ -18,6 +18,8 @@ const MAX_AHEAD_MICROS: i64 = 5_000_000;
 const MAX_BACKWARD_MICROS: i64 = 1_000_000;
 /// Arriving later than usual by more than this is a clock that stands still.
 const MAX_BEHIND_MICROS: i64 = 10_000_000;
+/// Sender reports that ask for less are left alone: nobody hears it, and video keeps its own exact steps.
+const MIN_CORRECTION_MICROS: i64 = 10_000;
 /// Sender reports that ask for more are not believed.
 const MAX_CORRECTION_MICROS: i64 = 10_000_000;
 /// Video moves by a sixteenth of each frame's duration, or by half of it when it is this far off.
@@ -213,11 +215,11 @@ impl Timeline {
         anchor.last_rtp = rtp;
         anchor.last_arrival = now;
         clock.anchor = Some(anchor);
-        let corrected = media + clock.correction;
+        let correction = clock.correction;
         if kind == TrackKind::Audio || self.audio.anchor.is_none() {
-            self.offset = Some(anchor.transit.micros().saturating_neg());
+            self.offset = Some(correction - anchor.transit.micros());
         }
-        MediaTime::from_micros(corrected.max(self.start))
+        MediaTime::from_micros((media + correction).max(self.start))
     }
 
     /// Another encoder takes over the track: its clock and its reports say nothing any more.
@@ -290,7 +292,8 @@ impl Timeline {
             return;
         };
         let target = audio_media + ntp_span(video_ntp, audio_ntp) - video_media;
-        if target.abs() <= MAX_CORRECTION_MICROS {
+        let is_noise = (target - self.video.correction).abs() < MIN_CORRECTION_MICROS;
+        if !is_noise && target.abs() <= MAX_CORRECTION_MICROS {
             self.video.target = target;
         }
     }
@@ -333,3 +336,6 @@ impl StrictlyIncreasing {
         self.last = Some(dts);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@
 //! picture with known parameter sets opens it. While it is shut nothing goes out and the sender is asked for an IDR.
 
 use crate::dts::{DecodeTimes, Times, reorder_depth};
-use crate::flv::{self, Metadata, VideoHeader};
+use crate::flv::VideoHeader;
 use crate::h264::{AccessUnit, Damage, Depacketizer, Picture};
 use crate::output::{Frame, KeyframeReason};
 use crate::reorder::MediaPacket;
@@ -27,6 +27,8 @@ pub(crate) struct VideoTrack {
     avcc: Vec<u8>,
     next_avcc: Vec<u8>,
     size: Option<(u32, u32)>,
+    /// The body of the newest IDR picture's tag.
+    keyframe: Option<Vec<u8>>,
     times: DecodeTimes,
     stats: VideoStats,
 }
@@ -42,6 +44,7 @@ impl VideoTrack {
             avcc: Vec::new(),
             next_avcc: Vec::new(),
             size: None,
+            keyframe: config.keep_keyframe.then(Vec::new),
             times: DecodeTimes::default(),
             stats: VideoStats::default(),
         }
@@ -86,6 +89,27 @@ impl VideoTrack {
         self.depacketizer = new_depacketizer(&self.initial_sets);
         shared.timeline.restart(TrackKind::Video);
         self.shut(KeyframeReason::SourceChanged, shared);
+    }
+
+    /// Sends the newest IDR picture again, at `at` or as soon after what went out as possible.
+    pub(crate) fn repeat_keyframe(&mut self, at: MediaTime, shared: &mut Shared) {
+        let Some(body) = self.keyframe.as_ref().filter(|body| !body.is_empty()) else {
+            return;
+        };
+        let dts = self.times.floor(at).max(at);
+        let header = VideoHeader::Picture {
+            key: true,
+            composition_time_ms: 0,
+        };
+        let sent = shared.outbox.push_tag(Frame::KeyFrame, dts, |out| {
+            out.extend_from_slice(body);
+            overwrite_header(out, header);
+        });
+        if sent {
+            self.times.set(dts);
+            self.stats.repeated += 1;
+        }
+        self.shut(KeyframeReason::Hold, shared);
     }
 
     fn finish(&mut self, shared: &mut Shared) {
@@ -163,17 +187,8 @@ impl VideoTrack {
             return true;
         }
         let size = (sps.width, sps.height);
-        if self.size != Some(size) {
-            let metadata = Metadata {
-                video_size: Some(size),
-                audio_channels: shared.audio_channels,
-                encoder: &shared.encoder,
-            };
-            if !shared.outbox.push_tag(Frame::Metadata, dts, |out| {
-                flv::write_metadata(out, &metadata)
-            }) {
-                return false;
-            }
+        if self.size != Some(size) && !shared.push_metadata(Some(size)) {
+            return false;
         }
         let avcc = &self.next_avcc;
         let sent = shared
@@ -194,20 +209,23 @@ impl VideoTrack {
     }
 
     fn push_picture(&mut self, key: bool, times: &Times, shared: &mut Shared) -> bool {
-        let _composition_time_ms = times.composition_time_ms();
+        let composition_time_ms = times.composition_time_ms();
         let frame = if key {
             Frame::KeyFrame
         } else {
             Frame::InterFrame
         };
+        let header = VideoHeader::Picture {
+            key,
+            composition_time_ms,
+        };
+        let (depacketizer, keyframe) = (&mut self.depacketizer, &mut self.keyframe);
         shared.outbox.push_tag(frame, times.dts, |out| {
-            self.depacketizer.swap_body(out);
-            if let Some(header) = out.first_chunk_mut() {
-                *header = VideoHeader::Picture {
-                    key,
-                    composition_time_ms: 0,
-                }
-                .to_bytes();
+            depacketizer.swap_body(out);
+            overwrite_header(out, header);
+            if let Some(copy) = keyframe.as_mut().filter(|_| key) {
+                copy.clear();
+                copy.extend_from_slice(out);
             }
         })
     }
@@ -225,6 +243,12 @@ impl VideoTrack {
     fn ask(&mut self, reason: KeyframeReason, shared: &mut Shared) {
         self.asked = true;
         shared.outbox.push_keyframe_needed(reason);
+    }
+}
+
+fn overwrite_header(body: &mut [u8], header: VideoHeader) {
+    if let Some(room) = body.first_chunk_mut() {
+        *room = header.to_bytes();
     }
 }
 
