@@ -8,3 +8,4 @@ mod daemon;
 mod direct;
 mod srtp;
 mod rtc;
+mod srtp;

@@ -10,6 +10,7 @@ use guest_relay::rtc::peer::{self, AnswerConfig, Answered, Event, Output, Peer, 
 use guest_relay::rtc::sdp::OpusSettings;
 use guest_relay::rtc::srtp::SrtpProfile;
 use guest_relay_muxer::TrackKind;
+use str0m::bwe::Bitrate;
 use str0m::change::SdpAnswer;
 use str0m::media::{Direction, MediaKind, Mid};
 use str0m::net::{Protocol, Receive};
@@ -83,6 +84,8 @@ pub(crate) fn config(candidates: Vec<SocketAddr>) -> AnswerConfig {
 pub(crate) struct Client {
     pub(crate) audio: bool,
     pub(crate) video: bool,
+    /// The client estimates its bandwidth and paces what it sends by that.
+    pub(crate) estimates: bool,
     /// The client does no checks, like an SFU.
     pub(crate) ice_lite: bool,
     /// What becomes of the offer on its way to us.
@@ -96,6 +99,7 @@ impl Default for Client {
         Self {
             audio: true,
             video: true,
+            estimates: false,
             ice_lite: false,
             edit_offer: |offer| offer,
             edit_answer: |answer| answer,
@@ -117,7 +121,7 @@ impl Session {
             .set_ice_lite(client.ice_lite)
             .set_rtp_mode(true)
             .enable_raw_packets(true)
-            .enable_bwe(Some(str0m::bwe::Bitrate::kbps(500)))
+            .enable_bwe(client.estimates.then(|| Bitrate::kbps(500)))
             .build(now);
         rtc.add_local_candidate(Candidate::host(client_address, "udp").unwrap());
         let mut changes = rtc.sdp_api();
@@ -131,6 +135,7 @@ impl Session {
         let answer = (client.edit_answer)(sdp);
         let parsed = SdpAnswer::from_sdp_string(&answer).unwrap();
         rtc.sdp_api().accept_answer(pending, parsed).unwrap();
+        rtc.handle_input(Input::Timeout(now)).unwrap();
         peer.begin_checks(now);
         Self {
             start: now,
