@@ -23,7 +23,8 @@ const ANSWER: &str = "v=0\r\ns=answer\r\n";
 const FIRST: &str = "01010101010101010101010101010101";
 const SECOND: &str = "02020202020202020202020202020202";
 
-/// guest1 and guest2 are open, guest3 is closed; guest2's offers are refused. Every call is noted.
+/// guest1 and guest2 are open, guest3 is closed; guest2's offers are refused, those of "slow" take a while, those of
+/// "panic" end in a panic. Every call is noted.
 #[derive(Default)]
 struct Fake {
     calls: RefCell<Vec<String>>,
@@ -34,7 +35,7 @@ struct Fake {
 impl Backend for Fake {
     fn admission(&self, guest: &GuestId) -> Admission {
         match guest.as_str() {
-            "guest1" | "guest2" | "slow" => Admission::Open,
+            "guest1" | "guest2" | "slow" | "panic" => Admission::Open,
             "guest3" => Admission::Closed,
             _ => Admission::Unknown,
         }
@@ -55,6 +56,7 @@ impl Backend for Fake {
         match guest.as_str() {
             "guest2" => Err(Refusal::new(406, "the offer has no H.264")
                 .retry_after(Duration::from_millis(1500))),
+            "panic" => panic!("a panic that a test asked for"),
             "slow" => {
                 smol::Timer::after(Duration::from_millis(400)).await;
                 Err(Refusal::new(503, "slow"))
@@ -998,6 +1000,19 @@ fn a_response_that_is_not_read_to_the_end_does_not_hold_its_connection() {
         .write_all(b"GET /static/guest_join.js HTTP/1.1\r\nHost: a\r\n\r\n")
         .unwrap();
     // Not reading; the only place is needed by somebody else.
+    assert_eq!(server.get("/healthz").status, 200);
+}
+
+#[test]
+fn a_handler_that_panics_costs_its_connection_and_nothing_else() {
+    let limits = Limits {
+        connections: 1,
+        ..quick()
+    };
+    let server = Server::start(limits, 1000);
+    for _ in 0..3 {
+        assert_eq!(server.offer("panic", &[]).status, 0);
+    }
     assert_eq!(server.get("/healthz").status, 200);
 }
 
