@@ -7,6 +7,7 @@
 //!
 //! Bounds: a file of at most [`FILE_MAX`] bytes, at most [`GUESTS_MAX`] guests and [`CANDIDATES_MAX`] addresses.
 
+mod deployment;
 mod error;
 mod reader;
 mod report;
