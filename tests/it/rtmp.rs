@@ -126,11 +126,13 @@ impl Guest {
     }
 
     fn lost(&self) -> Vec<&LostReason> {
-        let reason = |event| match event {
-            &Event::Lost { ref reason, .. } => Some(reason),
-            _ => None,
-        };
-        self.driver.events.iter().filter_map(reason).collect()
+        let events = self.driver.events.iter();
+        events
+            .filter_map(|event| match event {
+                Event::Lost { reason, .. } => Some(reason),
+                _ => None,
+            })
+            .collect()
     }
 }
 

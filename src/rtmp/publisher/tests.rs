@@ -826,6 +826,26 @@ fn a_track_that_begins_late_gets_a_new_connection_instead_of_a_refusal() {
 }
 
 #[test]
+fn audio_that_begins_within_the_window_joins_the_connection() {
+    let mut world = World::new(URL);
+    world.publisher.start(world.now);
+    world.push(TagKind::Video, Frame::VideoSequenceHeader, 0, b"avcC");
+    world.serve();
+    world.push(TagKind::Video, Frame::KeyFrame, 0, b"key");
+    world.push(TagKind::Audio, Frame::Audio, 900, b"before its header");
+    world.push(
+        TagKind::Audio,
+        Frame::AudioSequenceHeader,
+        1000,
+        b"OpusHead",
+    );
+    world.push(TagKind::Audio, Frame::Audio, 1000, b"opus");
+    let expected = [(0, "avcC"), (0, "key"), (1000, "OpusHead"), (1000, "opus")];
+    let expected = expected.map(|(at, text)| (at, text.to_owned()));
+    assert_eq!(world.media_sent(), expected);
+}
+
+#[test]
 fn a_second_opus_sequence_start_is_kept_for_the_next_connection() {
     let mut world = World::live(URL);
     let at = world.media;

@@ -178,7 +178,8 @@ fn a_ping_is_answered_with_its_own_timestamp() {
 #[test]
 fn errors_of_all_layers_come_out_typed() {
     let after_handshake = |bytes: &[u8]| [&NGINX_SERVER[..HANDSHAKE_LEN], bytes].concat();
-    let cases: [(Vec<u8>, fn(&ProtocolError) -> bool); 4] = [
+    type Expected = fn(&ProtocolError) -> bool;
+    let cases: [(Vec<u8>, Expected); 4] = [
         (b"HTTP/1.1 400 Bad Request\r\n".to_vec(), |error| {
             *error == ProtocolError::Version(WrongVersion(b'H'))
         }),
