@@ -9,7 +9,7 @@ use guest_relay::rtmp::{Publisher, PublisherConfig, State, Target};
 use guest_relay_muxer::{Frame, MediaTime};
 
 #[path = "../tests/it/rtmp/driver.rs"]
-#[allow(dead_code, unreachable_pub)]
+#[allow(dead_code, reason = "the tests use more of it")]
 mod driver;
 
 use driver::Driver;

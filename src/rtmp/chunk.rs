@@ -390,3 +390,6 @@ impl ChunkReader {
         Ok(Position::Payload { index, left })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -429,3 +429,6 @@ fn is_fatal(info: &Value, code: &str) -> bool {
     ];
     info.property("level").and_then(Value::as_str) == Some("error") || codes.contains(&code)
 }
+
+#[cfg(test)]
+mod tests;

@@ -203,3 +203,6 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

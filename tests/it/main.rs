@@ -9,3 +9,4 @@ mod rng;
 mod rtc;
 mod rtmp;
 mod srtp;
+mod rtmp;

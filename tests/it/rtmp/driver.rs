@@ -10,16 +10,16 @@ use guest_relay_muxer::bytes::{Reader, Truncated};
 use guest_relay_muxer::{Frame, MediaTime, Tag, TagKind};
 
 /// A publisher and its socket.
-pub struct Driver {
-    pub publisher: Publisher,
-    pub now: Instant,
+pub(crate) struct Driver {
+    pub(crate) publisher: Publisher,
+    pub(crate) now: Instant,
     stream: Option<TcpStream>,
-    pub events: Vec<Event>,
-    pub key_frame_requests: usize,
+    pub(crate) events: Vec<Event>,
+    pub(crate) key_frame_requests: usize,
 }
 
 impl Driver {
-    pub fn new(publisher: Publisher, now: Instant) -> Driver {
+    pub(crate) fn new(publisher: Publisher, now: Instant) -> Driver {
         Driver {
             publisher,
             now,
@@ -30,7 +30,7 @@ impl Driver {
     }
 
     /// Does what is due and what the socket allows, without blocking.
-    pub fn turn(&mut self) {
+    pub(crate) fn turn(&mut self) {
         let now = self.now;
         if self.publisher.poll_timeout().is_some_and(|at| at <= now) {
             self.publisher.handle_timeout(now);
@@ -81,7 +81,7 @@ impl Driver {
     }
 
     /// Turns without letting time pass until `reached`; false after 10 s of the real clock.
-    pub fn settle(&mut self, mut reached: impl FnMut(&mut Driver) -> bool) -> bool {
+    pub(crate) fn settle(&mut self, mut reached: impl FnMut(&mut Driver) -> bool) -> bool {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             self.turn();
@@ -95,7 +95,7 @@ impl Driver {
         }
     }
 
-    pub fn push(&mut self, tag: Tag, body: &[u8]) {
+    pub(crate) fn push(&mut self, tag: Tag, body: &[u8]) {
         self.publisher.push(tag, body, self.now);
     }
 }
@@ -126,7 +126,7 @@ fn write(publisher: &mut Publisher, stream: &mut TcpStream, now: Instant) -> io:
 }
 
 /// The tags of an FLV file that the muxer could have made: H.264 and Opus, metadata. Others are left out.
-pub fn flv_tags(file: &[u8]) -> Result<Vec<(Tag, Vec<u8>)>, Truncated> {
+pub(crate) fn flv_tags(file: &[u8]) -> Result<Vec<(Tag, Vec<u8>)>, Truncated> {
     let mut reader = Reader::new(file);
     reader.take(13)?;
     let mut tags = Vec::new();
