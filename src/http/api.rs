@@ -11,7 +11,7 @@ use super::router::Site;
 use crate::guest::id::GuestId;
 
 /// `{"guests": […]}`, in the order of the configuration.
-pub(super) fn guests<B: Backend>(backend: &B) -> Response {
+pub(super) async fn guests<B: Backend>(backend: &B) -> Response {
     #[derive(Serialize)]
     struct Guests {
         guests: Vec<GuestStatus>,
@@ -19,13 +19,13 @@ pub(super) fn guests<B: Backend>(backend: &B) -> Response {
     Response::json(
         200,
         &Guests {
-            guests: backend.guests(),
+            guests: backend.guests().await,
         },
     )
 }
 
 /// `{"public_url": …, "max_bitrate_kbps": …, "guests": [{"id", "name", "enabled"}]}`
-pub(super) fn page_facts<B: Backend>(site: &Site<B>) -> Response {
+pub(super) async fn page_facts<B: Backend>(site: &Site<B>) -> Response {
     #[derive(Serialize)]
     struct Slot {
         id: GuestId,
@@ -46,14 +46,14 @@ pub(super) fn page_facts<B: Backend>(site: &Site<B>) -> Response {
     let facts = Facts {
         public_url: site.public_url.as_deref(),
         max_bitrate_kbps: site.max_bitrate_kbps,
-        guests: site.backend.guests().into_iter().map(slot).collect(),
+        guests: site.backend.guests().await.into_iter().map(slot).collect(),
     };
     Response::json(200, &facts)
 }
 
 /// 200 `ok`, or 503 with the reason.
-pub(super) fn health<B: Backend>(backend: &B) -> Response {
-    let response = match backend.health() {
+pub(super) async fn health<B: Backend>(backend: &B) -> Response {
+    let response = match backend.health().await {
         Health::Healthy => Response::text(200, "ok"),
         Health::Unhealthy(reason) => Response::text(503, reason),
     };

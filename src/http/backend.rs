@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
+use crate::guest::State;
 use crate::guest::id::{GuestId, ResourceId};
 
 /// The daemon as the HTTP handlers see it.
@@ -46,10 +47,10 @@ pub trait Backend {
     async fn leave(&self, guest: &GuestId, resource: &ResourceId) -> Left;
 
     /// All configured guests, in the order of the configuration.
-    fn guests(&self) -> Vec<GuestStatus>;
+    async fn guests(&self) -> Vec<GuestStatus>;
 
     /// Whether the daemon can do its work at this moment.
-    fn health(&self) -> Health;
+    async fn health(&self) -> Health;
 }
 
 /// What is known about a slot name.
@@ -133,22 +134,6 @@ pub enum Left {
     NoSuchSession,
 }
 
-/// Where a guest is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum GuestState {
-    /// Nobody there.
-    Absent,
-    /// Answered; ICE and DTLS under way.
-    Joining,
-    /// Media flows in, the RTMP server has not taken it yet.
-    Publishing,
-    /// Media flows through.
-    Live,
-    /// Gone for the moment; the mixer's input is kept.
-    Holding,
-}
-
 /// Where the RTMP side of a guest is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -175,7 +160,7 @@ pub struct GuestStatus {
     /// Open for guests.
     pub enabled: bool,
     /// Life cycle.
-    pub state: GuestState,
+    pub state: State,
     /// How media comes in.
     pub path: Option<MediaPath>,
     /// Video codec, by its SDP encoding name.
@@ -190,7 +175,7 @@ pub struct GuestStatus {
     pub fps: Option<f64>,
     /// Received media, lately.
     pub bitrate_kbps: Option<u32>,
-    /// Fraction of packets lost lately, 0 to 1, before repair.
+    /// Fraction of the session's packets lost on the way so far, 0 to 1, before repair.
     pub loss: Option<f64>,
     /// Interarrival jitter of the video (RFC 3550 §6.4.1).
     pub jitter_ms: Option<f64>,
@@ -210,7 +195,7 @@ impl GuestStatus {
             id,
             name,
             enabled,
-            state: GuestState::Absent,
+            state: State::Absent,
             path: None,
             codec: None,
             audio_codec: None,

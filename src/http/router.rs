@@ -83,9 +83,9 @@ impl<B: Backend> Site<B> {
         let now = Instant::now();
         let answer = match route {
             Route::Page(name) => Ok(self.pages.respond(name, request.header("if-none-match"))),
-            Route::Guests => Ok(api::guests(&self.backend)),
-            Route::PageFacts => Ok(api::page_facts(self)),
-            Route::Health => Ok(api::health(&self.backend)),
+            Route::Guests => Ok(api::guests(&self.backend).await),
+            Route::PageFacts => Ok(api::page_facts(self).await),
+            Route::Health => Ok(api::health(&self.backend).await),
             Route::Publish { guest, path } => whip::publish(self, guest, path, request, now).await,
             Route::Session { guest, resource } if request.method == Method::Patch => {
                 whip::trickle(self, guest, resource, request, now).await

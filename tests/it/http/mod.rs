@@ -14,9 +14,10 @@ use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
 use guest_relay::config::Config;
+use guest_relay::guest::State;
 use guest_relay::guest::id::{GuestId, ResourceId};
 use guest_relay::http::backend::{
-    Admission, Backend, ClientInfo, GuestState, GuestStatus, Health, Left, MediaPath, Published,
+    Admission, Backend, ClientInfo, GuestStatus, Health, Left, MediaPath, Published,
     Refusal, RtmpState,
 };
 use guest_relay::http::{Limits, Site, serve};
@@ -104,11 +105,11 @@ impl Backend for Fake {
         Left::Ended
     }
 
-    fn guests(&self) -> Vec<GuestStatus> {
+    async fn guests(&self) -> Vec<GuestStatus> {
         let id = |text| GuestId::parse(text).unwrap();
         vec![
             GuestStatus {
-                state: GuestState::Live,
+                state: State::Live,
                 path: Some(MediaPath::Direct),
                 codec: Some("H264"),
                 width: Some(1280),
@@ -126,7 +127,7 @@ impl Backend for Fake {
         ]
     }
 
-    fn health(&self) -> Health {
+    async fn health(&self) -> Health {
         match self
             .calls
             .borrow()
