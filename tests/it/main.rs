@@ -9,4 +9,3 @@ mod rng;
 mod rtc;
 mod rtmp;
 mod srtp;
-mod rtmp;

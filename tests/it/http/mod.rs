@@ -14,6 +14,7 @@ use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
 use guest_relay::config::Config;
+use guest_relay::guest::State;
 use guest_relay::guest::id::{GuestId, ResourceId};
 use guest_relay::http::backend::{
     Admission, Backend, ClientInfo, GuestStatus, Health, Left, MediaPath, Published,
@@ -108,7 +109,7 @@ impl Backend for Fake {
         let id = |text| GuestId::parse(text).unwrap();
         vec![
             GuestStatus {
-                state: guest_relay::guest::State::Live,
+                state: State::Live,
                 path: Some(MediaPath::Direct),
                 codec: Some("H264"),
                 width: Some(1280),
