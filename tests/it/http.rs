@@ -508,6 +508,26 @@ fn only_the_session_that_holds_the_slot_can_end_it() {
 }
 
 #[test]
+fn a_page_that_comes_back_does_not_push_out_whoever_took_the_slot() {
+    let server = Server::new();
+    let replaces = "Guest-Relay-Replaces";
+    assert_eq!(server.offer("guest1", &[]).status, 201);
+    assert_eq!(server.offer("guest1", &[(replaces, FIRST)]).status, 201);
+    let refused = server.offer("guest1", &[(replaces, FIRST)]);
+    assert_eq!(
+        (refused.status, refused.body.as_str()),
+        (409, "somebody else has joined as guest1\n")
+    );
+    assert_eq!(
+        server.offer("guest1", &[(replaces, "nonsense")]).status,
+        409
+    );
+    assert_eq!(server.offer("guest1", &[(replaces, SECOND)]).status, 201);
+    // An empty slot is open to whoever had it before; this one's offer reaches the backend.
+    assert_eq!(server.offer("guest2", &[(replaces, FIRST)]).status, 406);
+}
+
+#[test]
 fn a_beacon_ends_a_session_whatever_its_media_type() {
     let server = Server::new();
     assert_eq!(server.offer("guest1", &[]).status, 201);
