@@ -24,12 +24,14 @@ export async function probe(file) {
   return tracks;
 }
 
-/** Decodes all of it; returns what FFmpeg complained about and the frame count. */
+/** Decodes all of it; returns what FFmpeg complained about and how many pictures came out. */
 export async function decode(file) {
-  const args = ['-nostdin', '-v', 'error', '-xerror', '-i', file, '-fps_mode', 'passthrough', '-progress', 'pipe:1', '-f', 'null', '-'];
-  const { stdout, stderr, code = 0 } = await run(program('FFMPEG'), args, { maxBuffer: OUTPUT_LIMIT }).catch((error) => error);
-  const frames = [...(stdout ?? '').matchAll(/^frame=\s*(\d+)/gm)].at(-1)?.[1];
-  return { complaint: code === 0 ? stderr.trim() : `exit ${code}: ${stderr?.trim()}`, frames: Number(frames ?? 0) };
+  const said = await run(program('FFMPEG'), ['-nostdin', '-v', 'error', '-xerror', '-i', file, '-f', 'null', '-']).catch((error) => error);
+  const counted = await run(program('FFPROBE'), [
+    '-v', 'error', '-select_streams', 'v', '-count_frames', '-show_entries', 'stream=nb_read_frames', '-of', 'csv=p=0', file,
+  ]);
+  const complaint = [said.code ? `exit ${said.code}` : '', said.stderr.trim(), counted.stderr.trim()].filter(Boolean).join(': ');
+  return { complaint, frames: Number(counted.stdout) };
 }
 
 /** The first place where a list does not increase, as text; undefined if none. */

@@ -145,7 +145,8 @@ export class Stage {
 
   /**
    * Starts the daemon with a config file of its own and waits until it answers.
-   * `output` is the RTMP target, with `{guest_id}` in it.
+   * `output` is the RTMP target, with `{guest_id}` in it. A guest who leaves is
+   * gone at once: a recording then ends where the guest did.
    */
   async startDaemon(output) {
     const httpPort = await freeTcpPort();
@@ -157,7 +158,7 @@ export class Stage {
       '  guest2: { name: "Guest 2", enabled: true }',
       `http: { listen: "127.0.0.1:${httpPort}" }`,
       `rtc: { listen: "127.0.0.1:${rtcPort}" }`,
-      `relay: { output: "${output}" }`,
+      `relay: { output: "${output}", hold_seconds: 0 }`,
       'log: { level: info }',
       '',
     ].join('\n'));
