@@ -1,4 +1,5 @@
 //! Whole peers: what `rtc/` makes of a WHIP client, and of an SFU, on another implementation.
+#![allow(clippy::unwrap_used)]
 
 mod session;
 
@@ -8,7 +9,7 @@ use std::time::Duration;
 use guest_relay::rtc::dtls::DtlsError;
 use guest_relay::rtc::peer::{EndReason, Event, State};
 use guest_relay_muxer::TrackKind;
-use session::{Client, Session};
+use session::{Client, Filter, Session};
 use str0m::media::KeyframeRequestKind;
 use str0m::rtp::rtcp::Rtcp;
 
@@ -107,7 +108,7 @@ fn ssrc(datagram: &[u8]) -> Option<u32> {
 }
 
 /// Loses every `nth` packet of the stream that packet `first` of the session belongs to, retransmissions excepted.
-fn lose_every(nth: u64, media_ssrc: u32) -> Box<dyn FnMut(&[u8]) -> bool> {
+fn lose_every(nth: u64, media_ssrc: u32) -> Filter {
     let mut count = 0;
     Box::new(move |datagram| {
         if ssrc(datagram) != Some(media_ssrc) {
@@ -221,7 +222,7 @@ fn receiver_reports_tell_loss_and_the_last_sender_report() {
     let mut session = Session::connected(Client::default());
     let media_ssrc = video_ssrc(&mut session);
     session.lose = lose_every(10, media_ssrc);
-    for n in 0..200 {
+    for n in 0..300 {
         session.write_both(n, 1000);
     }
     let blocks: Vec<_> = session
@@ -234,10 +235,10 @@ fn receiver_reports_tell_loss_and_the_last_sender_report() {
         .flat_map(|report| report.reports.iter())
         .filter(|block| *block.ssrc == media_ssrc)
         .collect();
-    // One a second, from the start of the session.
-    assert!((3..=5).contains(&blocks.len()), "{blocks:?}");
+    // One a second.
+    assert!((5..=7).contains(&blocks.len()), "{blocks:?}");
     let last = blocks.last().unwrap();
-    assert!((13..=20).contains(&last.packets_lost), "{last:?}");
+    assert!((23..=30).contains(&last.packets_lost), "{last:?}");
     // 10 % of 256.
     assert!((20..=31).contains(&last.fraction_lost), "{last:?}");
     assert!(
@@ -259,10 +260,8 @@ fn transport_feedback_makes_the_sender_raise_its_estimate() {
         estimates: true,
         ..Client::default()
     });
-    let mut n = 0;
-    for _ in 0..500 {
+    for n in 0..500 {
         session.write_both(n, 1100);
-        n += 1;
     }
     let feedback: Vec<_> = session
         .rtcp

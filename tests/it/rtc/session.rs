@@ -40,7 +40,8 @@ pub(crate) struct Delivered {
     pub(crate) payload: Vec<u8>,
 }
 
-type Filter = Box<dyn FnMut(&[u8]) -> bool>;
+/// Which datagrams are lost.
+pub(crate) type Filter = Box<dyn FnMut(&[u8]) -> bool>;
 
 pub(crate) struct Session {
     pub(crate) start: Instant,
