@@ -87,6 +87,18 @@ fn a_loss_inside_a_gap_is_replaced_by_one_packet() {
 }
 
 #[test]
+fn silence_takes_no_more_time_than_there_is() {
+    let mut guest = audio_only();
+    guest.audio(0, OPUS);
+    for _ in 0..3 {
+        guest.lose_audio();
+    }
+    guest.audio(40, OPUS);
+    guest.wait();
+    assert_eq!(guest.lines()[2..], ["audio 0", "silence 20", "audio 40"]);
+}
+
+#[test]
 fn payloads_that_are_not_opus_are_counted_and_dropped() {
     let mut guest = audio_only();
     guest.audio(0, OPUS);

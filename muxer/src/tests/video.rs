@@ -80,6 +80,44 @@ fn the_wait_follows_what_the_caller_knows_of_the_round_trip() {
 }
 
 #[test]
+fn at_the_end_of_the_input_no_gap_is_waited_for() {
+    let mut guest = Guest::showing();
+    guest.lose_video();
+    guest.video(66, P);
+    guest.video(99, &key());
+    guest.muxer.flush();
+    guest.drain();
+    assert_eq!(guest.lines(), ["keyframe needed: Loss", "key 99"]);
+}
+
+#[test]
+fn decoding_times_of_a_stream_with_b_frames_start_afresh_behind_a_loss() {
+    let mut guest = Guest::video_only();
+    let key = stap_a(&[SPS_HIGH, PPS_HIGH, IDR]);
+    guest.video(0, &key);
+    for (sent_ms, shown_ms) in [(40, 160), (80, 80), (120, 40)] {
+        let sequence_number = guest.video_seq;
+        guest.video_seq = sequence_number.wrapping_add(1);
+        guest.video_packet(sequence_number, shown_ms, sent_ms, P);
+    }
+    assert_eq!(
+        guest.lines(),
+        [
+            "metadata 0",
+            "avcC 0",
+            "key 0",
+            "inter 1",
+            "inter 2",
+            "inter 42"
+        ]
+    );
+    guest.lose_video();
+    guest.video(5000, &key);
+    guest.wait();
+    assert_eq!(guest.lines(), ["keyframe needed: Loss", "key 5000"]);
+}
+
+#[test]
 fn padding_only_packets_are_no_loss() {
     let mut guest = Guest::showing();
     guest.video(10, &[]);
