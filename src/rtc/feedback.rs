@@ -3,7 +3,7 @@
 //! | what | when |
 //! |---|---|
 //! | receiver report + CNAME | at the start, then each [`REPORT_INTERVAL`] |
-//! | transport-wide feedback | [`FEEDBACK_INTERVAL`] after the last, while packets arrive |
+//! | transport-wide feedback | 50 ms after the last, while packets arrive |
 //! | REMB of the configured limit | each [`REMB_INTERVAL`], only where transport-wide feedback was not negotiated |
 //! | NACK | per missing packet, see [`nack`] |
 //! | PLI, FIR | at the start and on request until a keyframe came, see [`keyframe`] |

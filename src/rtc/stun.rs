@@ -216,10 +216,10 @@ impl<'a> Message<'a> {
         if cookie != MAGIC_COOKIE {
             return Err(StunError::BadCookie(cookie));
         }
-        if !length.is_multiple_of(4) || usize::from(length) != reader.remaining() {
+        if !length.is_multiple_of(4) || usize::from(length) != reader.len() {
             return Err(StunError::BadLength {
                 field: length,
-                have: reader.remaining(),
+                have: reader.len(),
             });
         }
         let (class, method) = split_type(message_type);
@@ -242,7 +242,7 @@ impl<'a> Message<'a> {
             if message.has_fingerprint {
                 return Err(StunError::AfterFingerprint);
             }
-            let offset = datagram.len() - reader.remaining();
+            let offset = datagram.len() - reader.len();
             let kind = reader.u16()?;
             let value_len = usize::from(reader.u16()?);
             let value = reader.take(value_len)?;

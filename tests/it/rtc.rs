@@ -539,6 +539,59 @@ fn strangers_and_forgers_change_nothing() {
 }
 
 #[test]
+fn every_shape_of_datagram_is_survived_before_and_during_the_handshake() {
+    // Not a check has come; then: a pair is nominated and DTLS hangs.
+    for handshaking in [false, true] {
+        let mut session = Session::new(Client::default());
+        if handshaking {
+            session.lose = Box::new(|datagram| datagram[0] > 3);
+            session.run_until(Duration::from_secs(2), |session| {
+                *session.peer.state() == State::Handshaking
+            });
+        }
+        let state = session.peer.state().clone();
+        let from = session.client_address;
+        let mut random = Rng::new(11);
+        let mut datagram = vec![0; 1500];
+        random.fill(&mut datagram);
+        for first in 0..=u8::MAX {
+            for len in (0..=1500).step_by(7) {
+                datagram[0] = first;
+                session.give_to_peer(&datagram[..len], from);
+            }
+        }
+        assert_eq!(*session.peer.state(), state);
+        assert_eq!(session.delivered, []);
+        // The real thing still works afterwards.
+        session.lose = Box::new(|_| false);
+        session.run_until(Duration::from_secs(8), Session::is_connected);
+    }
+}
+
+#[test]
+fn a_guest_who_moves_to_another_address_is_followed_when_it_nominates_it() {
+    let mut session = Session::connected(Client::default());
+    session.write_both(0, 500);
+    let old = session.client_address;
+    // A NAT rebinding: the same client appears from another port, and nominates with its next check.
+    let new: SocketAddr = "192.168.1.20:50001".parse().unwrap();
+    session.client_appears_as = Some(new);
+    session.run_until(Duration::from_secs(10), |session| {
+        session.peer.stats().remote_address == Some(new)
+    });
+    assert!(session.events.contains(&Event::AddressValidated(new)));
+    let sent = session.sent.len();
+    for n in 1..60 {
+        session.write_both(n, 500);
+    }
+    let later = &session.sent[sent..];
+    assert!(!later.is_empty() && later.iter().all(|(to, _)| *to == new));
+    assert_ne!(old, new);
+    // Packet 59 has the number 65500 + 59, wrapped.
+    assert_eq!(session.sequences(TrackKind::Video).last(), Some(&23));
+}
+
+#[test]
 fn replayed_and_altered_packets_are_not_delivered_and_a_wrong_address_does_not_count() {
     let mut session = Session::connected(Client::default());
     session.write_both(0, 200);
