@@ -1,4 +1,5 @@
 //! Whole peers: what `rtc/` makes of a WHIP client, and of an SFU, on another implementation.
+#![allow(clippy::unwrap_used)]
 
 mod session;
 
@@ -8,7 +9,7 @@ use std::time::Duration;
 use guest_relay::rtc::dtls::DtlsError;
 use guest_relay::rtc::peer::{EndReason, Event, State};
 use guest_relay_muxer::TrackKind;
-use session::{Client, Session};
+use session::{Client, Filter, Session};
 use str0m::media::KeyframeRequestKind;
 use str0m::rtp::rtcp::Rtcp;
 
@@ -107,7 +108,7 @@ fn ssrc(datagram: &[u8]) -> Option<u32> {
 }
 
 /// Loses every `nth` packet of the stream that packet `first` of the session belongs to, retransmissions excepted.
-fn lose_every(nth: u64, media_ssrc: u32) -> Box<dyn FnMut(&[u8]) -> bool> {
+fn lose_every(nth: u64, media_ssrc: u32) -> Filter {
     let mut count = 0;
     Box::new(move |datagram| {
         if ssrc(datagram) != Some(media_ssrc) {
@@ -221,7 +222,7 @@ fn receiver_reports_tell_loss_and_the_last_sender_report() {
     let mut session = Session::connected(Client::default());
     let media_ssrc = video_ssrc(&mut session);
     session.lose = lose_every(10, media_ssrc);
-    for n in 0..200 {
+    for n in 0..300 {
         session.write_both(n, 1000);
     }
     let blocks: Vec<_> = session
@@ -234,10 +235,10 @@ fn receiver_reports_tell_loss_and_the_last_sender_report() {
         .flat_map(|report| report.reports.iter())
         .filter(|block| *block.ssrc == media_ssrc)
         .collect();
-    // One a second, from the start of the session.
-    assert!((3..=5).contains(&blocks.len()), "{blocks:?}");
+    // One a second.
+    assert!((5..=7).contains(&blocks.len()), "{blocks:?}");
     let last = blocks.last().unwrap();
-    assert!((13..=20).contains(&last.packets_lost), "{last:?}");
+    assert!((23..=30).contains(&last.packets_lost), "{last:?}");
     // 10 % of 256.
     assert!((20..=31).contains(&last.fraction_lost), "{last:?}");
     assert!(
@@ -259,10 +260,8 @@ fn transport_feedback_makes_the_sender_raise_its_estimate() {
         estimates: true,
         ..Client::default()
     });
-    let mut n = 0;
-    for _ in 0..500 {
+    for n in 0..500 {
         session.write_both(n, 1100);
-        n += 1;
     }
     let feedback: Vec<_> = session
         .rtcp
@@ -537,6 +536,59 @@ fn strangers_and_forgers_change_nothing() {
     );
     assert_eq!((stats.srtp.rtp.crashed, stats.srtp.rtcp.crashed), (0, 0));
     assert_eq!(*session.peer.state(), State::Connected);
+}
+
+#[test]
+fn every_shape_of_datagram_is_survived_before_and_during_the_handshake() {
+    // Not a check has come; then: a pair is nominated and DTLS hangs.
+    for handshaking in [false, true] {
+        let mut session = Session::new(Client::default());
+        if handshaking {
+            session.lose = Box::new(|datagram| datagram[0] > 3);
+            session.run_until(Duration::from_secs(2), |session| {
+                *session.peer.state() == State::Handshaking
+            });
+        }
+        let state = session.peer.state().clone();
+        let from = session.client_address;
+        let mut random = Rng::new(11);
+        let mut datagram = vec![0; 1500];
+        random.fill(&mut datagram);
+        for first in 0..=u8::MAX {
+            for len in (0..=1500).step_by(7) {
+                datagram[0] = first;
+                session.give_to_peer(&datagram[..len], from);
+            }
+        }
+        assert_eq!(*session.peer.state(), state);
+        assert_eq!(session.delivered, []);
+        // The real thing still works afterwards.
+        session.lose = Box::new(|_| false);
+        session.run_until(Duration::from_secs(8), Session::is_connected);
+    }
+}
+
+#[test]
+fn a_guest_who_moves_to_another_address_is_followed_when_it_nominates_it() {
+    let mut session = Session::connected(Client::default());
+    session.write_both(0, 500);
+    let old = session.client_address;
+    // A NAT rebinding: the same client appears from another port, and nominates with its next check.
+    let new: SocketAddr = "192.168.1.20:50001".parse().unwrap();
+    session.client_appears_as = Some(new);
+    session.run_until(Duration::from_secs(10), |session| {
+        session.peer.stats().remote_address == Some(new)
+    });
+    assert!(session.events.contains(&Event::AddressValidated(new)));
+    let sent = session.sent.len();
+    for n in 1..60 {
+        session.write_both(n, 500);
+    }
+    let later = &session.sent[sent..];
+    assert!(!later.is_empty() && later.iter().all(|(to, _)| *to == new));
+    assert_ne!(old, new);
+    // Packet 59 has the number 65500 + 59, wrapped.
+    assert_eq!(session.sequences(TrackKind::Video).last(), Some(&23));
 }
 
 #[test]

@@ -40,7 +40,8 @@ pub(crate) struct Delivered {
     pub(crate) payload: Vec<u8>,
 }
 
-type Filter = Box<dyn FnMut(&[u8]) -> bool>;
+/// Which datagrams are lost.
+pub(crate) type Filter = Box<dyn FnMut(&[u8]) -> bool>;
 
 pub(crate) struct Session {
     pub(crate) start: Instant,
@@ -52,6 +53,8 @@ pub(crate) struct Session {
     pub(crate) video: Option<Mid>,
     pub(crate) client_address: SocketAddr,
     pub(crate) our_address: SocketAddr,
+    /// A NAT gives the client another address.
+    pub(crate) client_appears_as: Option<SocketAddr>,
     /// Which datagrams of the client are lost.
     pub(crate) lose: Filter,
     to_peer: VecDeque<InFlight>,
@@ -147,6 +150,7 @@ impl Session {
             video,
             client_address,
             our_address,
+            client_appears_as: None,
             lose: Box::new(|_| false),
             to_peer: VecDeque::new(),
             to_client: VecDeque::new(),
@@ -270,7 +274,11 @@ impl Session {
                     self.to_client.push_back(InFlight {
                         arrives: self.now + DELAY,
                         from: self.our_address,
-                        to,
+                        // The NAT undoes what it did.
+                        to: match self.client_appears_as {
+                            Some(seen) if seen == to => self.client_address,
+                            _ => to,
+                        },
                         datagram,
                     });
                 }
@@ -290,7 +298,7 @@ impl Session {
                     if transmit.destination == self.our_address && !(self.lose)(&datagram) {
                         self.to_peer.push_back(InFlight {
                             arrives: self.now + DELAY,
-                            from: self.client_address,
+                            from: self.client_appears_as.unwrap_or(self.client_address),
                             to: transmit.destination,
                             datagram,
                         });
