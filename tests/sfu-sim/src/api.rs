@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::ledger::Rule;
+
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SessionDescription {
@@ -76,6 +78,8 @@ pub(crate) struct ApiError {
     pub(crate) status: u16,
     pub(crate) code: &'static str,
     pub(crate) description: String,
+    /// What the client did wrong; `None` when it is not to blame.
+    pub(crate) breaks: Option<Rule>,
 }
 
 impl ApiError {
@@ -84,7 +88,13 @@ impl ApiError {
             status,
             code,
             description: description.into(),
+            breaks: matches!(status, 400 | 406 | 413).then_some(Rule::BadRequest),
         }
+    }
+
+    pub(crate) fn breaks(mut self, rule: Rule) -> Self {
+        self.breaks = Some(rule);
+        self
     }
 
     pub(crate) fn decoding(field: &str) -> Self {
@@ -121,6 +131,7 @@ impl ApiError {
 
     pub(crate) fn overlap() -> Self {
         Self::params("Another operation on this session has not ended yet")
+            .breaks(Rule::ConcurrentMutation)
     }
 
     pub(crate) fn body(&self) -> Value {
@@ -192,10 +203,6 @@ impl TrackReply {
     pub(crate) fn fail(&mut self, error: ItemError) {
         self.error_code = Some(error.code());
         self.error_description = Some(error.description());
-    }
-
-    pub(crate) fn is_good(&self) -> bool {
-        self.error_code.is_none()
     }
 }
 

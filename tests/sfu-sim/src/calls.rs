@@ -12,6 +12,7 @@ use crate::api::{
     ApiError, CloseRequest, ItemError, Location, Reply, SdpType, SessionDescription,
     SessionRequest, TrackReply, TracksReply, TracksRequest,
 };
+use crate::fault::Endpoint;
 use crate::ledger::Rule;
 use crate::sdp::Remote;
 use crate::session::{EndReason, Session, TrackStatus};
@@ -77,7 +78,10 @@ impl Sfu {
             // The tracks of this form stay unregistered.
             match state.publish(&id, &offer, &[], false, now) {
                 Ok((sdp, _)) => reply["sessionDescription"] = json!({"type": "answer", "sdp": sdp}),
-                Err(error) => return (Err(error), None),
+                Err(error) => {
+                    state.sessions.remove(&id);
+                    return (Err(error), None);
+                }
             }
         }
         (Ok(Reply::of(201, &reply)), Some(id))
@@ -85,7 +89,7 @@ impl Sfu {
 
     pub(crate) fn tracks_new(&self, id: &str, body: &str, hang: bool) -> Outcome {
         let request: TracksRequest = decode(body, &[])?;
-        let mutation = self.begin(id, "POST tracks/new", false)?;
+        let mutation = self.begin(id, Endpoint::TracksNew, false)?;
         self.hang(hang);
         let reply = self.tracks_new_alone(id, &request);
         drop(mutation);
@@ -125,7 +129,7 @@ impl Sfu {
 
     pub(crate) fn renegotiate(&self, id: &str, body: &str, hang: bool) -> Outcome {
         let request: SessionRequest = decode(body, &["sessionDescription"])?;
-        let mutation = self.begin(id, "PUT renegotiate", true)?;
+        let mutation = self.begin(id, Endpoint::Renegotiate, true)?;
         self.hang(hang);
         let reply = self
             .lock()
@@ -144,7 +148,7 @@ impl Sfu {
             (Some(description), false) => Some(offer(description)?),
             (None, false) => return Err(ApiError::decoding("sessionDescription")),
         };
-        let mutation = self.begin(id, "PUT tracks/close", false)?;
+        let mutation = self.begin(id, Endpoint::TracksClose, false)?;
         self.hang(hang);
         let guard = self.hold_until_connected(self.lock(), id);
         let reply = guard.and_then(|mut guard| guard.close(id, &request, offered.as_ref()));
@@ -155,7 +159,7 @@ impl Sfu {
 
     pub(crate) fn tracks_update(&self, id: &str, body: &str, hang: bool) -> Outcome {
         let request: TracksRequest = decode(body, &["tracks"])?;
-        let mutation = self.begin(id, "PUT tracks/update", false)?;
+        let mutation = self.begin(id, Endpoint::TracksUpdate, false)?;
         self.hang(hang);
         let guard = self.hold_until_connected(self.lock(), id);
         let reply = guard.and_then(|mut guard| guard.update(id, &request));
@@ -187,16 +191,12 @@ impl Sfu {
 impl State {
     fn renegotiate(&mut self, id: &str, description: &SessionDescription, now: Instant) -> Outcome {
         if description.kind != SdpType::Answer {
-            self.ledger
-                .violation(Rule::WrongOrder, Some(id), "an offer to renegotiate");
-            return Err(ApiError::params(
-                "sessionDescription.type=answer is expected",
-            ));
+            let what = "sessionDescription.type=answer is expected";
+            return Err(ApiError::params(what).breaks(Rule::WrongOrder));
         }
         if !self.session(id)?.offer_pending {
-            self.ledger
-                .violation(Rule::WrongOrder, Some(id), "an answer to no offer");
-            return Err(ApiError::params("There is no offer to be answered"));
+            let what = "There is no offer to be answered";
+            return Err(ApiError::params(what).breaks(Rule::WrongOrder));
         }
         let answer = Remote::parse(&description.sdp)?;
         let session = self.session(id)?;
@@ -245,12 +245,23 @@ impl State {
             }
             reply.tracks.push(track);
         }
+        let announce_rtx = self.settings.announce_rtx;
         let session = self.session(id)?;
         if let Some(offer) = offered {
             let sections: Vec<_> = offer
                 .sections
                 .iter()
-                .map(|section| session.receiving_section(section))
+                .map(|section| {
+                    if session
+                        .subscriptions
+                        .iter()
+                        .any(|sub| sub.mid == section.mid)
+                    {
+                        session.answering_section(section, announce_rtx)
+                    } else {
+                        session.receiving_section(section)
+                    }
+                })
                 .collect();
             let local = session.transport.as_mut().map(|transport| {
                 transport.local.origin_version += 1;

@@ -187,8 +187,9 @@ fn carry_out((endpoint, id): (Endpoint, &str), body: &str, sfu: &Sfu) -> Option<
     let verdict = match verdict {
         Ok(verdict) => verdict,
         Err(error) => {
-            sfu.lock().ledger.count(endpoint.name(), error.status);
-            return Answer::plain(error);
+            let reply = refused(endpoint, id, error, sfu);
+            sfu.lock().ledger.count(endpoint.name(), reply.status);
+            return Answer::plain(reply);
         }
     };
     if verdict.refuse == Some(Refusal::NoService) {
@@ -207,15 +208,7 @@ fn carry_out((endpoint, id): (Endpoint, &str), body: &str, sfu: &Sfu) -> Option<
         Endpoint::TracksUpdate => sfu.tracks_update(id, body, verdict.hang),
         Endpoint::GetSession => sfu.get_session(id, verdict.hang),
     };
-    let reply = outcome.unwrap_or_else(|error| {
-        if error.status == 400 {
-            let detail = format!("{}: {}", endpoint.name(), error.description);
-            sfu.lock()
-                .ledger
-                .violation(Rule::BadRequest, Some(id), detail);
-        }
-        error.into()
-    });
+    let reply = outcome.unwrap_or_else(|error| refused(endpoint, id, error, sfu));
     let mut guard = sfu.lock();
     guard.ledger.count(endpoint.name(), reply.status);
     drop(sfu.sleep(guard, Instant::now() + verdict.delay));
@@ -225,6 +218,16 @@ fn carry_out((endpoint, id): (Endpoint, &str), body: &str, sfu: &Sfu) -> Option<
         return None;
     }
     Some(answer)
+}
+
+/// Notes whose fault it was.
+fn refused(endpoint: Endpoint, id: &str, error: ApiError, sfu: &Sfu) -> Reply {
+    if let Some(rule) = error.breaks {
+        let detail = format!("{}: {}", endpoint.name(), error.description);
+        let session = (!id.is_empty()).then_some(id);
+        sfu.lock().ledger.violation(rule, session, detail);
+    }
+    error.into()
 }
 
 /// The rate rule, then the faults that refuse a call.
@@ -237,10 +240,7 @@ fn admit(endpoint: Endpoint, id: &str, sfu: &Sfu) -> Result<Verdict, ApiError> {
         .get_mut(id)
         .is_none_or(|session| session.rate.admit(Instant::now()));
     if !admitted {
-        state
-            .ledger
-            .violation(Rule::Rate, Some(id), endpoint.name());
-        return Err(limited());
+        return Err(limited().breaks(Rule::Rate));
     }
     let verdict = state.faults.judge(endpoint);
     match verdict.refuse {

@@ -5,6 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
 use crate::api::ApiError;
+use crate::fault::Endpoint;
 use crate::ledger::Rule;
 use crate::session::EndReason;
 use crate::state::State;
@@ -87,35 +88,27 @@ impl Sfu {
     pub(crate) fn begin(
         &self,
         id: &str,
-        what: &str,
+        what: Endpoint,
         answers: bool,
     ) -> Result<Mutation<'_>, ApiError> {
         let mut guard = self.lock();
         let state = &mut *guard;
-        if state.end_reason(id).is_some_and(EndReason::is_deliberate) {
-            state.ledger.violation(Rule::CallAfterClose, Some(id), what);
-        }
-        let session = state.session(id)?;
-        if session.reply_lost && what != "PUT tracks/close" {
-            state
-                .ledger
-                .violation(Rule::ReusedAfterLostReply, Some(id), what);
-        }
-        let session = state.session(id)?;
-        if session.busy || session.offer_pending && !answers {
-            let detail = if session.busy {
-                "overlaps another call"
+        let is_own_doing = state.end_reason(id).is_some_and(EndReason::is_deliberate);
+        let session = state.session(id).map_err(|error| {
+            if is_own_doing {
+                error.breaks(Rule::CallAfterClose)
             } else {
-                "an offer waits for its answer"
-            };
-            state.ledger.violation(
-                Rule::ConcurrentMutation,
-                Some(id),
-                format!("{what}: {detail}"),
-            );
+                error
+            }
+        })?;
+        if session.busy || session.offer_pending && !answers {
             return Err(ApiError::overlap());
         }
         session.busy = true;
+        if session.reply_lost && what != Endpoint::TracksClose {
+            let rule = Rule::ReusedAfterLostReply;
+            state.ledger.violation(rule, Some(id), what.name());
+        }
         Ok(Mutation {
             sfu: self,
             id: id.to_owned(),

@@ -342,11 +342,11 @@ impl State {
         let (Some(track), Some(codec)) = (track, codec) else {
             return;
         };
+        track.idle_since = now;
         // The probes and padding of a sender are not media.
         if track.poisoned || packet.payload.is_empty() {
             return;
         }
-        track.idle_since = now;
         track.packets += 1;
         self.changed |= track.packets == 1;
         let track = track.name.clone();

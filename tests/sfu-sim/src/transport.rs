@@ -35,6 +35,8 @@ pub(crate) struct Transport {
     pub(crate) connected: bool,
     pub(crate) last_heard: Instant,
     is_dtls_client: bool,
+    /// ufrag and pwd
+    remote_credentials: Option<(String, String)>,
 }
 
 impl Transport {
@@ -97,6 +99,7 @@ impl Transport {
             connected: false,
             last_heard: now,
             is_dtls_client: false,
+            remote_credentials: None,
         }
     }
 
@@ -105,6 +108,15 @@ impl Transport {
     pub(crate) fn apply(&mut self, remote: &Remote, now: Instant) -> Result<bool, ApiError> {
         let client = remote.setup == Setup::Passive;
         if self.negotiated {
+            let credentials = (&remote.ufrag, &remote.pwd);
+            if self
+                .remote_credentials
+                .as_ref()
+                .map(|(ufrag, pwd)| (ufrag, pwd))
+                != Some(credentials)
+            {
+                return Err(ApiError::sdp(406, "ICE restart is not supported"));
+            }
             return Ok(client == self.is_dtls_client || remote.setup == Setup::ActPass);
         }
         let fingerprint: Fingerprint = remote
@@ -115,6 +127,7 @@ impl Transport {
         self.stack.drain();
         started.map_err(|error| ApiError::sdp(406, error.to_string()))?;
         self.negotiated = true;
+        self.remote_credentials = Some((remote.ufrag.clone(), remote.pwd.clone()));
         self.is_dtls_client = client;
         self.stack.handle_timeout(now);
         Ok(true)

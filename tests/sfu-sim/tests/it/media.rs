@@ -1,9 +1,12 @@
 //! Media through the service.
 
+use std::time::Duration;
+
 use loadgen::clip::{Clip, TrackKind};
 use loadgen::h264::{self, AccessUnitBuilder};
 use serde_json::json;
 use sfu_sim::{Options, SfuSim};
+use str0m::media::KeyframeRequestKind;
 use str0m::rtp::RtpPacket;
 
 use crate::peer::{Api, PATIENCE, Publisher, Subscriber, remote, run};
@@ -118,4 +121,209 @@ fn what_is_published_arrives_bit_exact_at_a_subscriber_that_answers_the_offer() 
     let received = &received[..received.len() - 1];
     assert_eq!(received, &sent_audio[start..start + received.len()]);
     assert_eq!(sfu.violations(), []);
+}
+
+fn subscriptions(sfu: &SfuSim) -> Vec<sfu_sim::SubscriptionInfo> {
+    let sessions = sfu.snapshot().sessions;
+    sessions
+        .into_iter()
+        .flat_map(|session| session.subscriptions)
+        .collect()
+}
+
+#[test]
+fn a_recvonly_offer_is_answered_at_once_and_media_flow_under_its_payload_types() {
+    let (sfu, api) = start();
+    let mut publisher = live_publisher(&sfu, &api);
+    let mut subscriber = Subscriber::new(api.new_session());
+    let offer = subscriber.offer();
+    let body =
+        json!({"sessionDescription": {"type": "offer", "sdp": offer}, "tracks": both(&publisher)});
+    let (status, reply) = api.tracks_new(&subscriber.session, &body);
+    assert_eq!(status, 200);
+    assert_eq!(reply["requiresImmediateRenegotiation"], false);
+    assert_eq!(
+        reply["tracks"][1]["mid"],
+        crate::peer::mid_of(&offer, "video")
+    );
+    let answer = &reply["sessionDescription"];
+    assert_eq!(answer["type"], "answer");
+    subscriber.accept(answer["sdp"].as_str().unwrap());
+    assert!(run(
+        &mut [&mut publisher, &mut subscriber],
+        PATIENCE,
+        |_| { subscriptions(&sfu).iter().all(|sub| sub.packets > 20) }
+    ));
+    let mut payload_types: Vec<u8> = subscriber
+        .packets
+        .iter()
+        .map(|packet| *packet.header.payload_type)
+        .collect();
+    payload_types.sort_unstable();
+    payload_types.dedup();
+    assert_eq!(payload_types, [108, 111]);
+    assert_eq!(sfu.violations(), []);
+}
+
+#[test]
+fn lost_packets_are_repaired_whether_or_not_the_ssrc_of_retransmissions_was_told() {
+    for announce_rtx in [true, false] {
+        check_repair(announce_rtx);
+    }
+}
+
+fn check_repair(announce_rtx: bool) {
+    let sfu = SfuSim::start(Options {
+        announce_rtx,
+        ..Options::default()
+    });
+    let sfu = sfu.unwrap();
+    let api = Api::of(&sfu);
+    let mut publisher = live_publisher(&sfu, &api);
+    let mut subscriber = Subscriber::pull(&api, &json!([remote(&publisher.session, "video")]));
+    assert!(run(
+        &mut [&mut publisher, &mut subscriber],
+        PATIENCE,
+        |_| subscriptions(&sfu).iter().all(|sub| sub.packets > 10)
+    ));
+    subscriber.ask_for_lost_packets();
+    subscriber.drop_every = Some(10);
+    assert!(run(
+        &mut [&mut publisher, &mut subscriber],
+        PATIENCE,
+        |_| { subscriptions(&sfu).iter().all(|sub| sub.packets > 200) }
+    ));
+    subscriber.drop_every = None;
+    let dropped = subscriber.dropped;
+    assert!(dropped > 10);
+    let wanted = subscriptions(&sfu)[0].packets + 100;
+    assert!(run(
+        &mut [&mut publisher, &mut subscriber],
+        PATIENCE,
+        |_| subscriptions(&sfu)[0].packets > wanted
+    ));
+    let mut numbers: Vec<u64> = subscriber
+        .packets
+        .iter()
+        .map(|packet| *packet.seq_no)
+        .collect();
+    numbers.sort_unstable();
+    // The newest 50 may still be on their way; padding is not repaired.
+    let repaired = &numbers[..numbers.len() - 50];
+    let missing: u64 = repaired.windows(2).map(|pair| pair[1] - pair[0] - 1).sum();
+    let paddings = subscriptions(&sfu)[0].paddings;
+    assert!(
+        missing <= paddings,
+        "{missing} of {dropped} are missing, {paddings} were padding"
+    );
+    // None of it was asked of the publisher.
+    assert_eq!(publisher.guest.stats().nacks, 0);
+}
+
+#[test]
+fn padding_stands_between_media_and_takes_numbers() {
+    let (sfu, api) = start();
+    let mut publisher = live_publisher(&sfu, &api);
+    let mut subscriber = Subscriber::pull(&api, &both(&publisher));
+    assert!(run(
+        &mut [&mut publisher, &mut subscriber],
+        PATIENCE,
+        |_| { subscriptions(&sfu).iter().all(|sub| sub.paddings >= 3) }
+    ));
+    for is_audio in [true, false] {
+        let packets = subscriber
+            .packets
+            .iter()
+            .filter(|packet| subscriber.is_audio(packet) == is_audio);
+        let packets: Vec<&RtpPacket> = packets.collect();
+        assert!(
+            packets
+                .iter()
+                .filter(|packet| packet.payload.is_empty())
+                .count()
+                >= 2
+        );
+        assert!(
+            packets
+                .windows(2)
+                .all(|pair| *pair[1].seq_no == *pair[0].seq_no + 1)
+        );
+    }
+}
+
+#[test]
+fn key_frame_requests_reach_the_publisher_and_nothing_is_asked_unasked() {
+    let (sfu, api) = start();
+    let mut publisher = live_publisher(&sfu, &api);
+    let mut subscriber = Subscriber::pull(&api, &both(&publisher));
+    assert!(run(
+        &mut [&mut publisher, &mut subscriber],
+        PATIENCE,
+        |_| { subscriptions(&sfu).iter().all(|sub| sub.packets > 10) }
+    ));
+    let stats = publisher.guest.stats();
+    assert_eq!((stats.plis, stats.firs), (0, 0));
+    subscriber.request_keyframe(KeyframeRequestKind::Pli);
+    assert!(run(
+        &mut [&mut publisher, &mut subscriber],
+        PATIENCE,
+        |_| {
+            subscriptions(&sfu)
+                .iter()
+                .any(|sub| sub.keyframe_requests == 1)
+        }
+    ));
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while publisher.guest.stats().plis == 0 && std::time::Instant::now() < deadline {
+        run(
+            &mut [&mut publisher, &mut subscriber],
+            Duration::from_millis(10),
+            |_| false,
+        );
+    }
+    assert_eq!(publisher.guest.stats().plis, 1);
+    subscriber.request_keyframe(KeyframeRequestKind::Fir);
+    while publisher.guest.stats().firs == 0 && std::time::Instant::now() < deadline {
+        run(
+            &mut [&mut publisher, &mut subscriber],
+            Duration::from_millis(10),
+            |_| false,
+        );
+    }
+    assert_eq!(publisher.guest.stats().firs, 1);
+}
+
+#[test]
+fn two_subscribers_of_one_publisher_get_the_same_media_under_different_numbers() {
+    let (sfu, api) = start();
+    let mut publisher = live_publisher(&sfu, &api);
+    let tracks = json!([remote(&publisher.session, "audio")]);
+    let mut subscribers = [
+        Subscriber::pull(&api, &tracks),
+        Subscriber::pull(&api, &tracks),
+    ];
+    let [first, second] = &mut subscribers;
+    assert!(run(&mut [&mut publisher, first, second], PATIENCE, |_| {
+        subscriptions(&sfu).iter().all(|sub| sub.packets > 30)
+    }));
+    let heads = subscribers.each_ref().map(|subscriber| {
+        let header = &subscriber.packets[0].header;
+        (header.ssrc, header.payload_type)
+    });
+    assert_ne!(heads[0].0, heads[1].0);
+    assert_ne!(heads[0].1, heads[1].1);
+    let media = subscribers.each_ref().map(|subscriber| {
+        let packets = subscriber
+            .packets
+            .iter()
+            .filter(|packet| !packet.payload.is_empty());
+        packets
+            .map(|packet| (packet.header.timestamp, packet.payload.clone()))
+            .collect::<Vec<_>>()
+    });
+    let common = media[0]
+        .iter()
+        .filter(|packet| media[1].contains(packet))
+        .count();
+    assert!(common > 20);
 }

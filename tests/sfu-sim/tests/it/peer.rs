@@ -169,15 +169,21 @@ impl Publisher {
         publisher
     }
 
+    /// Not yet published; with the `tracks` of the call that does it.
     pub(crate) fn prepare(clip: &Arc<Clip>, session: String) -> (Publisher, Value) {
+        let publisher = Publisher::new(clip, session);
+        let tracks = json!([
+            {"location": "local", "mid": mid_of(&publisher.offer, "audio"), "trackName": "audio"},
+            {"location": "local", "mid": mid_of(&publisher.offer, "video"), "trackName": "video"},
+        ]);
+        (publisher, tracks)
+    }
+
+    pub(crate) fn new(clip: &Arc<Clip>, session: String) -> Publisher {
         let socket = media_socket();
         let address = socket.local_addr().unwrap();
         let (guest, offer) = Guest::new(clip, GuestConfig::default(), address, Instant::now());
-        let tracks = json!([
-            {"location": "local", "mid": mid_of(&offer, "audio"), "trackName": "audio"},
-            {"location": "local", "mid": mid_of(&offer, "video"), "trackName": "video"},
-        ]);
-        let publisher = Publisher {
+        Publisher {
             guest,
             session,
             answer: String::new(),
@@ -185,8 +191,7 @@ impl Publisher {
             sent: Vec::new(),
             silent: false,
             socket,
-        };
-        (publisher, tracks)
+        }
     }
 
     pub(crate) fn accept(&mut self, answer: &str) {
@@ -236,6 +241,10 @@ pub(crate) struct Subscriber {
 
 impl Subscriber {
     pub(crate) fn new(session: String) -> Subscriber {
+        Subscriber::behind(media_socket(), session)
+    }
+
+    pub(crate) fn behind(socket: UdpSocket, session: String) -> Subscriber {
         let mut config = Rtc::builder()
             .set_rtp_mode(true)
             .clear_codecs()
@@ -243,7 +252,6 @@ impl Subscriber {
         config
             .codec_config()
             .add_h264(108.into(), Some(109.into()), true, 0x42_e034);
-        let socket = media_socket();
         let stack = Stack::new(config, socket.local_addr().unwrap(), Instant::now());
         Subscriber {
             stack,
@@ -330,6 +338,14 @@ impl Subscriber {
         api.stream_rx(&ssrc).unwrap().request_keyframe(kind);
         self.stack.drain();
         self.stack.handle_timeout(Instant::now());
+    }
+
+    /// str0m sends no NACK when the SSRC of retransmissions was not told.
+    pub(crate) fn ask_for_lost_packets(&mut self) {
+        let ssrc = self.packets.first().unwrap().header.ssrc;
+        let mut api = self.stack.rtc.direct_api();
+        api.stream_rx(&ssrc).unwrap().suppress_nack(false);
+        self.stack.drain();
     }
 
     pub(crate) fn is_audio(&self, packet: &RtpPacket) -> bool {
