@@ -1,0 +1,173 @@
+//! The audio track: packets in sequence in, enhanced-RTMP Opus tags out.
+//!
+//! Packets go through unchanged; their times are the RTP clock's. Silence takes the place of lost packets, and of
+//! whatever the caller says is missing ([`fill_silence`](AudioTrack::fill_silence)); DTX gaps stay gaps.
+
+use crate::flv;
+use crate::opus::{self, OpusPacket};
+use crate::output::Frame;
+use crate::reorder::MediaPacket;
+use crate::source::Source;
+use crate::stats::AudioStats;
+use crate::time::MediaTime;
+use crate::timeline::StrictlyIncreasing;
+use crate::{AudioConfig, Shared, TrackKind};
+
+/// Most silence made by one call: what a caller asks for beyond it is a mistake in its clock.
+const MAX_FILL: MediaTime = MediaTime::from_millis(10_000);
+/// Audio may stay behind the silence that took its place for this long; then it goes on where the silence ends.
+const MAX_OVERTAKEN: MediaTime = MediaTime::from_millis(1000);
+
+#[derive(Debug)]
+pub(crate) struct AudioTrack {
+    pub(crate) source: Source,
+    channels: u8,
+    header_sent: bool,
+    dts: StrictlyIncreasing,
+    /// Where what went out so far ends.
+    end: Option<MediaTime>,
+    /// Of the last packet.
+    samples: u32,
+    /// Arrival of the first packet of a run that silence had overtaken.
+    overtaken_since: Option<MediaTime>,
+    stats: AudioStats,
+}
+
+impl AudioTrack {
+    pub(crate) fn new(config: &AudioConfig) -> Self {
+        Self {
+            source: Source::new(config.reorder),
+            channels: config.channels,
+            header_sent: false,
+            dts: StrictlyIncreasing::default(),
+            end: None,
+            samples: opus::SILENCE_SAMPLES,
+            overtaken_since: None,
+            stats: AudioStats::default(),
+        }
+    }
+
+    pub(crate) fn stats(&self) -> AudioStats {
+        AudioStats {
+            packets: self.source.stats,
+            ..self.stats
+        }
+    }
+
+    /// Takes in the next packet in sequence, with `lost` packets missing in front of it.
+    pub(crate) fn handle(&mut self, packet: &MediaPacket<'_>, lost: u64, shared: &mut Shared) {
+        if packet.payload.is_empty() {
+            return;
+        }
+        let Ok(parsed) = OpusPacket::parse(packet.payload) else {
+            self.stats.malformed += 1;
+            return;
+        };
+        let floor = self.end.unwrap_or(shared.timeline.start());
+        let mut pts =
+            shared
+                .timeline
+                .stamp(TrackKind::Audio, packet.rtp_time, packet.arrival, floor);
+        if self.is_overtaken(pts, parsed.samples) {
+            self.stats.overtaken += 1;
+            if packet.arrival - *self.overtaken_since.get_or_insert(packet.arrival) < MAX_OVERTAKEN
+            {
+                return;
+            }
+            shared.timeline.restart(TrackKind::Audio);
+            pts = shared
+                .timeline
+                .stamp(TrackKind::Audio, packet.rtp_time, packet.arrival, floor);
+        }
+        self.overtaken_since = None;
+        self.conceal(lost, pts, shared);
+        if self.push(packet.payload, parsed.samples, pts, shared) {
+            self.stats.frames += 1;
+            self.samples = parsed.samples;
+        }
+    }
+
+    /// Another stream takes over; `same_encoder` if only its sequence numbers went elsewhere.
+    pub(crate) fn restart(&mut self, same_encoder: bool, shared: &mut Shared) {
+        if !same_encoder {
+            shared.timeline.restart(TrackKind::Audio);
+        }
+    }
+
+    /// Silence from where the track ends up to `until`, in packets of 20 ms.
+    pub(crate) fn fill_silence(&mut self, until: MediaTime, shared: &mut Shared) {
+        let mut end = self.end.unwrap_or(shared.timeline.start());
+        if until - end > MAX_FILL {
+            end = until - MAX_FILL;
+        }
+        while end + span(opus::SILENCE_SAMPLES) <= until {
+            if !self.push(&opus::SILENCE_20_MS, opus::SILENCE_SAMPLES, end, shared) {
+                return;
+            }
+            self.stats.silence += 1;
+            end = end + span(opus::SILENCE_SAMPLES);
+        }
+    }
+
+    /// Silence in the place of `lost` packets, as far as there is time between what went out and `pts`.
+    fn conceal(&mut self, lost: u64, pts: MediaTime, shared: &mut Shared) {
+        let Some(mut end) = self.end else { return };
+        let most = u64::from(self.samples)
+            .saturating_mul(lost)
+            .min(u64::from(opus::CLOCK_RATE));
+        let mut left = u32::try_from(most).expect("at most a second");
+        while let Some((samples, silence)) = opus::silence(left.min(samples_between(end, pts))) {
+            if !self.push(&silence, samples, end, shared) {
+                return;
+            }
+            self.stats.concealed += 1;
+            left -= samples;
+            end = end + span(samples);
+        }
+    }
+
+    /// Whether silence has taken more than half of this packet's place.
+    fn is_overtaken(&self, pts: MediaTime, samples: u32) -> bool {
+        self.end.is_some_and(|end| pts + span(samples / 2) < end)
+    }
+
+    fn push(&mut self, payload: &[u8], samples: u32, pts: MediaTime, shared: &mut Shared) -> bool {
+        let dts = self.dts.after(pts);
+        if !self.header_sent && !self.push_headers(dts, shared) {
+            return false;
+        }
+        let sent = shared.outbox.push_tag(Frame::Audio, dts, |out| {
+            flv::write_opus_frames(out, payload)
+        });
+        if sent {
+            self.dts.set(dts);
+            self.end = Some(pts + span(samples));
+        }
+        sent
+    }
+
+    fn push_headers(&mut self, dts: MediaTime, shared: &mut Shared) -> bool {
+        // With video the metadata comes when its size is known.
+        if !shared.has_video && !shared.push_metadata(None) {
+            return false;
+        }
+        let channels = self.channels;
+        self.header_sent = shared
+            .outbox
+            .push_tag(Frame::AudioSequenceHeader, dts, |out| {
+                flv::write_opus_sequence_header(out, channels);
+            });
+        self.header_sent
+    }
+}
+
+/// How long so many samples play. Opus packets are multiples of 2.5 ms: exact in microseconds.
+fn span(samples: u32) -> MediaTime {
+    MediaTime::from_micros(i64::from(samples) * 1_000_000 / i64::from(opus::CLOCK_RATE))
+}
+
+/// Whole samples between two times, none when they are the wrong way round.
+fn samples_between(from: MediaTime, to: MediaTime) -> u32 {
+    let micros = (to - from).micros().clamp(0, 10_000_000);
+    u32::try_from(micros * i64::from(opus::CLOCK_RATE) / 1_000_000).expect("ten seconds of samples")
+}

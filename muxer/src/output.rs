@@ -1,0 +1,148 @@
+//! What comes out of the muxer, and the queue it waits in until it is polled.
+//!
+//! The queue holds what one `handle_*` call makes; bodies live in buffers that are used again. Bounds:
+//! [`MAX_QUEUED`] outputs and [`MAX_QUEUED_BYTES`], for callers that do not poll.
+
+use std::collections::VecDeque;
+
+use crate::flv::TagKind;
+use crate::time::MediaTime;
+
+/// Outputs kept for a caller that does not poll.
+pub const MAX_QUEUED: usize = 2048;
+/// Body bytes kept for a caller that does not poll.
+pub const MAX_QUEUED_BYTES: usize = 16 << 20;
+/// Body buffers kept for reuse, and the largest worth keeping.
+const MAX_SPARE: usize = 4;
+const MAX_SPARE_BYTES: usize = 256 << 10;
+
+/// One thing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// A tag; its body was appended to the buffer passed to `poll_output`.
+    Tag(Tag),
+    /// No picture goes out until the sender makes an IDR picture: ask it for one.
+    KeyframeNeeded(KeyframeReason),
+}
+
+/// One FLV tag or RTMP message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag {
+    /// Tag type.
+    pub kind: TagKind,
+    /// What the body holds.
+    pub frame: Frame,
+    /// Strictly increasing within the media tags of each kind, also after rounding down to milliseconds
+    /// ([`MediaTime::millis`]). A sequence header has the dts of the media tag behind it; metadata always has 0,
+    /// since FFmpeg's reader takes one at any other time for a track of text.
+    pub dts: MediaTime,
+    /// Body bytes.
+    pub len: usize,
+}
+
+/// What a tag's body holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Frame {
+    /// `onMetaData`.
+    Metadata,
+    /// avcC.
+    VideoSequenceHeader,
+    /// An IDR picture.
+    KeyFrame,
+    /// Any other picture.
+    InterFrame,
+    /// OpusHead.
+    AudioSequenceHeader,
+    /// One Opus packet.
+    Audio,
+}
+
+impl Frame {
+    /// The tag type it goes into.
+    pub const fn kind(self) -> TagKind {
+        match self {
+            Frame::Metadata => TagKind::Script,
+            Frame::VideoSequenceHeader | Frame::KeyFrame | Frame::InterFrame => TagKind::Video,
+            Frame::AudioSequenceHeader | Frame::Audio => TagKind::Audio,
+        }
+    }
+}
+
+/// Why no picture goes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyframeReason {
+    /// The stream was joined between IDR pictures.
+    Start,
+    /// A packet is missing for good.
+    Loss,
+    /// A picture could not be put together.
+    Malformed,
+    /// A picture is beyond the limits.
+    TooLarge,
+    /// An IDR picture came whose SPS or PPS did not.
+    NoParameterSets,
+    /// Another stream took over.
+    SourceChanged,
+    /// The newest IDR picture was repeated ([`Muxer::repeat_keyframe`](crate::Muxer::repeat_keyframe)).
+    Hold,
+    /// Nobody polled, and pictures had to be dropped.
+    Overflow,
+}
+
+/// The queue.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    queue: VecDeque<(Output, Vec<u8>)>,
+    queued_bytes: usize,
+    spare: Vec<Vec<u8>>,
+    pub(crate) overflow: u64,
+}
+
+impl Outbox {
+    /// Queues a tag whose body `write` appends; `false` when the queue is full.
+    #[must_use]
+    pub(crate) fn push_tag(
+        &mut self,
+        frame: Frame,
+        dts: MediaTime,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> bool {
+        if self.queue.len() >= MAX_QUEUED || self.queued_bytes > MAX_QUEUED_BYTES {
+            self.overflow += 1;
+            return false;
+        }
+        let mut body = self.spare.pop().unwrap_or_default();
+        write(&mut body);
+        self.queued_bytes += body.len();
+        let tag = Tag {
+            kind: frame.kind(),
+            frame,
+            dts,
+            len: body.len(),
+        };
+        self.queue.push_back((Output::Tag(tag), body));
+        true
+    }
+
+    /// Queues the wish for an IDR picture, once.
+    pub(crate) fn push_keyframe_needed(&mut self, reason: KeyframeReason) {
+        let output = Output::KeyframeNeeded(reason);
+        if self.queue.back().is_none_or(|(last, _)| *last != output)
+            && self.queue.len() < 2 * MAX_QUEUED
+        {
+            self.queue.push_back((output, Vec::new()));
+        }
+    }
+
+    /// The next output; a tag's body is appended to `out`.
+    pub(crate) fn pop(&mut self, out: &mut Vec<u8>) -> Option<Output> {
+        let (output, mut body) = self.queue.pop_front()?;
+        self.queued_bytes -= body.len();
+        out.extend_from_slice(&body);
+        if self.spare.len() < MAX_SPARE && (1..=MAX_SPARE_BYTES).contains(&body.capacity()) {
+            body.clear();
+            self.spare.push(body);
+        }
+        Some(output)
+    }
+}

@@ -1,0 +1,257 @@
+//! The video track: packets in sequence in, AVC tags out, with the gate that keeps corrupt pictures in.
+//!
+//! The gate is shut at the start and after anything that a later picture may refer to did not go out; an IDR
+//! picture with known parameter sets opens it. While it is shut nothing goes out and the sender is asked for an IDR.
+
+use crate::dts::{DecodeTimes, Times, reorder_depth};
+use crate::flv::VideoHeader;
+use crate::h264::{AccessUnit, Damage, Depacketizer, Picture};
+use crate::output::{Frame, KeyframeReason};
+use crate::reorder::MediaPacket;
+use crate::source::Source;
+use crate::sps::Sps;
+use crate::stats::VideoStats;
+use crate::time::MediaTime;
+use crate::{Shared, TrackKind, VideoConfig};
+
+#[derive(Debug)]
+pub(crate) struct VideoTrack {
+    pub(crate) source: Source,
+    depacketizer: Depacketizer,
+    initial_sets: Vec<Vec<u8>>,
+    /// The gate is open.
+    open: bool,
+    /// The sender was asked for an IDR picture since the gate was shut.
+    asked: bool,
+    /// avcC of the last sequence header, and room for the next one.
+    avcc: Vec<u8>,
+    next_avcc: Vec<u8>,
+    size: Option<(u32, u32)>,
+    /// The body of the newest IDR picture's tag.
+    keyframe: Option<Vec<u8>>,
+    times: DecodeTimes,
+    stats: VideoStats,
+}
+
+impl VideoTrack {
+    pub(crate) fn new(config: &VideoConfig) -> Self {
+        Self {
+            source: Source::new(config.reorder),
+            depacketizer: new_depacketizer(&config.parameter_sets),
+            initial_sets: config.parameter_sets.clone(),
+            open: false,
+            asked: false,
+            avcc: Vec::new(),
+            next_avcc: Vec::new(),
+            size: None,
+            keyframe: config.keep_keyframe.then(Vec::new),
+            times: DecodeTimes::default(),
+            stats: VideoStats::default(),
+        }
+    }
+
+    pub(crate) fn stats(&self) -> VideoStats {
+        VideoStats {
+            packets: self.source.stats,
+            waiting_for_keyframe: !self.open,
+            bad_parameter_sets: self.stats.bad_parameter_sets
+                + self.depacketizer.bad_parameter_sets,
+            ..self.stats
+        }
+    }
+
+    /// Takes in the next packet in sequence, with `lost` packets missing in front of it.
+    pub(crate) fn handle(&mut self, packet: &MediaPacket<'_>, lost: u64, shared: &mut Shared) {
+        if lost > 0 {
+            self.depacketizer.lose();
+            self.shut(KeyframeReason::Loss, shared);
+        }
+        if packet.payload.is_empty() {
+            return;
+        }
+        if self.depacketizer.ends_before(packet.rtp_time) {
+            self.finish(shared);
+        }
+        self.depacketizer.push(packet);
+        if packet.marker {
+            self.finish(shared);
+        }
+    }
+
+    /// Another stream takes over; `same_encoder` if only its sequence numbers went elsewhere.
+    pub(crate) fn restart(&mut self, same_encoder: bool, shared: &mut Shared) {
+        if same_encoder {
+            self.depacketizer.lose();
+            self.shut(KeyframeReason::Loss, shared);
+            return;
+        }
+        self.stats.bad_parameter_sets += self.depacketizer.bad_parameter_sets;
+        self.depacketizer = new_depacketizer(&self.initial_sets);
+        shared.timeline.restart(TrackKind::Video);
+        self.shut(KeyframeReason::SourceChanged, shared);
+    }
+
+    /// Sends the newest IDR picture again, at `at` or as soon after what went out as possible.
+    pub(crate) fn repeat_keyframe(&mut self, at: MediaTime, shared: &mut Shared) {
+        let Some(body) = self.keyframe.as_ref().filter(|body| !body.is_empty()) else {
+            return;
+        };
+        let dts = self.times.floor(at).max(at);
+        let header = VideoHeader::Picture {
+            key: true,
+            composition_time_ms: 0,
+        };
+        let sent = shared.outbox.push_tag(Frame::KeyFrame, dts, |out| {
+            out.extend_from_slice(body);
+            overwrite_header(out, header);
+        });
+        if sent {
+            self.times.set(dts);
+            self.stats.repeated += 1;
+        }
+        self.shut(KeyframeReason::Hold, shared);
+    }
+
+    fn finish(&mut self, shared: &mut Shared) {
+        match self.depacketizer.finish() {
+            AccessUnit::NoPicture => {}
+            AccessUnit::Damaged(damage) => {
+                self.stats.access_units += 1;
+                let (counter, reason) = match damage {
+                    Damage::Loss => (&mut self.stats.dropped.loss, KeyframeReason::Loss),
+                    Damage::Malformed => {
+                        (&mut self.stats.dropped.malformed, KeyframeReason::Malformed)
+                    }
+                    Damage::TooLarge => {
+                        (&mut self.stats.dropped.too_large, KeyframeReason::TooLarge)
+                    }
+                };
+                *counter += 1;
+                self.shut(reason, shared);
+            }
+            AccessUnit::Picture(picture) => {
+                self.stats.access_units += 1;
+                self.emit(&picture, shared);
+                self.depacketizer.clear_body();
+            }
+        }
+    }
+
+    fn emit(&mut self, picture: &Picture, shared: &mut Shared) {
+        let mut sps = None;
+        if picture.idr {
+            self.next_avcc.clear();
+            sps = self
+                .depacketizer
+                .sets
+                .write_avcc(picture.pps_id, &mut self.next_avcc);
+            if sps.is_none() {
+                self.stats.dropped.no_parameter_sets += 1;
+                self.open = false;
+                return self.ask(KeyframeReason::NoParameterSets, shared);
+            }
+        } else if !self.open {
+            self.stats.dropped.waiting_for_keyframe += 1;
+            if !self.asked {
+                self.ask(KeyframeReason::Start, shared);
+            }
+            return;
+        }
+        let floor = self.times.floor(shared.timeline.start());
+        let pts = shared
+            .timeline
+            .stamp(TrackKind::Video, picture.rtp_time, picture.arrival, floor);
+        if let Some(sps) = &sps {
+            self.times.begin(reorder_depth(sps), pts, !self.open);
+        }
+        let times = self.times.next(pts);
+        let dts = times.dts;
+        let sent = sps.is_none_or(|sps| self.push_headers(&sps, dts, shared))
+            && self.push_picture(picture.idr, &times, shared);
+        if !sent {
+            return self.shut(KeyframeReason::Overflow, shared);
+        }
+        self.times.set(dts);
+        self.stats.frames += 1;
+        if picture.idr {
+            self.stats.keyframes += 1;
+            self.stats.last_keyframe_dts = Some(dts);
+            self.open = true;
+            self.asked = false;
+        }
+    }
+
+    /// Metadata when the size changed, a sequence header when avcC did.
+    fn push_headers(&mut self, sps: &Sps, dts: MediaTime, shared: &mut Shared) -> bool {
+        if self.avcc == self.next_avcc {
+            return true;
+        }
+        let size = (sps.width, sps.height);
+        if self.size != Some(size) && !shared.push_metadata(Some(size)) {
+            return false;
+        }
+        let avcc = &self.next_avcc;
+        let sent = shared
+            .outbox
+            .push_tag(Frame::VideoSequenceHeader, dts, |out| {
+                out.extend_from_slice(&VideoHeader::SequenceHeader.to_bytes());
+                out.extend_from_slice(avcc);
+            });
+        if sent {
+            self.size = Some(size);
+            std::mem::swap(&mut self.avcc, &mut self.next_avcc);
+            self.stats.sequence_headers += 1;
+            (self.stats.width, self.stats.height) = size;
+            self.stats.profile_idc = sps.profile_idc;
+            self.stats.level_idc = sps.level_idc;
+        }
+        sent
+    }
+
+    fn push_picture(&mut self, key: bool, times: &Times, shared: &mut Shared) -> bool {
+        let composition_time_ms = times.composition_time_ms();
+        let frame = if key {
+            Frame::KeyFrame
+        } else {
+            Frame::InterFrame
+        };
+        let header = VideoHeader::Picture {
+            key,
+            composition_time_ms,
+        };
+        let (depacketizer, keyframe) = (&mut self.depacketizer, &mut self.keyframe);
+        shared.outbox.push_tag(frame, times.dts, |out| {
+            depacketizer.swap_body(out);
+            overwrite_header(out, header);
+            if let Some(copy) = keyframe.as_mut().filter(|_| key) {
+                copy.clear();
+                copy.extend_from_slice(out);
+            }
+        })
+    }
+
+    fn shut(&mut self, reason: KeyframeReason, shared: &mut Shared) {
+        if self.open {
+            self.open = false;
+            self.asked = false;
+        }
+        if !self.asked {
+            self.ask(reason, shared);
+        }
+    }
+
+    fn ask(&mut self, reason: KeyframeReason, shared: &mut Shared) {
+        self.asked = true;
+        shared.outbox.push_keyframe_needed(reason);
+    }
+}
+
+fn overwrite_header(body: &mut [u8], header: VideoHeader) {
+    if let Some(room) = body.first_chunk_mut() {
+        *room = header.to_bytes();
+    }
+}
+
+fn new_depacketizer(sets: &[Vec<u8>]) -> Depacketizer {
+    Depacketizer::new(sets.iter().map(Vec::as_slice))
+}

@@ -1,0 +1,435 @@
+//! One ICE agent (RFC 8445): STUN datagrams in; replies, checks and events out.
+//!
+//! Two roles. **Lite** (section 2.5), towards browsers on the same network: it answers checks, and the pair is the
+//! one its controlling peer nominates. **Controlling** ([`checks`]), towards a peer that is itself lite: it sends the
+//! checks, nominates, and keeps consent alive (RFC 7675).
+//!
+//! What holds for both:
+//! - Only a request with FINGERPRINT, `USERNAME = ours:theirs` and MESSAGE-INTEGRITY made with our password has an
+//!   effect or gets a reply. Everything else is met with silence: an unknown ufrag and a wrong password look alike
+//!   from outside, and a forged source address is sent nothing. No reply is larger than its request.
+//! - Nothing may be sent to an address before a pair is selected, nor [`CONSENT_TIMEOUT`] after its last check.
+//!
+//! Bounds: [`MAX_VALIDATED`] addresses, [`checks::MAX_REMOTE_CANDIDATES`] pairs; outputs are drained after each call.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::stun::{self, Class, Message, MessageWriter, RoleAttribute, StunError, TransactionId};
+
+pub mod checks;
+
+use checks::Checks;
+
+/// RFC 7675 section 5.1: consent ends this long after the last proof of it. It is also how long a new agent waits for
+/// its first check.
+pub const CONSENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Addresses of one peer held as validated; the one silent for longest makes room.
+pub const MAX_VALIDATED: usize = 8;
+
+const UFRAG_LEN: usize = 8;
+const PWD_LEN: usize = 24;
+/// RFC 8839 section 5.4: `ice-char`, 64 of them, so that a random byte's low six bits choose one evenly.
+const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// `ice-ufrag` and `ice-pwd` of one agent.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// Names the session; not a secret.
+    pub ufrag: String,
+    /// Keys MESSAGE-INTEGRITY; a secret.
+    pub pwd: String,
+}
+
+impl Credentials {
+    /// New credentials from the operating system's random source: 48 bits of ufrag, 144 bits of pwd.
+    pub fn generate() -> Self {
+        let mut random = [0; UFRAG_LEN + PWD_LEN];
+        fill_random(&mut random);
+        let mut chars = random.iter().map(|byte| {
+            ICE_CHARS
+                .get(usize::from(byte & 0x3f))
+                .map_or('A', |c| char::from(*c))
+        });
+        Self {
+            ufrag: chars.by_ref().take(UFRAG_LEN).collect(),
+            pwd: chars.collect(),
+        }
+    }
+
+    /// Credentials received in SDP; `None` unless both have the length and characters of RFC 8839 section 5.4.
+    pub fn parse(ufrag: &str, pwd: &str) -> Option<Self> {
+        let is_ice_text = |text: &str, min| {
+            (min..=256).contains(&text.len()) && text.bytes().all(|c| ICE_CHARS.contains(&c))
+        };
+        (is_ice_text(ufrag, 4) && is_ice_text(pwd, 22)).then(|| Self {
+            ufrag: ufrag.to_owned(),
+            pwd: pwd.to_owned(),
+        })
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Credentials {{ ufrag: {:?}, pwd: *** }}", self.ufrag)
+    }
+}
+
+pub(super) fn fill_random(bytes: &mut [u8]) {
+    getrandom::fill(bytes).expect("the operating system has a random source");
+}
+
+pub(super) fn random_u64() -> u64 {
+    let mut bytes = [0; 8];
+    fill_random(&mut bytes);
+    u64::from_be_bytes(bytes)
+}
+
+/// What the agent wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Send this datagram.
+    Transmit {
+        /// Destination.
+        to: SocketAddr,
+        /// A STUN message.
+        datagram: Vec<u8>,
+    },
+    /// An authenticated check or reply came from this address for the first time.
+    Validated(SocketAddr),
+    /// The address fell out of the list: silent for too long, or pushed out by newer ones.
+    Forgotten(SocketAddr),
+    /// Media and handshake go to this address from now on.
+    Selected(SocketAddr),
+    /// No proof of consent for [`CONSENT_TIMEOUT`]: the session is over, nothing may be sent.
+    Expired,
+}
+
+/// Why a datagram had no effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ignored {
+    /// It is no STUN message.
+    Malformed(StunError),
+    /// FINGERPRINT is missing.
+    NoFingerprint,
+    /// USERNAME or MESSAGE-INTEGRITY is missing or wrong.
+    NotAuthentic,
+    /// A class or method that is not ours to answer, or a response to nothing we asked.
+    Unexpected,
+    /// The agent has expired.
+    Expired,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Validated {
+    address: SocketAddr,
+    /// The last authenticated request or response from there.
+    last_proof: Instant,
+}
+
+#[derive(Debug)]
+enum Role {
+    Lite,
+    Full(Checks),
+}
+
+/// The state machine; see the module's description.
+#[derive(Debug)]
+pub struct Agent {
+    local: Credentials,
+    remote: Credentials,
+    role: Role,
+    created_at: Instant,
+    validated: Vec<Validated>,
+    selected: Option<SocketAddr>,
+    mapped_address: Option<SocketAddr>,
+    expired: bool,
+    outputs: VecDeque<Output>,
+}
+
+impl Agent {
+    /// A lite agent, controlled for ever (RFC 8445 section 6.1.1).
+    pub fn lite(local: Credentials, remote: Credentials, now: Instant) -> Self {
+        Self::new(local, remote, Role::Lite, now)
+    }
+
+    /// A controlling agent that checks `candidates`, in their order, against a lite peer.
+    pub fn controlling(
+        local: Credentials,
+        remote: Credentials,
+        candidates: &[SocketAddr],
+        now: Instant,
+    ) -> Self {
+        let checks = Checks::new(candidates, random_u64(), now);
+        let mut agent = Self::new(local, remote, Role::Full(checks), now);
+        agent.handle_timeout(now);
+        agent
+    }
+
+    fn new(local: Credentials, remote: Credentials, role: Role, now: Instant) -> Self {
+        Self {
+            local,
+            remote,
+            role,
+            created_at: now,
+            validated: Vec::new(),
+            selected: None,
+            mapped_address: None,
+            expired: false,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Our own credentials.
+    pub fn local(&self) -> &Credentials {
+        &self.local
+    }
+
+    /// Where media and handshake may be sent now.
+    pub fn selected(&self) -> Option<SocketAddr> {
+        self.selected
+    }
+
+    /// Whether an authenticated message came from `address` and it has not been forgotten since.
+    pub fn is_validated(&self, address: SocketAddr) -> bool {
+        self.validated.iter().any(|v| v.address == address)
+    }
+
+    /// Our own address as the peer sees it; known to a controlling agent only.
+    pub fn mapped_address(&self) -> Option<SocketAddr> {
+        self.mapped_address
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Takes a datagram of the STUN class.
+    pub fn handle_datagram(
+        &mut self,
+        datagram: &[u8],
+        from: SocketAddr,
+        now: Instant,
+    ) -> Result<(), Ignored> {
+        if self.expired {
+            return Err(Ignored::Expired);
+        }
+        let message = Message::parse(datagram).map_err(Ignored::Malformed)?;
+        if message.method != stun::BINDING {
+            return Err(Ignored::Unexpected);
+        }
+        if !message.has_fingerprint {
+            return Err(Ignored::NoFingerprint);
+        }
+        match message.class {
+            Class::Request => self.handle_request(&message, datagram.len(), from, now),
+            Class::Success | Class::Error => self.handle_response(&message, from, now),
+            // A keep-alive (RFC 8445 section 11): unauthenticated, so it proves nothing.
+            Class::Indication => Err(Ignored::Unexpected),
+        }
+    }
+
+    fn handle_request(
+        &mut self,
+        request: &Message<'_>,
+        request_len: usize,
+        from: SocketAddr,
+        now: Instant,
+    ) -> Result<(), Ignored> {
+        let names_us = request.username.is_some_and(|username| {
+            let mut parts = username.splitn(2, |byte| *byte == b':');
+            parts.next() == Some(self.local.ufrag.as_bytes())
+                && parts.next() == Some(self.remote.ufrag.as_bytes())
+        });
+        if !request.is_authentic(self.local.pwd.as_bytes()) || !names_us {
+            return Err(Ignored::NotAuthentic);
+        }
+        let unknown = request.unknown_attributes();
+        if !unknown.is_empty() {
+            let reply = self
+                .reply(Class::Error, request.transaction_id)
+                .error_code(stun::error_code::UNKNOWN_ATTRIBUTE)
+                .unknown_attributes(unknown);
+            self.transmit_reply(reply, request_len, from);
+            return Ok(());
+        }
+        if !self.resolve_role(request.role) {
+            let reply = self
+                .reply(Class::Error, request.transaction_id)
+                .error_code(stun::error_code::ROLE_CONFLICT);
+            self.transmit_reply(reply, request_len, from);
+            return Ok(());
+        }
+        let reply = self
+            .reply(Class::Success, request.transaction_id)
+            .mapped_address(from);
+        self.transmit_reply(reply, request_len, from);
+        self.record_proof(from, now);
+        let nominated = match &mut self.role {
+            Role::Lite => request.use_candidate,
+            Role::Full(checks) => {
+                checks.learn(from);
+                request.use_candidate && !checks.is_controlling()
+            }
+        };
+        if nominated {
+            self.select(from);
+        }
+        Ok(())
+    }
+
+    /// RFC 8445 section 7.3.1.1: whether the request's role goes with ours, after ours gave way if it had to. A lite
+    /// agent never does.
+    fn resolve_role(&mut self, claimed: Option<RoleAttribute>) -> bool {
+        match (&mut self.role, claimed) {
+            (_, None) => true,
+            (Role::Lite, Some(role)) => matches!(role, RoleAttribute::Controlling(_)),
+            (Role::Full(checks), Some(role)) => checks.resolve_role(role),
+        }
+    }
+
+    fn handle_response(
+        &mut self,
+        response: &Message<'_>,
+        from: SocketAddr,
+        now: Instant,
+    ) -> Result<(), Ignored> {
+        let Role::Full(checks) = &mut self.role else {
+            return Err(Ignored::Unexpected);
+        };
+        // RFC 8445 section 7.2.5.2.1: the response must come from where the request went.
+        let Some(pair) = checks.asked(response.transaction_id, from) else {
+            return Err(Ignored::Unexpected);
+        };
+        if !response.is_authentic(self.remote.pwd.as_bytes()) {
+            return Err(Ignored::NotAuthentic);
+        }
+        let outcome = checks.handle_response(pair, response, now);
+        if response.class == Class::Success {
+            self.mapped_address = response.mapped_address.or(self.mapped_address);
+            self.record_proof(from, now);
+        }
+        if let Some(address) = outcome {
+            self.select(address);
+        }
+        self.send_due_checks(now);
+        Ok(())
+    }
+
+    fn reply(&self, class: Class, transaction_id: TransactionId) -> MessageWriter {
+        MessageWriter::binding(class, transaction_id)
+    }
+
+    /// Sends a reply unless it would be larger than what it answers: our port amplifies nothing.
+    fn transmit_reply(&mut self, reply: MessageWriter, request_len: usize, to: SocketAddr) {
+        let datagram = reply.finish(self.local.pwd.as_bytes());
+        if datagram.len() <= request_len {
+            self.outputs.push_back(Output::Transmit { to, datagram });
+        }
+    }
+
+    fn record_proof(&mut self, address: SocketAddr, now: Instant) {
+        if let Some(known) = self.validated.iter_mut().find(|v| v.address == address) {
+            known.last_proof = now;
+            return;
+        }
+        if self.validated.len() >= MAX_VALIDATED {
+            let silent_longest = self
+                .validated
+                .iter()
+                .enumerate()
+                .filter(|(_, v)| Some(v.address) != self.selected)
+                .min_by_key(|(_, v)| v.last_proof)
+                .map(|(index, _)| index);
+            if let Some(index) = silent_longest {
+                let forgotten = self.validated.swap_remove(index);
+                self.outputs.push_back(Output::Forgotten(forgotten.address));
+            }
+        }
+        self.validated.push(Validated {
+            address,
+            last_proof: now,
+        });
+        self.outputs.push_back(Output::Validated(address));
+    }
+
+    fn select(&mut self, address: SocketAddr) {
+        if self.selected != Some(address) {
+            self.selected = Some(address);
+            self.outputs.push_back(Output::Selected(address));
+        }
+    }
+
+    /// When [`Agent::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.expired {
+            return None;
+        }
+        let consent_ends = self
+            .validated
+            .iter()
+            .map(|v| v.last_proof)
+            .min()
+            .unwrap_or(self.created_at)
+            + CONSENT_TIMEOUT;
+        match &self.role {
+            Role::Lite => Some(consent_ends),
+            Role::Full(checks) => Some(
+                checks
+                    .poll_timeout()
+                    .map_or(consent_ends, |due| due.min(consent_ends)),
+            ),
+        }
+    }
+
+    /// Ends what had no proof for too long; sends the checks that are due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.expired {
+            return;
+        }
+        let had_any = !self.validated.is_empty();
+        let outputs = &mut self.outputs;
+        self.validated.retain(|v| {
+            let alive = now < v.last_proof + CONSENT_TIMEOUT;
+            if !alive {
+                outputs.push_back(Output::Forgotten(v.address));
+            }
+            alive
+        });
+        self.selected = self
+            .selected
+            .filter(|address| self.validated.iter().any(|v| v.address == *address));
+        let never_came = now >= self.created_at + CONSENT_TIMEOUT;
+        if self.validated.is_empty() && (had_any || never_came) {
+            self.expired = true;
+            self.outputs.push_back(Output::Expired);
+            return;
+        }
+        self.send_due_checks(now);
+    }
+
+    fn send_due_checks(&mut self, now: Instant) {
+        let Role::Full(checks) = &mut self.role else {
+            return;
+        };
+        while let Some(check) = checks.poll_check(self.selected, now) {
+            let mut request = MessageWriter::binding(Class::Request, check.transaction_id)
+                .username(&format!("{}:{}", self.remote.ufrag, self.local.ufrag))
+                .priority(checks::PEER_REFLEXIVE_PRIORITY)
+                .role(check.role);
+            if check.nominate {
+                request = request.use_candidate();
+            }
+            self.outputs.push_back(Output::Transmit {
+                to: check.to,
+                datagram: request.finish(self.remote.pwd.as_bytes()),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

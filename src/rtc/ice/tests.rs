@@ -1,0 +1,468 @@
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use super::*;
+
+const ID: TransactionId = TransactionId([7; 12]);
+
+fn ours() -> Credentials {
+    Credentials::parse("oursours", "ourpasswordourpassword").unwrap()
+}
+
+fn theirs() -> Credentials {
+    Credentials::parse("them", "theirpasswordtheirpassword").unwrap()
+}
+
+fn address(last: u8) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, last], 5000))
+}
+
+fn lite(now: Instant) -> Agent {
+    Agent::lite(ours(), theirs(), now)
+}
+
+/// A check as a browser sends it to us.
+fn check() -> MessageWriter {
+    MessageWriter::binding(Class::Request, ID)
+        .username("oursours:them")
+        .role(RoleAttribute::Controlling(9))
+        .priority(1)
+}
+
+fn key() -> &'static [u8] {
+    b"ourpasswordourpassword"
+}
+
+fn drain(agent: &mut Agent) -> Vec<Output> {
+    std::iter::from_fn(|| agent.poll_output()).collect()
+}
+
+fn transmitted(outputs: &[Output]) -> Vec<(SocketAddr, Vec<u8>)> {
+    outputs
+        .iter()
+        .filter_map(|output| match output {
+            Output::Transmit { to, datagram } => Some((*to, datagram.clone())),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn generated_credentials_are_long_enough_and_made_of_ice_chars() {
+    let all: std::collections::HashSet<String> = (0..1000)
+        .map(|_| {
+            let new = Credentials::generate();
+            assert!(new.ufrag.len() >= 8 && new.pwd.len() >= 22);
+            assert!(Credentials::parse(&new.ufrag, &new.pwd).is_some());
+            new.ufrag
+        })
+        .collect();
+    assert_eq!(all.len(), 1000);
+    assert!(!format!("{:?}", theirs()).contains("theirpassword"));
+}
+
+#[test]
+fn received_credentials_have_the_lengths_and_characters_of_rfc_8839() {
+    let long = "a".repeat(257);
+    for (ufrag, pwd, valid) in [
+        ("abcd", "aaaaaaaaaaaaaaaaaaaaaa", true),
+        ("a+/9", "aaaaaaaaaaaaaaaaaaaaaa", true),
+        ("abc", "aaaaaaaaaaaaaaaaaaaaaa", false),
+        ("abcd", "aaaaaaaaaaaaaaaaaaaaa", false),
+        ("ab:d", "aaaaaaaaaaaaaaaaaaaaaa", false),
+        ("abcd", "aaaaaaaaaaa aaaaaaaaaa", false),
+        (long.as_str(), "aaaaaaaaaaaaaaaaaaaaaa", false),
+        ("abcd", long.as_str(), false),
+        ("", "", false),
+    ] {
+        assert_eq!(Credentials::parse(ufrag, pwd).is_some(), valid, "{ufrag}");
+    }
+}
+
+#[test]
+fn a_check_is_answered_and_only_use_candidate_selects() {
+    let now = Instant::now();
+    let mut agent = lite(now);
+    let request = check().finish(key());
+    agent.handle_datagram(&request, address(1), now).unwrap();
+    let outputs = drain(&mut agent);
+    let [(to, reply)] = transmitted(&outputs).try_into().unwrap();
+    assert_eq!(to, address(1));
+    assert!(reply.len() <= request.len());
+    let reply = Message::parse(&reply).unwrap();
+    assert_eq!(reply.class, Class::Success);
+    assert_eq!(reply.transaction_id, ID);
+    assert_eq!(reply.mapped_address, Some(address(1)));
+    assert!(reply.has_fingerprint && reply.is_authentic(key()));
+    assert!(outputs.contains(&Output::Validated(address(1))));
+    assert_eq!(agent.selected(), None);
+
+    let request = check().use_candidate().finish(key());
+    agent.handle_datagram(&request, address(1), now).unwrap();
+    assert!(drain(&mut agent).contains(&Output::Selected(address(1))));
+    assert_eq!(agent.selected(), Some(address(1)));
+    // The same request again changes nothing, but is answered.
+    agent.handle_datagram(&request, address(1), now).unwrap();
+    assert_eq!(drain(&mut agent).len(), 1);
+}
+
+#[test]
+fn a_new_nomination_moves_the_pair_and_a_plain_check_does_not() {
+    let now = Instant::now();
+    let mut agent = lite(now);
+    let nominate = check().use_candidate().finish(key());
+    agent.handle_datagram(&nominate, address(1), now).unwrap();
+    agent
+        .handle_datagram(&check().finish(key()), address(2), now)
+        .unwrap();
+    assert_eq!(agent.selected(), Some(address(1)));
+    agent.handle_datagram(&nominate, address(2), now).unwrap();
+    assert_eq!(agent.selected(), Some(address(2)));
+    assert!(agent.is_validated(address(1)));
+}
+
+#[test]
+fn requests_that_prove_nothing_are_met_with_silence() {
+    let now = Instant::now();
+    let mut agent = lite(now);
+    let mut no_fingerprint = check().use_candidate().finish(key());
+    no_fingerprint.truncate(no_fingerprint.len() - 8);
+    let length = u16::try_from(no_fingerprint.len() - 20).unwrap();
+    no_fingerprint[2..4].copy_from_slice(&length.to_be_bytes());
+    let named = |username| {
+        MessageWriter::binding(Class::Request, ID)
+            .username(username)
+            .use_candidate()
+            .finish(key())
+    };
+    for (name, datagram) in [
+        ("wrong password", check().use_candidate().finish(b"another")),
+        ("no fingerprint", no_fingerprint),
+        ("another's ufrag", named("oursoura:them")),
+        ("not the peer's ufrag", named("oursours:they")),
+        ("one part", named("oursours")),
+        (
+            "no username",
+            MessageWriter::binding(Class::Request, ID).finish(key()),
+        ),
+        (
+            "indication",
+            MessageWriter::binding(Class::Indication, ID).finish(key()),
+        ),
+        (
+            "response nobody asked for",
+            MessageWriter::binding(Class::Success, ID)
+                .mapped_address(address(1))
+                .finish(key()),
+        ),
+        ("noise", vec![0; 40]),
+    ] {
+        assert!(
+            agent.handle_datagram(&datagram, address(1), now).is_err(),
+            "{name}"
+        );
+        assert_eq!(drain(&mut agent), [], "{name}");
+        assert!(!agent.is_validated(address(1)), "{name}");
+    }
+}
+
+#[test]
+fn an_unknown_required_attribute_gets_420_and_a_controlled_peer_487() {
+    let now = Instant::now();
+    let mut agent = lite(now);
+    // USERNAME, then attribute 0x0042, then MESSAGE-INTEGRITY: only the test builds such a request.
+    let unknown = check().raw_attribute(0x0042, &[1, 2, 3]).finish(key());
+    let conflict = MessageWriter::binding(Class::Request, ID)
+        .username("oursours:them")
+        .role(RoleAttribute::Controlled(u64::MAX))
+        .use_candidate()
+        .finish(key());
+    for (request, code) in [(unknown, 420), (conflict, 487)] {
+        agent.handle_datagram(&request, address(1), now).unwrap();
+        let outputs = drain(&mut agent);
+        let [(_, reply)] = transmitted(&outputs).try_into().unwrap();
+        assert!(reply.len() <= request.len());
+        let reply = Message::parse(&reply).unwrap();
+        assert_eq!(reply.class, Class::Error);
+        assert_eq!(reply.error_code, Some(code));
+        assert!(reply.is_authentic(key()));
+        assert_eq!(agent.selected(), None);
+        assert!(!agent.is_validated(address(1)));
+    }
+}
+
+#[test]
+fn no_reply_is_larger_than_its_request() {
+    let now = Instant::now();
+    let mut agent = lite(now);
+    // The smallest authentic request: 20 + 20 (USERNAME) + 24 + 8 bytes, from an IPv6 address (76 bytes of reply).
+    let request = MessageWriter::binding(Class::Request, ID)
+        .username("oursours:them")
+        .finish(key());
+    let from = "[2001:db8::1]:9".parse().unwrap();
+    agent.handle_datagram(&request, from, now).unwrap();
+    for (_, reply) in transmitted(&drain(&mut agent)) {
+        assert!(
+            reply.len() <= request.len(),
+            "{} for {}",
+            reply.len(),
+            request.len()
+        );
+    }
+}
+
+#[test]
+fn validated_addresses_are_bounded_and_the_selected_one_stays() {
+    let now = Instant::now();
+    let mut agent = lite(now);
+    let nominate = check().use_candidate().finish(key());
+    agent.handle_datagram(&nominate, address(0), now).unwrap();
+    let mut forgotten = Vec::new();
+    for last in 1..=100 {
+        let at = now + Duration::from_millis(u64::from(last));
+        agent
+            .handle_datagram(&check().finish(key()), address(last), at)
+            .unwrap();
+        forgotten.extend(drain(&mut agent).into_iter().filter_map(|o| match o {
+            Output::Forgotten(address) => Some(address),
+            _ => None,
+        }));
+    }
+    let known = (0..=100)
+        .filter(|n| agent.is_validated(address(*n)))
+        .count();
+    assert_eq!(known, MAX_VALIDATED);
+    assert!(agent.is_validated(address(0)) && agent.is_validated(address(100)));
+    assert_eq!(forgotten.len(), 101 - MAX_VALIDATED);
+    assert_eq!(forgotten[0], address(1));
+}
+
+#[test]
+fn consent_ends_30_seconds_after_the_last_check() {
+    let now = Instant::now();
+    let mut agent = lite(now);
+    let nominate = check().use_candidate().finish(key());
+    agent.handle_datagram(&nominate, address(1), now).unwrap();
+    let later = now + Duration::from_secs(20);
+    agent
+        .handle_datagram(&check().finish(key()), address(1), later)
+        .unwrap();
+    drain(&mut agent);
+    assert_eq!(agent.poll_timeout(), Some(later + CONSENT_TIMEOUT));
+    agent.handle_timeout(later + CONSENT_TIMEOUT - Duration::from_millis(1));
+    assert_eq!(agent.selected(), Some(address(1)));
+    agent.handle_timeout(later + CONSENT_TIMEOUT);
+    assert_eq!(agent.selected(), None);
+    assert_eq!(
+        drain(&mut agent),
+        [Output::Forgotten(address(1)), Output::Expired]
+    );
+    assert_eq!(agent.poll_timeout(), None);
+    assert_eq!(
+        agent.handle_datagram(&nominate, address(1), later + CONSENT_TIMEOUT),
+        Err(Ignored::Expired)
+    );
+}
+
+#[test]
+fn a_selected_address_that_fell_silent_is_left_while_another_is_checked() {
+    let now = Instant::now();
+    let mut agent = lite(now);
+    let nominate = check().use_candidate().finish(key());
+    agent.handle_datagram(&nominate, address(1), now).unwrap();
+    agent
+        .handle_datagram(
+            &check().finish(key()),
+            address(2),
+            now + Duration::from_secs(29),
+        )
+        .unwrap();
+    agent.handle_timeout(now + CONSENT_TIMEOUT);
+    assert_eq!(agent.selected(), None);
+    assert!(!drain(&mut agent).contains(&Output::Expired));
+    agent
+        .handle_datagram(&nominate, address(2), now + CONSENT_TIMEOUT)
+        .unwrap();
+    assert_eq!(agent.selected(), Some(address(2)));
+}
+
+#[test]
+fn an_agent_that_nobody_checks_expires() {
+    let now = Instant::now();
+    let mut agent = lite(now);
+    assert_eq!(agent.poll_timeout(), Some(now + CONSENT_TIMEOUT));
+    agent.handle_timeout(now + CONSENT_TIMEOUT);
+    assert_eq!(drain(&mut agent), [Output::Expired]);
+}
+
+/// A controlling agent and the lite agent it checks, which is the other end of this file.
+fn pair(now: Instant) -> (Agent, Agent) {
+    let controlling = Agent::controlling(ours(), theirs(), &[address(1), address(2)], now);
+    let lite = Agent::lite(theirs(), ours(), now);
+    (controlling, lite)
+}
+
+/// Carries the datagrams of one agent to the other; `drop` says which are lost. Returns how many had an effect: a
+/// repeated answer has none.
+fn carry(
+    from: &mut Agent,
+    to: &mut Agent,
+    seen_as: impl Fn(SocketAddr) -> SocketAddr,
+    drop: impl Fn(SocketAddr) -> bool,
+    now: Instant,
+) -> usize {
+    let sent = transmitted(&drain(from));
+    sent.iter()
+        .filter(|(destination, _)| !drop(*destination))
+        .filter(|(destination, datagram)| {
+            to.handle_datagram(datagram, seen_as(*destination), now)
+                .is_ok()
+        })
+        .count()
+}
+
+#[test]
+fn the_controlling_agent_checks_then_nominates_then_selects() {
+    let now = Instant::now();
+    let us = address(100);
+    let (mut controlling, mut lite) = pair(now);
+    assert_eq!(controlling.selected(), None);
+    // First check, its reply; then the nomination, its reply.
+    assert_eq!(
+        carry(&mut controlling, &mut lite, |_| us, |_| false, now),
+        1
+    );
+    assert_eq!(lite.selected(), None);
+    assert_eq!(
+        carry(&mut lite, &mut controlling, |_| address(1), |_| false, now),
+        1
+    );
+    assert_eq!(controlling.selected(), None);
+    assert_eq!(
+        carry(&mut controlling, &mut lite, |_| us, |_| false, now),
+        1
+    );
+    assert_eq!(lite.selected(), Some(us));
+    carry(&mut lite, &mut controlling, |_| address(1), |_| false, now);
+    assert_eq!(controlling.selected(), Some(address(1)));
+    assert_eq!(controlling.mapped_address(), Some(us));
+}
+
+#[test]
+fn lost_checks_are_repeated_and_a_dead_candidate_does_not_hold_up_another() {
+    let start = Instant::now();
+    let us = address(100);
+    let (mut controlling, mut lite) = pair(start);
+    let mut now = start;
+    let mut sent_to_dead = 0;
+    while controlling.selected().is_none() {
+        now = controlling.poll_timeout().unwrap().max(now);
+        assert!(now < start + Duration::from_secs(5), "not selected in 5 s");
+        controlling.handle_timeout(now);
+        // Every second datagram to the living candidate is lost, too.
+        let lossy = now.duration_since(start) < Duration::from_millis(400);
+        sent_to_dead += 1;
+        carry(
+            &mut controlling,
+            &mut lite,
+            |_| us,
+            |to| to == address(1) || lossy,
+            now,
+        );
+        carry(&mut lite, &mut controlling, |_| address(2), |_| false, now);
+    }
+    assert_eq!(controlling.selected(), Some(address(2)));
+    assert!(sent_to_dead > 2);
+}
+
+#[test]
+fn consent_is_asked_for_every_4_to_6_seconds_and_runs_out_after_30() {
+    let start = Instant::now();
+    let us = address(100);
+    let (mut controlling, mut lite) = pair(start);
+    for _ in 0..2 {
+        carry(&mut controlling, &mut lite, |_| us, |_| false, start);
+        carry(
+            &mut lite,
+            &mut controlling,
+            |_| address(1),
+            |_| false,
+            start,
+        );
+    }
+    assert_eq!(controlling.selected(), Some(address(1)));
+    let mut last = start;
+    for _ in 0..20 {
+        let due = controlling.poll_timeout().unwrap();
+        let gap = due.duration_since(last);
+        assert!(
+            (Duration::from_secs(4)..Duration::from_secs(6)).contains(&gap),
+            "{gap:?}"
+        );
+        controlling.handle_timeout(due);
+        assert_eq!(
+            carry(&mut controlling, &mut lite, |_| us, |_| false, due),
+            1
+        );
+        carry(&mut lite, &mut controlling, |_| address(1), |_| false, due);
+        last = due;
+    }
+    // The peer is gone.
+    let mut now = last;
+    while controlling.selected().is_some() {
+        now = controlling.poll_timeout().unwrap();
+        controlling.handle_timeout(now);
+    }
+    assert_eq!(now, last + CONSENT_TIMEOUT);
+    assert!(drain(&mut controlling).contains(&Output::Expired));
+}
+
+#[test]
+fn responses_from_elsewhere_or_with_a_wrong_password_do_not_count() {
+    let now = Instant::now();
+    let (mut controlling, _) = pair(now);
+    let [(to, request)] = transmitted(&drain(&mut controlling)).try_into().unwrap();
+    let id = Message::parse(&request).unwrap().transaction_id;
+    let reply = |key: &[u8]| {
+        MessageWriter::binding(Class::Success, id)
+            .mapped_address(address(9))
+            .finish(key)
+    };
+    let theirs = b"theirpasswordtheirpassword";
+    assert_eq!(
+        controlling.handle_datagram(&reply(theirs), address(77), now),
+        Err(Ignored::Unexpected)
+    );
+    assert_eq!(
+        controlling.handle_datagram(&reply(b"guess"), to, now),
+        Err(Ignored::NotAuthentic)
+    );
+    assert_eq!(drain(&mut controlling), []);
+    assert_eq!(controlling.handle_datagram(&reply(theirs), to, now), Ok(()));
+}
+
+#[test]
+fn a_487_switches_the_role_once_with_a_new_tie_breaker() {
+    let now = Instant::now();
+    let (mut controlling, _) = pair(now);
+    let [(to, request)] = transmitted(&drain(&mut controlling)).try_into().unwrap();
+    let first = Message::parse(&request).unwrap();
+    let Some(RoleAttribute::Controlling(tie_breaker)) = first.role else {
+        panic!("the first check claims {:?}", first.role);
+    };
+    let refusal = MessageWriter::binding(Class::Error, first.transaction_id)
+        .error_code(487)
+        .finish(b"theirpasswordtheirpassword");
+    controlling.handle_datagram(&refusal, to, now).unwrap();
+    let later = now + Duration::from_millis(100);
+    controlling.handle_timeout(later);
+    let repeated = transmitted(&drain(&mut controlling));
+    let (_, request) = repeated.first().unwrap();
+    match Message::parse(request).unwrap().role {
+        Some(RoleAttribute::Controlled(new)) => assert_ne!(new, tie_breaker),
+        other => panic!("after 487 it claims {other:?}"),
+    }
+    // Now it is the peer who nominates.
+    let nominate = check().use_candidate().finish(key());
+    controlling.handle_datagram(&nominate, to, later).unwrap();
+    assert_eq!(controlling.selected(), Some(to));
+}

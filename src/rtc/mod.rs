@@ -1,0 +1,10 @@
+//! One WebRTC peer, sans-IO.
+
+pub mod bytes;
+pub mod demux;
+pub mod dtls;
+pub mod ice;
+pub mod rtcp;
+pub mod sdp;
+pub mod srtp;
+pub mod stun;

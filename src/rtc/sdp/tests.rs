@@ -1,0 +1,626 @@
+#![allow(clippy::unwrap_used)]
+
+use super::super::dtls::Fingerprint;
+use super::super::ice::Credentials;
+use super::*;
+
+/// The lines of a Chromium 156 offer with camera and microphone (audio first, SSRCs named), fewer codecs.
+const CHROMIUM: &str = "v=0
+o=- 4611731400430051336 2 IN IP4 127.0.0.1
+s=-
+t=0 0
+a=group:BUNDLE 0 1
+a=extmap-allow-mixed
+a=msid-semantic: WMS stream
+m=audio 9 UDP/TLS/RTP/SAVPF 111 63 9 0 8 13 110 126
+c=IN IP4 0.0.0.0
+a=rtcp:9 IN IP4 0.0.0.0
+a=candidate:1467250027 1 udp 2122260223 192.168.0.196 46243 typ host generation 0 network-id 1
+a=candidate:1467250028 1 udp 2122260222 2c2b1b0e-1cc1-4b5f-8bf6-3a5b1b8f0d5e.local 46243 typ host
+a=ice-ufrag:ETEn
+a=ice-pwd:OtSK0WpNtpUjkY4+86js7Z/l
+a=ice-options:trickle
+a=fingerprint:sha-256 4A:AD:B9:B1:3F:82:18:3B:54:02:12:DF:3E:5D:49:6B:19:E5:7C:AB:3B:2A:FA:44:28:D2:FA:9C:A2:9F:1A:6E
+a=setup:actpass
+a=mid:0
+a=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level
+a=extmap:2 http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time
+a=extmap:3 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01
+a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid
+a=sendonly
+a=msid:stream audio
+a=rtcp-mux
+a=rtcp-rsize
+a=rtpmap:111 opus/48000/2
+a=rtcp-fb:111 transport-cc
+a=fmtp:111 minptime=10;useinbandfec=1
+a=rtpmap:63 red/48000/2
+a=fmtp:63 111/111
+a=rtpmap:9 G722/8000
+a=rtpmap:0 PCMU/8000
+a=rtpmap:8 PCMA/8000
+a=rtpmap:13 CN/8000
+a=rtpmap:110 telephone-event/48000
+a=rtpmap:126 telephone-event/8000
+a=ssrc:3570614608 cname:4TOk42mSjXCkVIa6
+a=ssrc:3570614608 msid:stream audio
+m=video 9 UDP/TLS/RTP/SAVPF 96 97 102 103 106 107 108 109 39 40
+c=IN IP4 0.0.0.0
+a=rtcp:9 IN IP4 0.0.0.0
+a=ice-ufrag:ETEn
+a=ice-pwd:OtSK0WpNtpUjkY4+86js7Z/l
+a=ice-options:trickle
+a=fingerprint:sha-256 4A:AD:B9:B1:3F:82:18:3B:54:02:12:DF:3E:5D:49:6B:19:E5:7C:AB:3B:2A:FA:44:28:D2:FA:9C:A2:9F:1A:6E
+a=setup:actpass
+a=mid:1
+a=extmap:14 urn:ietf:params:rtp-hdrext:toffset
+a=extmap:2 http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time
+a=extmap:13 urn:3gpp:video-orientation
+a=extmap:3 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01
+a=extmap:5 http://www.webrtc.org/experiments/rtp-hdrext/playout-delay
+a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid
+a=sendonly
+a=msid:stream video
+a=rtcp-mux
+a=rtcp-rsize
+a=rtpmap:96 VP8/90000
+a=rtcp-fb:96 goog-remb
+a=rtpmap:97 rtx/90000
+a=fmtp:97 apt=96
+a=rtpmap:102 H264/90000
+a=rtcp-fb:102 goog-remb
+a=rtcp-fb:102 transport-cc
+a=rtcp-fb:102 ccm fir
+a=rtcp-fb:102 nack
+a=rtcp-fb:102 nack pli
+a=fmtp:102 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42001f
+a=rtpmap:103 rtx/90000
+a=fmtp:103 apt=102
+a=rtpmap:106 H264/90000
+a=rtcp-fb:106 goog-remb
+a=rtcp-fb:106 transport-cc
+a=rtcp-fb:106 ccm fir
+a=rtcp-fb:106 nack
+a=rtcp-fb:106 nack pli
+a=fmtp:106 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f
+a=rtpmap:107 rtx/90000
+a=fmtp:107 apt=106
+a=rtpmap:108 H264/90000
+a=fmtp:108 level-asymmetry-allowed=1;packetization-mode=0;profile-level-id=42e01f
+a=rtpmap:109 rtx/90000
+a=fmtp:109 apt=108
+a=rtpmap:39 H264/90000
+a=fmtp:39 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=4d001f
+a=rtpmap:40 rtx/90000
+a=fmtp:40 apt=39
+a=ssrc-group:FID 2231627014 632943048
+a=ssrc:2231627014 cname:4TOk42mSjXCkVIa6
+a=ssrc:632943048 cname:4TOk42mSjXCkVIa6
+";
+
+/// A Cloudflare-like pull offer: ice-lite, attributes at session level, its one candidate in the first section.
+const SFU: &str = "v=0
+o=- 12345 1700000000 IN IP4 0.0.0.0
+s=-
+t=0 0
+a=msid-semantic:WMS*
+a=fingerprint:sha-256 4A:AD:B9:B1:3F:82:18:3B:54:02:12:DF:3E:5D:49:6B:19:E5:7C:AB:3B:2A:FA:44:28:D2:FA:9C:A2:9F:1A:6E
+a=ice-lite
+a=extmap-allow-mixed
+a=group:BUNDLE 0 1
+m=video 9 UDP/TLS/RTP/SAVPF 125 37 96 35
+c=IN IP4 0.0.0.0
+a=setup:actpass
+a=mid:0
+a=ice-ufrag:0a1b2c3d
+a=ice-pwd:0123456789abcdef0123456789abcdef
+a=rtcp-mux
+a=rtcp-rsize
+a=rtpmap:125 H264/90000
+a=fmtp:125 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e034
+a=rtcp-fb:125 nack
+a=rtcp-fb:125 nack pli
+a=rtpmap:37 rtx/90000
+a=fmtp:37 apt=125
+a=rtpmap:96 VP8/90000
+a=rtpmap:35 rtx/90000
+a=fmtp:35 apt=96
+a=ssrc:77 cname:x
+a=sendonly
+a=candidate:513273236 1 udp 2130706431 192.0.2.7 1473 typ host
+a=candidate:513273236 2 udp 2130706431 192.0.2.7 1473 typ host
+a=end-of-candidates
+m=audio 9 UDP/TLS/RTP/SAVPF 111
+c=IN IP4 0.0.0.0
+a=setup:actpass
+a=mid:1
+a=ice-ufrag:0a1b2c3d
+a=ice-pwd:0123456789abcdef0123456789abcdef
+a=rtcp-mux
+a=rtcp-rsize
+a=rtpmap:111 opus/48000/2
+a=ssrc:78 cname:y
+a=sendonly
+";
+
+fn tracks(text: &str) -> Vec<Track> {
+    Offer::parse(text).unwrap().tracks().cloned().collect()
+}
+
+fn refusal(text: &str) -> OfferError {
+    Offer::parse(text).unwrap_err()
+}
+
+fn answer_to(text: &str) -> Vec<String> {
+    let offer = Offer::parse(text).unwrap();
+    let sdp = Answer {
+        offer: &offer,
+        credentials: &Credentials::parse("oursours", "ourpasswordourpassword").unwrap(),
+        fingerprint: Fingerprint::of(b"certificate"),
+        candidates: &[
+            "192.168.1.5:8189".parse().unwrap(),
+            "[fd00::1]:8189".parse().unwrap(),
+        ],
+        start_bitrate_kbps: 1500,
+        max_bitrate_kbps: 2500,
+        opus: OpusSettings {
+            max_average_bitrate_bps: 64_000,
+            stereo: false,
+        },
+    }
+    .to_sdp();
+    assert!(sdp.ends_with("\r\n") && sdp.lines().all(|line| line.len() > 2));
+    sdp.split_terminator("\r\n").map(str::to_owned).collect()
+}
+
+/// The answer's lines from one m-line up to the next.
+fn section(answer: &[String], media: &str) -> Vec<String> {
+    let start = answer.iter().position(|l| l.starts_with(media)).unwrap();
+    let mut lines = answer.iter().skip(start).cloned();
+    let first = lines.next();
+    first
+        .into_iter()
+        .chain(lines.take_while(|line| !line.starts_with("m=")))
+        .collect()
+}
+
+#[test]
+fn chromiums_tracks_are_picked_by_property() {
+    let [audio, video] = tracks(CHROMIUM).try_into().unwrap();
+    assert_eq!(audio.kind, TrackKind::Audio);
+    assert_eq!((audio.payload_type, audio.rtx_payload_type), (111, None));
+    assert_eq!((audio.ssrc, audio.rtx_ssrc), (Some(3_570_614_608), None));
+    assert_eq!(audio.mid.as_deref(), Some("0"));
+    assert!(audio.feedback.transport_cc && !audio.feedback.nack);
+    assert_eq!(video.kind, TrackKind::Video);
+    assert_eq!(
+        (video.payload_type, video.rtx_payload_type),
+        (106, Some(107))
+    );
+    assert_eq!(
+        (video.ssrc, video.rtx_ssrc),
+        (Some(2_231_627_014), Some(632_943_048))
+    );
+    assert_eq!(
+        video.feedback,
+        Feedback {
+            nack: true,
+            pli: true,
+            fir: true,
+            remb: true,
+            transport_cc: true
+        }
+    );
+    assert_eq!(
+        video.extensions,
+        HeaderExtensions {
+            transport_cc: Some(3),
+            abs_send_time: Some(2),
+            mid: Some(4)
+        }
+    );
+    assert!(video.reduced_size_rtcp);
+}
+
+#[test]
+fn the_answer_to_chromium_says_what_a_receiver_has_to_say() {
+    let answer = answer_to(CHROMIUM);
+    assert_eq!(answer[0], "v=0");
+    assert!(answer.contains(&"a=group:BUNDLE 0 1".to_owned()));
+    assert!(answer.contains(&"a=ice-lite".to_owned()));
+    assert!(!answer.iter().any(|line| line.contains("video-orientation")));
+    let audio = section(&answer, "m=audio");
+    let fingerprint = format!("a=fingerprint:{}", Fingerprint::of(b"certificate"));
+    let transport = [
+        "a=ice-ufrag:oursours",
+        "a=ice-pwd:ourpasswordourpassword",
+        fingerprint.as_str(),
+        "a=setup:active",
+    ];
+    let expected_audio = [
+        [
+            "m=audio 9 UDP/TLS/RTP/SAVPF 111",
+            "c=IN IP4 0.0.0.0",
+            "a=mid:0",
+        ]
+        .as_slice(),
+        &transport,
+        &[
+            "a=candidate:1 1 udp 2130706431 192.168.1.5 8189 typ host",
+            "a=candidate:2 1 udp 2130706175 fd00::1 8189 typ host",
+            "a=end-of-candidates",
+            "a=recvonly",
+            "a=rtcp-mux",
+            "a=rtcp-rsize",
+            "a=extmap:3 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01",
+            "a=extmap:2 http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",
+            "a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid",
+            "a=rtpmap:111 opus/48000/2",
+            "a=fmtp:111 minptime=10;useinbandfec=1;usedtx=0;maxaveragebitrate=64000",
+            "a=rtcp-fb:111 transport-cc",
+        ],
+    ]
+    .concat();
+    assert_eq!(audio, expected_audio);
+    let video = section(&answer, "m=video");
+    let expected_video = [
+        [
+            "m=video 9 UDP/TLS/RTP/SAVPF 106 107",
+            "c=IN IP4 0.0.0.0",
+            "b=AS:2500",
+            "a=mid:1",
+        ]
+        .as_slice(),
+        &transport,
+        &[
+            "a=recvonly",
+            "a=rtcp-mux",
+            "a=rtcp-rsize",
+            "a=extmap:3 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01",
+            "a=extmap:2 http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",
+            "a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid",
+            "a=rtpmap:106 H264/90000",
+            "a=fmtp:106 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f;x-google-start-bitrate=1500",
+            "a=rtcp-fb:106 goog-remb",
+            "a=rtcp-fb:106 transport-cc",
+            "a=rtcp-fb:106 ccm fir",
+            "a=rtcp-fb:106 nack",
+            "a=rtcp-fb:106 nack pli",
+            "a=rtpmap:107 rtx/90000",
+            "a=fmtp:107 apt=106",
+        ],
+    ]
+    .concat();
+    assert_eq!(video, expected_video);
+}
+
+#[test]
+fn h264_profiles_are_taken_in_order_and_the_first_among_equals() {
+    for (profiles, taken) in [
+        (["42001f", "42e01f", "64001f", "4d001f"], Some(1)),
+        (["4d001f", "64001f", "42001f", "64001f"], Some(2)),
+        (["64001f", "4d001f", "640c1f", "4d001f"], Some(1)),
+        (["640c1f", "64001f", "f4001f", "6e001f"], Some(0)),
+        (["42e034", "42c01f", "42e01f", "42001f"], Some(0)),
+        (["f4001f", "zz001f", "42e0", "42e01f0"], None),
+    ] {
+        let mut offer = CHROMIUM.to_owned();
+        for (payload_type, profile) in [102, 106, 108, 39].into_iter().zip(profiles) {
+            let start = offer.find(&format!("a=fmtp:{payload_type} ")).unwrap();
+            let end = start + offer[start..].find('\n').unwrap();
+            offer.replace_range(
+                start..end,
+                &format!("a=fmtp:{payload_type} packetization-mode=1; Profile-Level-Id={profile}"),
+            );
+        }
+        match taken {
+            Some(index) => {
+                let payload_type = [102, 106, 108, 39][index];
+                let video = tracks(&offer).pop().unwrap();
+                assert_eq!(video.payload_type, payload_type, "{profiles:?}");
+                assert_eq!(video.rtx_payload_type, Some(payload_type + 1));
+            }
+            None => assert_eq!(refusal(&offer), OfferError::NoH264),
+        }
+    }
+}
+
+#[test]
+fn an_sfu_offer_makes_us_the_checking_side() {
+    let offer = Offer::parse(SFU).unwrap();
+    assert!(offer.ice_lite);
+    assert_eq!(offer.candidates, ["192.0.2.7:1473".parse().unwrap()]);
+    let [video, audio] = tracks(SFU).try_into().unwrap();
+    assert_eq!(
+        (video.payload_type, video.rtx_payload_type, video.ssrc),
+        (125, Some(37), Some(77))
+    );
+    assert_eq!((audio.payload_type, audio.ssrc), (111, Some(78)));
+    let answer = answer_to(SFU);
+    assert!(!answer.contains(&"a=ice-lite".to_owned()));
+    assert!(section(&answer, "m=video").contains(&"a=setup:active".to_owned()));
+    assert_eq!(
+        refusal(
+            &SFU.replace(" typ host", "")
+                .replace("192.0.2.7", "sfu.local")
+        ),
+        OfferError::NoCandidates
+    );
+}
+
+#[test]
+fn unusable_m_lines_are_refused_with_port_0_and_keep_their_place() {
+    let data = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel
+c=IN IP4 0.0.0.0
+a=mid:data
+a=sctp-port:5000
+";
+    // A screen share without H.264 before the camera, and a data channel behind it.
+    let (session, rest) = CHROMIUM.split_at(CHROMIUM.find("m=audio").unwrap());
+    let (audio, video) = rest.split_at(rest.find("m=video").unwrap());
+    let session = session.replace("BUNDLE 0 1", "BUNDLE s 0 1 t data");
+    let screen = video.replace("H264", "H265").replace("mid:1", "mid:s");
+    let second_camera = video.replace("mid:1", "mid:t");
+    let offer = format!("{session}{screen}{audio}{video}{second_camera}{data}");
+    let answer = answer_to(&offer);
+    let m_lines: Vec<&String> = answer.iter().filter(|l| l.starts_with("m=")).collect();
+    assert_eq!(
+        m_lines,
+        [
+            "m=video 0 UDP/TLS/RTP/SAVPF 96",
+            "m=audio 9 UDP/TLS/RTP/SAVPF 111",
+            "m=video 9 UDP/TLS/RTP/SAVPF 106 107",
+            "m=video 0 UDP/TLS/RTP/SAVPF 96",
+            "m=application 0 UDP/DTLS/SCTP webrtc-datachannel",
+        ]
+    );
+    assert!(answer.contains(&"a=group:BUNDLE 0 1".to_owned()));
+    let refused = section(&answer, "m=application");
+    assert!(refused.contains(&"a=mid:data".to_owned()));
+    assert!(refused.contains(&"a=inactive".to_owned()));
+    // The candidates stand in the first m-line that is taken.
+    let with_candidates = section(&answer, "m=audio");
+    assert!(with_candidates.contains(&"a=end-of-candidates".to_owned()));
+}
+
+#[test]
+fn one_track_alone_is_enough_and_needs_no_bundle() {
+    let (session, rest) = CHROMIUM.split_at(CHROMIUM.find("m=audio").unwrap());
+    let (audio, video) = rest.split_at(rest.find("m=video").unwrap());
+    let session = session.replace("a=group:BUNDLE 0 1\n", "");
+    for (name, media, kind) in [
+        ("m=audio", audio, TrackKind::Audio),
+        ("m=video", video, TrackKind::Video),
+    ] {
+        let offer = format!("{session}{media}");
+        assert_eq!(tracks(&offer)[0].kind, kind);
+        let answer = answer_to(&offer);
+        assert!(!answer.iter().any(|line| line.starts_with("a=group")));
+        assert!(section(&answer, name).contains(&"a=recvonly".to_owned()));
+    }
+    // A muted camera: the m-line is there, but receives only.
+    let offer = format!("{session}{audio}{}", video.replace("sendonly", "recvonly"))
+        .replace("s=-\n", "s=-\nc=IN IP4 0.0.0.0\n");
+    assert_eq!(tracks(&offer).len(), 1);
+}
+
+#[test]
+fn offers_that_cannot_be_answered_say_why_and_with_which_status() {
+    let without = |line: &str| {
+        CHROMIUM
+            .lines()
+            .filter(|l| !l.starts_with(line))
+            .fold(String::new(), |text, l| text + l + "\n")
+    };
+    let replaced = |from: &str, to: &str| {
+        let text = CHROMIUM.replace(from, to);
+        assert_ne!(text, CHROMIUM, "{from} is not in the offer");
+        text
+    };
+    let fingerprint = |error| OfferError::Fingerprint(error);
+    for (offer, error, status) in [
+        (replaced("H264", "H263"), OfferError::NoH264, 406),
+        (
+            replaced("packetization-mode=1", "packetization-mode=0"),
+            OfferError::NoH264,
+            406,
+        ),
+        (
+            replaced("opus/48000/2", "opus/48000"),
+            OfferError::NoOpus,
+            406,
+        ),
+        (
+            replaced("a=sendonly", "a=inactive"),
+            OfferError::NothingSent,
+            422,
+        ),
+        (
+            replaced("a=sendonly", "a=recvonly"),
+            OfferError::NothingSent,
+            422,
+        ),
+        (
+            replaced("RTP/SAVPF", "RTP/AVPF"),
+            OfferError::NothingSent,
+            422,
+        ),
+        (without("a=rtcp-mux"), OfferError::NoRtcpMux, 422),
+        (without("a=group"), OfferError::NoBundle, 422),
+        (
+            replaced("BUNDLE 0 1", "BUNDLE 0"),
+            OfferError::NoBundle,
+            422,
+        ),
+        (
+            replaced("a=mid:1", "a=mid:0"),
+            OfferError::DuplicateMid,
+            400,
+        ),
+        (without("a=ice-ufrag"), OfferError::IceCredentials, 400),
+        (without("a=ice-pwd"), OfferError::IceCredentials, 400),
+        (
+            replaced("a=ice-ufrag:ETEn", "a=ice-ufrag:a:b c"),
+            OfferError::IceCredentials,
+            400,
+        ),
+        (replaced("actpass", "active"), OfferError::SetupActive, 422),
+        (without("a=setup"), OfferError::SetupActive, 422),
+        (replaced("actpass", "holdconn"), OfferError::Setup, 400),
+        (
+            without("a=fingerprint"),
+            fingerprint(FingerprintError::Missing),
+            422,
+        ),
+        (
+            replaced("sha-256", "sha-1"),
+            fingerprint(FingerprintError::NoSha256),
+            422,
+        ),
+        (
+            replaced("4A:AD", "4A:AG"),
+            fingerprint(FingerprintError::Malformed),
+            400,
+        ),
+    ] {
+        let refused = refusal(&offer);
+        assert_eq!(refused, error);
+        assert_eq!(refused.status(), status, "{error}");
+        assert!(!refused.to_string().is_empty());
+    }
+    for nonsense in [
+        "",
+        "v=0",
+        "hello",
+        "\r\n\r\n",
+        "v=0\no=- 1 1 IN IP4 x\ns=-\n",
+    ] {
+        assert!(matches!(refusal(nonsense), OfferError::Syntax(_)));
+        assert_eq!(refusal(nonsense).status(), 400);
+    }
+}
+
+#[test]
+fn fingerprint_and_setup_may_stand_at_session_level_and_in_lower_case() {
+    let line = CHROMIUM
+        .lines()
+        .find(|line| line.starts_with("a=fingerprint"))
+        .unwrap();
+    let moved = CHROMIUM
+        .replace(&format!("{line}\n"), "")
+        .replace("a=setup:actpass\n", "")
+        .replace(
+            "a=extmap-allow-mixed\n",
+            &format!("{}\na=setup:passive\n", line.to_lowercase()),
+        );
+    assert_eq!(
+        Offer::parse(&moved).unwrap().fingerprints,
+        Offer::parse(CHROMIUM).unwrap().fingerprints
+    );
+}
+
+#[test]
+fn payload_types_that_look_like_rtcp_or_exceed_7_bits_are_passed_over() {
+    for number in ["72", "95", "128", "300", "x"] {
+        let offer = CHROMIUM
+            .replace(" 111 ", &format!(" {number} "))
+            .replace(":111 ", &format!(":{number} "));
+        assert_eq!(refusal(&offer), OfferError::NoOpus, "{number}");
+    }
+}
+
+#[test]
+fn wildcard_feedback_counts_and_two_byte_extension_ids_do_not() {
+    let offer = CHROMIUM
+        .replace("a=rtcp-fb:111 transport-cc", "a=rtcp-fb:* nack")
+        .replace("a=extmap:3 ", "a=extmap:15 ")
+        .replace("a=extmap:4 ", "a=extmap:4/sendonly ");
+    let [audio, video] = tracks(&offer).try_into().unwrap();
+    assert!(audio.feedback.nack && !audio.feedback.transport_cc);
+    assert_eq!(video.extensions.transport_cc, None);
+    assert_eq!(video.extensions.mid, Some(4));
+}
+
+#[test]
+fn stereo_is_asked_for_only_when_configured() {
+    let offer = Offer::parse(CHROMIUM).unwrap();
+    let sdp = Answer {
+        offer: &offer,
+        credentials: &Credentials::generate(),
+        fingerprint: Fingerprint::of(b"x"),
+        candidates: &[],
+        start_bitrate_kbps: 1,
+        max_bitrate_kbps: 2,
+        opus: OpusSettings {
+            max_average_bitrate_bps: 128_000,
+            stereo: true,
+        },
+    }
+    .to_sdp();
+    assert!(sdp.contains(";maxaveragebitrate=128000;stereo=1\r\n"));
+    assert!(!sdp.contains("end-of-candidates"));
+}
+
+#[test]
+fn size_and_lines_are_limited_before_anything_is_parsed() {
+    let huge_line = format!("{CHROMIUM}a={}\n", "x".repeat(1 << 20));
+    let many_lines = format!("{CHROMIUM}{}", "a=x\n".repeat(10_000));
+    let many_m_lines = format!(
+        "{CHROMIUM}{}",
+        "m=video 9 UDP/TLS/RTP/SAVPF 96\n".repeat(10_000)
+    );
+    for offer in [huge_line, many_lines, many_m_lines] {
+        let error = refusal(&offer);
+        assert!(matches!(error, OfferError::TooLarge { .. }));
+        assert_eq!(error.status(), 413);
+    }
+    let at_the_limit = format!(
+        "{CHROMIUM}{}",
+        "a=x\n".repeat(MAX_DESCRIPTION_LINES - CHROMIUM.lines().count())
+    );
+    assert!(Offer::parse(&at_the_limit).is_ok());
+}
+
+#[test]
+fn control_characters_cannot_be_smuggled_into_the_answer() {
+    for bad in ["0\ra=evil", "0\u{0}", "0\u{7f}"] {
+        let offer = CHROMIUM.replace("a=mid:0\n", &format!("a=mid:{bad}\n"));
+        assert!(matches!(refusal(&offer), OfferError::Syntax(_)));
+    }
+}
+
+#[test]
+fn no_cut_and_no_changed_byte_of_an_offer_panics() {
+    for offer in [CHROMIUM, SFU] {
+        for end in 0..offer.len() {
+            let _ = Offer::parse(&offer[..end]);
+        }
+        for at in 0..offer.len() {
+            for byte in [b' ', b':', b'\n', b'0', b'/', b';'] {
+                let mut bytes = offer.as_bytes().to_vec();
+                bytes[at] = byte;
+                let _ = Offer::parse(&String::from_utf8(bytes).unwrap());
+            }
+        }
+    }
+}
+
+#[test]
+fn trickled_candidates_are_checked_and_a_restart_is_refused() {
+    let fragment = "a=ice-ufrag:ETEn\r\na=ice-pwd:OtSK0WpNtpUjkY4+86js7Z/l\r\nm=audio 9 RTP/AVP 0\r\na=mid:0\r\na=candidate:1 1 udp 1 192.0.2.1 1 typ host\r\na=end-of-candidates\r\n";
+    assert_eq!(check_trickle(fragment, "ETEn"), Ok(()));
+    assert_eq!(check_trickle("", "ETEn"), Ok(()));
+    assert_eq!(check_trickle(fragment, "else"), Err(TrickleError::Restart));
+    assert_eq!(
+        check_trickle("GET / HTTP/1.1", "ETEn"),
+        Err(TrickleError::Syntax)
+    );
+    assert_eq!(
+        check_trickle(&"a=\n".repeat(3000), "ETEn"),
+        Err(TrickleError::TooLarge)
+    );
+    assert_eq!(
+        check_trickle(&"a".repeat(70_000), "ETEn"),
+        Err(TrickleError::TooLarge)
+    );
+}

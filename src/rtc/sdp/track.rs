@@ -1,0 +1,325 @@
+//! One m-line as a track: codec, feedback, header extensions and SSRCs picked by what they are.
+//!
+//! ```text
+//! m=video 9 UDP/TLS/RTP/SAVPF 96 102 103
+//! a=rtpmap:102 H264/90000                    <- payload types by their properties (RFC 6184 section 8.1)
+//! a=fmtp:102 ...;packetization-mode=1;profile-level-id=42e01f
+//! a=rtpmap:103 rtx/90000                     <- its retransmissions (RFC 4588 section 8.6)
+//! a=fmtp:103 apt=102
+//! a=ssrc-group:FID 1111 2222                 <- SSRCs, if the offer names them
+//! ```
+
+use guest_relay_muxer::TrackKind;
+use sdp::MediaDescription;
+use sdp::description::common::Attribute;
+
+const TRANSPORT_CC: &str =
+    "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+const ABS_SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
+const SDES_MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
+
+/// RFC 8285 section 4.2: ids of one-byte header extensions. Others would need `extmap-allow-mixed`.
+const ONE_BYTE_EXTENSION_IDS: std::ops::RangeInclusive<u8> = 1..=14;
+
+/// A track that is taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Track {
+    /// Audio: Opus. Video: H.264.
+    pub kind: TrackKind,
+    /// `a=mid`, which packets may carry in a header extension.
+    pub mid: Option<String>,
+    /// Payload type of the media.
+    pub payload_type: u8,
+    /// Payload type of its retransmissions.
+    pub rtx_payload_type: Option<u8>,
+    /// The media's SSRC, if the offer names it.
+    pub ssrc: Option<u32>,
+    /// The SSRC of its retransmissions, if the offer names it.
+    pub rtx_ssrc: Option<u32>,
+    /// RTCP feedback the peer acts on.
+    pub feedback: Feedback,
+    /// Header extension ids.
+    pub extensions: HeaderExtensions,
+    /// Reduced-size RTCP (RFC 5506) may be sent.
+    pub reduced_size_rtcp: bool,
+    /// `profile-level-id` of the H.264 payload type, as offered.
+    pub(super) profile_level_id: Option<String>,
+}
+
+/// `a=rtcp-fb` of one payload type, as far as we use it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Feedback {
+    /// `nack`: generic NACK.
+    pub nack: bool,
+    /// `nack pli`.
+    pub pli: bool,
+    /// `ccm fir`.
+    pub fir: bool,
+    /// `goog-remb`.
+    pub remb: bool,
+    /// `transport-cc`.
+    pub transport_cc: bool,
+}
+
+/// `a=extmap` ids, as far as we use them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HeaderExtensions {
+    /// Transport-wide sequence number.
+    pub transport_cc: Option<u8>,
+    /// Absolute send time.
+    pub abs_send_time: Option<u8>,
+    /// MID (RFC 8843 section 15).
+    pub mid: Option<u8>,
+}
+
+impl HeaderExtensions {
+    /// Each id with its URI.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u8, &'static str)> {
+        [
+            (self.transport_cc, TRANSPORT_CC),
+            (self.abs_send_time, ABS_SEND_TIME),
+            (self.mid, SDES_MID),
+        ]
+        .into_iter()
+        .filter_map(|(id, uri)| id.map(|id| (id, uri)))
+    }
+}
+
+impl Track {
+    /// The track of an m-line, if it offers the codec that we take for its kind.
+    pub(super) fn pick(kind: TrackKind, media: &MediaDescription) -> Option<Self> {
+        let attributes = Attributes(&media.attributes);
+        let formats = Formats::new(media);
+        let payload_type = match kind {
+            TrackKind::Video => formats.best_h264()?,
+            TrackKind::Audio => formats.opus()?,
+        };
+        let (ssrc, rtx_ssrc) = ssrcs(&attributes);
+        Some(Self {
+            kind,
+            mid: attributes.value("mid").map(str::to_owned),
+            payload_type,
+            rtx_payload_type: formats.rtx_of(payload_type),
+            ssrc,
+            rtx_ssrc,
+            feedback: feedback(&attributes, payload_type),
+            extensions: extensions(&attributes),
+            reduced_size_rtcp: attributes.has("rtcp-rsize"),
+            profile_level_id: formats
+                .parameter(payload_type, "profile-level-id")
+                .map(str::to_owned),
+        })
+    }
+}
+
+/// The payload types of an m-line with their `a=rtpmap` and `a=fmtp`, the first of each counting.
+struct Formats<'a> {
+    in_order: Vec<u8>,
+    rtpmap: [Option<&'a str>; 128],
+    fmtp: [Option<&'a str>; 128],
+}
+
+impl<'a> Formats<'a> {
+    fn new(media: &'a MediaDescription) -> Self {
+        let attributes = Attributes(&media.attributes);
+        let by_payload_type = |key| {
+            let mut table = [None; 128];
+            for (payload_type, value) in attributes.values(key).filter_map(split_payload_type) {
+                if let Some(slot) = table.get_mut(usize::from(payload_type)) {
+                    *slot = slot.or(Some(value));
+                }
+            }
+            table
+        };
+        let mut in_order: Vec<u8> = Vec::new();
+        let formats = &media.media_name.formats;
+        for payload_type in formats.iter().filter_map(|format| payload_type(format)) {
+            if !in_order.contains(&payload_type) {
+                in_order.push(payload_type);
+            }
+        }
+        Self {
+            in_order,
+            rtpmap: by_payload_type("rtpmap"),
+            fmtp: by_payload_type("fmtp"),
+        }
+    }
+
+    fn is(&self, payload_type: u8, encoding: &str) -> bool {
+        self.rtpmap
+            .get(usize::from(payload_type))
+            .copied()
+            .flatten()
+            .is_some_and(|rtpmap| rtpmap.eq_ignore_ascii_case(encoding))
+    }
+
+    /// A parameter of `a=fmtp:<payload type> name=value;...`.
+    fn parameter(&self, payload_type: u8, name: &str) -> Option<&'a str> {
+        let fmtp = self
+            .fmtp
+            .get(usize::from(payload_type))
+            .copied()
+            .flatten()?;
+        fmtp.split(';')
+            .filter_map(|parameter| parameter.split_once('='))
+            .find(|(key, _)| key.trim().eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.trim())
+    }
+
+    fn opus(&self) -> Option<u8> {
+        // `red/48000/2` (RFC 2198) may stand beside it; it would be picked here, with the payload type it carries.
+        self.in_order
+            .iter()
+            .copied()
+            .find(|payload_type| self.is(*payload_type, "opus/48000/2"))
+    }
+
+    /// The H.264 payload type in packetization mode 1 with the simplest profile; the first among equals.
+    fn best_h264(&self) -> Option<u8> {
+        self.in_order
+            .iter()
+            .copied()
+            .filter(|payload_type| {
+                self.is(*payload_type, "H264/90000")
+                    && self.parameter(*payload_type, "packetization-mode") == Some("1")
+            })
+            .filter_map(|payload_type| {
+                // RFC 6184 section 8.1: without the parameter it is Baseline at level 1.
+                let profile_level_id = self
+                    .parameter(payload_type, "profile-level-id")
+                    .unwrap_or("420010");
+                Some((profile_rank(profile_level_id)?, payload_type))
+            })
+            .min_by_key(|(rank, _)| *rank)
+            .map(|(_, payload_type)| payload_type)
+    }
+
+    fn rtx_of(&self, payload_type: u8) -> Option<u8> {
+        let clock_rate = self
+            .rtpmap
+            .get(usize::from(payload_type))
+            .copied()
+            .flatten()?
+            .split('/')
+            .nth(1)?;
+        let encoding = format!("rtx/{clock_rate}");
+        self.in_order.iter().copied().find(|rtx| {
+            self.is(*rtx, &encoding)
+                && self.parameter(*rtx, "apt").and_then(|apt| apt.parse().ok())
+                    == Some(payload_type)
+        })
+    }
+}
+
+/// Constrained Baseline before Baseline before Main before High (RFC 6184 table 5): the simpler, the surer every
+/// decoder behind us takes it. `None`: another profile, or not six hexadecimal digits.
+fn profile_rank(profile_level_id: &str) -> Option<u8> {
+    const CONSTRAINT_SET1: u32 = 0x40;
+    if profile_level_id.len() != 6 {
+        return None;
+    }
+    let [_, profile_idc, constraints, _level] = u32::from_str_radix(profile_level_id, 16)
+        .ok()?
+        .to_be_bytes();
+    match profile_idc {
+        0x42 if u32::from(constraints) & CONSTRAINT_SET1 != 0 => Some(0),
+        0x42 => Some(1),
+        0x4D => Some(2),
+        0x64 => Some(3),
+        _ => None,
+    }
+}
+
+/// A payload type that can be told from RTCP when both share a port (RFC 5761 section 4).
+fn payload_type(format: &str) -> Option<u8> {
+    let payload_type: u8 = format.parse().ok()?;
+    matches!(payload_type, 0..=63 | 96..=127).then_some(payload_type)
+}
+
+fn split_payload_type(value: &str) -> Option<(u8, &str)> {
+    let (format, rest) = value.split_once(' ')?;
+    Some((payload_type(format)?, rest.trim()))
+}
+
+fn feedback(attributes: &Attributes<'_>, wanted: u8) -> Feedback {
+    let mut feedback = Feedback::default();
+    for value in attributes.values("rtcp-fb") {
+        let Some((format, kind)) = value.split_once(' ') else {
+            continue;
+        };
+        if format != "*" && payload_type(format) != Some(wanted) {
+            continue;
+        }
+        match kind.trim() {
+            "nack" => feedback.nack = true,
+            "nack pli" => feedback.pli = true,
+            "ccm fir" => feedback.fir = true,
+            "goog-remb" => feedback.remb = true,
+            "transport-cc" => feedback.transport_cc = true,
+            _ => {}
+        }
+    }
+    feedback
+}
+
+fn extensions(attributes: &Attributes<'_>) -> HeaderExtensions {
+    let mut extensions = HeaderExtensions::default();
+    for value in attributes.values("extmap") {
+        let mut words = value.split(' ');
+        // `<id>["/"<direction>] <uri> [<attributes>]`
+        let id = words
+            .next()
+            .and_then(|id| id.split('/').next())
+            .and_then(|id| id.parse().ok())
+            .filter(|id| ONE_BYTE_EXTENSION_IDS.contains(id));
+        let slot = match words.next() {
+            Some(TRANSPORT_CC) => &mut extensions.transport_cc,
+            Some(ABS_SEND_TIME) => &mut extensions.abs_send_time,
+            Some(SDES_MID) => &mut extensions.mid,
+            _ => continue,
+        };
+        *slot = slot.or(id);
+    }
+    extensions
+}
+
+/// Media and retransmission SSRC (RFC 5576 sections 4.1, 4.2). With `ssrc-group:FID` both, else the first one named.
+fn ssrcs(attributes: &Attributes<'_>) -> (Option<u32>, Option<u32>) {
+    let fid = attributes
+        .values("ssrc-group")
+        .filter_map(|group| group.strip_prefix("FID "))
+        .find_map(|pair| {
+            let (media, rtx) = pair.trim().split_once(' ')?;
+            Some((media.parse().ok()?, rtx.trim().parse().ok()?))
+        });
+    match fid {
+        Some((media, rtx)) => (Some(media), Some(rtx)),
+        None => {
+            let first = attributes
+                .values("ssrc")
+                .find_map(|value| value.split(' ').next()?.parse().ok());
+            (first, None)
+        }
+    }
+}
+
+/// The `a=` lines of one level.
+#[derive(Clone, Copy)]
+pub(super) struct Attributes<'a>(pub(super) &'a [Attribute]);
+
+impl<'a> Attributes<'a> {
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.0.iter().any(|attribute| attribute.key == key)
+    }
+
+    pub(super) fn value(&self, key: &'a str) -> Option<&'a str> {
+        self.values(key).next()
+    }
+
+    pub(super) fn values(&self, key: &'a str) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.0
+            .iter()
+            .filter(move |attribute| attribute.key == key)
+            .filter_map(|attribute| attribute.value.as_deref())
+    }
+}

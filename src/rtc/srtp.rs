@@ -1,0 +1,408 @@
+//! SRTP and SRTCP (RFC 3711, RFC 7714): the only place that knows webrtc-srtp.
+//!
+//! Protected datagrams in, plain RTP and RTCP packets out, and the reverse for our RTCP. Of webrtc-srtp only
+//! `Context` is used, and never on bytes that were not walked first, because its parsers panic on some of them, its
+//! tables grow with every SSRC it is shown, and the first packet of an SSRC moves the replay window before it is
+//! authenticated. So here:
+//! - an own header walk decides what is a packet at all; the crate never parses a header;
+//! - every SSRC has a `Context` of its own, which is kept only once a packet has authenticated on it. A packet that
+//!   fails therefore changes nothing;
+//! - at most [`MAX_SSRCS`] are kept for each of RTP and RTCP, and trials of SSRCs that nobody announced are rationed;
+//! - an SRTCP packet that says it is not encrypted is refused: the crate would return it unauthenticated;
+//! - a panic inside the crate is caught; this direction then refuses everything, and the session should end.
+
+mod keys;
+mod shape;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use webrtc_srtp::context::Context;
+use webrtc_srtp::option::{srtcp_replay_protection, srtp_replay_protection};
+use webrtc_srtp::protection_profile::ProtectionProfile;
+
+use self::shape::RtpShape;
+use crate::rtc::bytes::Truncated;
+pub use keys::{KeySalt, Keys, SrtpProfile};
+
+/// SSRCs that may hold state, for RTP and for RTCP each. A guest needs two to four.
+pub const MAX_SSRCS: usize = 8;
+
+/// Packets an SSRC may be late by and still be accepted (RFC 3711 §3.3.2 asks for at least 64).
+pub const REPLAY_WINDOW_PACKETS: usize = 512;
+
+/// Failed trials of unannounced SSRCs that may come in one burst.
+pub const TRIAL_BURST: u32 = 32;
+
+/// How often one more such trial is allowed.
+pub const TRIAL_INTERVAL: Duration = Duration::from_millis(32);
+
+/// The index of the last SRTCP packet that one master key may protect (RFC 3711 §9.2).
+const LAST_SRTCP_INDEX: u32 = (1 << 31) - 1;
+
+/// Why a packet was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SrtpError {
+    /// Shorter than its own header fields and the tag say.
+    TooShort {
+        /// Bytes the next field takes.
+        need: usize,
+        /// Bytes that were there.
+        have: usize,
+    },
+    /// The version field is not 2.
+    NotVersion2,
+    /// SRTCP with a cleared E flag.
+    NotEncrypted,
+    /// An SSRC nobody announced, and the trials for such are used up for the moment.
+    UnknownSsrc,
+    /// [`MAX_SSRCS`] other SSRCs are in use.
+    TooManySsrcs,
+    /// Seen before, or older than the replay window.
+    Replayed,
+    /// The tag does not fit.
+    Unauthentic,
+    /// 2^31 RTCP packets were protected with this key.
+    KeyExhausted,
+    /// webrtc-srtp panicked, now or before. The session should end.
+    Crashed,
+}
+
+impl From<Truncated> for SrtpError {
+    fn from(truncated: Truncated) -> Self {
+        Self::TooShort {
+            need: truncated.need,
+            have: truncated.have,
+        }
+    }
+}
+
+impl std::fmt::Display for SrtpError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::TooShort { need, have } => write!(f, "{need} bytes needed, {have} there"),
+            Self::NotVersion2 => write!(f, "version is not 2"),
+            Self::NotEncrypted => write!(f, "SRTCP packet is not encrypted"),
+            Self::UnknownSsrc => write!(f, "SSRC was not announced and trials are used up"),
+            Self::TooManySsrcs => write!(f, "{MAX_SSRCS} SSRCs are in use"),
+            Self::Replayed => write!(f, "packet was seen before or is too old"),
+            Self::Unauthentic => write!(f, "authentication tag does not fit"),
+            Self::KeyExhausted => write!(f, "key has protected 2^31 packets"),
+            Self::Crashed => write!(f, "SRTP implementation panicked"),
+        }
+    }
+}
+
+impl std::error::Error for SrtpError {}
+
+/// Packets of one kind, counted by what became of them.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Counters {
+    /// Authenticated and decrypted.
+    pub accepted: u64,
+    /// [`SrtpError::TooShort`], [`SrtpError::NotVersion2`] or [`SrtpError::NotEncrypted`].
+    pub malformed: u64,
+    /// [`SrtpError::UnknownSsrc`] or [`SrtpError::TooManySsrcs`].
+    pub not_admitted: u64,
+    /// [`SrtpError::Replayed`].
+    pub replayed: u64,
+    /// [`SrtpError::Unauthentic`].
+    pub unauthentic: u64,
+    /// [`SrtpError::Crashed`].
+    pub crashed: u64,
+}
+
+impl Counters {
+    fn count<T>(&mut self, result: &Result<T, SrtpError>) {
+        let counter = match result {
+            Ok(_) => &mut self.accepted,
+            Err(SrtpError::TooShort { .. } | SrtpError::NotVersion2 | SrtpError::NotEncrypted) => {
+                &mut self.malformed
+            }
+            Err(SrtpError::UnknownSsrc | SrtpError::TooManySsrcs) => &mut self.not_admitted,
+            Err(SrtpError::Replayed) => &mut self.replayed,
+            Err(SrtpError::Unauthentic | SrtpError::KeyExhausted) => &mut self.unauthentic,
+            Err(SrtpError::Crashed) => &mut self.crashed,
+        };
+        *counter += 1;
+    }
+}
+
+/// What [`Inbound`] has seen.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct InboundStats {
+    /// RTP packets.
+    pub rtp: Counters,
+    /// RTCP packets.
+    pub rtcp: Counters,
+}
+
+/// The receiving direction of one session.
+pub struct Inbound {
+    profile: SrtpProfile,
+    keys: KeySalt,
+    announced: Vec<u32>,
+    rtp: Vec<Stream>,
+    rtcp: Vec<Stream>,
+    trials: Trials,
+    crashed: bool,
+    unprotected: Bytes,
+    stats: InboundStats,
+}
+
+/// An SSRC of which at least one packet has authenticated.
+struct Stream {
+    ssrc: u32,
+    context: Context,
+}
+
+impl Inbound {
+    /// Unprotects what the peer sends: with `keys.remote`.
+    pub fn new(keys: &Keys, now: Instant) -> Self {
+        Self {
+            profile: keys.profile,
+            keys: keys.remote.clone(),
+            announced: Vec::with_capacity(MAX_SSRCS),
+            rtp: Vec::with_capacity(MAX_SSRCS),
+            rtcp: Vec::with_capacity(MAX_SSRCS),
+            trials: Trials::new(now),
+            crashed: false,
+            unprotected: Bytes::new(),
+            stats: InboundStats::default(),
+        }
+    }
+
+    /// Says that the peer's SDP names `ssrc`, so that its first packets need no trial. Past [`MAX_SSRCS`] further ones
+    /// are treated like any other; they are still admitted when they authenticate.
+    pub fn announce(&mut self, ssrc: u32) {
+        if self.announced.len() < MAX_SSRCS && !self.announced.contains(&ssrc) {
+            self.announced.push(ssrc);
+        }
+    }
+
+    /// An SRTP packet in; header, extensions and decrypted payload out, as one RTP packet.
+    pub fn unprotect_rtp(&mut self, datagram: &[u8], now: Instant) -> Result<&[u8], SrtpError> {
+        let result = RtpShape::parse(datagram, self.profile).and_then(|shape| {
+            let header = opaque_header(&shape);
+            self.unprotect(Kind::Rtp, shape.ssrc, now, |context| {
+                context.decrypt_rtp_with_header(datagram, &header)
+            })
+        });
+        self.stats.rtp.count(&result);
+        self.lend(result)
+    }
+
+    /// An SRTCP packet in, the compound RTCP packet out.
+    pub fn unprotect_rtcp(&mut self, datagram: &[u8], now: Instant) -> Result<&[u8], SrtpError> {
+        let result = shape::rtcp_sender(datagram, self.profile).and_then(|ssrc| {
+            self.unprotect(Kind::Rtcp, ssrc, now, |context| {
+                context.decrypt_rtcp(datagram)
+            })
+        });
+        self.stats.rtcp.count(&result);
+        self.lend(result)
+    }
+
+    /// What was seen so far.
+    pub fn stats(&self) -> &InboundStats {
+        &self.stats
+    }
+
+    /// SSRCs that hold state: of RTP, of RTCP. Each at most [`MAX_SSRCS`].
+    pub fn ssrcs(&self) -> (usize, usize) {
+        (self.rtp.len(), self.rtcp.len())
+    }
+
+    fn lend(&mut self, result: Result<Bytes, SrtpError>) -> Result<&[u8], SrtpError> {
+        self.unprotected = result?;
+        Ok(&self.unprotected)
+    }
+
+    fn unprotect(
+        &mut self,
+        kind: Kind,
+        ssrc: u32,
+        now: Instant,
+        decrypt: impl FnOnce(&mut Context) -> Result<Bytes, webrtc_srtp::Error>,
+    ) -> Result<Bytes, SrtpError> {
+        if self.crashed {
+            return Err(SrtpError::Crashed);
+        }
+        let streams = match kind {
+            Kind::Rtp => &mut self.rtp,
+            Kind::Rtcp => &mut self.rtcp,
+        };
+        let result = if let Some(stream) = streams.iter_mut().find(|stream| stream.ssrc == ssrc) {
+            contained(|| decrypt(&mut stream.context))
+        } else if streams.len() == MAX_SSRCS {
+            Err(SrtpError::TooManySsrcs)
+        } else if !self.announced.contains(&ssrc) && !self.trials.allowed(now) {
+            Err(SrtpError::UnknownSsrc)
+        } else {
+            contained(|| {
+                let mut context = new_context(self.profile, &self.keys);
+                let packet = decrypt(&mut context)?;
+                Ok((context, packet))
+            })
+            .map(|(context, packet)| {
+                streams.push(Stream { ssrc, context });
+                packet
+            })
+            .inspect_err(|_| {
+                if !self.announced.contains(&ssrc) {
+                    self.trials.spend();
+                }
+            })
+        };
+        self.crashed |= result == Err(SrtpError::Crashed);
+        result
+    }
+}
+
+/// The two packet kinds, whose replay windows are separate (RFC 3711 §3.2.1).
+#[derive(Clone, Copy)]
+enum Kind {
+    Rtp,
+    Rtcp,
+}
+
+/// A token bucket over failed trials of SSRCs that were not announced.
+struct Trials {
+    left: u32,
+    refilled_at: Instant,
+}
+
+impl Trials {
+    fn new(now: Instant) -> Self {
+        Self {
+            left: TRIAL_BURST,
+            refilled_at: now,
+        }
+    }
+
+    fn allowed(&mut self, now: Instant) -> bool {
+        let elapsed = now.saturating_duration_since(self.refilled_at);
+        let due = elapsed.as_millis() / TRIAL_INTERVAL.as_millis();
+        if due > 0 {
+            let due = u32::try_from(due).unwrap_or(u32::MAX);
+            self.left = self.left.saturating_add(due).min(TRIAL_BURST);
+            self.refilled_at = now;
+        }
+        self.left > 0
+    }
+
+    fn spend(&mut self) {
+        self.left = self.left.saturating_sub(1);
+    }
+}
+
+/// The sending direction of one session. Of media nothing is sent, so it protects RTCP only.
+pub struct Outbound {
+    context: Context,
+    protected: u32,
+}
+
+impl Outbound {
+    /// Protects with `keys.local`.
+    pub fn new(keys: &Keys) -> Self {
+        Self {
+            context: new_context(keys.profile, &keys.local),
+            protected: 0,
+        }
+    }
+
+    /// A compound RTCP packet in, an SRTCP packet out.
+    pub fn protect_rtcp(&mut self, compound: &[u8]) -> Result<Vec<u8>, SrtpError> {
+        if self.protected == LAST_SRTCP_INDEX {
+            return Err(SrtpError::KeyExhausted);
+        }
+        if compound.len() < shape::RTCP_HEADER_LEN {
+            return Err(SrtpError::TooShort {
+                need: shape::RTCP_HEADER_LEN,
+                have: compound.len(),
+            });
+        }
+        let packet = contained(|| self.context.encrypt_rtcp(compound))?;
+        self.protected += 1;
+        Ok(packet.into())
+    }
+}
+
+/// Calls into webrtc-srtp and turns its errors and panics into ours.
+fn contained<T>(call: impl FnOnce() -> Result<T, webrtc_srtp::Error>) -> Result<T, SrtpError> {
+    use webrtc_srtp::Error::{SrtcpSsrcDuplicated, SrtpSsrcDuplicated};
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(SrtpSsrcDuplicated(..) | SrtcpSsrcDuplicated(..))) => Err(SrtpError::Replayed),
+        Ok(Err(_)) => Err(SrtpError::Unauthentic),
+        Err(_panic) => Err(SrtpError::Crashed),
+    }
+}
+
+fn new_context(profile: SrtpProfile, keys: &KeySalt) -> Context {
+    let profile = match profile {
+        SrtpProfile::AeadAes128Gcm => ProtectionProfile::AeadAes128Gcm,
+        SrtpProfile::Aes128CmSha1_80 => ProtectionProfile::Aes128CmHmacSha1_80,
+    };
+    Context::new(
+        keys.key(),
+        keys.salt(),
+        profile,
+        Some(srtp_replay_protection(REPLAY_WINDOW_PACKETS)),
+        Some(srtcp_replay_protection(REPLAY_WINDOW_PACKETS)),
+    )
+    .expect("KeySalt holds what its profile asks for")
+}
+
+/// The header that `Context` is given instead of parsing one. It reads from it the SSRC, the sequence number and the
+/// size; the extension block counts as padding of an extension list that is empty, which gives that size without
+/// looking into the block and without allocating.
+fn opaque_header(shape: &RtpShape) -> rtp::header::Header {
+    rtp::header::Header {
+        version: 2,
+        sequence_number: shape.sequence_number,
+        ssrc: shape.ssrc,
+        csrc: vec![0; shape.csrc_count],
+        extension: shape.extension_len.is_some(),
+        extensions_padding: shape.extension_len.unwrap_or(0),
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_panic_in_webrtc_srtp_is_contained_and_ends_the_direction() {
+        let profile = SrtpProfile::AeadAes128Gcm;
+        let keys = Keys::from_client_export(profile, &[1; 56]).unwrap();
+        let now = Instant::now();
+        let mut inbound = Inbound::new(&keys, now);
+        inbound.announce(5);
+        let result = inbound.unprotect(Kind::Rtp, 5, now, |_| panic!("index out of bounds"));
+        assert_eq!(result, Err(SrtpError::Crashed));
+        let mut packet = [0x80; 60];
+        packet[8..12].copy_from_slice(&5_u32.to_be_bytes());
+        assert_eq!(inbound.unprotect_rtp(&packet, now), Err(SrtpError::Crashed));
+        assert_eq!(inbound.stats().rtp.crashed, 1);
+    }
+
+    #[test]
+    fn a_key_protects_no_more_than_2_to_the_31_rtcp_packets() {
+        let keys = Keys::from_client_export(SrtpProfile::AeadAes128Gcm, &[1; 56]).unwrap();
+        let mut outbound = Outbound::new(&keys);
+        outbound.protected = LAST_SRTCP_INDEX - 1;
+        assert!(
+            outbound
+                .protect_rtcp(&[0x80, 201, 0, 1, 0, 0, 0, 1])
+                .is_ok()
+        );
+        assert_eq!(
+            outbound.protect_rtcp(&[0x80, 201, 0, 1, 0, 0, 0, 1]),
+            Err(SrtpError::KeyExhausted)
+        );
+    }
+}

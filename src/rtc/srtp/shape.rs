@@ -1,0 +1,91 @@
+//! The shape of a protected packet, walked before any decryption (RFC 3550 §5.1, §5.3.1; RFC 3711 §3.1, §3.4).
+//!
+//! A datagram in; where its header ends and whose it is out. Nothing here depends on what the payload says.
+
+use super::{SrtpError, SrtpProfile};
+use crate::rtc::bytes::Reader;
+
+/// RTCP header and the sender's SSRC, which SRTCP leaves in the clear.
+pub(super) const RTCP_HEADER_LEN: usize = 8;
+/// The E flag and the 31-bit SRTCP index.
+const SRTCP_INDEX_LEN: usize = 4;
+
+/// What decryption needs to know about an RTP packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RtpShape {
+    pub(super) ssrc: u32,
+    pub(super) sequence_number: u16,
+    pub(super) csrc_count: usize,
+    /// Bytes after the extension's own four, when the X bit is set.
+    pub(super) extension_len: Option<usize>,
+}
+
+impl RtpShape {
+    /// ```text
+    ///  0                   1                   2                   3
+    /// |V=2|P|X|  CC   |M|     PT      |       sequence number         |
+    /// |                           timestamp                           |
+    /// |                             SSRC                              |
+    /// |                      CSRC, CC of them                         |
+    /// |     extension profile (X)     |    length in 32-bit words     |
+    /// ```
+    pub(super) fn parse(datagram: &[u8], profile: SrtpProfile) -> Result<Self, SrtpError> {
+        let mut packet = Reader::new(datagram);
+        let flags = packet.u8()?;
+        if flags >> 6 != 2 {
+            return Err(SrtpError::NotVersion2);
+        }
+        let csrc_count = usize::from(flags & 0x0f);
+        let _marker_and_payload_type = packet.u8()?;
+        let sequence_number = packet.u16()?;
+        let _timestamp = packet.u32()?;
+        let ssrc = packet.u32()?;
+        packet.take(4 * csrc_count)?;
+        let extension_len = if flags & 0x10 == 0 {
+            None
+        } else {
+            let _profile = packet.u16()?;
+            let len = 4 * usize::from(packet.u16()?);
+            packet.take(len)?;
+            Some(len)
+        };
+        packet.take(profile.tag_len())?;
+        Ok(Self {
+            ssrc,
+            sequence_number,
+            csrc_count,
+            extension_len,
+        })
+    }
+}
+
+/// The sender of an SRTCP packet that is long enough and encrypted.
+///
+/// ```text
+///  CM:  header, SSRC | ciphertext | E, SRTCP index | tag (10)
+///  GCM: header, SSRC | ciphertext | tag (16) | E, SRTCP index
+/// ```
+pub(super) fn rtcp_sender(datagram: &[u8], profile: SrtpProfile) -> Result<u32, SrtpError> {
+    let trailer = SRTCP_INDEX_LEN + profile.tag_len();
+    let mut packet = Reader::new(datagram);
+    let mut header = packet.sub(RTCP_HEADER_LEN)?;
+    if header.u8()? >> 6 != 2 {
+        return Err(SrtpError::NotVersion2);
+    }
+    header.take(3)?;
+    let ssrc = header.u32()?;
+    let Some(ciphertext_len) = packet.remaining().checked_sub(trailer) else {
+        return Err(SrtpError::TooShort {
+            need: RTCP_HEADER_LEN + trailer,
+            have: datagram.len(),
+        });
+    };
+    packet.take(ciphertext_len)?;
+    if profile == SrtpProfile::AeadAes128Gcm {
+        packet.take(profile.tag_len())?;
+    }
+    if packet.u32()? >> 31 == 0 {
+        return Err(SrtpError::NotEncrypted);
+    }
+    Ok(ssrc)
+}
