@@ -27,12 +27,17 @@ use crate::media_loop::{self, Command, Event, SlotSnapshot};
 use crate::relay::RelayConfig;
 use crate::rtc::dtls::Certificate;
 use crate::rtc::peer::{self, AnswerConfig, Answered};
+use crate::rtc::sdp::OpusSettings;
+use crate::rtc::srtp::SrtpProfile;
 use crate::rtmp::{self, Target};
 
 use backend::DaemonBackend;
 
 /// How long a request waits for the media thread. It turns at least every 50 ms while anybody is there.
 const MEDIA_ANSWER: Duration = Duration::from_secs(2);
+
+/// What a guest's audio encoder is asked for.
+const SPEECH: OpusSettings = OpusSettings { max_average_bitrate_bps: 64_000, stereo: false };
 
 /// Why the daemon could not start or go on; says what to do about it.
 #[derive(Debug)]
@@ -64,11 +69,12 @@ pub fn run(config: Config) -> Result<(), AppError> {
     for notice in &config.notices {
         log::warn!("{notice}");
     }
-    let executor = LocalExecutor::new();
-    smol::block_on(executor.run(serve_until_signal(config, &executor)))
+    // Lives as long as the process; its tasks borrow it.
+    let executor: &'static LocalExecutor<'static> = Box::leak(Box::default());
+    smol::block_on(executor.run(serve_until_signal(config, executor)))
 }
 
-async fn serve_until_signal<'a>(config: Config, executor: &LocalExecutor<'a>) -> Result<(), AppError> {
+async fn serve_until_signal(config: Config, executor: &'static LocalExecutor<'static>) -> Result<(), AppError> {
     let mut signals = Signals::new([Signal::Term, Signal::Int]).map_err(AppError::Signals)?;
     let certificate = Certificate::generate();
     let listener = smol::net::TcpListener::bind(config.http.listen).await.map_err(|error| AppError::Listen {
@@ -251,6 +257,8 @@ impl Daemon {
             certificate: self.certificate.clone(),
             start_bitrate_kbps: self.config.rtc.start_bitrate_kbps,
             max_bitrate_kbps: self.config.rtc.max_bitrate_kbps,
+            opus: SPEECH,
+            srtp_profiles: SrtpProfile::OFFERED.to_vec(),
         };
         let Answered { peer, sdp } = peer::answer(offer, &answer_config, Instant::now())
             .map_err(|error| Refusal::new(error.status(), error.to_string()))?;

@@ -10,6 +10,7 @@
 mod tcp;
 mod udp;
 
+use std::fmt;
 use std::io;
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
@@ -18,12 +19,13 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use guest_relay_muxer::TrackKind;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::guest::{SessionKey, Signs, Slot, State};
 use crate::relay::{Relay, RelayConfig, RelaySnapshot};
 use crate::rtc::demux::Routes;
-use crate::rtc::peer::{self, EndReason, Peer};
+use crate::rtc::peer::{self, Peer};
 use crate::rtmp::{self, Disconnected};
 
 use tcp::RtmpSocket;
@@ -54,13 +56,40 @@ pub enum Event {
     /// ICE and DTLS are done.
     Connected { slot: Slot, key: SessionKey },
     /// The session is over; its slot is free.
-    Ended { slot: Slot, key: SessionKey, reason: EndReason },
+    Ended { slot: Slot, key: SessionKey, reason: SessionEnd },
     /// The RTMP side changed.
     Rtmp { slot: Slot, event: rtmp::Event },
     /// The guest's life went on.
     State { slot: Slot, state: State },
     /// The media thread cannot go on.
     Failed(String),
+}
+
+/// Why a slot's session is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// The WebRTC peer says why.
+    Peer(peer::EndReason),
+    /// A newer session took the slot.
+    Replaced,
+    /// The guest said goodbye.
+    Left,
+    /// As many sessions as the routes take.
+    NoRoom,
+    /// The daemon ends.
+    Shutdown,
+}
+
+impl fmt::Display for SessionEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(reason) => write!(f, "{reason}"),
+            Self::Replaced => write!(f, "a newer session took the slot"),
+            Self::Left => write!(f, "the guest left"),
+            Self::NoRoom => write!(f, "too many sessions"),
+            Self::Shutdown => write!(f, "the daemon ends"),
+        }
+    }
 }
 
 /// One slot as it is now.
@@ -330,14 +359,14 @@ impl MediaLoop {
     fn handle_command(&mut self, command: Command, now: Instant) {
         match command {
             Command::Join { slot, key, peer, ready } => {
-                self.end_session(slot.0, EndReason::Replaced, now);
+                self.end_session(slot.0, SessionEnd::Replaced, now);
                 let Some(lane) = self.lanes.get_mut(slot.0) else { return };
                 if !self.routes.insert(peer.local_ufrag(), slot.0) {
                     // `ready` is dropped, so the caller hears of it.
-                    self.emit(Event::Ended { slot, key, reason: EndReason::Refused });
+                    self.emit(Event::Ended { slot, key, reason: SessionEnd::NoRoom });
                     return;
                 }
-                lane.relay.begin_source(peer.sends_video(), now);
+                lane.relay.begin_source(peer.has_track(TrackKind::Video), now);
                 lane.session = Some(Session { key, peer, connected: false, local_addresses: Vec::new() });
                 lane.touched = true;
                 let _ = ready.try_send(());
@@ -345,7 +374,7 @@ impl MediaLoop {
             Command::Leave { slot, key } => {
                 let Some(lane) = self.lanes.get(slot.0) else { return };
                 if lane.session.as_ref().is_some_and(|session| session.key == key) {
-                    self.end_session(slot.0, EndReason::Left, now);
+                    self.end_session(slot.0, SessionEnd::Left, now);
                 }
             }
             Command::Snapshot { reply } => {
@@ -363,7 +392,7 @@ impl MediaLoop {
             }
             Command::Shutdown => {
                 for index in 0..self.lanes.len() {
-                    self.end_session(index, EndReason::Shutdown, now);
+                    self.end_session(index, SessionEnd::Shutdown, now);
                     if let Some(lane) = self.lanes.get_mut(index) {
                         lane.relay.release(now);
                     }
@@ -374,7 +403,7 @@ impl MediaLoop {
     }
 
     /// Ends the slot's session: DTLS and RTCP goodbyes go out, its addresses are forgotten, its media stops.
-    fn end_session(&mut self, index: usize, reason: EndReason, now: Instant) {
+    fn end_session(&mut self, index: usize, reason: SessionEnd, now: Instant) {
         let Some(lane) = self.lanes.get_mut(index) else { return };
         let Some(mut session) = lane.session.take() else { return };
         session.peer.close(now);
@@ -432,6 +461,9 @@ impl MediaLoop {
                 peer::Output::Transmit { to, datagram } => self.udp.send(&datagram, to, session.local_address(to)),
                 peer::Output::Event(event) => match event {
                     peer::Event::AddressValidated(address) => self.routes.validate(address, index),
+                    peer::Event::AddressForgotten(address) => self.routes.forget(address, index),
+                    // A muted track or a camera that is off may say so; its silence is bridged all the same.
+                    peer::Event::Bye { kind } => log::debug!("slot {index}: the sender ended its {kind:?} stream"),
                     peer::Event::Connected { .. } => {
                         session.connected = true;
                         connected = Some(session.key);
@@ -439,7 +471,7 @@ impl MediaLoop {
                     peer::Event::SenderReport { kind, ntp_time, rtp_time } => {
                         lane.relay.handle_sender_report(kind, ntp_time, rtp_time, now);
                     }
-                    peer::Event::Ended(reason) => ended = Some(reason),
+                    peer::Event::Ended(reason) => ended = Some(SessionEnd::Peer(reason)),
                 },
             }
         }

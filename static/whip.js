@@ -3,7 +3,9 @@
 //   idle ──join──▶ joining ──connected──▶ live ──lost──▶ reconnecting ──connected──▶ live
 //                     └──────── refused for good, or leave() ────────▶ left (or preview, if it was never live)
 //
-// A session that is lost is not repaired but replaced: new connection, new session, same guest slot.
+// A session that is lost is not repaired but replaced: new connection, new session, same guest slot. No goodbye is said
+// in between, so that the relay keeps the mixer's input; the new offer names the session it replaces, so that it cannot
+// push out somebody else who has taken the slot meanwhile.
 
 /** Longest wait for ICE candidates; host candidates are there within milliseconds. */
 const GATHER_MS = 1500;
@@ -15,6 +17,8 @@ const CONNECT_MS = 12_000;
 const DISCONNECTED_MS = 7_000;
 /** Waits after the first, second, third … failure in a row. The loss of a good session is followed by an attempt at once. */
 const BACKOFF_MS = [1_000, 2_000, 4_000, 8_000, 15_000];
+/** Times in a row that a slot may be found taken; a session of our own that nobody hears of dies sooner than that. */
+const TAKEN_MAX = 5;
 /** A session that lived this long was a good one. */
 const STABLE_MS = 5_000;
 
@@ -54,6 +58,9 @@ export class Publisher {
   #session = null;
   #failures = 0;
   #everLive = false;
+  /** Resource of the last session. */
+  #replaces = null;
+  #taken = 0;
   #retryTimer = 0;
 
   /** `onState(state)`; `onError(PublishError | null)`; `maxBitrate` in bit/s, read at each attempt. */
@@ -67,9 +74,11 @@ export class Publisher {
 
   /** Publishes `stream` to `endpoint` and keeps doing so until leave(). */
   join(endpoint, stream) {
-    this.#end();
+    this.leave();
     this.#wanted = { endpoint, stream };
+    this.#replaces = null;
     this.#failures = 0;
+    this.#taken = 0;
     this.#everLive = false;
     this.onState("joining");
     this.#connect();
@@ -95,7 +104,8 @@ export class Publisher {
     this.#wanted = null;
     clearTimeout(this.#retryTimer);
     this.#retryTimer = 0;
-    this.#end({ closing });
+    this.#end();
+    if (this.#replaces) goodbye(this.#replaces, closing);
     this.onState("left");
   }
 
@@ -106,7 +116,8 @@ export class Publisher {
     this.#connect();
   }
 
-  #end({ closing = false } = {}) {
+  /** Lets go of the connection. The server is not told. */
+  #end() {
     const session = this.#session;
     this.#session = null;
     this.pc = null;
@@ -114,14 +125,13 @@ export class Publisher {
     clearTimeout(session.timer);
     session.pc.onconnectionstatechange = null;
     session.pc.close();
-    if (session.resource) goodbye(session.resource, closing);
   }
 
   async #connect() {
     this.#retryTimer = 0;
     const { endpoint, stream } = this.#wanted;
     const pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
-    const session = { pc, resource: null, timer: 0, liveSince: 0 };
+    const session = { pc, timer: 0, liveSince: 0 };
     this.#session = session;
     this.pc = pc;
     try {
@@ -132,13 +142,17 @@ export class Publisher {
       if (stream.getVideoTracks().length && !/a=rtpmap:\d+ H264\/90000/i.test(pc.localDescription.sdp)) {
         throw new PublishError("noH264", { final: true });
       }
-      const { resource, answer } = await post(endpoint, pc.localDescription.sdp);
+      const { resource, answer } = await post(endpoint, pc.localDescription.sdp, this.#replaces);
       if (this.#session !== session) {
         goodbye(resource, false);
         return;
       }
-      session.resource = resource;
+      this.#replaces = resource;
+      this.#taken = 0;
       pc.onconnectionstatechange = () => this.#watch(session);
+      // A server that says goodbye (DTLS close_notify) need not be waited for.
+      const transport = pc.getSenders()[0].transport;
+      if (transport) transport.onstatechange = () => transport.state === "closed" && this.#lost(session);
       session.timer = setTimeout(() => this.#lost(session, new PublishError("noConnection")), CONNECT_MS);
       await pc.setRemoteDescription({ type: "answer", sdp: answer });
     } catch (error) {
@@ -168,6 +182,8 @@ export class Publisher {
     if (this.#session !== session) return;
     const wasStable = session.liveSince && performance.now() - session.liveSince > STABLE_MS;
     this.#end();
+    if (error?.status === 409) this.#taken += 1;
+    if (this.#taken === TAKEN_MAX) error.final = true;
     if (error) this.onError(error);
     if (error?.final) {
       this.#wanted = null;
@@ -219,13 +235,15 @@ function gathered(pc) {
   });
 }
 
-/** Sends the offer; resolves to `{resource, answer}`. */
-async function post(endpoint, sdp) {
+/** Sends the offer; resolves to `{resource, answer}`. `replaces` is the resource of the session before, or null. */
+async function post(endpoint, sdp, replaces) {
+  const headers = { "Content-Type": "application/sdp" };
+  if (replaces) headers["Guest-Relay-Replaces"] = replaces.split("/").at(-1);
   let response, body;
   try {
     response = await fetch(endpoint, {
       method: "POST",
-      headers: { "Content-Type": "application/sdp" },
+      headers,
       body: sdp,
       credentials: "omit",
       signal: AbortSignal.timeout(ANSWER_MS),
@@ -242,7 +260,8 @@ async function post(endpoint, sdp) {
   const reason = body.split("\n")[0].slice(0, 200);
   const retryAfterMs = 1000 * (Number.parseInt(response.headers.get("Retry-After"), 10) || 0);
   if (status === 429) throw new PublishError("busy", { status, reason, retryAfterMs });
-  if (status >= 500 || [408, 409, 425].includes(status)) {
+  if (status === 409) throw new PublishError("taken", { status, reason });
+  if (status >= 500 || [408, 425].includes(status)) {
     throw new PublishError("serverTrouble", { status, reason, retryAfterMs });
   }
   const key = { 403: "closedSlot", 404: "unknownSlot", 410: "gone" }[status] ?? "refused";

@@ -99,3 +99,92 @@ impl DecodeTimes {
 fn millis(count: usize) -> MediaTime {
     MediaTime::from_millis(i64::try_from(count).unwrap_or(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Milliseconds of dts and pts for pictures shown at these times, in the order they are sent.
+    fn times(decode_times: &mut DecodeTimes, shown_ms: &[i64]) -> Vec<(i64, i64)> {
+        shown_ms
+            .iter()
+            .map(|shown| {
+                let times = decode_times.next(MediaTime::from_millis(*shown));
+                decode_times.set(times.dts);
+                (times.dts.millis(), times.pts.millis())
+            })
+            .collect()
+    }
+
+    fn begun(depth: usize, first_ms: i64) -> DecodeTimes {
+        let mut decode_times = DecodeTimes::default();
+        decode_times.begin(depth, MediaTime::from_millis(first_ms), true);
+        decode_times
+    }
+
+    #[test]
+    fn without_reordering_dts_is_pts() {
+        let mut decode_times = begun(0, 0);
+        assert_eq!(
+            times(&mut decode_times, &[0, 33, 66]),
+            [(0, 0), (33, 33), (66, 66)]
+        );
+    }
+
+    #[test]
+    fn with_a_pyramid_of_b_frames_each_picture_is_decoded_in_time() {
+        // What x264 sends with three B-frames and b-pyramid: reorder depth 2, 40 ms a picture.
+        let sent = [0, 160, 80, 40, 120, 320, 240, 200, 280];
+        let expected = [
+            (0, 2),
+            (1, 162),
+            (2, 82),
+            (42, 42),
+            (82, 122),
+            (122, 322),
+            (162, 242),
+            (202, 202),
+            (242, 282),
+        ];
+        assert_eq!(times(&mut begun(2, 0), &sent), expected);
+    }
+
+    #[test]
+    fn a_stream_that_reorders_deeper_than_it_says_is_learned() {
+        let mut decode_times = begun(0, 0);
+        let sent = [0, 80, 40, 160, 120, 240, 200, 320, 280];
+        let given = times(&mut decode_times, &sent);
+        assert!(
+            given.windows(2).all(|pair| pair[0].0 < pair[1].0),
+            "{given:?}"
+        );
+        assert!(given.iter().all(|(dts, pts)| dts <= pts), "{given:?}");
+        // From the fourth picture on each is shown where it belongs, a millisecond later than without reordering.
+        let shown: Vec<i64> = given.iter().skip(3).map(|(_, pts)| *pts).collect();
+        assert_eq!(shown, [161, 121, 241, 201, 321, 281]);
+    }
+
+    #[test]
+    fn after_pictures_that_did_not_go_out_times_start_at_the_idr_picture() {
+        let mut decode_times = begun(2, 0);
+        times(&mut decode_times, &[0, 160, 80]);
+        decode_times.begin(2, MediaTime::from_millis(5000), true);
+        assert_eq!(
+            times(&mut decode_times, &[5000, 5160, 5080]),
+            [(5000, 5002), (5001, 5162), (5002, 5082)]
+        );
+    }
+
+    #[test]
+    fn state_does_not_grow_whatever_the_times_are() {
+        let mut decode_times = begun(3, 0);
+        let mut last = -1;
+        for n in 0..10_000i64 {
+            let shown = n * 7919 % 5003;
+            let given = times(&mut decode_times, &[shown]);
+            assert!(given[0].0 > last && given[0].0 <= given[0].1);
+            last = given[0].0;
+            assert!(decode_times.due.len() <= MAX_DEPTH + 1);
+        }
+    }
+}

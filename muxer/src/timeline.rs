@@ -336,3 +336,6 @@ impl StrictlyIncreasing {
         self.last = Some(dts);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -105,4 +105,18 @@ fn fill(status: &mut GuestStatus, snapshot: &SlotSnapshot, now: Instant) {
     status.path = Some(MediaPath::Direct);
     status.fps = Some(relay.fps);
     status.bitrate_kbps = Some(relay.bitrate_kbps);
+    let (audio, video) = (&session.stats.audio, &session.stats.video);
+    if audio.packets > 0 {
+        status.audio_codec = Some("opus");
+    }
+    if video.packets > 0 {
+        status.jitter_ms = Some(video.stream.jitter.as_secs_f64() * 1e3);
+    }
+    let lost = audio.stream.lost + video.stream.lost;
+    let expected = audio.packets + video.packets + lost;
+    if expected > 0 {
+        #[expect(clippy::cast_precision_loss, reason = "a ratio for people; 52 bits are more than enough")]
+        let loss = lost as f64 / expected as f64;
+        status.loss = Some(loss);
+    }
 }

@@ -175,7 +175,7 @@ pub struct GuestStatus {
     pub fps: Option<f64>,
     /// Received media, lately.
     pub bitrate_kbps: Option<u32>,
-    /// Fraction of packets lost lately, 0 to 1, before repair.
+    /// Fraction of the session's packets lost on the way so far, 0 to 1, before repair.
     pub loss: Option<f64>,
     /// Interarrival jitter of the video (RFC 3550 §6.4.1).
     pub jitter_ms: Option<f64>,

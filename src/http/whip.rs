@@ -7,11 +7,15 @@
 //! POST   /whip/{guest_id}/{resource}/leave            ─▶ 200   (for sendBeacon)
 //! ```
 //!
+//! A page that comes back after a lost connection names the session it had in `Guest-Relay-Replaces`. If somebody else
+//! holds the slot by then it is refused with 409; otherwise two guests with the same link would push each other out for
+//! ever. An offer without the field takes the slot over.
+//!
 //! An ICE restart (§4.3.3) is not served: a guest that lost its connection publishes anew, and the slot is taken over.
 
 use std::time::Instant;
 
-use super::backend::{Admission, Backend, ClientInfo, Left, MediaPath, Refusal};
+use super::backend::{Admission, Backend, ClientInfo, GuestState, Left, MediaPath, Refusal};
 use super::message::{Request, Response};
 use super::rate::network_of;
 use super::router::Site;
@@ -21,6 +25,9 @@ use crate::guest::id::{GuestId, ResourceId};
 pub const OFFER_TYPE: &str = "application/sdp";
 /// Media type of trickled candidates (RFC 8840 §9.4).
 pub const FRAGMENT_TYPE: &str = "application/trickle-ice-sdpfrag";
+
+/// Names the session that an offer is to replace, by the last segment of its URL.
+const REPLACES: &str = "guest-relay-replaces";
 
 /// `POST /whip/{guest_id}`.
 pub(super) async fn publish<B: Backend>(
@@ -47,6 +54,9 @@ pub(super) async fn publish<B: Backend>(
         .borrow_mut()
         .take(&network, now)
         .map_err(too_many)?;
+    if let Some(former) = request.header(REPLACES) {
+        check_not_taken(&site.backend, &guest, former)?;
+    }
     let client = request.client;
     let offer = text_body(request, OFFER_TYPE)?;
     let published = site.backend.publish(&guest, path, offer, client).await?;
@@ -106,7 +116,7 @@ pub(super) fn with_cors(response: Response) -> Response {
         )
         .with(
             "access-control-allow-headers",
-            "Authorization, Content-Type, If-Match",
+            "Authorization, Content-Type, Guest-Relay-Replaces, If-Match",
         )
         .with(
             "access-control-expose-headers",
@@ -125,6 +135,31 @@ fn check_admission<B: Backend>(backend: &B, guest: &GuestId) -> Result<(), Refus
         )),
         Admission::Unknown => Err(Refusal::new(404, format!("there is no guest slot {guest}"))),
     }
+}
+
+/// Refuses to replace `former` while another session is in the slot.
+fn check_not_taken<B: Backend>(backend: &B, guest: &GuestId, former: &str) -> Result<(), Refusal> {
+    let still_ours = ResourceId::parse(former)
+        .is_some_and(|former| backend.session_etag(guest, &former).is_some());
+    let present = |state| {
+        matches!(
+            state,
+            GuestState::Joining | GuestState::Publishing | GuestState::Live
+        )
+    };
+    let occupied = || {
+        backend
+            .guests()
+            .iter()
+            .any(|status| status.id == *guest && present(status.state))
+    };
+    if !still_ours && occupied() {
+        return Err(Refusal::new(
+            409,
+            format!("somebody else has joined as {guest}"),
+        ));
+    }
+    Ok(())
 }
 
 fn no_such_session() -> Refusal {

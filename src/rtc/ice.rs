@@ -155,17 +155,25 @@ impl Agent {
         Self::new(local, remote, Role::Lite, now)
     }
 
-    /// A controlling agent that checks `candidates`, in their order, against a lite peer.
+    /// A controlling agent that checks `candidates`, in their order, against a lite peer, once told to
+    /// [begin](Self::begin_checks).
     pub fn controlling(
         local: Credentials,
         remote: Credentials,
         candidates: &[SocketAddr],
         now: Instant,
     ) -> Self {
-        let checks = Checks::new(candidates, random_u64(), now);
-        let mut agent = Self::new(local, remote, Role::Full(checks), now);
-        agent.handle_timeout(now);
-        agent
+        let checks = Checks::new(candidates, random_u64());
+        Self::new(local, remote, Role::Full(checks), now)
+    }
+
+    /// Lets a controlling agent send its checks: when the peer has our credentials, since before that it would
+    /// ignore them. A lite agent has none to send.
+    pub fn begin_checks(&mut self, now: Instant) {
+        if let Role::Full(checks) = &mut self.role {
+            checks.begin(now);
+        }
+        self.send_due_checks(now);
     }
 
     fn new(local: Credentials, remote: Credentials, role: Role, now: Instant) -> Self {

@@ -59,6 +59,8 @@ pub enum OfferError {
     NoRtcpMux,
     /// Two m-lines have the same `a=mid`.
     DuplicateMid,
+    /// Two codecs have the same payload type, by which we tell them apart.
+    DuplicatePayloadType,
     /// `a=ice-ufrag` or `a=ice-pwd` is missing, too short, too long or has other characters than ice-char.
     IceCredentials,
     /// The offer is `ice-lite` and has no candidate that could be checked.
@@ -79,6 +81,7 @@ impl OfferError {
             Self::Syntax(_)
             | Self::ParserPanicked
             | Self::DuplicateMid
+            | Self::DuplicatePayloadType
             | Self::IceCredentials
             | Self::Setup
             | Self::Fingerprint(FingerprintError::Malformed | FingerprintError::TooMany) => 400,
@@ -111,6 +114,7 @@ impl fmt::Display for OfferError {
             Self::NoBundle => write!(f, "audio and video are not in one BUNDLE group"),
             Self::NoRtcpMux => write!(f, "a=rtcp-mux is missing"),
             Self::DuplicateMid => write!(f, "two m-lines have the same a=mid"),
+            Self::DuplicatePayloadType => write!(f, "audio and video share a payload type"),
             Self::IceCredentials => write!(f, "a=ice-ufrag or a=ice-pwd is missing or malformed"),
             Self::NoCandidates => write!(f, "an ice-lite offer needs a UDP candidate"),
             Self::SetupActive => write!(

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ingest::{Connection, Ingest, Kind, Options};
 use loadgen::clip::Clip;
-use loadgen::h264;
+use loadgen::{h264, hostile};
 use loadgen::publisher::{Finished, Publisher};
 use loadgen::replay::SentUnit;
 
@@ -67,4 +67,73 @@ fn a_guest_arrives_bit_by_bit_and_leaves_with_a_clean_unpublish() {
     let audio = connection.audio.unwrap();
     assert_eq!((audio.sequence_starts, audio.gaps), (1, 0));
     assert!(audio.frames > 100, "{} audio frames", audio.frames);
+}
+
+#[test]
+fn when_one_of_two_guests_leaves_the_other_loses_no_frame() {
+    let ingest = strict_ingest();
+    let daemon = Daemon::start(&output(&ingest), "");
+    let clip = Clip::chromium_360p();
+    let staying = Publisher::connect(&daemon.whip_url("guest1"), &clip).unwrap();
+    let leaving = Publisher::connect(&daemon.whip_url("guest2"), &clip).unwrap();
+    assert!(ingest.wait_until(SETTLE, |paths| paths.len() == 2 && paths.iter().all(|path| video_frames(path) >= 30)));
+    leaving.stop().unwrap();
+    let so_far = ingest.path("guest1").map_or(0, |path| video_frames(&path));
+    assert!(ingest.wait_until(SETTLE, |paths| {
+        paths.iter().any(|path| path.path.as_deref() == Some("guest1") && video_frames(path) >= so_far + 60)
+    }));
+    let finished = staying.stop().unwrap();
+    assert_nothing_lost(&finished, &ingest.path("guest1").unwrap());
+}
+
+#[test]
+fn a_guest_outlives_its_rtmp_server_and_is_published_again_when_it_returns() {
+    let ingest = strict_ingest();
+    let daemon = Daemon::start(&output(&ingest), "");
+    let publisher = Publisher::connect(&daemon.whip_url("guest1"), &Clip::chromium_360p()).unwrap();
+    daemon.wait_for_state("guest1", "live", SETTLE);
+    ingest.stop_listening();
+    ingest.kill_connections();
+    daemon.wait_for_state("guest1", "publishing", SETTLE);
+    assert!(publisher.is_alive(), "the guest was dropped with the server");
+    ingest.start_listening().unwrap();
+    let before = ingest.connections().len();
+    // One backoff step of at most 8 s, a key frame, and time to see pictures.
+    let back = ingest.wait_until(Duration::from_secs(12), |paths| {
+        paths.len() > before.saturating_sub(1) && paths.iter().any(|path| path.end.is_none() && video_frames(path) >= 30)
+    });
+    assert!(back, "not published again:\n{}", daemon.log());
+    daemon.wait_for_state("guest1", "live", SETTLE);
+    assert!(publisher.is_alive());
+    let connection = ingest.connections().into_iter().rfind(|connection| connection.end.is_none()).unwrap();
+    let finished = publisher.stop().unwrap();
+    assert!(finished.stats.video_frames > video_frames(&connection));
+    assert_eq!(connection.violations, Vec::<String>::new());
+}
+
+#[test]
+fn two_hundred_thousand_hostile_datagrams_cost_the_live_guest_nothing() {
+    const FROM_ELSEWHERE: u64 = 160_000;
+    const FROM_THE_GUEST: u64 = 40_000;
+    let ingest = strict_ingest();
+    let mut daemon = Daemon::start(&output(&ingest), "");
+    let publisher = Publisher::connect(&daemon.whip_url("guest1"), &Clip::chromium_360p()).unwrap();
+    daemon.wait_for_state("guest1", "live", SETTLE);
+    // Warm: what the first hostile datagrams make the allocator keep is not growth.
+    hostile::flood(daemon.udp, 2_000, 1).unwrap();
+    let memory_before = daemon.anonymous_kb();
+    publisher.send_hostile(FROM_THE_GUEST);
+    hostile::flood(daemon.udp, FROM_ELSEWHERE, 2).unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    while publisher.hostile_sent() < FROM_THE_GUEST && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(publisher.hostile_sent(), FROM_THE_GUEST);
+    let growth = daemon.anonymous_kb().saturating_sub(memory_before);
+    assert!(daemon.is_running());
+    assert!(publisher.is_alive());
+    let finished = publisher.stop().unwrap();
+    assert_nothing_lost(&finished, &ingest.path("guest1").unwrap());
+    assert!(growth <= 1024, "{growth} kB more after the flood");
+    assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use guest_relay::config::Config;
 use guest_relay::guest::id::{GuestId, ResourceId};
 use guest_relay::http::backend::{
-    Admission, Backend, ClientInfo, GuestState, GuestStatus, Health, Left, MediaPath, Published,
+    Admission, Backend, ClientInfo, GuestStatus, Health, Left, MediaPath, Published,
     Refusal, RtmpState,
 };
 use guest_relay::http::{Limits, Site, serve};
@@ -102,7 +102,7 @@ impl Backend for Fake {
         let id = |text| GuestId::parse(text).unwrap();
         vec![
             GuestStatus {
-                state: GuestState::Live,
+                state: guest_relay::guest::State::Live,
                 path: Some(MediaPath::Direct),
                 codec: Some("H264"),
                 width: Some(1280),
@@ -505,6 +505,26 @@ fn only_the_session_that_holds_the_slot_can_end_it() {
     );
     assert_eq!(server.request("DELETE", &current, &[], "").status, 200);
     assert_eq!(server.request("DELETE", &current, &[], "").status, 404);
+}
+
+#[test]
+fn a_page_that_comes_back_does_not_push_out_whoever_took_the_slot() {
+    let server = Server::new();
+    let replaces = "Guest-Relay-Replaces";
+    assert_eq!(server.offer("guest1", &[]).status, 201);
+    assert_eq!(server.offer("guest1", &[(replaces, FIRST)]).status, 201);
+    let refused = server.offer("guest1", &[(replaces, FIRST)]);
+    assert_eq!(
+        (refused.status, refused.body.as_str()),
+        (409, "somebody else has joined as guest1\n")
+    );
+    assert_eq!(
+        server.offer("guest1", &[(replaces, "nonsense")]).status,
+        409
+    );
+    assert_eq!(server.offer("guest1", &[(replaces, SECOND)]).status, 201);
+    // An empty slot is open to whoever had it before; this one's offer reaches the backend.
+    assert_eq!(server.offer("guest2", &[(replaces, FIRST)]).status, 406);
 }
 
 #[test]

@@ -7,3 +7,4 @@ mod http;
 mod daemon;
 mod direct;
 mod srtp;
+mod rtc;

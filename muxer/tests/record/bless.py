@@ -13,6 +13,8 @@ For each <name>.rtpdump the muxer's output is accepted when
   unless there are B-frames;
 - beside audio, video may leave its clock by a sixteenth of each picture's duration,
   and only towards where the sender reports of both tracks put it;
+- the AVC sequence headers hold the recording's SPS and PPS, one right before each IDR
+  at which they are new; Opus has one, before its first frame;
 - ffmpeg decodes it without a message, into as many pictures as packets;
 - where the source of the pictures is ours (<name>.pictures), each decoded picture is
   bit for bit the source picture that expect.py says it is.
@@ -22,6 +24,7 @@ results instead and writes nothing.
 """
 
 import argparse
+import itertools
 import json
 import re
 import subprocess
@@ -49,7 +52,7 @@ DROPPED_NAL_TYPES = frozenset({7, 8, 9, 10, 11, 12})
 RECORDED = {
     "audio_only": "libopus 32 kbit/s mono, ffmpeg rtp muxer",
     "b_frames": "x264 Main profile, 3 B-frames with b-pyramid, libopus; ffmpeg rtp muxer",
-    "chromium": "`chromium.py --seconds 4`: Chromium 156, OpenH264 640x360 + Opus, fake devices",
+    "chromium": "`chromium.py --seconds 3.2`: Chromium 156, OpenH264 640x360 + Opus, fake devices",
     "chromium_rescale": "`chromium.py --seconds 3.4 --rescale-ms 1500`: Chromium 156, scaleResolutionDownBy 2 after 1.5 s",
     "fu_a": "x264enc, GStreamer rtph264pay mtu=300 aggregate-mode=none config-interval=-1",
     "headers_between_slices": "x264enc, 3 slices, GStreamer rtph264pay, which repeats SPS and PPS before every IDR slice",
@@ -152,6 +155,32 @@ def check_packets(kind: str, packets: list[dict], track: expect.Track) -> None:
             raise Refused(f"{where}: dts does not increase")
 
 
+def check_headers(lines: list[str], tracks: dict[str, expect.Track]) -> None:
+    """A sequence header right before each IDR whose SPS or PPS are new, and nowhere else; one for Opus, before its frames."""
+    for line in lines:
+        if "ERROR" in line:
+            raise Refused(f"listing: {line}")
+    wanted = []
+    for picture in tracks["video"].pictures if "video" in tracks else []:
+        if picture.is_idr and (not wanted or wanted[-1] != picture.parameter_sets):
+            wanted.append(picture.parameter_sets)
+    got = []
+    for line, following in itertools.pairwise(lines):
+        sets = re.search(r" AVC sequence header .* SPS ([0-9a-f]+) .*PPS ([0-9a-f]+)", line)
+        if sets:
+            got.append((bytes.fromhex(sets[1]), bytes.fromhex(sets[2])))
+            if " key cts " not in following:
+                raise Refused(f"listing: a sequence header before: {following}")
+    if got != wanted:
+        raise Refused(f"{len(got)} AVC sequence headers, the recording changes its parameter sets {len(wanted)} times")
+    opus = [line for line in lines if " Opus " in line]
+    starts = [number for number, line in enumerate(opus) if "sequence start" in line]
+    if starts != ([0] if "audio" in tracks else []):
+        raise Refused(f"Opus sequence starts at Opus tags {starts}")
+    if any(" script " in line and int(line.split()[2]) for line in lines[1:]):
+        raise Refused("metadata not at time 0: ffmpeg takes it for a text stream")
+
+
 def rtp_elapsed_ms(track: expect.Track, rtp_time: int) -> float:
     return (rtp_time - track.frames[0].rtp_time) * 1000 / track.clock_rate
 
@@ -236,6 +265,7 @@ def confirm(name: str, flv: Path, tools: Tools) -> str:
     tracks = expect.expect(rtpdump.read(GOLDEN / f"{name}.rtpdump"), sdp, DROPPED_NAL_TYPES)
     probed = tools.probe(flv)
     check_streams(probed, tracks)
+    check_headers(tools.listing(flv).splitlines(), tracks)
     packets = {kind: [p for p in probed["packets"] if p["codec_type"] == kind] for kind in tracks}
     for kind, track in tracks.items():
         check_packets(kind, packets[kind], track)

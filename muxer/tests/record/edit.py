@@ -49,9 +49,10 @@ class Recording:
     def is_video(self, datagram: Datagram) -> bool:
         return not datagram.is_rtcp and datagram.payload_type == self.video_type
 
-    def without(self, indices: list[int]) -> list[Datagram]:
+    def without(self, indices: list[int], pictures: int | None = None) -> list[Datagram]:
         gone = set(indices)
-        return [d for i, d in enumerate(self.datagrams) if i not in gone]
+        kept = self.datagrams if pictures is None else self.first_pictures(pictures)
+        return [d for i, d in enumerate(kept) if i not in gone]
 
     def first_pictures(self, count: int) -> list[Datagram]:
         """Everything that arrived before the first packet of picture `count`."""
@@ -95,8 +96,8 @@ def padding_only(like: Datagram, padding_bytes: int) -> Datagram:
 
 @edit("fu_a")
 def reordered_by_3(recording: Recording) -> list[Datagram]:
-    """Every fifth packet that has three successors within 40 ms arrives behind the third of them."""
-    out = list(recording.datagrams)
+    """First 36 pictures; every fifth packet that has three successors within 40 ms arrives behind the third of them."""
+    out = recording.first_pictures(36)
     at = 4
     while at + 3 < len(out):
         if out[at + 3].offset_ms - out[at].offset_ms <= 40:
@@ -169,7 +170,7 @@ def padding_only_packets(recording: Recording) -> list[Datagram]:
 
 @edit("stap_a_start")
 def sender_reports(recording: Recording) -> list[Datagram]:
-    """Both sender reports arrive behind the first ten packets; the video track's NTP time is 100 ms later than recorded."""
+    """Both sender reports arrive behind the first ten packets (so their SSRCs are known); the video track's NTP time is 100 ms later than recorded."""
     reports = [d for d in recording.datagrams if d.is_rtcp]
     out = [d for d in recording.datagrams if not d.is_rtcp]
     video_ssrc = next(d.ssrc for d in out if recording.is_video(d))
@@ -204,8 +205,8 @@ def loss_in_fu_a(recording: Recording) -> list[Datagram]:
 
 @edit("stap_a_start")
 def loss_of_idr(recording: Recording) -> list[Datagram]:
-    """Every packet of the second IDR (picture 18) is lost."""
-    return recording.without(recording.pictures[18])
+    """First 54 pictures; every packet of the second IDR (picture 18) is lost."""
+    return recording.without(recording.pictures[18], pictures=54)
 
 
 @edit("sps_change")
@@ -218,7 +219,7 @@ def loss_of_sps(recording: Recording) -> list[Datagram]:
 
 @edit("multi_slice")
 def loss_of_slice(recording: Recording) -> list[Datagram]:
-    """The first packet of picture 22 (one or two slices of four) and the FU-A with the first slice of IDR 36 are lost."""
+    """First 60 pictures; the first packet of picture 22 (one or two slices of four) and the FU-A with the first slice of IDR 36 are lost."""
     assert len(recording.pictures[22]) >= 2
     first_slice = []
     for index in recording.pictures[36]:
@@ -228,13 +229,13 @@ def loss_of_slice(recording: Recording) -> list[Datagram]:
             if payload[1] & 0x40:
                 break
     assert first_slice
-    return recording.without([recording.pictures[22][0], *first_slice])
+    return recording.without([recording.pictures[22][0], *first_slice], pictures=60)
 
 
 @edit("stap_a_start")
 def joined_mid_group(recording: Recording) -> list[Datagram]:
-    """Reception begins with picture 7, eleven pictures before the next IDR."""
-    return recording.datagrams[recording.pictures[7][0] :]
+    """Pictures 7 to 35: reception begins eleven pictures before the next IDR."""
+    return recording.first_pictures(36)[recording.pictures[7][0] :]
 
 
 @edit("stap_a_start")

@@ -15,8 +15,10 @@ neither code nor structure with the muxer. Rules it holds the muxer to:
 - every Opus packet goes out.
 """
 
+import base64
 import hashlib
 import itertools
+import re
 import struct
 from dataclasses import dataclass
 
@@ -30,6 +32,7 @@ class Picture:
     rtp_time: int  # unwrapped
     nal_units: list[bytes]
     whole: bool
+    parameter_sets: tuple[bytes, bytes] | None = None  # SPS and PPS in force; set on forwarded IDR pictures
 
     @property
     def is_idr(self) -> bool:
@@ -156,16 +159,25 @@ def missing_before(packets: list[tuple[int, int, Datagram]]) -> set[int]:
     return {packet[1] for previous, packet in itertools.pairwise(packets) if packet[0] != previous[0] + 1}
 
 
-def forwarded(candidates: list[Picture], after_gap: set[int], sdp_parameters: bool) -> list[Picture]:
-    out, waiting, parameters = [], True, sdp_parameters
+def sdp_parameter_sets(sdp: str) -> dict[int, bytes]:
+    """RFC 6184 section 8.1, sprop-parameter-sets: NAL unit type -> NAL unit."""
+    found = re.search(r"sprop-parameter-sets=([^;\s]+)", sdp)
+    nal_units = [base64.b64decode(text) for text in found[1].split(",")] if found else []
+    return {nal[0] & 0x1F: nal for nal in nal_units}
+
+
+def forwarded(candidates: list[Picture], after_gap: set[int], sets: dict[int, bytes]) -> list[Picture]:
+    """`sets`: the parameter sets known from the SDP."""
+    out, waiting, in_force = [], True, dict(sets)
     for picture in candidates:
         if picture.rtp_time in after_gap or not picture.whole:
             waiting = True
-        types = {nal[0] & 0x1F for nal in picture.nal_units}
-        if picture.whole and {NAL_SPS, NAL_PPS} <= types:
-            parameters = True
-        if picture.whole and picture.is_idr and parameters:
+        for nal in picture.nal_units:
+            if nal[0] & 0x1F in (NAL_SPS, NAL_PPS):
+                in_force[nal[0] & 0x1F] = nal
+        if picture.whole and picture.is_idr and {NAL_SPS, NAL_PPS} <= in_force.keys():
             waiting = False
+            picture.parameter_sets = (in_force[NAL_SPS], in_force[NAL_PPS])
         if not waiting:
             out.append(picture)
     return out
@@ -178,9 +190,14 @@ def avc_sample(nal_units: list[bytes], dropped_types: frozenset[int]) -> bytes:
 
 
 def sender_reports(datagrams: list[Datagram], ssrc: int, near_rtp_time: int) -> list[tuple[int, int, int]]:
-    found = []
+    """Those behind the first RTP packet of their SSRC: nothing before it says which track they are about."""
+    found, known = [], False
     for datagram in datagrams:
-        if datagram.is_rtcp and datagram.data[1] == SENDER_REPORT and datagram.ssrc == ssrc:
+        if datagram.ssrc != ssrc:
+            continue
+        if not datagram.is_rtcp:
+            known = True
+        elif known and datagram.data[1] == SENDER_REPORT:
             ntp_time, rtp_time = struct.unpack_from("!QI", datagram.data, 8)
             found.append((datagram.offset_ms, ntp_time, unwrap([near_rtp_time, rtp_time], 32)[1]))
     return found
@@ -201,7 +218,7 @@ def expect(datagrams: list[Datagram], sdp: str, dropped_types: frozenset[int]) -
             arrivals[time] = min(arrivals.get(time, datagram.offset_ms), datagram.offset_ms)
         going_out: list[Picture] = []
         if kind == "video":
-            going_out = forwarded(pictures(packets), missing_before(packets), "sprop-parameter-sets=" in sdp)
+            going_out = forwarded(pictures(packets), missing_before(packets), sdp_parameter_sets(sdp))
             frames = [
                 Frame(p.rtp_time, p.is_idr, hashlib.md5(avc_sample(p.nal_units, dropped_types)).hexdigest())
                 for p in going_out

@@ -59,24 +59,28 @@ struct Transaction {
 pub(super) struct Checks {
     role: RoleAttribute,
     pairs: Vec<Pair>,
-    /// The next new check may go out then.
-    next_check_at: Instant,
+    /// The next new check may go out then; `None`: not begun.
+    next_check_at: Option<Instant>,
     /// A pair is being nominated or was.
     nominating: bool,
     consent_at: Option<Instant>,
 }
 
 impl Checks {
-    pub(super) fn new(candidates: &[SocketAddr], tie_breaker: u64, now: Instant) -> Self {
+    pub(super) fn new(candidates: &[SocketAddr], tie_breaker: u64) -> Self {
         let mut checks = Self {
             role: RoleAttribute::Controlling(tie_breaker),
             pairs: Vec::new(),
-            next_check_at: now,
+            next_check_at: None,
             nominating: false,
             consent_at: None,
         };
         candidates.iter().for_each(|address| checks.learn(*address));
         checks
+    }
+
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.next_check_at.get_or_insert(now);
     }
 
     pub(super) fn is_controlling(&self) -> bool {
@@ -173,7 +177,7 @@ impl Checks {
             .filter_map(|pair| match &pair.transaction {
                 Some(transaction) => Some(transaction.resend_at),
                 None if pair.succeeded && (self.nominating || !self.is_controlling()) => None,
-                None => Some(self.next_check_at),
+                None => self.next_check_at,
             })
             .min()
     }
@@ -211,14 +215,14 @@ impl Checks {
             self.nominating = true;
             return Some(pair.start(role, true, now));
         }
-        if now < self.next_check_at {
+        if now < self.next_check_at? {
             return None;
         }
         let pair = self
             .pairs
             .iter_mut()
             .find(|pair| !pair.succeeded && pair.transaction.is_none())?;
-        self.next_check_at = now + PACING;
+        self.next_check_at = Some(now + PACING);
         Some(pair.start(role, false, now))
     }
 }

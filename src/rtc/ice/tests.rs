@@ -296,7 +296,10 @@ fn an_agent_that_nobody_checks_expires() {
 
 /// A controlling agent and the lite agent it checks, which is the other end of this file.
 fn pair(now: Instant) -> (Agent, Agent) {
-    let controlling = Agent::controlling(ours(), theirs(), &[address(1), address(2)], now);
+    let mut controlling = Agent::controlling(ours(), theirs(), &[address(1), address(2)], now);
+    controlling.handle_timeout(now);
+    assert_eq!(drain(&mut controlling), [], "not before it was told to");
+    controlling.begin_checks(now);
     let lite = Agent::lite(theirs(), ours(), now);
     (controlling, lite)
 }

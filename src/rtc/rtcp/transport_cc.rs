@@ -19,7 +19,7 @@ use super::write::write_packet;
 use super::{RtcpError, feedback_type, packet_type};
 
 /// Packets one message may speak about.
-pub const MAX_STATUSES: usize = 512;
+pub const MAX_STATUSES: usize = 400;
 /// Unit of deltas.
 pub const DELTA_MICROS: i64 = 250;
 /// Unit of the reference time, in deltas: 64 ms.

@@ -139,6 +139,7 @@ fn take_first_usable(
     if taken.is_empty() {
         return Err(OfferError::NothingSent);
     }
+    let mut payload_types = Vec::with_capacity(4);
     for (media, section) in description.media_descriptions.iter().zip(&*sections) {
         let Some(track) = &section.track else {
             continue;
@@ -148,6 +149,15 @@ fn take_first_usable(
         }
         if taken.len() > 1 && !section.bundled {
             return Err(OfferError::NoBundle);
+        }
+        for payload_type in [Some(track.payload_type), track.rtx_payload_type]
+            .into_iter()
+            .flatten()
+        {
+            if payload_types.contains(&payload_type) {
+                return Err(OfferError::DuplicatePayloadType);
+            }
+            payload_types.push(payload_type);
         }
         let same_mid = |other: &&Section| other.mid.is_some() && other.mid == track.mid;
         if sections.iter().filter(same_mid).count() > 1 {

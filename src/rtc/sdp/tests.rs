@@ -457,6 +457,11 @@ fn offers_that_cannot_be_answered_say_why_and_with_which_status() {
             OfferError::DuplicateMid,
             400,
         ),
+        (
+            replaced("111", "106"),
+            OfferError::DuplicatePayloadType,
+            400,
+        ),
         (without("a=ice-ufrag"), OfferError::IceCredentials, 400),
         (without("a=ice-pwd"), OfferError::IceCredentials, 400),
         (

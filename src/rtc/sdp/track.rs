@@ -86,6 +86,23 @@ impl HeaderExtensions {
 }
 
 impl Track {
+    /// A track of which nothing but the kind is known.
+    #[cfg(test)]
+    pub(in crate::rtc) fn bare(kind: TrackKind) -> Self {
+        Self {
+            kind,
+            mid: None,
+            payload_type: 96,
+            rtx_payload_type: None,
+            ssrc: None,
+            rtx_ssrc: None,
+            feedback: Feedback::default(),
+            extensions: HeaderExtensions::default(),
+            reduced_size_rtcp: false,
+            profile_level_id: None,
+        }
+    }
+
     /// The track of an m-line, if it offers the codec that we take for its kind.
     pub(super) fn pick(kind: TrackKind, media: &MediaDescription) -> Option<Self> {
         let attributes = Attributes(&media.attributes);

@@ -1,0 +1,463 @@
+//! Everything a receiver tells the sender: what arrived in, RTCP compounds out (in the clear, to be protected).
+//!
+//! | what | when |
+//! |---|---|
+//! | receiver report + CNAME | at the start, then each [`REPORT_INTERVAL`] |
+//! | transport-wide feedback | [`FEEDBACK_INTERVAL`] after the last, while packets arrive |
+//! | REMB of the configured limit | each [`REMB_INTERVAL`], only where transport-wide feedback was not negotiated |
+//! | NACK | per missing packet, see [`nack`] |
+//! | PLI, FIR | at the start and on request until a keyframe came, see [`keyframe`] |
+//!
+//! Only what the peer's `a=rtcp-fb` lists is sent. Without `rtcp-rsize` every compound begins with a receiver report
+//! and CNAME (RFC 3550 section 6.1). Intervals are fixed: there are two participants, so nothing has to be spread.
+
+use std::time::{Duration, Instant};
+
+use guest_relay_muxer::TrackKind;
+use guest_relay_muxer::seq::{SeqNo, Step, Unwrapper};
+
+use super::bytes::Writer;
+use super::ice::random_u64;
+use super::rtcp::{self, MAX_NACK_PAIRS};
+use super::sdp::{Feedback as Negotiated, Track};
+
+mod arrivals;
+pub mod keyframe;
+pub mod nack;
+mod reception;
+
+use arrivals::{Arrivals, FEEDBACK_INTERVAL};
+use keyframe::{KeyframeRequests, Request};
+use nack::NackList;
+use reception::Reception;
+
+/// Time between receiver reports; above 300 kbit/s a sender needs them this often to raise its rate.
+pub const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between REMBs.
+pub const REMB_INTERVAL: Duration = Duration::from_millis(500);
+/// The round trip time before it was measured.
+pub const INITIAL_ROUND_TRIP: Duration = Duration::from_millis(100);
+
+/// Clock rates of the two codecs (RFC 6184 section 8.2.1, RFC 7587 section 7).
+fn clock_rate_hz(kind: TrackKind) -> u32 {
+    match kind {
+        TrackKind::Video => 90_000,
+        TrackKind::Audio => 48_000,
+    }
+}
+
+/// What was seen of one stream, and what was asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StreamStats {
+    /// Packets that never came, or not yet; retransmissions do not count as come.
+    pub lost: u64,
+    /// Interarrival jitter.
+    pub jitter: Duration,
+    /// Sequence numbers asked for again, repetitions included.
+    pub nacked: u64,
+    /// Packets that came after they had been asked for.
+    pub recovered: u64,
+    /// Packets that are not asked for any more.
+    pub given_up: u64,
+    /// PLIs sent.
+    pub pli: u64,
+    /// FIRs sent.
+    pub fir: u64,
+}
+
+/// The receiver's side of one track.
+#[derive(Debug)]
+struct Stream {
+    kind: TrackKind,
+    negotiated: Negotiated,
+    ssrc: Option<u32>,
+    run: Option<Run>,
+    nack: NackList,
+    keyframes: KeyframeRequests,
+    stats: StreamStats,
+}
+
+/// One run of sequence numbers.
+#[derive(Debug)]
+struct Run {
+    unwrapper: Unwrapper,
+    highest: SeqNo,
+    reception: Reception,
+    /// The number after one that was far off: if it comes, another run has begun (RFC 3550 appendix A.1).
+    after_jump: Option<u16>,
+}
+
+impl Stream {
+    fn record(
+        &mut self,
+        ssrc: u32,
+        sequence_number: u16,
+        rtp_time: u32,
+        epoch: Instant,
+        now: Instant,
+    ) -> Option<Duration> {
+        if self.ssrc != Some(ssrc) {
+            self.ssrc = Some(ssrc);
+            self.run = None;
+            self.nack.clear();
+        }
+        let clock_rate_hz = clock_rate_hz(self.kind);
+        let run = self
+            .run
+            .get_or_insert_with(|| Run::new(clock_rate_hz, sequence_number, epoch));
+        let sequence = match run.unwrapper.step(sequence_number) {
+            Step::Ahead(sequence) => {
+                if self.negotiated.nack {
+                    self.nack.record_gap(run.highest, sequence, now);
+                }
+                run.highest = sequence;
+                sequence
+            }
+            Step::Behind(sequence) => {
+                let round_trip = self.nack.record_arrival(sequence, now);
+                run.after_jump = None;
+                run.reception.record(sequence, rtp_time, now);
+                return round_trip;
+            }
+            Step::Jump => {
+                if run.after_jump != Some(sequence_number) {
+                    run.after_jump = Some(sequence_number.wrapping_add(1));
+                    return None;
+                }
+                *run = Run::new(clock_rate_hz, sequence_number, epoch);
+                self.nack.clear();
+                run.highest
+            }
+        };
+        run.after_jump = None;
+        run.reception.record(sequence, rtp_time, now);
+        None
+    }
+}
+
+impl Run {
+    fn new(clock_rate_hz: u32, first: u16, epoch: Instant) -> Self {
+        let (unwrapper, first) = Unwrapper::new(first);
+        Self {
+            unwrapper,
+            highest: first,
+            reception: Reception::new(clock_rate_hz, first, epoch),
+            after_jump: None,
+        }
+    }
+}
+
+/// Transport-wide feedback and when it is due.
+#[derive(Debug)]
+struct TransportWide {
+    arrivals: Arrivals,
+    due: Option<Instant>,
+    sent_at: Instant,
+}
+
+/// The feedback of one session; starts when media may flow.
+#[derive(Debug)]
+pub(super) struct Feedback {
+    sender_ssrc: u32,
+    cname: String,
+    epoch: Instant,
+    reduced_size: bool,
+    streams: Vec<Stream>,
+    transport_wide: Option<TransportWide>,
+    remb: Option<Remb>,
+    report_at: Instant,
+    round_trip: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct Remb {
+    bitrate_bps: u64,
+    due: Instant,
+}
+
+impl Feedback {
+    pub(super) fn new<'a>(
+        tracks: impl Iterator<Item = &'a Track> + Clone,
+        max_bitrate_kbps: u32,
+        now: Instant,
+    ) -> Self {
+        let [a, b, c, d, cname @ ..] = random_u64().to_be_bytes();
+        let transport_wide = tracks
+            .clone()
+            .any(|track| track.feedback.transport_cc && track.extensions.transport_cc.is_some());
+        let remb = !transport_wide && tracks.clone().any(|track| track.feedback.remb);
+        let streams = tracks.clone().map(|track| {
+            let mut keyframes = KeyframeRequests::default();
+            if track.feedback.pli || track.feedback.fir {
+                keyframes.request(now);
+            }
+            Stream {
+                kind: track.kind,
+                negotiated: track.feedback,
+                ssrc: track.ssrc,
+                run: None,
+                nack: NackList::default(),
+                keyframes,
+                stats: StreamStats::default(),
+            }
+        });
+        Self {
+            // 0 is what some take for "none".
+            sender_ssrc: u32::from_be_bytes([a, b, c, d]).max(1),
+            cname: format!("{:08x}", u32::from_be_bytes(cname)),
+            epoch: now,
+            reduced_size: tracks.clone().all(|track| track.reduced_size_rtcp),
+            streams: streams.collect(),
+            transport_wide: transport_wide.then(|| TransportWide {
+                arrivals: Arrivals::new(now),
+                due: None,
+                sent_at: now,
+            }),
+            remb: remb.then(|| Remb {
+                bitrate_bps: u64::from(max_bitrate_kbps) * 1000,
+                due: now,
+            }),
+            report_at: now,
+            round_trip: None,
+        }
+    }
+
+    fn stream(&mut self, kind: TrackKind) -> Option<&mut Stream> {
+        self.streams.iter_mut().find(|stream| stream.kind == kind)
+    }
+
+    /// Records a packet of the media stream itself.
+    pub(super) fn record_packet(
+        &mut self,
+        kind: TrackKind,
+        ssrc: u32,
+        sequence_number: u16,
+        rtp_time: u32,
+        now: Instant,
+    ) {
+        let epoch = self.epoch;
+        let sample = self
+            .stream(kind)
+            .and_then(|stream| stream.record(ssrc, sequence_number, rtp_time, epoch, now));
+        self.record_round_trip(sample);
+    }
+
+    /// Records that a retransmission brought back a packet of the media stream.
+    pub(super) fn record_recovered(&mut self, kind: TrackKind, sequence_number: u16, now: Instant) {
+        let sample = self.stream(kind).and_then(|stream| {
+            // A copy: a retransmission must not move the run.
+            let mut unwrapper = stream.run.as_ref()?.unwrapper;
+            match unwrapper.step(sequence_number) {
+                Step::Behind(sequence) => stream.nack.record_arrival(sequence, now),
+                Step::Ahead(_) | Step::Jump => None,
+            }
+        });
+        self.record_round_trip(sample);
+    }
+
+    fn record_round_trip(&mut self, sample: Option<Duration>) {
+        if let Some(sample) = sample {
+            self.round_trip = Some(match self.round_trip {
+                None => sample,
+                Some(smoothed) => (smoothed * 7 + sample) / 8,
+            });
+        }
+    }
+
+    /// Records the transport-wide sequence number of any packet.
+    pub(super) fn record_transport_sequence(&mut self, sequence: u16, now: Instant) {
+        if let Some(transport_wide) = &mut self.transport_wide
+            && transport_wide.arrivals.record(sequence, now)
+        {
+            let next = transport_wide.sent_at + FEEDBACK_INTERVAL;
+            transport_wide.due = Some(if next > now {
+                next
+            } else {
+                now + FEEDBACK_INTERVAL
+            });
+        }
+    }
+
+    /// Records a sender report; returns which track it is about.
+    pub(super) fn record_sender_report(
+        &mut self,
+        report: &rtcp::SenderReport,
+        now: Instant,
+    ) -> Option<TrackKind> {
+        let stream = self
+            .streams
+            .iter_mut()
+            .find(|stream| stream.ssrc == Some(report.ssrc))?;
+        if let Some(run) = &mut stream.run {
+            run.reception.record_sender_report(report.ntp_time, now);
+        }
+        Some(stream.kind)
+    }
+
+    /// The track that `ssrc` is the media of.
+    pub(super) fn kind_of(&self, ssrc: u32) -> Option<TrackKind> {
+        let stream = self
+            .streams
+            .iter()
+            .find(|stream| stream.ssrc == Some(ssrc))?;
+        Some(stream.kind)
+    }
+
+    /// The SSRC of a track's media, as far as known.
+    pub(super) fn ssrc_of(&self, kind: TrackKind) -> Option<u32> {
+        self.streams.iter().find(|stream| stream.kind == kind)?.ssrc
+    }
+
+    pub(super) fn request_keyframe(&mut self, now: Instant) {
+        if let Some(stream) = self.stream(TrackKind::Video)
+            && (stream.negotiated.pli || stream.negotiated.fir)
+        {
+            stream.keyframes.request(now);
+        }
+    }
+
+    pub(super) fn notify_keyframe(&mut self) {
+        if let Some(stream) = self.stream(TrackKind::Video) {
+            stream.keyframes.notify();
+        }
+    }
+
+    /// Smoothed time from a NACK to its retransmission.
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
+
+    pub(super) fn stats(&self, kind: TrackKind) -> StreamStats {
+        let Some(stream) = self.streams.iter().find(|stream| stream.kind == kind) else {
+            return StreamStats::default();
+        };
+        let reception = stream.run.as_ref().map(|run| &run.reception);
+        StreamStats {
+            lost: reception.map_or(0, Reception::lost),
+            jitter: reception.map_or(Duration::ZERO, Reception::jitter),
+            recovered: stream.nack.recovered,
+            given_up: stream.nack.given_up,
+            ..stream.stats
+        }
+    }
+
+    /// When [`Feedback::poll_compound`] will have something.
+    pub(super) fn poll_timeout(&self) -> Instant {
+        let streams = self.streams.iter().flat_map(|stream| {
+            let keyframe = stream.ssrc.and(stream.keyframes.poll_timeout());
+            [stream.nack.poll_timeout(), keyframe]
+        });
+        let transport_wide = self.transport_wide.as_ref().and_then(|wide| wide.due);
+        let remb = self.remb.as_ref().map(|remb| remb.due);
+        streams
+            .chain([transport_wide, remb])
+            .flatten()
+            .fold(self.report_at, Instant::min)
+    }
+
+    /// The next compound that is due; call until `None`.
+    pub(super) fn poll_compound(&mut self, now: Instant) -> Option<Vec<u8>> {
+        self.poll_requests(now)
+            .or_else(|| self.poll_transport_feedback(now))
+    }
+
+    /// Receiver report, REMB, NACK, PLI and FIR, as far as due.
+    fn poll_requests(&mut self, now: Instant) -> Option<Vec<u8>> {
+        let mut body = Writer::with_capacity(256);
+        if let Some(remb) = self.remb.as_mut().filter(|remb| remb.due <= now) {
+            remb.due = now + REMB_INTERVAL;
+            let ssrcs: Vec<u32> = self.streams.iter().filter_map(|s| s.ssrc).collect();
+            rtcp::write_remb(&mut body, self.sender_ssrc, remb.bitrate_bps, &ssrcs);
+        }
+        let round_trip = self.round_trip.unwrap_or(INITIAL_ROUND_TRIP);
+        for stream in &mut self.streams {
+            stream.write_requests(&mut body, self.sender_ssrc, round_trip, now);
+        }
+        let report_due = self.report_at <= now;
+        if body.is_empty() && !report_due {
+            return None;
+        }
+        let mut compound = self.begin_compound(report_due, now);
+        compound.bytes(body.as_slice());
+        Some(compound.into_vec())
+    }
+
+    fn poll_transport_feedback(&mut self, now: Instant) -> Option<Vec<u8>> {
+        let wide = self.transport_wide.as_mut()?;
+        if wide.due? > now {
+            return None;
+        }
+        let media_ssrc = self.streams.iter().find_map(|s| s.ssrc).unwrap_or(0);
+        let Some(feedback) = wide.arrivals.poll_feedback(self.sender_ssrc, media_ssrc) else {
+            wide.due = None;
+            wide.sent_at = now;
+            return None;
+        };
+        let mut compound = self.begin_compound(false, now);
+        feedback.write_to(&mut compound);
+        Some(compound.into_vec())
+    }
+
+    /// The packets every full compound begins with; where reduced size was negotiated, only when the report is due.
+    fn begin_compound(&mut self, report_due: bool, now: Instant) -> Writer {
+        let mut compound = Writer::with_capacity(512);
+        if !report_due && self.reduced_size {
+            return compound;
+        }
+        let mut blocks = Vec::with_capacity(2);
+        if report_due {
+            self.report_at = now + REPORT_INTERVAL;
+            for stream in &mut self.streams {
+                if let Some((ssrc, run)) = stream.ssrc.zip(stream.run.as_mut()) {
+                    blocks.push(run.reception.report(ssrc, now));
+                }
+            }
+        }
+        rtcp::write_receiver_report(&mut compound, self.sender_ssrc, &blocks);
+        rtcp::write_cname(&mut compound, self.sender_ssrc, &self.cname);
+        compound
+    }
+
+    /// The last compound of a session.
+    pub(super) fn bye(&mut self, now: Instant) -> Vec<u8> {
+        let mut compound = self.begin_compound(true, now);
+        rtcp::write_bye(&mut compound, self.sender_ssrc);
+        compound.into_vec()
+    }
+}
+
+impl Stream {
+    fn write_requests(
+        &mut self,
+        out: &mut Writer,
+        sender_ssrc: u32,
+        round_trip: Duration,
+        now: Instant,
+    ) {
+        let Some(media_ssrc) = self.ssrc else {
+            return;
+        };
+        let mut lost = Vec::new();
+        self.nack
+            .poll_requests(round_trip, now, MAX_NACK_PAIRS, &mut lost);
+        if !lost.is_empty() {
+            let written = rtcp::write_nack(out, sender_ssrc, media_ssrc, &lost);
+            self.stats.nacked += written as u64;
+        }
+        let Negotiated { pli, fir, .. } = self.negotiated;
+        match self.keyframes.poll_request(pli, fir, now) {
+            Some(Request::Pli) => {
+                self.stats.pli += 1;
+                rtcp::write_pli(out, sender_ssrc, media_ssrc);
+            }
+            Some(Request::Fir { sequence }) => {
+                self.stats.fir += 1;
+                rtcp::write_fir(out, sender_ssrc, media_ssrc, sequence);
+            }
+            None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

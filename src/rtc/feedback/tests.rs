@@ -1,0 +1,269 @@
+#![allow(clippy::unwrap_used)]
+
+use super::super::rtcp::transport_cc::TransportFeedback;
+use super::super::rtcp::{Compound, Packet, ReportBlock};
+use super::*;
+
+const ALL: Negotiated = Negotiated {
+    nack: true,
+    pli: true,
+    fir: true,
+    remb: true,
+    transport_cc: true,
+};
+
+fn track(kind: TrackKind, feedback: Negotiated, reduced_size_rtcp: bool) -> Track {
+    let mut track = Track::bare(kind);
+    track.ssrc = Some(match kind {
+        TrackKind::Video => 100,
+        TrackKind::Audio => 200,
+    });
+    track.feedback = feedback;
+    track.reduced_size_rtcp = reduced_size_rtcp;
+    track.extensions.transport_cc = Some(3);
+    track
+}
+
+fn feedback(tracks: &[Track], now: Instant) -> Feedback {
+    Feedback::new(tracks.iter(), 2500, now)
+}
+
+/// What a compound says, as far as these tests look.
+#[derive(Debug, PartialEq)]
+enum Said {
+    Report(Vec<ReportBlock>),
+    Cname,
+    Nack(u32, Vec<u16>),
+    Pli(u32),
+    Fir(u32, u8),
+    Remb(u64, Vec<u32>),
+    Transport(TransportFeedback),
+    Bye,
+}
+
+fn said(compound: &[u8]) -> Vec<Said> {
+    Compound::new(compound)
+        .map(|packet| match packet.unwrap() {
+            Packet::ReceiverReport(_, blocks) => Said::Report(blocks.collect()),
+            Packet::SourceDescription => Said::Cname,
+            Packet::Nack { media_ssrc, lost } => Said::Nack(media_ssrc, lost.collect()),
+            Packet::PictureLoss { media_ssrc } => Said::Pli(media_ssrc),
+            Packet::FullIntra(mut entries) => {
+                let (ssrc, sequence) = entries.next().unwrap();
+                Said::Fir(ssrc, sequence)
+            }
+            Packet::Remb { bitrate_bps, ssrcs } => Said::Remb(bitrate_bps, ssrcs.collect()),
+            Packet::TransportFeedback(feedback) => Said::Transport(feedback),
+            Packet::Bye(_) => Said::Bye,
+            other => panic!("unexpected {other:?}"),
+        })
+        .collect()
+}
+
+fn drain(feedback: &mut Feedback, now: Instant) -> Vec<Vec<Said>> {
+    std::iter::from_fn(|| feedback.poll_compound(now))
+        .map(|compound| said(&compound))
+        .collect()
+}
+
+fn ms(start: Instant, millis: u64) -> Instant {
+    start + Duration::from_millis(millis)
+}
+
+#[test]
+fn a_session_begins_with_a_report_and_a_pli() {
+    let start = Instant::now();
+    let video = track(TrackKind::Video, ALL, true);
+    let mut feedback = feedback(&[video], start);
+    assert_eq!(
+        drain(&mut feedback, start),
+        [vec![Said::Report(vec![]), Said::Cname, Said::Pli(100)]]
+    );
+    // Unanswered: PLI each half second, the report each second, FIR after three.
+    let mut compounds = Vec::new();
+    for half in 1..=4 {
+        let now = feedback.poll_timeout();
+        assert_eq!(now, ms(start, half * 500));
+        compounds.extend(drain(&mut feedback, now));
+    }
+    assert_eq!(
+        compounds,
+        [
+            vec![Said::Pli(100)],
+            vec![Said::Report(vec![]), Said::Cname, Said::Pli(100)],
+            vec![Said::Fir(100, 1)],
+            vec![Said::Report(vec![]), Said::Cname, Said::Fir(100, 2)],
+        ]
+    );
+    feedback.notify_keyframe();
+    assert_eq!(feedback.poll_timeout(), ms(start, 3000));
+    assert_eq!(feedback.stats(TrackKind::Video).pli, 3);
+    assert_eq!(feedback.stats(TrackKind::Video).fir, 2);
+}
+
+#[test]
+fn without_reduced_size_every_compound_begins_with_a_report() {
+    let start = Instant::now();
+    let video = track(TrackKind::Video, ALL, false);
+    let mut feedback = feedback(&[video], start);
+    drain(&mut feedback, start);
+    feedback.record_transport_sequence(1, start);
+    let compounds = drain(&mut feedback, ms(start, 500));
+    assert_eq!(compounds.len(), 2);
+    for compound in compounds {
+        assert_eq!(compound[0], Said::Report(vec![]));
+        assert_eq!(compound[1], Said::Cname);
+        assert_eq!(compound.len(), 3);
+    }
+}
+
+#[test]
+fn reports_speak_of_every_stream_that_came() {
+    let start = Instant::now();
+    let tracks = [
+        track(TrackKind::Audio, Negotiated::default(), true),
+        track(TrackKind::Video, Negotiated::default(), true),
+    ];
+    let mut feedback = feedback(&tracks, start);
+    drain(&mut feedback, start);
+    for n in 0..4 {
+        feedback.record_packet(TrackKind::Audio, 200, 10 + n, 960 * u32::from(n), start);
+        feedback.record_packet(TrackKind::Video, 100, 20 + 2 * n, 0, start);
+    }
+    let [compound] = drain(&mut feedback, ms(start, 1000)).try_into().unwrap();
+    let Said::Report(blocks) = &compound[0] else {
+        panic!("{compound:?}");
+    };
+    let summary: Vec<_> = blocks
+        .iter()
+        .map(|b| (b.ssrc, b.highest_sequence, b.cumulative_lost))
+        .collect();
+    assert_eq!(summary, [(200, 13, 0), (100, 26, 3)]);
+    assert_eq!(compound[1..], [Said::Cname]);
+    assert_eq!(feedback.stats(TrackKind::Video).lost, 3);
+    // NACK was not negotiated.
+    assert_eq!(feedback.stats(TrackKind::Video).nacked, 0);
+}
+
+#[test]
+fn a_lost_packet_is_asked_for_until_its_retransmission_comes() {
+    let start = Instant::now();
+    let video = track(TrackKind::Video, ALL, true);
+    let mut feedback = feedback(&[video], start);
+    drain(&mut feedback, start);
+    feedback.notify_keyframe();
+    feedback.record_packet(TrackKind::Video, 100, 65_534, 0, start);
+    feedback.record_packet(TrackKind::Video, 100, 1, 0, start);
+    let first = ms(start, 5);
+    assert_eq!(
+        drain(&mut feedback, first),
+        [vec![Said::Nack(100, vec![65_535, 0])]]
+    );
+    feedback.record_recovered(TrackKind::Video, 65_535, ms(start, 45));
+    assert_eq!(feedback.round_trip(), Some(Duration::from_millis(40)));
+    // The other one again, a (measured) round trip later at the earliest; it was scheduled with the initial one.
+    assert_eq!(
+        drain(&mut feedback, first + INITIAL_ROUND_TRIP),
+        [vec![Said::Nack(100, vec![0])]]
+    );
+    feedback.record_recovered(TrackKind::Video, 0, ms(start, 150));
+    assert_eq!(
+        drain(&mut feedback, ms(start, 600)),
+        Vec::<Vec<Said>>::new()
+    );
+    let stats = feedback.stats(TrackKind::Video);
+    assert_eq!((stats.nacked, stats.recovered, stats.given_up), (3, 2, 0));
+}
+
+#[test]
+fn transport_feedback_comes_every_50_ms_while_packets_do() {
+    let start = Instant::now();
+    let video = track(TrackKind::Video, ALL, true);
+    let mut feedback = feedback(&[video], start);
+    feedback.notify_keyframe();
+    drain(&mut feedback, start);
+    let mut sent_at = Vec::new();
+    let mut reported = 0;
+    for n in 0..300_u16 {
+        let now = ms(start, u64::from(n));
+        feedback.record_transport_sequence(n, now);
+        for compound in drain(&mut feedback, now) {
+            if let [Said::Transport(transport)] = &compound[..] {
+                sent_at.push(n);
+                reported += transport.statuses.len();
+                assert_eq!(transport.media_ssrc, 100);
+            }
+        }
+    }
+    assert_eq!(sent_at, [50, 100, 150, 200, 250]);
+    assert_eq!(reported, 251);
+    // Silence: nothing to say but the report.
+    drain(&mut feedback, ms(start, 350));
+    assert_eq!(feedback.poll_timeout(), ms(start, 1000));
+}
+
+#[test]
+fn remb_is_sent_only_without_transport_feedback() {
+    let start = Instant::now();
+    let without = Negotiated {
+        transport_cc: false,
+        pli: false,
+        fir: false,
+        ..ALL
+    };
+    let tracks = [track(TrackKind::Video, without, true)];
+    let mut with_remb = feedback(&tracks, start);
+    let mut rembs = 0;
+    let mut now = start;
+    while now < ms(start, 2_000) {
+        for compound in drain(&mut with_remb, now) {
+            rembs += compound
+                .iter()
+                .filter(|said| **said == Said::Remb(2_500_000, vec![100]))
+                .count();
+        }
+        now = with_remb.poll_timeout();
+    }
+    assert_eq!(rembs, 4);
+    let tracks = [track(TrackKind::Video, ALL, true)];
+    let mut with_transport_feedback = feedback(&tracks, start);
+    let compounds = drain(&mut with_transport_feedback, ms(start, 500));
+    let rembs = compounds
+        .iter()
+        .flatten()
+        .filter(|said| matches!(said, Said::Remb(..)));
+    assert_eq!(rembs.count(), 0);
+}
+
+#[test]
+fn two_numbers_in_sequence_far_away_start_another_run_and_one_does_not() {
+    let start = Instant::now();
+    let video = track(TrackKind::Video, ALL, true);
+    let mut feedback = feedback(&[video], start);
+    feedback.record_packet(TrackKind::Video, 100, 10, 0, start);
+    feedback.record_packet(TrackKind::Video, 100, 40_000, 0, start);
+    feedback.record_packet(TrackKind::Video, 100, 11, 0, start);
+    assert_eq!(feedback.stats(TrackKind::Video).lost, 0);
+    for sequence in [40_000, 40_001, 40_002, 40_003] {
+        feedback.record_packet(TrackKind::Video, 100, sequence, 0, start);
+    }
+    let stats = feedback.stats(TrackKind::Video);
+    assert_eq!((stats.lost, stats.given_up), (0, 0));
+    // Another SSRC is another run at once.
+    feedback.record_packet(TrackKind::Video, 101, 7, 0, start);
+    feedback.record_packet(TrackKind::Video, 101, 8, 0, start);
+    assert_eq!(feedback.stats(TrackKind::Video).lost, 0);
+    assert_eq!(feedback.kind_of(101), Some(TrackKind::Video));
+    assert_eq!(feedback.kind_of(100), None);
+}
+
+#[test]
+fn a_session_ends_with_report_cname_and_bye() {
+    let start = Instant::now();
+    let audio = track(TrackKind::Audio, Negotiated::default(), true);
+    let mut feedback = feedback(&[audio], start);
+    assert_eq!(
+        said(&feedback.bye(start)),
+        [Said::Report(vec![]), Said::Cname, Said::Bye]
+    );
+}

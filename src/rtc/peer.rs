@@ -1,0 +1,404 @@
+//! One WebRTC peer that receives a guest's audio and video, sans-IO: datagrams and the time in; RTP packets, datagrams
+//! to send and events out.
+//!
+//! ```text
+//!  New ──check──▶ Checking ──nominated──▶ Handshaking ──keys──▶ Connected ──▶ Ended(reason)
+//!                                              └────────────────────────────────▲
+//!  datagram ─▶ class ─▶ STUN ─▶ ice              from an address without an authenticated check: dropped
+//!                       DTLS ─▶ dtls (client; starts when a pair stands)
+//!                       RTP  ─▶ srtp ─▶ RTX undone ─▶ Received
+//!                       RTCP ─▶ srtp ─▶ sender reports, BYE      feedback ─▶ srtp ─▶ datagram
+//! ```
+//!
+//! The driver drains [`Peer::poll_output`] after each call and calls [`Peer::handle_timeout`] when
+//! [`Peer::poll_timeout`] is due. Nothing is sent before a pair is nominated, or anywhere but to that pair, except
+//! replies to authenticated checks. A panic in one of the crates behind `dtls`, `srtp` and `sdp` ends this peer alone.
+//!
+//! Bounds: those of the parts; the output queue holds what one call produced.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use guest_relay_muxer::{RtpPacket, TrackKind};
+
+use super::demux::{Class, classify};
+use super::dtls::{Certificate, DtlsError, Handshake, PeerFingerprints};
+use super::ice;
+use super::sdp::{TrickleError, check_trickle};
+use super::srtp::{Keys, SrtpError, SrtpProfile};
+
+mod answer;
+mod media;
+mod stats;
+
+pub use answer::{AnswerConfig, Answered, answer};
+use media::Media;
+pub use stats::{PeerStats, TrackStats};
+
+/// Where a session stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Nobody has proved to be the peer yet.
+    New,
+    /// Checks come, no pair is nominated.
+    Checking,
+    /// A pair stands, DTLS is under way.
+    Handshaking,
+    /// Media may flow.
+    Connected,
+    /// Over, for this reason.
+    Ended(EndReason),
+}
+
+/// Why a session is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndReason {
+    /// We closed it.
+    Closed,
+    /// No check ever came, or no candidate of the peer answered.
+    NeverConnected,
+    /// The peer's consent ended: nothing was heard for [`ice::CONSENT_TIMEOUT`].
+    ConsentLost,
+    /// No keys.
+    Dtls(DtlsError),
+    /// The SRTP crate panicked.
+    SrtpPanicked,
+}
+
+impl fmt::Display for EndReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => write!(f, "closed"),
+            Self::NeverConnected => write!(f, "no connectivity check succeeded"),
+            Self::ConsentLost => write!(f, "the peer fell silent"),
+            Self::Dtls(error) => write!(f, "{error}"),
+            Self::SrtpPanicked => write!(f, "SRTP implementation panicked"),
+        }
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Datagrams from this address are the peer's: for the driver's routes.
+    AddressValidated(SocketAddr),
+    /// They are not any more.
+    AddressForgotten(SocketAddr),
+    /// Media may flow.
+    Connected {
+        /// What it is protected with.
+        profile: SrtpProfile,
+    },
+    /// The sender's wall clock beside its media clock.
+    SenderReport {
+        /// Which track.
+        kind: TrackKind,
+        /// 32.32 fixed point seconds since 1900.
+        ntp_time: u64,
+        /// In units of the track's clock.
+        rtp_time: u32,
+    },
+    /// The sender says that the track's stream is over.
+    Bye {
+        /// Which track.
+        kind: TrackKind,
+    },
+    /// The session is over; nothing follows.
+    Ended(EndReason),
+}
+
+/// What the driver has to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Send this datagram.
+    Transmit {
+        /// Destination.
+        to: SocketAddr,
+        /// STUN, DTLS or SRTCP.
+        datagram: Vec<u8>,
+    },
+    /// Take note.
+    Event(Event),
+}
+
+/// One RTP packet of one of the two tracks, decrypted; a retransmission is given as the packet it repeats.
+#[derive(Debug)]
+pub struct Received<'a> {
+    /// Which track.
+    pub kind: TrackKind,
+    /// The packet.
+    pub packet: RtpPacket<'a>,
+}
+
+/// The state machine; see the module's description.
+pub struct Peer {
+    state: State,
+    ice: ice::Agent,
+    remote_ufrag: String,
+    certificate: Certificate,
+    fingerprints: PeerFingerprints,
+    profiles: Vec<SrtpProfile>,
+    handshake: Option<Handshake>,
+    media: Media,
+    /// Set where the borrow of a received packet forbids to end the session at once.
+    srtp_panicked: bool,
+    outputs: VecDeque<Output>,
+    stats: PeerStats,
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Peer({}, {:?})", self.local_ufrag(), self.state)
+    }
+}
+
+impl Peer {
+    /// The ufrag that the peer's checks name: for the driver's routes.
+    pub fn local_ufrag(&self) -> &str {
+        &self.ice.local().ufrag
+    }
+
+    /// Where the session stands.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Our address as an SFU sees it, once it has answered a check.
+    pub fn mapped_address(&self) -> Option<SocketAddr> {
+        self.ice.mapped_address()
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.state, State::Ended(_))
+    }
+
+    /// Begins connectivity checks towards an `ice-lite` peer: call when it has our answer. Towards a browser, which
+    /// checks by itself, it does nothing.
+    pub fn begin_checks(&mut self, now: Instant) {
+        self.ice.begin_checks(now);
+        self.drive(now);
+    }
+
+    /// Takes trickled candidates (`application/trickle-ice-sdpfrag`): checked, otherwise ignored.
+    pub fn handle_trickle(&mut self, fragment: &str) -> Result<(), TrickleError> {
+        check_trickle(fragment, &self.remote_ufrag)
+    }
+
+    /// Takes a datagram that came from `from` at `now`; gives the RTP packet in it, if it is one of a track.
+    pub fn handle_datagram(
+        &mut self,
+        datagram: &[u8],
+        from: SocketAddr,
+        now: Instant,
+    ) -> Option<Received<'_>> {
+        if self.is_over() {
+            return None;
+        }
+        match classify(datagram) {
+            Class::Stun => {
+                match self.ice.handle_datagram(datagram, from, now) {
+                    Ok(()) => self.stats.stun_accepted += 1,
+                    Err(_) => self.stats.stun_ignored += 1,
+                }
+                self.drive(now);
+            }
+            Class::Other => self.stats.unknown_datagrams += 1,
+            _ if !self.ice.is_validated(from) => self.stats.from_unvalidated_address += 1,
+            Class::Dtls => {
+                if let Some(handshake) = &mut self.handshake {
+                    handshake.handle_datagram(datagram, now);
+                    self.drive(now);
+                } else {
+                    self.stats.untimely_dtls += 1;
+                }
+            }
+            Class::Rtcp => {
+                let result =
+                    self.media
+                        .handle_rtcp(datagram, now, &mut self.outputs, &mut self.stats);
+                self.srtp_panicked |= result == Err(SrtpError::Crashed);
+                self.drive(now);
+            }
+            Class::Rtp => {
+                let received = self.media.handle_rtp(datagram, now, &mut self.stats);
+                self.srtp_panicked |= matches!(received, Err(SrtpError::Crashed));
+                return received.ok().flatten();
+            }
+        }
+        None
+    }
+
+    /// Whether the offer has a track of this kind that we take.
+    pub fn has_track(&self, kind: TrackKind) -> bool {
+        self.media.has_track(kind)
+    }
+
+    /// Asks for a keyframe now and again until [`Peer::notify_keyframe`], at most twice a second.
+    pub fn request_keyframe(&mut self, now: Instant) {
+        self.media.request_keyframe(now);
+        self.drive(now);
+    }
+
+    /// A keyframe came: no more requests.
+    pub fn notify_keyframe(&mut self, _now: Instant) {
+        self.media.notify_keyframe();
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Peer::handle_timeout`] is due; `None` once the session is over.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.is_over() {
+            return None;
+        }
+        let handshake = self.handshake.as_ref().and_then(Handshake::poll_timeout);
+        [
+            self.ice.poll_timeout(),
+            handshake,
+            self.media.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.is_over() {
+            return;
+        }
+        self.ice.handle_timeout(now);
+        if let Some(handshake) = &mut self.handshake {
+            handshake.handle_timeout(now);
+        }
+        self.drive(now);
+    }
+
+    /// Ends the session and says so to the peer.
+    pub fn close(&mut self, now: Instant) {
+        if self.is_over() {
+            return;
+        }
+        if let Some(bye) = self.media.bye(now) {
+            self.transmit(bye);
+        }
+        self.end(EndReason::Closed);
+    }
+
+    /// Counters and measurements.
+    pub fn stats(&self) -> PeerStats {
+        let mut stats = self.stats.clone();
+        stats.remote_address = self.ice.selected();
+        self.media.fill_stats(&mut stats);
+        stats
+    }
+
+    /// Carries what the parts want from one to the other and to the outputs.
+    fn drive(&mut self, now: Instant) {
+        if self.srtp_panicked {
+            self.end(EndReason::SrtpPanicked);
+        }
+        while let Some(output) = self.ice.poll_output() {
+            self.handle_ice_output(output, now);
+        }
+        self.drive_handshake(now);
+        if self.is_over() {
+            return;
+        }
+        while let Some(compound) = self.media.poll_transmit(now) {
+            match compound {
+                Ok(datagram) => self.transmit(datagram),
+                Err(SrtpError::Crashed) => return self.end(EndReason::SrtpPanicked),
+                Err(_) => self.stats.rtcp_not_sent += 1,
+            }
+        }
+    }
+
+    fn handle_ice_output(&mut self, output: ice::Output, now: Instant) {
+        if self.is_over() {
+            return;
+        }
+        match output {
+            ice::Output::Transmit { to, datagram } => {
+                self.outputs.push_back(Output::Transmit { to, datagram });
+            }
+            ice::Output::Validated(address) => {
+                if self.state == State::New {
+                    self.state = State::Checking;
+                }
+                self.push_event(Event::AddressValidated(address));
+            }
+            ice::Output::Forgotten(address) => self.push_event(Event::AddressForgotten(address)),
+            ice::Output::Selected(_) => {
+                if matches!(self.state, State::New | State::Checking) {
+                    self.state = State::Handshaking;
+                    self.handshake = Some(Handshake::new(
+                        &self.certificate,
+                        self.fingerprints.clone(),
+                        &self.profiles,
+                        now,
+                    ));
+                }
+            }
+            ice::Output::Expired => self.end(match self.state {
+                State::New => EndReason::NeverConnected,
+                _ => EndReason::ConsentLost,
+            }),
+        }
+    }
+
+    fn drive_handshake(&mut self, now: Instant) {
+        let Some(mut handshake) = self.handshake.take() else {
+            return;
+        };
+        while let Some(datagram) = handshake.poll_transmit() {
+            self.transmit(datagram);
+        }
+        match handshake.poll_result() {
+            None => self.handshake = Some(handshake),
+            Some(result) => {
+                self.stats.dtls_dropped = handshake.dropped();
+                match result {
+                    Ok(keys) => self.connect(&keys, now),
+                    Err(error) => self.end(EndReason::Dtls(error)),
+                }
+            }
+        }
+    }
+
+    fn connect(&mut self, keys: &Keys, now: Instant) {
+        self.state = State::Connected;
+        self.stats.profile = Some(keys.profile);
+        self.media.start(keys, now);
+        self.push_event(Event::Connected {
+            profile: keys.profile,
+        });
+    }
+
+    /// Sends to the nominated pair, or nowhere.
+    fn transmit(&mut self, datagram: Vec<u8>) {
+        if let Some(to) = self.ice.selected() {
+            self.outputs.push_back(Output::Transmit { to, datagram });
+        }
+    }
+
+    fn push_event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    fn end(&mut self, reason: EndReason) {
+        if self.is_over() {
+            return;
+        }
+        self.state = State::Ended(reason.clone());
+        self.handshake = None;
+        self.media.fill_stats(&mut self.stats);
+        self.media.stop();
+        self.push_event(Event::Ended(reason));
+    }
+}

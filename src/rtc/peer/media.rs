@@ -1,0 +1,227 @@
+//! The media phase: SRTP datagrams -> packets of the two tracks, SRTCP -> reports; feedback -> SRTCP datagrams.
+//!
+//! A packet's track is told by its payload type, which is unique in a BUNDLE group (RFC 8843 section 9.2), not by its
+//! SSRC, which an offer need not name and which may change. A packet whose MID extension names another m-line is
+//! dropped. Nothing is allocated here per packet.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use guest_relay_muxer::{RtpPacket, TrackKind};
+
+use super::super::feedback::Feedback;
+use super::super::rtcp::{Compound, Packet, SenderReport};
+use super::super::sdp::Track;
+use super::super::srtp::{Inbound, Keys, Outbound, SrtpError};
+use super::{Event, Output, PeerStats, Received};
+
+/// The tracks of a session and, once there are keys, what receives them.
+pub(super) struct Media {
+    tracks: Vec<Track>,
+    max_bitrate_kbps: u32,
+    flow: Option<Flow>,
+}
+
+struct Flow {
+    inbound: Inbound,
+    outbound: Outbound,
+    feedback: Feedback,
+}
+
+impl Media {
+    pub(super) fn has_track(&self, kind: TrackKind) -> bool {
+        self.tracks.iter().any(|track| track.kind == kind)
+    }
+
+    pub(super) fn new(tracks: Vec<Track>, max_bitrate_kbps: u32) -> Self {
+        Self {
+            tracks,
+            max_bitrate_kbps,
+            flow: None,
+        }
+    }
+
+    pub(super) fn start(&mut self, keys: &Keys, now: Instant) {
+        let mut inbound = Inbound::new(keys, now);
+        for track in &self.tracks {
+            for ssrc in [track.ssrc, track.rtx_ssrc].into_iter().flatten() {
+                inbound.announce(ssrc);
+            }
+        }
+        self.flow = Some(Flow {
+            inbound,
+            outbound: Outbound::new(keys),
+            feedback: Feedback::new(self.tracks.iter(), self.max_bitrate_kbps, now),
+        });
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.flow = None;
+    }
+
+    pub(super) fn request_keyframe(&mut self, now: Instant) {
+        if let Some(flow) = &mut self.flow {
+            flow.feedback.request_keyframe(now);
+        }
+    }
+
+    pub(super) fn notify_keyframe(&mut self) {
+        if let Some(flow) = &mut self.flow {
+            flow.feedback.notify_keyframe();
+        }
+    }
+
+    /// `Ok(None)`: nothing for the muxer in it.
+    pub(super) fn handle_rtp(
+        &mut self,
+        datagram: &[u8],
+        now: Instant,
+        stats: &mut PeerStats,
+    ) -> Result<Option<Received<'_>>, SrtpError> {
+        let Some(Flow {
+            inbound, feedback, ..
+        }) = &mut self.flow
+        else {
+            stats.untimely_media += 1;
+            return Ok(None);
+        };
+        let Ok(packet) = RtpPacket::parse(inbound.unprotect_rtp(datagram, now)?) else {
+            stats.malformed_packets += 1;
+            return Ok(None);
+        };
+        let Some(track) = self.tracks.iter().find(|track| {
+            track.payload_type == packet.payload_type
+                || track.rtx_payload_type == Some(packet.payload_type)
+        }) else {
+            stats.unknown_payload_types += 1;
+            return Ok(None);
+        };
+        let mut names_another_track = false;
+        for extension in packet.extensions() {
+            if Some(extension.id) == track.extensions.transport_cc {
+                if let Ok(sequence) = extension.data.try_into() {
+                    feedback.record_transport_sequence(u16::from_be_bytes(sequence), now);
+                }
+            } else if Some(extension.id) == track.extensions.mid {
+                let mid = track.mid.as_deref().map(str::as_bytes);
+                names_another_track = mid != Some(extension.data);
+            }
+        }
+        if names_another_track {
+            stats.unknown_payload_types += 1;
+            return Ok(None);
+        }
+        let counters = stats.track(track.kind);
+        if packet.payload_type == track.payload_type {
+            counters.packets += 1;
+            counters.payload_bytes += packet.payload.len() as u64;
+            feedback.record_packet(
+                track.kind,
+                packet.ssrc,
+                packet.sequence_number,
+                packet.rtp_time,
+                now,
+            );
+            return Ok(Some(Received {
+                kind: track.kind,
+                packet,
+            }));
+        }
+        // RFC 4588 section 4. A retransmission without payload is a probe of the sender's bandwidth estimate.
+        let original = feedback
+            .ssrc_of(track.kind)
+            .and_then(|ssrc| packet.undo_rtx(track.payload_type, ssrc))
+            .filter(|original| !original.payload.is_empty());
+        let Some(packet) = original else {
+            counters.empty_retransmissions += 1;
+            return Ok(None);
+        };
+        counters.retransmissions += 1;
+        counters.payload_bytes += packet.payload.len() as u64;
+        feedback.record_recovered(track.kind, packet.sequence_number, now);
+        Ok(Some(Received {
+            kind: track.kind,
+            packet,
+        }))
+    }
+
+    /// Reads a compound; of each kind of news the last per track counts, so that no datagram causes more than four
+    /// events.
+    pub(super) fn handle_rtcp(
+        &mut self,
+        datagram: &[u8],
+        now: Instant,
+        outputs: &mut VecDeque<Output>,
+        stats: &mut PeerStats,
+    ) -> Result<(), SrtpError> {
+        let Some(Flow {
+            inbound, feedback, ..
+        }) = &mut self.flow
+        else {
+            stats.untimely_media += 1;
+            return Ok(());
+        };
+        let mut reports: [Option<(TrackKind, SenderReport)>; 2] = [None; 2];
+        let mut byes: [Option<TrackKind>; 2] = [None; 2];
+        let slot = |kind| usize::from(kind == TrackKind::Video);
+        for packet in Compound::new(inbound.unprotect_rtcp(datagram, now)?) {
+            match packet {
+                Ok(Packet::SenderReport(report, _)) => {
+                    if let Some(kind) = feedback.record_sender_report(&report, now)
+                        && let Some(last) = reports.get_mut(slot(kind))
+                    {
+                        *last = Some((kind, report));
+                    }
+                }
+                Ok(Packet::Bye(ssrcs)) => {
+                    for kind in ssrcs.filter_map(|ssrc| feedback.kind_of(ssrc)) {
+                        if let Some(last) = byes.get_mut(slot(kind)) {
+                            *last = Some(kind);
+                        }
+                    }
+                }
+                Ok(_) => {}
+                Err(_) => stats.malformed_packets += 1,
+            }
+        }
+        let reports = reports.into_iter().flatten();
+        outputs.extend(reports.map(|(kind, report)| {
+            Output::Event(Event::SenderReport {
+                kind,
+                ntp_time: report.ntp_time,
+                rtp_time: report.rtp_time,
+            })
+        }));
+        let byes = byes.into_iter().flatten();
+        outputs.extend(byes.map(|kind| Output::Event(Event::Bye { kind })));
+        Ok(())
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.flow.as_ref().map(|flow| flow.feedback.poll_timeout())
+    }
+
+    /// The next SRTCP datagram that is due; call until `None`.
+    pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<Result<Vec<u8>, SrtpError>> {
+        let flow = self.flow.as_mut()?;
+        let compound = flow.feedback.poll_compound(now)?;
+        Some(flow.outbound.protect_rtcp(&compound))
+    }
+
+    /// The last datagram.
+    pub(super) fn bye(&mut self, now: Instant) -> Option<Vec<u8>> {
+        let flow = self.flow.as_mut()?;
+        let compound = flow.feedback.bye(now);
+        flow.outbound.protect_rtcp(&compound).ok()
+    }
+
+    pub(super) fn fill_stats(&self, stats: &mut PeerStats) {
+        let Some(flow) = &self.flow else {
+            return;
+        };
+        stats.srtp = *flow.inbound.stats();
+        stats.round_trip = flow.feedback.round_trip();
+        stats.audio.stream = flow.feedback.stats(TrackKind::Audio);
+        stats.video.stream = flow.feedback.stats(TrackKind::Video);
+    }
+}

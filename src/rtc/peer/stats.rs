@@ -1,0 +1,71 @@
+//! What a peer counts.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use guest_relay_muxer::TrackKind;
+
+use super::super::dtls::Dropped;
+use super::super::feedback::StreamStats;
+use super::super::srtp::{InboundStats, SrtpProfile};
+
+/// Counters and measurements of one session.
+#[derive(Debug, Clone, Default)]
+pub struct PeerStats {
+    /// The nominated pair's remote end.
+    pub remote_address: Option<SocketAddr>,
+    /// What media is protected with.
+    pub profile: Option<SrtpProfile>,
+    /// From a NACK to the retransmission, smoothed; `None` until there was one.
+    pub round_trip: Option<Duration>,
+    /// The audio track.
+    pub audio: TrackStats,
+    /// The video track.
+    pub video: TrackStats,
+    /// Authenticated STUN messages.
+    pub stun_accepted: u64,
+    /// STUN messages that proved nothing.
+    pub stun_ignored: u64,
+    /// Datagrams of no protocol we know.
+    pub unknown_datagrams: u64,
+    /// DTLS, SRTP and SRTCP from an address without an authenticated check.
+    pub from_unvalidated_address: u64,
+    /// DTLS before a pair was nominated or after the handshake.
+    pub untimely_dtls: u64,
+    /// What the handshake did not look at.
+    pub dtls_dropped: Dropped,
+    /// SRTP and SRTCP before there were keys.
+    pub untimely_media: u64,
+    /// SRTP and SRTCP by what became of them.
+    pub srtp: InboundStats,
+    /// Decrypted, but no RTP or RTCP.
+    pub malformed_packets: u64,
+    /// RTP of a payload type or MID that was not negotiated.
+    pub unknown_payload_types: u64,
+    /// RTCP of ours that could not be protected.
+    pub rtcp_not_sent: u64,
+}
+
+impl PeerStats {
+    pub(super) fn track(&mut self, kind: TrackKind) -> &mut TrackStats {
+        match kind {
+            TrackKind::Audio => &mut self.audio,
+            TrackKind::Video => &mut self.video,
+        }
+    }
+}
+
+/// Counters of one track.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TrackStats {
+    /// Packets of the media stream itself.
+    pub packets: u64,
+    /// Payload bytes, retransmitted ones included.
+    pub payload_bytes: u64,
+    /// Packets that came by RTX.
+    pub retransmissions: u64,
+    /// RTX without payload, or before the stream it repeats.
+    pub empty_retransmissions: u64,
+    /// Loss, jitter and what was asked for.
+    pub stream: StreamStats,
+}
