@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// The SFU takes at most this many tracks in one call; a longer list in a reply is not looked at.
 pub const TRACKS_PER_CALL: usize = 64;
 
+/// Longest mid that is taken over, in bytes.
+pub const MID_MAX: usize = 64;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SdpType {
@@ -24,11 +27,17 @@ pub struct SessionDescription {
 
 impl SessionDescription {
     pub fn offer(sdp: impl Into<String>) -> Self {
-        Self { kind: SdpType::Offer, sdp: sdp.into() }
+        Self {
+            kind: SdpType::Offer,
+            sdp: sdp.into(),
+        }
     }
 
     pub fn answer(sdp: impl Into<String>) -> Self {
-        Self { kind: SdpType::Answer, sdp: sdp.into() }
+        Self {
+            kind: SdpType::Answer,
+            sdp: sdp.into(),
+        }
     }
 }
 
@@ -64,7 +73,12 @@ pub struct Track {
 impl Track {
     /// A track that the offer sends on `mid`, under a name of our own.
     pub fn local(mid: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { location: Some(Location::Local), mid: Some(mid.into()), track_name: Some(name.into()), ..Self::default() }
+        Self {
+            location: Some(Location::Local),
+            mid: Some(mid.into()),
+            track_name: Some(name.into()),
+            ..Self::default()
+        }
     }
 
     /// A track that `publisher` registered.
@@ -79,10 +93,17 @@ impl Track {
 
     /// The transceiver of a track that worked, or why it did not.
     pub fn outcome(&self) -> Result<&str, TrackError<'_>> {
-        match (&self.error_code, self.mid.as_deref()) {
-            (Some(code), _) => Err(TrackError { code, description: self.error_description.as_deref().unwrap_or_default() }),
-            (None, Some(mid)) if !mid.is_empty() => Ok(mid),
-            (None, _) => Err(TrackError { code: "no_mid", description: "the reply names no transceiver for the track" }),
+        let code = self.error_code.as_deref().filter(|code| !code.is_empty());
+        match (code, self.mid.as_deref()) {
+            (Some(code), _) => Err(TrackError {
+                code,
+                description: self.error_description.as_deref().unwrap_or_default(),
+            }),
+            (None, Some(mid)) if (1..=MID_MAX).contains(&mid.len()) => Ok(mid),
+            (None, _) => Err(TrackError {
+                code: "no_mid",
+                description: "the reply names no transceiver for the track",
+            }),
         }
     }
 }
@@ -111,6 +132,9 @@ pub struct TracksReply {
     pub tracks: Vec<Track>,
     pub error_code: Option<String>,
     pub error_description: Option<String>,
+    /// Of the reply's head; identifies it in a request for support.
+    #[serde(skip)]
+    pub cf_ray: String,
 }
 
 /// `POST sessions/new`
@@ -141,6 +165,15 @@ pub struct CloseTracksRequest {
     pub tracks: Vec<CloseTrack>,
     /// Without an SDP exchange. A negotiated close of the last track ends the transport.
     pub force: bool,
+}
+
+/// `GET sessions/{sid}`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SessionReply {
+    pub tracks: Vec<Track>,
+    pub error_code: Option<String>,
+    pub error_description: Option<String>,
 }
 
 /// Replies of which only the errors matter.
@@ -183,7 +216,11 @@ mod tests {
                           {"mid":"0","sessionId":"p","trackName":"audio","somethingNew":1}, {"mid":null,"trackName":"odd"}]}"#,
         )
         .unwrap();
-        let outcomes: Vec<_> = reply.tracks.iter().map(|track| track.outcome().map_err(|error| error.code)).collect();
+        let outcomes: Vec<_> = reply
+            .tracks
+            .iter()
+            .map(|track| track.outcome().map_err(|error| error.code))
+            .collect();
         assert_eq!(outcomes, [Err("internal_error"), Ok("0"), Err("no_mid")]);
     }
 }

@@ -2,3 +2,10 @@
 
 pub mod api;
 pub mod client;
+pub mod error;
+pub mod publish;
+pub mod pull;
+mod transport;
+
+pub use error::{Call, CallError, Cause};
+pub use transport::Timeouts;
