@@ -173,10 +173,7 @@ impl Pull {
     /// Plans the next attempt: at once if all was well until now, else after a pause that depends on when the last one
     /// began.
     pub(super) fn schedule(&mut self, started: Instant, now: Instant) {
-        let was_well = self.backoff.is_fresh();
-        // Whatever comes of the first one, those after it have to wait.
-        let later = self.backoff.next(started, now);
-        let until = if was_well { now } else { later };
+        let until = self.backoff.next(started, now);
         self.attempt = Attempt::Waiting { until };
     }
 
@@ -218,7 +215,10 @@ impl Pull {
             Err(reason) => {
                 self.cannot_offer = true;
                 self.form = PullForm::SfuOffers;
-                self.attempt_failed(Some(peer), started, Trouble::Description(reason), now);
+                self.calls.outputs.push_back(Output::DropPeer { peer });
+                self.report(Trouble::Description(reason));
+                // No fault of the SFU's: the other form need not wait.
+                self.attempt = Attempt::Waiting { until: now };
             }
         }
     }

@@ -1,47 +1,59 @@
-//! When to try again: starts of two attempts are 0.5 s apart, doubling to 8 s, with jitter so that guests do not retry
-//! in step. An attempt that took long itself (a call that was held, a connection that never came) is followed by a
+//! When to try again: starts of two attempts are 0.5 s apart, doubling to 8 s (4 s for tracks that are asked for on a
+//! link that stands), with jitter so that guests do not retry in step. An attempt that took long itself (a call that was held, a connection that never came) is followed by a
 //! shorter pause.
 
 use std::time::{Duration, Instant};
 
 /// Shortest pause, and the first spacing.
 pub(super) const FIRST: Duration = Duration::from_millis(500);
-/// Longest spacing, jitter included.
-pub(super) const MAX: Duration = Duration::from_secs(8);
+/// Longest spacing of attempts, jitter included.
+pub(super) const ATTEMPTS_MAX: Duration = Duration::from_secs(8);
+/// Longest spacing of requests for a missing track: they cost little, and a guest without picture is as good as absent.
+pub(super) const TRACKS_MAX: Duration = Duration::from_secs(4);
 
 #[derive(Debug)]
 pub(super) struct Backoff {
+    /// Nothing was tried since the last success.
+    is_fresh: bool,
     step: u32,
+    max: Duration,
     random: u64,
 }
 
 impl Backoff {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(super) fn new(max: Duration, seed: u64) -> Self {
         Self {
+            is_fresh: true,
             step: 0,
+            max,
             random: seed,
         }
     }
 
-    /// It worked: the next failure is the first one.
+    /// It worked: the next attempt is the first one.
     pub(super) fn reset(&mut self) {
+        self.is_fresh = true;
         self.step = 0;
     }
 
-    /// Nothing has failed since the last success.
-    pub(super) fn is_fresh(&self) -> bool {
-        self.step == 0
+    /// When the next attempt begins, if the last one began at `started`: the first one at once.
+    pub(super) fn next(&mut self, started: Instant, now: Instant) -> Instant {
+        if self.is_fresh {
+            self.is_fresh = false;
+            return now;
+        }
+        self.after_failure(started, now)
     }
 
-    /// An attempt that began at `started` failed `now`: when the next one begins.
-    pub(super) fn next(&mut self, started: Instant, now: Instant) -> Instant {
+    /// When the next attempt begins, if one that began at `started` failed `now`.
+    pub(super) fn after_failure(&mut self, started: Instant, now: Instant) -> Instant {
         // A quarter below the limit, so that the longest spacings are spread too.
         let spacing = FIRST
             .saturating_mul(2_u32.saturating_pow(self.step))
-            .min(MAX * 4 / 5);
+            .min(self.max * 4 / 5);
         self.step = self.step.saturating_add(1);
         let until = (started + self.jittered(spacing)).max(now + self.jittered(FIRST));
-        until.min(now + MAX)
+        until.min(now + self.max)
     }
 
     /// Up to a quarter more.

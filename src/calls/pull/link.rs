@@ -215,6 +215,12 @@ impl Link {
         self.pulled.len() < before
     }
 
+    /// Whether tracks can be asked for: before the transport stands the SFU would hold the call and then refuse it.
+    fn can_ask(&self) -> bool {
+        let is_up = matches!(self.transport, Transport::Up { .. });
+        is_up && matches!(self.exchange, Exchange::Idle) && self.spent.is_none()
+    }
+
     /// When something of this is due.
     pub(super) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         let transport = match self.transport {
@@ -231,8 +237,7 @@ impl Link {
                     .min()
             }
         };
-        let idle = matches!(self.exchange, Exchange::Idle);
-        let ask_again = self.ask_again.filter(|_| idle && self.spent.is_none());
+        let ask_again = self.ask_again.filter(|_| self.can_ask());
         transport
             .filter(|at| *at > now)
             .into_iter()
@@ -252,7 +257,8 @@ impl Pull {
             self.retire_link(Trouble::NeverConnected, now);
             return;
         }
-        if link.is_stable(now) {
+        // One that has to be replaced may flow all the while.
+        if link.is_stable(now) && link.fault(now).is_none() {
             self.backoff.reset();
             self.is_troubled = false;
         }
@@ -270,14 +276,11 @@ impl Pull {
             self.track_backoff.reset();
             return;
         }
-        let is_up = matches!(link.transport, Transport::Up { .. });
-        let is_idle = matches!(link.exchange, Exchange::Idle) && link.spent.is_none();
-        // Before the transport stands the SFU would hold the call and then refuse it.
-        if !is_up || !is_idle {
+        if !link.can_ask() {
             return;
         }
         match link.ask_again {
-            None => link.ask_again = Some(self.track_backoff.next(now, now)),
+            None => link.ask_again = Some(self.track_backoff.after_failure(now, now)),
             Some(at) if at <= now => {
                 link.ask_again = None;
                 let request = self.publication.request(&missing, None);
@@ -302,7 +305,7 @@ impl Pull {
                 let mut found = outcome.good;
                 found.retain(|(kind, _)| !link.has(*kind));
                 if found.is_empty() {
-                    link.ask_again = Some(self.track_backoff.next(started, now));
+                    link.ask_again = Some(self.track_backoff.after_failure(started, now));
                 } else {
                     self.sign_of_life = now;
                 }
@@ -326,7 +329,7 @@ impl Pull {
                     && !error.is_gone()
                     && error.status() != Some(406) =>
             {
-                let again = self.track_backoff.next(started, now);
+                let again = self.track_backoff.after_failure(started, now);
                 let asked_to_wait = error.retry_after().unwrap_or_default();
                 link.ask_again = Some(again.max(now + asked_to_wait));
                 self.report(Trouble::Call(error));
