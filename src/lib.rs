@@ -1,2 +1,49 @@
-//! guest-relay
+//! guest-relay: brings remote guests into a live production mixer.
+//!
+//! A guest opens a page, presses Join, and their H.264 and Opus arrive, untouched by any transcoder, as an enhanced-RTMP
+//! publication that the mixer's media server reads.
+//!
+//! ```text
+//!  guest browser ──HTTP──▶ http ──────────┐                              control: one smol executor, main thread
+//!       │                    (WHIP, API)  │ commands ▼   ▲ events         (bounded channels)
+//!       │ WebRTC             ┌────────────┴──────────────┴──────────────────────────────────┐
+//!       ▼                    │ rtc: demux → stun/ice | dtls | srtp                          │
+//!  one UDP socket ─────────▶ │  → muxer: reorder → depacketise → access unit → FLV tag      │  media thread: poll +
+//!                            │  → rtmp: chunks → one TCP socket per guest                   │  recvmmsg, no hand-over
+//!                            └──────────────────────────┬───────────────────────────────────┘
+//!                                                       ▼ RTMP: media server → mixer
+//! ```
+//!
+//! # Who may do what
+//!
+//! | part | sockets, threads | clock | allocation |
+//! |---|---|---|---|
+//! | [`guest_relay_muxer`] | no | no: arrival times are arguments | appends to the caller's buffer |
+//! | [`rtc`], [`rtmp`], [`relay`], [`guest`] | no | `now` is an argument | at set-up; every queue has a named bound |
+//! | [`media_loop`], [`http`], [`app`] | yes | yes | - |
+//!
+//! Protocol parts are state machines: `handle_*(input, now)`, then `poll_output()` until it is dry, then
+//! `poll_timeout()` says when to come back. None of them reads the clock, spawns, or blocks; that is what lets tests run
+//! them in virtual time.
+//!
+//! # Invariants
+//!
+//! * The packet path makes no thread hand-over: datagram in, RTMP bytes out, on the media thread.
+//! * Nothing on the network can stop the daemon: a bad datagram is counted and dropped, a bad request refused, a bad
+//!   server reply ends one connection.
+//! * After unrepairable loss nothing of the picture is forwarded until the next IDR.
+//! * A guest has one slot, a slot has at most one WebRTC session and at most one RTMP connection.
+//!
+//! # Where to start reading
+//!
+//! [`app::run`] builds everything. The path of one packet is [`media_loop`] → [`rtc::peer`] → [`relay`] →
+//! [`guest_relay_muxer::Muxer`] → [`rtmp::Publisher`].
+
+pub mod app;
+pub mod config;
+pub mod guest;
+pub mod http;
+pub mod media_loop;
+pub mod relay;
 pub mod rtc;
+pub mod rtmp;

@@ -230,6 +230,11 @@ impl Peer {
         None
     }
 
+    /// Whether the offer has a track of this kind that we take.
+    pub fn has_track(&self, kind: TrackKind) -> bool {
+        self.media.has_track(kind)
+    }
+
     /// Asks for a keyframe now and again until [`Peer::notify_keyframe`], at most twice a second.
     pub fn request_keyframe(&mut self, now: Instant) {
         self.media.request_keyframe(now);

@@ -1,5 +1,11 @@
-//! it
+//! Whole-daemon and whole-part tests on loopback and in virtual time: one binary, so that it links once.
+
+mod config;
+mod daemon;
+mod direct;
 mod dtls;
+mod http;
 mod rng;
 mod rtc;
+mod rtmp;
 mod srtp;

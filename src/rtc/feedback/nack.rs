@@ -130,12 +130,12 @@ mod tests {
         let start = Instant::now();
         let mut list = NackList::default();
         list.record_gap(SeqNo(65_536 + 65_534), SeqNo(2 * 65_536 + 2), start);
-        assert_eq!(due(&mut list, start), []);
+        assert_eq!(due(&mut list, start), [0_u16; 0]);
         assert_eq!(list.poll_timeout(), Some(start + REORDER_GRACE));
         let mut now = start + REORDER_GRACE;
         for _ in 0..3 {
             assert_eq!(due(&mut list, now), [65_535, 0, 1]);
-            assert_eq!(due(&mut list, now + RTT / 2), []);
+            assert_eq!(due(&mut list, now + RTT / 2), [0_u16; 0]);
             assert_eq!(list.poll_timeout(), Some(now + RTT));
             now += RTT;
         }

@@ -29,6 +29,10 @@ struct Flow {
 }
 
 impl Media {
+    pub(super) fn has_track(&self, kind: TrackKind) -> bool {
+        self.tracks.iter().any(|track| track.kind == kind)
+    }
+
     pub(super) fn new(tracks: Vec<Track>, max_bitrate_kbps: u32) -> Self {
         Self {
             tracks,

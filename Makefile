@@ -1,0 +1,35 @@
+# Every command of the project. `make` alone lists them.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test e2e lint golden fuzz bench size clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## start the daemon, and a test RTMP server when port 1935 is free; Ctrl-C ends both
+	@tests/run.sh
+
+test: ## unit, golden and whole-daemon tests
+	cargo test --release --workspace --locked
+
+e2e: ## a real Chromium through the page into three RTMP servers; CHECKS="name ..." picks some
+	@tests/e2e.sh $(CHECKS)
+
+lint: ## formatting, clippy, licences and bans, rules for source files
+	@tests/lint.sh
+
+golden: ## bless the muxer's golden files, after ffprobe has confirmed them
+	@muxer/tests/golden/bless.sh
+
+fuzz: ## fuzz each parser for FUZZ_SECONDS (20); TARGETS="name ..." picks some
+	@tests/fuzz.sh $(TARGETS)
+
+bench: ## instructions per packet on a recording, counted by callgrind
+	@tests/bench.sh
+
+size: ## build the shipped binary; its size, memory and threads, idle and with one guest
+	@tests/size.sh
+
+clean: ## remove build output and the tools fetched for the tests
+	cargo clean
+	rm -rf .tools tests/browser/node_modules

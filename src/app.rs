@@ -1,0 +1,309 @@
+//! The composition root: builds every part, joins them, and runs the control side until a signal ends it.
+//!
+//! Threads: this one (HTTP, events, signals, one smol executor) and the media thread. Channels: commands to the media
+//! thread and events from it, both bounded (see [`crate::media_loop`]).
+
+mod backend;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use async_signal::{Signal, Signals};
+use guest_relay_muxer::{AudioConfig, ReorderLimits, VideoConfig};
+use smol::LocalExecutor;
+use smol::stream::StreamExt;
+
+use crate::config::{self, Config};
+use crate::guest::id::{GuestId, ResourceId};
+use crate::guest::{self, Guest, Registry, SessionKey, Slot};
+use crate::http::backend::{ClientInfo, Published, Refusal};
+use crate::http::{Limits, Site, serve};
+use crate::media_loop::{self, Command, Event, SlotSnapshot};
+use crate::relay::RelayConfig;
+use crate::rtc::dtls::Certificate;
+use crate::rtc::peer::{self, AnswerConfig, Answered};
+use crate::rtc::sdp::OpusSettings;
+use crate::rtc::srtp::SrtpProfile;
+use crate::rtmp::{self, Target};
+
+use backend::DaemonBackend;
+
+/// How long a request waits for the media thread. It turns at least every 50 ms while anybody is there.
+const MEDIA_ANSWER: Duration = Duration::from_secs(2);
+
+/// What a guest's audio encoder is asked for.
+const SPEECH: OpusSettings = OpusSettings { max_average_bitrate_bps: 64_000, stereo: false };
+
+/// Browsers do not retransmit Opus, so a missing packet is waited for only as long as it may have been overtaken.
+const AUDIO_WAIT: Duration = Duration::from_millis(60);
+
+/// Why the daemon could not start or go on; says what to do about it.
+#[derive(Debug)]
+pub enum AppError {
+    Listen { what: &'static str, key: &'static str, address: SocketAddr, error: io::Error },
+    Output { guest: GuestId, reason: String },
+    Signals(io::Error),
+    MediaThread(String),
+}
+
+impl fmt::Display for AppError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen { what, key, address, error } => {
+                write!(f, "cannot listen for {what} on {address}: {error}; free the port or set {key} to another one")
+            }
+            Self::Output { guest, reason } => write!(f, "cannot publish {guest}: {reason}; check relay.output"),
+            Self::Signals(error) => write!(f, "cannot listen for signals: {error}"),
+            Self::MediaThread(reason) => write!(f, "the media thread ended: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for AppError {}
+
+/// Runs the daemon until SIGTERM or SIGINT.
+pub fn run(config: Config) -> Result<(), AppError> {
+    start_log(config.log.level);
+    for notice in &config.notices {
+        log::warn!("{notice}");
+    }
+    // Lives as long as the process; its tasks borrow it.
+    let executor: &'static LocalExecutor<'static> = Box::leak(Box::default());
+    smol::block_on(executor.run(serve_until_signal(config, executor)))
+}
+
+async fn serve_until_signal(config: Config, executor: &'static LocalExecutor<'static>) -> Result<(), AppError> {
+    let mut signals = Signals::new([Signal::Term, Signal::Int]).map_err(AppError::Signals)?;
+    let certificate = Certificate::generate();
+    let listener = smol::net::TcpListener::bind(config.http.listen).await.map_err(|error| AppError::Listen {
+        what: "HTTP",
+        key: "http.listen",
+        address: config.http.listen,
+        error,
+    })?;
+    let relays = config.guests.iter().map(|guest| relay_config(&config, guest)).collect::<Result<_, _>>()?;
+    let (media, events, thread) = media_loop::spawn(config.rtc.listen, relays).map_err(|error| AppError::Listen {
+        what: "WebRTC media (UDP)",
+        key: "rtc.listen",
+        address: config.rtc.listen,
+        error,
+    })?;
+    let http_address = listener.local_addr().unwrap_or(config.http.listen);
+    log::info!(
+        "guest-relay {} serves http://{http_address}/guest_join; media on UDP {}; publishes to {}",
+        env!("CARGO_PKG_VERSION"),
+        media.local_addr(),
+        config.relay.output,
+    );
+
+    let daemon = Rc::new(Daemon::new(config, media, certificate));
+    let site = Rc::new(Site::new(DaemonBackend(Rc::clone(&daemon)), &daemon.config));
+    let http = executor.spawn(serve(listener, executor, site, Limits::default()));
+    let ended = smol::future::or(
+        async {
+            while let Some(signal) = signals.next().await {
+                if let Ok(signal) = signal {
+                    log::info!("{signal:?}: unpublishing every guest and ending");
+                    return Ok(());
+                }
+            }
+            Ok(())
+        },
+        async {
+            loop {
+                match events.recv().await {
+                    Ok(event) => daemon.handle_event(event)?,
+                    Err(_) => return Err(AppError::MediaThread("it closed its channel".to_owned())),
+                }
+            }
+        },
+    )
+    .await;
+    drop(http);
+    if ended.is_ok() && daemon.media.send(Command::Shutdown).is_ok() {
+        // The thread bounds its own shutdown; waiting for it lets the last bytes of every stream out.
+        let _ = smol::unblock(move || thread.join()).await;
+    }
+    ended
+}
+
+/// One line an event on stderr. Under systemd the journal adds the time itself.
+fn start_log(level: log::LevelFilter) {
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(level.min(log::LevelFilter::Warn)).filter_module("guest_relay", level);
+    // Twelve warnings a handshake about extensions that it rightly ignores.
+    builder.filter_module("webrtc_dtls", level.min(log::LevelFilter::Error));
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        builder.format_timestamp(None);
+    } else {
+        builder.format_timestamp_millis();
+    }
+    // A second logger can only be one that a test installed.
+    let _ = builder.try_init();
+}
+
+fn relay_config(config: &Config, guest: &config::Guest) -> Result<RelayConfig, AppError> {
+    let refused = |reason: String| AppError::Output { guest: guest.id.clone(), reason };
+    let url = config.relay.output.for_guest(&guest.id);
+    let target = Target::parse(&url).map_err(|error| refused(error.to_string()))?;
+    let servers = (target.host(), target.port())
+        .to_socket_addrs()
+        .map_err(|error| refused(format!("{} has no address: {error}", target.host())))?
+        .collect();
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).expect("the operating system gives random bytes after boot");
+    Ok(RelayConfig {
+        target,
+        servers,
+        muxer: muxer_config(config.relay.reorder),
+        hold: config.relay.hold,
+        seed: u64::from_ne_bytes(seed),
+    })
+}
+
+fn muxer_config(max_wait: Duration) -> guest_relay_muxer::Config {
+    let reorder = ReorderLimits { max_wait, ..ReorderLimits::DEFAULT };
+    guest_relay_muxer::Config {
+        video: Some(VideoConfig { reorder, ..VideoConfig::default() }),
+        audio: Some(AudioConfig {
+            reorder: ReorderLimits { max_wait: max_wait.min(AUDIO_WAIT), ..reorder },
+            ..AudioConfig::default()
+        }),
+        ..guest_relay_muxer::Config::default()
+    }
+}
+
+/// What the control thread knows.
+struct Daemon {
+    config: Config,
+    media: media_loop::Handle,
+    certificate: Certificate,
+    registry: RefCell<Registry>,
+    /// ICE entity tags of living sessions.
+    etags: RefCell<HashMap<SessionKey, String>>,
+}
+
+impl Daemon {
+    fn new(config: Config, media: media_loop::Handle, certificate: Certificate) -> Self {
+        let guests = config.guests.iter().map(|guest| Guest {
+            id: guest.id.clone(),
+            name: guest.name.clone(),
+            enabled: guest.enabled,
+        });
+        let registry = Registry::new(guests);
+        Self {
+            config,
+            media,
+            certificate,
+            registry: RefCell::new(registry),
+            etags: RefCell::default(),
+        }
+    }
+
+    fn name(&self, slot: Slot) -> GuestId {
+        self.registry.borrow().guest(slot).id.clone()
+    }
+
+    fn handle_event(&self, event: Event) -> Result<(), AppError> {
+        match event {
+            Event::Connected { slot, key } => log::info!("{} {key}: connected", self.name(slot)),
+            Event::Ended { slot, key, reason } => {
+                self.registry.borrow_mut().release(key);
+                self.etags.borrow_mut().remove(&key);
+                log::info!("{} {key}: session over: {reason}", self.name(slot));
+            }
+            Event::Rtmp { slot, event: rtmp::Event::Lost { reason, retry_in } } => {
+                let name = self.name(slot);
+                log::warn!("{name}: RTMP publication interrupted: {reason}; next attempt in {retry_in:.1?}");
+            }
+            Event::Rtmp { slot, event } => log::debug!("{}: RTMP {event:?}", self.name(slot)),
+            Event::State { slot, state } => log::info!("{}: {state}", self.name(slot)),
+            Event::Failed(reason) => return Err(AppError::MediaThread(reason)),
+        }
+        Ok(())
+    }
+
+    /// Addresses a guest may reach our UDP port at (RFC 8445 section 5.1.1.1).
+    fn candidates(&self, client: &ClientInfo) -> Vec<SocketAddr> {
+        let local = self.media.local_addr();
+        let addresses: Vec<IpAddr> = if local.ip().is_unspecified() {
+            let reachable = |ip: &IpAddr| usable(*ip) && (local.is_ipv6() || ip.is_ipv4());
+            let interfaces = if_addrs::get_if_addrs().unwrap_or_else(|error| {
+                log::warn!("cannot list this machine's addresses: {error}");
+                Vec::new()
+            });
+            let over_loopback = client.local_addr.ip().to_canonical().is_loopback();
+            let own = over_loopback.then(|| client.local_addr.ip().to_canonical());
+            interfaces.iter().map(if_addrs::Interface::ip).filter(reachable).chain(own).collect()
+        } else {
+            vec![local.ip()]
+        };
+        let own = addresses.into_iter().map(|address| SocketAddr::new(address, local.port()));
+        let mut candidates = Vec::new();
+        for candidate in own.chain(self.config.rtc.candidates.iter().copied()) {
+            if !candidates.contains(&candidate) {
+                candidates.push(candidate);
+            }
+        }
+        candidates
+    }
+
+    async fn publish_direct(&self, id: &GuestId, offer: &str, client: &ClientInfo) -> Result<Published, Refusal> {
+        let slot = self.registry.borrow().slot(id).map_err(|refusal| match refusal {
+            guest::Refusal::Unknown => Refusal::new(404, format!("there is no guest {id}")),
+            guest::Refusal::Disabled => Refusal::new(403, format!("{id} is switched off")),
+        })?;
+        let answer_config = AnswerConfig {
+            candidates: self.candidates(client),
+            certificate: self.certificate.clone(),
+            start_bitrate_kbps: self.config.rtc.start_bitrate_kbps,
+            max_bitrate_kbps: self.config.rtc.max_bitrate_kbps,
+            opus: SPEECH,
+            srtp_profiles: SrtpProfile::OFFERED.to_vec(),
+        };
+        let Answered { peer, sdp } = peer::answer(offer, &answer_config, Instant::now())
+            .map_err(|error| Refusal::new(error.status(), error.to_string()))?;
+        let etag = peer.local_ufrag().replace(['+', '/'], "-");
+        let resource = ResourceId::generate();
+        let key = self.registry.borrow_mut().take(slot, resource.clone());
+        self.etags.borrow_mut().insert(key, etag.clone());
+        let (ready, is_ready) = smol::channel::bounded(1);
+        let joined = self.media.send(Command::Join { slot, key, peer: Box::new(peer), ready });
+        // The browser's first check comes milliseconds after the answer: its session must be known by then.
+        let known = async { is_ready.recv().await.is_ok() };
+        let late = async {
+            smol::Timer::after(MEDIA_ANSWER).await;
+            false
+        };
+        if joined.is_err() || !smol::future::or(known, late).await {
+            self.registry.borrow_mut().release(key);
+            self.etags.borrow_mut().remove(&key);
+            return Err(Refusal::new(503, "the relay is overloaded, please try again").retry_after(Duration::from_secs(2)));
+        }
+        log::info!("{id} {key}: joining over the direct path from {}", client.remote_ip);
+        Ok(Published { resource, etag, answer_sdp: sdp })
+    }
+
+    async fn snapshot(&self) -> Option<Vec<SlotSnapshot>> {
+        let (reply, snapshot) = smol::channel::bounded(1);
+        self.media.send(Command::Snapshot { reply }).ok()?;
+        let late = async {
+            smol::Timer::after(MEDIA_ANSWER).await;
+            None
+        };
+        smol::future::or(async { snapshot.recv().await.ok() }, late).await
+    }
+}
+
+/// Addresses worth offering: link-local ones need a zone that the other side cannot know.
+fn usable(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local() && !v4.is_unspecified(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local() && !v6.is_unspecified(),
+    }
+}

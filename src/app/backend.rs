@@ -1,0 +1,122 @@
+//! The HTTP handlers' view of the daemon: [`Backend`] over the registry and snapshots of the media thread.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::guest::id::{GuestId, ResourceId};
+use crate::guest;
+use crate::http::backend::{
+    Admission, Backend, ClientInfo, GuestStatus, Health, Left, MediaPath, Published, Refusal, RtmpState,
+};
+use crate::media_loop::{Command, SlotSnapshot};
+use crate::rtmp;
+
+use super::Daemon;
+
+pub(super) struct DaemonBackend(pub(super) Rc<Daemon>);
+
+impl Backend for DaemonBackend {
+    fn admission(&self, guest: &GuestId) -> Admission {
+        match self.0.registry.borrow().slot(guest) {
+            Ok(_) => Admission::Open,
+            Err(guest::Refusal::Disabled) => Admission::Closed,
+            Err(guest::Refusal::Unknown) => Admission::Unknown,
+        }
+    }
+
+    async fn publish(
+        &self,
+        guest: &GuestId,
+        path: MediaPath,
+        offer: String,
+        client: ClientInfo,
+    ) -> Result<Published, Refusal> {
+        match path {
+            MediaPath::Direct => self.0.publish_direct(guest, &offer, &client).await,
+            MediaPath::Calls => Err(Refusal::new(503, "the path through the Cloudflare SFU is not configured")),
+        }
+    }
+
+    fn session_etag(&self, guest: &GuestId, resource: &ResourceId) -> Option<String> {
+        let (_, key) = self.0.registry.borrow().session(guest, resource)?;
+        self.0.etags.borrow().get(&key).cloned()
+    }
+
+    /// An ICE-lite agent learns the guest's addresses from its checks (RFC 8445 section 2.5): candidates are not needed.
+    async fn trickle(&self, guest: &GuestId, resource: &ResourceId, _fragment: String) -> Result<(), Refusal> {
+        match self.0.registry.borrow().session(guest, resource) {
+            Some(_) => Ok(()),
+            None => Err(Refusal::new(404, "this session is over")),
+        }
+    }
+
+    async fn leave(&self, guest: &GuestId, resource: &ResourceId) -> Left {
+        let Some((slot, key)) = self.0.registry.borrow().session(guest, resource) else { return Left::NoSuchSession };
+        self.0.registry.borrow_mut().release(key);
+        if self.0.media.send(Command::Leave { slot, key }).is_err() {
+            log::warn!("{guest} {key}: left, but the media thread takes no commands; its session ends by itself");
+        }
+        Left::Ended
+    }
+
+    async fn guests(&self) -> Vec<GuestStatus> {
+        let snapshots = self.0.snapshot().await.unwrap_or_default();
+        let registry = self.0.registry.borrow();
+        let now = Instant::now();
+        let mut snapshots = snapshots.into_iter();
+        let status = |guest: &guest::Guest| {
+            let mut status = GuestStatus::absent(guest.id.clone(), guest.name.clone(), guest.enabled);
+            if let Some(snapshot) = snapshots.next() {
+                fill(&mut status, &snapshot, now);
+            }
+            status
+        };
+        registry.guests().map(|(_, guest)| guest).map(status).collect()
+    }
+
+    async fn health(&self) -> Health {
+        match self.0.snapshot().await {
+            Some(_) => Health::Healthy,
+            None => Health::Unhealthy("the media thread does not answer".to_owned()),
+        }
+    }
+}
+
+/// Puts what the media thread knows into a guest's line. What has no meaning now stays `None`.
+fn fill(status: &mut GuestStatus, snapshot: &SlotSnapshot, now: Instant) {
+    status.state = snapshot.state;
+    status.since = Some(snapshot.since);
+    status.rtmp = match snapshot.relay.rtmp {
+        rtmp::State::Idle | rtmp::State::Stopping | rtmp::State::Stopped => RtmpState::Idle,
+        rtmp::State::Connecting | rtmp::State::Handshaking => RtmpState::Connecting,
+        rtmp::State::Publishing => RtmpState::Publishing,
+        rtmp::State::Live => RtmpState::Live,
+        rtmp::State::Backoff => RtmpState::Backoff,
+    };
+    let relay = &snapshot.relay;
+    if relay.width > 0 {
+        status.codec = Some("H264");
+        (status.width, status.height) = (Some(relay.width), Some(relay.height));
+    }
+    status.last_keyframe_age_ms = relay.last_keyframe.map(|at| {
+        u64::try_from(now.saturating_duration_since(at).as_millis()).unwrap_or(u64::MAX)
+    });
+    let Some(session) = &snapshot.session else { return };
+    status.path = Some(MediaPath::Direct);
+    status.fps = Some(relay.fps);
+    status.bitrate_kbps = Some(relay.bitrate_kbps);
+    let (audio, video) = (&session.stats.audio, &session.stats.video);
+    if audio.packets > 0 {
+        status.audio_codec = Some("opus");
+    }
+    if video.packets > 0 {
+        status.jitter_ms = Some(video.stream.jitter.as_secs_f64() * 1e3);
+    }
+    let lost = audio.stream.lost + video.stream.lost;
+    let expected = audio.packets + video.packets + lost;
+    if expected > 0 {
+        #[expect(clippy::cast_precision_loss, reason = "a ratio for people; 52 bits are more than enough")]
+        let loss = lost as f64 / expected as f64;
+        status.loss = Some(loss);
+    }
+}

@@ -1,0 +1,133 @@
+//! Which session holds which guest's slot: the one table that WHIP requests and session ends meet in.
+//!
+//! Input: publish and leave requests, ends reported by the media thread. Output: which session to start or end.
+//! A slot has at most one session; a newer publish takes the slot over; a late leave names a resource that no longer
+//! holds the slot and changes nothing. Bounds: one entry per configured guest.
+
+use std::fmt;
+
+use super::id::{GuestId, ResourceId};
+
+/// Place of a guest in the configuration; the media thread's index of its relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Slot(pub usize);
+
+/// One WebRTC session; never reused within a run of the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionKey(pub u64);
+
+impl fmt::Display for SessionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+/// A guest of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guest {
+    pub id: GuestId,
+    pub name: String,
+    pub enabled: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Not in the configuration.
+    Unknown,
+    /// In the configuration, switched off.
+    Disabled,
+}
+
+struct Held {
+    key: SessionKey,
+    resource: ResourceId,
+}
+
+/// The slots of all configured guests.
+pub struct Registry {
+    guests: Vec<(Guest, Option<Held>)>,
+    next_key: u64,
+}
+
+impl Registry {
+    pub fn new(guests: impl IntoIterator<Item = Guest>) -> Self {
+        Self { guests: guests.into_iter().map(|guest| (guest, None)).collect(), next_key: 1 }
+    }
+
+    pub fn guests(&self) -> impl Iterator<Item = (Slot, &Guest)> {
+        self.guests.iter().enumerate().map(|(index, (guest, _))| (Slot(index), guest))
+    }
+
+    /// The guest whose slot it is.
+    pub fn guest(&self, slot: Slot) -> &Guest {
+        &self.guests.get(slot.0).expect("slots are made by this table").0
+    }
+
+    /// The slot of a guest that may publish.
+    pub fn slot(&self, id: &GuestId) -> Result<Slot, Refusal> {
+        let index = self.guests.iter().position(|(guest, _)| guest.id == *id).ok_or(Refusal::Unknown)?;
+        match self.guests.get(index) {
+            Some((guest, _)) if guest.enabled => Ok(Slot(index)),
+            _ => Err(Refusal::Disabled),
+        }
+    }
+
+    /// Gives the slot to a new session, named `resource` in its WHIP URL. Whoever held it before holds it no longer.
+    pub fn take(&mut self, slot: Slot, resource: ResourceId) -> SessionKey {
+        let key = SessionKey(self.next_key);
+        self.next_key += 1;
+        let (_, held) = self.guests.get_mut(slot.0).expect("slots are made by this table");
+        *held = Some(Held { key, resource });
+        key
+    }
+
+    /// The session that `resource` names, if it still holds the guest's slot.
+    pub fn session(&self, id: &GuestId, resource: &ResourceId) -> Option<(Slot, SessionKey)> {
+        self.guests.iter().enumerate().find_map(|(index, (guest, held))| {
+            let held = held.as_ref().filter(|_| guest.id == *id)?;
+            (held.resource == *resource).then_some((Slot(index), held.key))
+        })
+    }
+
+    /// The session is over; its slot is free unless a newer one took it.
+    pub fn release(&mut self, key: SessionKey) {
+        for (_, held) in &mut self.guests {
+            if held.as_ref().is_some_and(|held| held.key == key) {
+                *held = None;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn registry() -> (Registry, GuestId) {
+        let guest = |id: &str, enabled| Guest { id: GuestId::parse(id).unwrap(), name: id.to_owned(), enabled };
+        (Registry::new([guest("guest1", true), guest("guest2", false)]), GuestId::parse("guest1").unwrap())
+    }
+
+    #[test]
+    fn only_enabled_guests_of_the_configuration_have_a_slot() {
+        let (registry, guest1) = registry();
+        assert_eq!(registry.slot(&guest1), Ok(Slot(0)));
+        assert_eq!(registry.slot(&GuestId::parse("guest2").unwrap()), Err(Refusal::Disabled));
+        assert_eq!(registry.slot(&GuestId::parse("guest3").unwrap()), Err(Refusal::Unknown));
+    }
+
+    #[test]
+    fn a_newer_session_takes_the_slot_and_a_late_leave_of_the_old_one_changes_nothing() {
+        let (mut registry, guest1) = registry();
+        let (first, second) = (ResourceId::generate(), ResourceId::generate());
+        let old = registry.take(Slot(0), first.clone());
+        let new = registry.take(Slot(0), second.clone());
+        assert_ne!(old, new);
+        assert_eq!(registry.session(&guest1, &first), None);
+        registry.release(old);
+        assert_eq!(registry.session(&guest1, &second), Some((Slot(0), new)));
+        registry.release(new);
+        assert_eq!(registry.session(&guest1, &second), None);
+    }
+}

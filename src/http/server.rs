@@ -1,0 +1,428 @@
+//! Sockets and deadlines of the HTTP side, and the only file that uses `async-h1` and `http-types`.
+//!
+//! One request per connection. Its head goes through [`HeadReader`], its body is read to the announced length, both
+//! under a deadline that dripping does not extend. Only then are exactly those bytes given to `async_h1::server::decode`
+//! as a stream in memory, which can neither wait nor read on. The response is encoded by `async-h1` in memory too,
+//! written under a deadline, and the connection closes.
+//!
+//! Bounds: [`Limits`]. When all connections are taken, the one that has waited longest on its client makes room, so that
+//! a crowd of silent clients keeps nobody out; connections whose request is being worked on stay.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_h1::server::{Encoder, decode};
+use log::{debug, error, warn};
+use smol::future::FutureExt;
+use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Cursor};
+use smol::net::{TcpListener, TcpStream};
+use smol::{LocalExecutor, Task, Timer};
+
+use super::backend::{Backend, ClientInfo, Refusal};
+use super::guard::{Head, HeadReader, Refused};
+use super::message::{Method, Request, Response};
+use super::router::{Site, refuse};
+
+/// How much and how long a client may occupy.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections open at a time.
+    pub connections: usize,
+    /// From accepting a connection to its first byte.
+    pub idle: Duration,
+    /// From the first byte to the end of the head.
+    pub head: Duration,
+    /// From the end of the head to the end of the body.
+    pub body: Duration,
+    /// For taking the whole response.
+    pub write: Duration,
+    /// For closing after the response, while what the client still sends is thrown away.
+    pub linger: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 256,
+            idle: Duration::from_secs(30),
+            head: Duration::from_secs(5),
+            body: Duration::from_secs(10),
+            write: Duration::from_secs(30),
+            linger: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Pause after a failed accept (no file descriptors left, mostly), so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Bytes thrown away while closing.
+const LINGER_BYTES: usize = 256 * 1024;
+/// Bytes per read from a socket.
+const READ_CHUNK: usize = 4 * 1024;
+
+/// Serves `site` on `listener` for as long as the returned future lives; dropping it closes every connection.
+///
+/// Connections run as tasks of `executor`, which the caller drives.
+pub async fn serve<'a, B: Backend + 'a>(
+    listener: TcpListener,
+    executor: &LocalExecutor<'a>,
+    site: Rc<Site<B>>,
+    limits: Limits,
+) {
+    let open = Rc::new(Open::default());
+    let mut accept_failing = false;
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                if !accept_failing {
+                    warn!("http: cannot accept connections: {error}");
+                }
+                accept_failing = true;
+                Timer::after(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        accept_failing = false;
+        if open.count() >= limits.connections && !open.evict() {
+            debug!(
+                "http: {peer} turned away, all {} connections are at work",
+                limits.connections
+            );
+            continue;
+        }
+        open.spawn(executor, |waiting| {
+            let site = Rc::clone(&site);
+            async move {
+                if let Err(error) = converse(stream, peer, &site, &limits, &waiting).await {
+                    debug!("http: connection of {peer}: {error}");
+                }
+            }
+        });
+    }
+}
+
+/// The connections of one server, oldest first.
+#[derive(Default)]
+struct Open {
+    next: Cell<u64>,
+    connections: RefCell<BTreeMap<u64, Connection>>,
+}
+
+struct Connection {
+    /// Dropping it ends the connection.
+    task: Task<()>,
+    /// Waiting on the client, not the client on us.
+    waiting: Rc<Cell<bool>>,
+}
+
+impl Open {
+    fn count(&self) -> usize {
+        self.connections.borrow().len()
+    }
+
+    /// Ends the oldest connection that waits on its client; `false` when there is none.
+    fn evict(&self) -> bool {
+        let mut connections = self.connections.borrow_mut();
+        let oldest = connections
+            .iter()
+            .find(|(_, connection)| connection.waiting.get())
+            .map(|(id, _)| *id);
+        oldest.and_then(|id| connections.remove(&id)).is_some()
+    }
+
+    fn spawn<'a, F>(
+        self: &Rc<Self>,
+        executor: &LocalExecutor<'a>,
+        connection: impl FnOnce(Rc<Cell<bool>>) -> F,
+    ) where
+        F: Future<Output = ()> + 'a,
+    {
+        let id = self.next.replace(self.next.get() + 1);
+        let waiting = Rc::new(Cell::new(true));
+        let conversation = connection(Rc::clone(&waiting));
+        // Weak: the table holds the task, so the task must not hold the table.
+        let open = Rc::downgrade(self);
+        let task = executor.spawn(async move {
+            // A panic in a library that reads a request must not take the daemon along.
+            if AssertUnwindSafe(conversation).catch_unwind().await.is_err() {
+                error!("http: a request made its handler panic; the connection was closed");
+            }
+            let done = open
+                .upgrade()
+                .and_then(|open| open.connections.borrow_mut().remove(&id));
+            if let Some(done) = done {
+                done.task.detach();
+            }
+        });
+        self.connections
+            .borrow_mut()
+            .insert(id, Connection { task, waiting });
+    }
+}
+
+/// One connection: one request, one response.
+async fn converse<B: Backend>(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    site: &Site<B>,
+    limits: &Limits,
+    waiting: &Cell<bool>,
+) -> io::Result<()> {
+    // The response is written in one piece; waiting for more would only delay its last segment.
+    stream.set_nodelay(true)?;
+    let local_addr = stream.local_addr()?;
+    let (response, method) = match read_request(&mut stream, limits).await {
+        Ok((head, body)) => {
+            let method = head.method;
+            waiting.set(false);
+            let response = match decode_request(head, body, local_addr, peer.ip()).await {
+                Some(request) => site.respond(request).await,
+                None => refuse(Refusal::new(400, "the request could not be read")),
+            };
+            waiting.set(true);
+            (response, method)
+        }
+        Err(ReadError::Refused(refused)) => {
+            debug!("http: request of {peer} refused: {refused}");
+            (
+                refuse(Refusal::new(refused.status(), refused.to_string())),
+                Method::Get,
+            )
+        }
+        Err(ReadError::TooSlow) => (
+            refuse(Refusal::new(408, "the request took too long to arrive")),
+            Method::Get,
+        ),
+        Err(ReadError::NothingCame) => return Ok(()),
+        Err(ReadError::Io(error)) => return Err(error),
+    };
+    let bytes = encode(response, method).await?;
+    within(limits.write, stream.write_all(&bytes))
+        .await
+        .unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
+    within(limits.linger, close(stream)).await.unwrap_or(Ok(()))
+}
+
+/// Closes so that the client gets to read the response: unread bytes in our receive buffer would turn the close into a
+/// reset, which may overtake it.
+async fn close(mut stream: TcpStream) -> io::Result<()> {
+    stream.shutdown(std::net::Shutdown::Write)?;
+    let mut thrown_away = 0;
+    let mut chunk = [0_u8; READ_CHUNK];
+    while thrown_away < LINGER_BYTES {
+        match stream.read(&mut chunk).await? {
+            0 => break,
+            n => thrown_away += n,
+        }
+    }
+    Ok(())
+}
+
+enum ReadError {
+    Refused(Refused),
+    /// A deadline passed within the request.
+    TooSlow,
+    /// The connection closed or stayed silent before the first byte.
+    NothingCame,
+    Io(io::Error),
+}
+
+impl From<io::Error> for ReadError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Reads one whole request: its checked head and its body.
+async fn read_request(
+    stream: &mut TcpStream,
+    limits: &Limits,
+) -> Result<(Head, Vec<u8>), ReadError> {
+    let mut first = [0_u8; READ_CHUNK];
+    let received = match within(limits.idle, stream.read(&mut first)).await {
+        None => return Err(ReadError::NothingCame),
+        Some(read) => read?,
+    };
+    if received == 0 {
+        return Err(ReadError::NothingCame);
+    }
+    let first = first.get(..received).unwrap_or_default();
+    let mut head = within(limits.head, read_head(stream, first))
+        .await
+        .unwrap_or(Err(ReadError::TooSlow))?;
+    if head.expects_continue && head.rest.len() < head.body_len {
+        within(
+            limits.write,
+            stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n"),
+        )
+        .await
+        .ok_or(ReadError::TooSlow)??;
+    }
+    let mut body = std::mem::take(&mut head.rest);
+    let received = body.len();
+    // One request per connection: what follows the body is not looked at.
+    body.resize(head.body_len, 0);
+    if let Some(missing) = body.get_mut(received..) {
+        within(limits.body, stream.read_exact(missing))
+            .await
+            .ok_or(ReadError::TooSlow)??;
+    }
+    Ok((head, body))
+}
+
+async fn read_head(stream: &mut TcpStream, first: &[u8]) -> Result<Head, ReadError> {
+    let mut reader = HeadReader::new();
+    let mut chunk = [0_u8; READ_CHUNK];
+    let mut head = reader.push(first).map_err(ReadError::Refused)?;
+    loop {
+        if let Some(head) = head {
+            return Ok(head);
+        }
+        let received = stream.read(&mut chunk).await?;
+        if received == 0 {
+            return Err(ReadError::Io(io::ErrorKind::UnexpectedEof.into()));
+        }
+        head = reader
+            .push(chunk.get(..received).unwrap_or_default())
+            .map_err(ReadError::Refused)?;
+    }
+}
+
+/// The future's output, or `None` when the time is over first.
+async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    smol::future::or(async { Some(future.await) }, async {
+        Timer::after(limit).await;
+        None
+    })
+    .await
+}
+
+/// Has `async-h1` read the request from memory. `None` when it does not take what the guard let through.
+async fn decode_request(
+    head: Head,
+    body: Vec<u8>,
+    local_addr: SocketAddr,
+    peer: IpAddr,
+) -> Option<Request> {
+    let mut bytes = head.bytes;
+    bytes.extend_from_slice(&body);
+    let (mut decoded, _) = decode(InMemory::new(bytes)).await.ok().flatten()?;
+    let body = decoded.body_bytes().await.ok()?;
+    let headers = decoded
+        .iter()
+        .flat_map(|(name, values)| {
+            values
+                .iter()
+                .map(move |value| (name.to_string(), value.to_string()))
+        })
+        .collect();
+    // Not from the decoded URL, in which `..` and `%2e` are already resolved.
+    let (path, query) = head.target.split_once('?').unwrap_or((&head.target, ""));
+    let mut request = Request {
+        method: head.method,
+        path: path.to_owned(),
+        query: query.to_owned(),
+        headers,
+        body,
+        client: ClientInfo {
+            local_addr,
+            remote_ip: peer.to_canonical(),
+            tunnelled: false,
+        },
+    };
+    // The tunnel runs on this host; from anywhere else the field is anybody's claim.
+    if request.client.remote_ip.is_loopback()
+        && let Some(remote_ip) = request
+            .header("cf-connecting-ip")
+            .and_then(|ip| ip.trim().parse::<IpAddr>().ok())
+    {
+        request.client.remote_ip = remote_ip.to_canonical();
+        request.client.tunnelled = true;
+    }
+    Some(request)
+}
+
+/// The bytes of a response, written by `async-h1`.
+async fn encode(response: Response, method: Method) -> io::Result<Vec<u8>> {
+    let status = http_types::StatusCode::try_from(response.status)
+        .unwrap_or(http_types::StatusCode::InternalServerError);
+    let mut encodable = http_types::Response::new(status);
+    if !response.body.is_empty() {
+        encodable.set_body(http_types::Body::from_bytes(response.body.into_owned()));
+    }
+    for (name, value) in &response.headers {
+        encodable.insert_header(*name, value.as_ref());
+    }
+    encodable.insert_header("connection", "close");
+    let method = match method {
+        Method::Head => http_types::Method::Head,
+        _ => http_types::Method::Get,
+    };
+    let mut bytes = Vec::new();
+    Encoder::new(encodable, method)
+        .read_to_end(&mut bytes)
+        .await?;
+    // The encoder states a length for every body; these have none to state (RFC 9110 §8.6).
+    if matches!(response.status, 204 | 304) {
+        const EMPTY: &[u8] = b"content-length: 0\r\n";
+        if let Some(at) = bytes
+            .windows(EMPTY.len())
+            .position(|window| window == EMPTY)
+        {
+            bytes.drain(at..at + EMPTY.len());
+        }
+    }
+    Ok(bytes)
+}
+
+/// A request in memory, in the shape that `decode` asks for. Writing to it goes nowhere.
+#[derive(Clone)]
+struct InMemory(Arc<Mutex<Cursor<Vec<u8>>>>);
+
+impl InMemory {
+    fn new(bytes: Vec<u8>) -> Self {
+        Self(Arc::new(Mutex::new(Cursor::new(bytes))))
+    }
+}
+
+impl AsyncRead for InMemory {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut cursor = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Pin::new(&mut *cursor).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for InMemory {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;

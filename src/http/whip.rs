@@ -1,0 +1,214 @@
+//! WebRTC-HTTP Ingestion Protocol, server side (RFC 9725).
+//!
+//! ```text
+//! POST   /whip/{guest_id}                    offer    ─▶ 201, answer, Location, ETag   §4.2
+//! PATCH  /whip/{guest_id}/{resource}         fragment ─▶ 204                           §4.3.2
+//! DELETE /whip/{guest_id}/{resource}                  ─▶ 200                           §4.2
+//! POST   /whip/{guest_id}/{resource}/leave            ─▶ 200   (for sendBeacon)
+//! ```
+//!
+//! A page that comes back after a lost connection names the session it had in `Guest-Relay-Replaces`. If somebody else
+//! holds the slot by then it is refused with 409; otherwise two guests with the same link would push each other out for
+//! ever. An offer without the field takes the slot over.
+//!
+//! An ICE restart (§4.3.3) is not served: a guest that lost its connection publishes anew, and the slot is taken over.
+
+use std::time::Instant;
+
+use super::backend::{Admission, Backend, ClientInfo, Left, MediaPath, Refusal};
+use super::message::{Request, Response};
+use super::rate::network_of;
+use super::router::Site;
+use crate::guest::State;
+use crate::guest::id::{GuestId, ResourceId};
+
+/// Media type of offers and answers (RFC 8866 §8.1).
+pub const OFFER_TYPE: &str = "application/sdp";
+/// Media type of trickled candidates (RFC 8840 §9.4).
+pub const FRAGMENT_TYPE: &str = "application/trickle-ice-sdpfrag";
+
+/// Names the session that an offer is to replace, by the last segment of its URL.
+const REPLACES: &str = "guest-relay-replaces";
+
+/// `POST /whip/{guest_id}`.
+pub(super) async fn publish<B: Backend>(
+    site: &Site<B>,
+    guest: GuestId,
+    path: MediaPath,
+    request: Request,
+    now: Instant,
+) -> Result<Response, Refusal> {
+    check_admission(&site.backend, &guest)?;
+    let network = network_of(request.client.remote_ip);
+    let too_many = |delay| {
+        Refusal::new(
+            429,
+            format!("too many attempts to join as {guest}; wait before the next one"),
+        )
+        .retry_after(delay)
+    };
+    site.offers
+        .borrow_mut()
+        .take(&(guest.clone(), network), now)
+        .map_err(too_many)?;
+    site.network_offers
+        .borrow_mut()
+        .take(&network, now)
+        .map_err(too_many)?;
+    if let Some(former) = request.header(REPLACES) {
+        check_not_taken(&site.backend, &guest, former).await?;
+    }
+    let client = request.client;
+    let offer = text_body(request, OFFER_TYPE)?;
+    let published = site.backend.publish(&guest, path, offer, client).await?;
+    Ok(Response::new(201)
+        .with("content-type", OFFER_TYPE)
+        .with("cache-control", "no-store")
+        // Relative, so that it holds behind any proxy, under the name and scheme the client used.
+        .with(
+            "location",
+            format!("/whip/{guest}/{}", published.resource.as_str()),
+        )
+        .with("etag", quoted(&published.etag))
+        .with_body(published.answer_sdp.into_bytes()))
+}
+
+/// `PATCH /whip/{guest_id}/{resource}`.
+pub(super) async fn trickle<B: Backend>(
+    site: &Site<B>,
+    guest: GuestId,
+    resource: ResourceId,
+    request: Request,
+    now: Instant,
+) -> Result<Response, Refusal> {
+    limit_session_request(site, request.client, now)?;
+    let etag = site
+        .backend
+        .session_etag(&guest, &resource)
+        .ok_or_else(no_such_session)?;
+    check_if_match(request.header("if-match"), &etag)?;
+    let fragment = text_body(request, FRAGMENT_TYPE)?;
+    site.backend.trickle(&guest, &resource, fragment).await?;
+    Ok(Response::new(204))
+}
+
+/// `DELETE /whip/{guest_id}/{resource}` and `POST …/leave`.
+pub(super) async fn leave<B: Backend>(
+    site: &Site<B>,
+    guest: GuestId,
+    resource: ResourceId,
+    client: ClientInfo,
+    now: Instant,
+) -> Result<Response, Refusal> {
+    limit_session_request(site, client, now)?;
+    match site.backend.leave(&guest, &resource).await {
+        Left::Ended => Ok(Response::text(200, "left")),
+        Left::NoSuchSession => Err(no_such_session()),
+    }
+}
+
+/// Adds the CORS fields (Fetch standard §3.3): any page may publish, none gets at cookies, since there are none.
+pub(super) fn with_cors(response: Response) -> Response {
+    response
+        .with("access-control-allow-origin", "*")
+        .with(
+            "access-control-allow-methods",
+            "OPTIONS, POST, PATCH, DELETE",
+        )
+        .with(
+            "access-control-allow-headers",
+            "Authorization, Content-Type, Guest-Relay-Replaces, If-Match",
+        )
+        .with(
+            "access-control-expose-headers",
+            "ETag, Link, Location, Retry-After",
+        )
+        .with("access-control-max-age", "86400")
+}
+
+/// Only open slots of the configuration take guests.
+fn check_admission<B: Backend>(backend: &B, guest: &GuestId) -> Result<(), Refusal> {
+    match backend.admission(guest) {
+        Admission::Open => Ok(()),
+        Admission::Closed => Err(Refusal::new(
+            403,
+            format!("the producer has closed the slot {guest}"),
+        )),
+        Admission::Unknown => Err(Refusal::new(404, format!("there is no guest slot {guest}"))),
+    }
+}
+
+/// Refuses to replace `former` while another session is in the slot.
+async fn check_not_taken<B: Backend>(backend: &B, guest: &GuestId, former: &str) -> Result<(), Refusal> {
+    let still_ours = ResourceId::parse(former)
+        .is_some_and(|former| backend.session_etag(guest, &former).is_some());
+    let present = |state| {
+        matches!(
+            state,
+            State::Joining | State::Publishing | State::Live
+        )
+    };
+    let occupied = async || {
+        let guests = backend.guests().await;
+        guests.iter().any(|status| status.id == *guest && present(status.state))
+    };
+    if !still_ours && occupied().await {
+        return Err(Refusal::new(
+            409,
+            format!("somebody else has joined as {guest}"),
+        ));
+    }
+    Ok(())
+}
+
+fn no_such_session() -> Refusal {
+    Refusal::new(404, "this session has ended")
+}
+
+fn limit_session_request<B: Backend>(
+    site: &Site<B>,
+    client: ClientInfo,
+    now: Instant,
+) -> Result<(), Refusal> {
+    site.session_requests
+        .borrow_mut()
+        .take(&network_of(client.remote_ip), now)
+        .map_err(|delay| Refusal::new(429, "too many requests").retry_after(delay))
+}
+
+/// RFC 9725 §4.3.1: a PATCH names the ICE session it belongs to; RFC 9110 §13.1.1: strong comparison.
+fn check_if_match(if_match: Option<&str>, etag: &str) -> Result<(), Refusal> {
+    match if_match {
+        None => Err(Refusal::new(428, "send If-Match with the session's ETag")),
+        Some("*") => Err(Refusal::new(
+            422,
+            "ICE restarts are not supported; publish anew",
+        )),
+        Some(tags)
+            if tags
+                .split(',')
+                .any(|tag| tag.trim_matches([' ', '\t']) == quoted(etag)) =>
+        {
+            Ok(())
+        }
+        Some(_) => Err(Refusal::new(412, "If-Match names another ICE session")),
+    }
+}
+
+fn quoted(etag: &str) -> String {
+    format!("\"{etag}\"")
+}
+
+/// The body as text, when it has the expected type and is not empty.
+fn text_body(request: Request, media_type: &str) -> Result<String, Refusal> {
+    if request.media_type() != media_type {
+        return Err(Refusal::new(
+            415,
+            format!("send the body as Content-Type: {media_type}"),
+        ));
+    }
+    if request.body.is_empty() {
+        return Err(Refusal::new(400, "the body is empty"));
+    }
+    String::from_utf8(request.body).map_err(|_| Refusal::new(400, "the body is not UTF-8 text"))
+}

@@ -1,0 +1,130 @@
+//! One RTMP publisher's TCP connection, non-blocking: bytes between the socket and [`Publisher`], nothing else.
+//!
+//! Input: the publisher's connect/disconnect wishes and its write buffer. Output: received bytes and the end of the
+//! connection, told to the publisher. Bounds: one read buffer of `READ_BYTES`; the kernel's send queue is limited to
+//! `SEND_BUFFER_BYTES`, so that the publisher's own queue, which knows about frames, is the one that fills.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::rtmp::{Disconnected, Publisher};
+
+const READ_BYTES: usize = 4096;
+/// Reads of one wake-up: a server that talks without end does not stop the others' media.
+const READS_PER_WAKE: usize = 16;
+const SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// Data sent but not acknowledged for this long ends the connection (RFC 5482), e.g. when the server's host is gone.
+const USER_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(crate) struct RtmpSocket {
+    stream: TcpStream,
+    connecting: bool,
+    /// The kernel took no more bytes: go on when it says so.
+    write_blocked: bool,
+}
+
+impl RtmpSocket {
+    /// Starts a connection; its outcome shows as writability.
+    pub(crate) fn connect(to: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+        socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+        match socket.connect(&to.into()) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(Self { stream: socket.into(), connecting: true, write_blocked: false })
+    }
+
+    /// What poll should wait for.
+    pub(crate) fn interest(&self) -> PollFlags {
+        match (self.connecting, self.write_blocked) {
+            (true, _) => PollFlags::OUT,
+            (false, true) => PollFlags::IN | PollFlags::OUT,
+            (false, false) => PollFlags::IN,
+        }
+    }
+
+    /// Acts on what poll reported. An error means that the connection is over.
+    pub(crate) fn handle_ready(
+        &mut self,
+        publisher: &mut Publisher,
+        ready: PollFlags,
+        now: Instant,
+    ) -> Result<(), Disconnected> {
+        if self.connecting {
+            if let Some(error) = self.stream.take_error().map_err(failed)? {
+                return Err(failed(error));
+            }
+            if !ready.intersects(PollFlags::OUT | PollFlags::HUP | PollFlags::ERR) {
+                return Ok(());
+            }
+            self.connecting = false;
+            publisher.handle_connected(now);
+        } else if ready.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+            self.read(publisher, now)?;
+        }
+        self.flush(publisher, now)
+    }
+
+    fn read(&mut self, publisher: &mut Publisher, now: Instant) -> Result<(), Disconnected> {
+        let mut buffer = [0; READ_BYTES];
+        for _ in 0..READS_PER_WAKE {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err(Disconnected::Closed),
+                Ok(length) => {
+                    publisher.handle_bytes(buffer.get(..length).expect("read returns at most the buffer"), now);
+                    if length < READ_BYTES {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what the publisher has, as far as the kernel takes it.
+    pub(crate) fn flush(&mut self, publisher: &mut Publisher, now: Instant) -> Result<(), Disconnected> {
+        if self.connecting {
+            return Ok(());
+        }
+        loop {
+            let pending = publisher.write_buffer();
+            if pending.is_empty() {
+                self.write_blocked = false;
+                return Ok(());
+            }
+            match self.stream.write(pending) {
+                Ok(0) => return Err(Disconnected::Failed(io::ErrorKind::WriteZero)),
+                Ok(written) => publisher.handle_written(written, now),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.write_blocked = true;
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+    }
+}
+
+fn failed(error: io::Error) -> Disconnected {
+    Disconnected::Failed(error.kind())
+}
+
+impl AsFd for RtmpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}

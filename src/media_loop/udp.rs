@@ -1,0 +1,115 @@
+//! The one UDP socket all guests share: batched receive (recvmmsg with GRO), send from the address the peer knows.
+//!
+//! A board with two interfaces on one network must answer from the address it was asked on, or the browser's ICE agent
+//! drops the answer (RFC 8445 section 7.2.5.2.1): the local address of each datagram is therefore kept beside it.
+//! Bounds: `BATCH` buffers of `BUFFER_BYTES`; at most `BATCHES_PER_WAKE` system calls before the loop turns to other work.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Receive buffers handed to one recvmmsg call.
+const BATCH: usize = 8;
+/// With GRO the kernel may join up to 64 KiB of equally sized datagrams of one sender into one buffer.
+const BUFFER_BYTES: usize = 65_535;
+/// recvmmsg calls of one wake-up: bounds how long RTMP and commands wait while datagrams keep coming.
+const BATCHES_PER_WAKE: usize = 16;
+/// 1 s of a dozen guests at 2.5 Mbit/s; the kernel may cap it (net.core.rmem_max).
+const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+
+/// One datagram as it left the socket, with IPv4-mapped addresses turned back into IPv4.
+pub(crate) struct Datagram<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) from: SocketAddr,
+    /// The local address it was sent to, where the kernel says so.
+    pub(crate) to: Option<IpAddr>,
+}
+
+pub(crate) struct UdpPort {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    dual_stack: bool,
+    buffers: Vec<u8>,
+    meta: [RecvMeta; BATCH],
+}
+
+impl UdpPort {
+    /// Binds `listen`. `[::]` takes IPv4 as well (mapped addresses), whatever the system's default is.
+    pub(crate) fn bind(listen: SocketAddr) -> io::Result<Self> {
+        let dual_stack = listen.is_ipv6() && listen.ip().is_unspecified();
+        let socket = Socket::new(Domain::for_address(listen), Type::DGRAM, Some(Protocol::UDP))?;
+        if listen.is_ipv6() {
+            socket.set_only_v6(!dual_stack)?;
+        }
+        socket.set_nonblocking(true)?;
+        // The kernel caps these silently; a small buffer costs packets only under load.
+        let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
+        let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES / 4);
+        socket.bind(&listen.into())?;
+        let socket = UdpSocket::from(socket);
+        let state = UdpSocketState::new((&socket).into())?;
+        Ok(Self { socket, state, dual_stack, buffers: vec![0; BATCH * BUFFER_BYTES], meta: [RecvMeta::default(); BATCH] })
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Hands every waiting datagram to `handle`; returns whether more may be waiting.
+    pub(crate) fn receive(&mut self, mut handle: impl FnMut(Datagram<'_>)) -> io::Result<bool> {
+        for _ in 0..BATCHES_PER_WAKE {
+            let received = {
+                let mut chunks = self.buffers.chunks_exact_mut(BUFFER_BYTES);
+                let mut slices: [IoSliceMut<'_>; BATCH] =
+                    std::array::from_fn(|_| IoSliceMut::new(chunks.next().expect("BATCH chunks were allocated")));
+                match self.state.recv((&self.socket).into(), &mut slices, &mut self.meta) {
+                    Ok(received) => received,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                    // An ICMP error for something we sent earlier; the socket goes on.
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
+                    Err(error) => return Err(error),
+                }
+            };
+            for (meta, buffer) in self.meta.iter().zip(self.buffers.chunks_exact(BUFFER_BYTES)).take(received) {
+                let from = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
+                let to = meta.dst_ip.map(|ip| ip.to_canonical());
+                for bytes in buffer.get(..meta.len).unwrap_or(buffer).chunks(meta.stride.max(1)) {
+                    handle(Datagram { bytes, from, to });
+                }
+            }
+            if received < BATCH {
+                // Short batch: the queue was empty a moment ago, and poll will say when it no longer is.
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Sends `bytes`; a full socket buffer or an unreachable peer loses the datagram, as UDP may.
+    pub(crate) fn send(&self, bytes: &[u8], to: SocketAddr, from: Option<IpAddr>) {
+        let map = |ip: IpAddr| match ip {
+            IpAddr::V4(v4) if self.dual_stack => IpAddr::V6(v4.to_ipv6_mapped()),
+            other => other,
+        };
+        let transmit = Transmit {
+            destination: SocketAddr::new(map(to.ip()), to.port()),
+            ecn: None,
+            contents: bytes,
+            segment_size: None,
+            // IPv4 over a dual-stack socket would need an IPv6 pktinfo with a mapped address, which Linux takes.
+            src_ip: from.map(map).filter(|ip| *ip != IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+        };
+        if let Err(error) = self.state.try_send((&self.socket).into(), &transmit) {
+            log::debug!("udp: {} bytes to {to} not sent: {error}", bytes.len());
+        }
+    }
+}
+
+impl AsFd for UdpPort {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

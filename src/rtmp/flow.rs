@@ -1,0 +1,144 @@
+//! [`Flow`]: the media of one connection. The muxer's times become RTMP timestamps that start at 0 and strictly increase
+//! per track; what would make a server close, or a picture break, is held back.
+
+use guest_relay_muxer::{Frame, MediaTime, Tag};
+
+use super::output::LostReason;
+use super::queue::Class;
+
+/// Servers fix the tracks after 2 s of media: a track that begins later than this gets a new connection.
+const TRACK_START_MAX_MS: i64 = 1500;
+/// A step back up to this is smoothed into +1 ms; a larger one gets a new connection.
+const STEP_BACK_MAX_MS: i64 = 1000;
+/// An hour before 2^32 ms, after 49 days, the next key frame goes to a new connection.
+const HANDOVER_AT_MS: i64 = (1 << 32) - 3_600_000;
+
+/// What to do with a tag.
+#[derive(Debug, PartialEq)]
+pub(super) enum Verdict {
+    Send { class: Class, ms: u32 },
+    Drop,
+    Reconnect(LostReason),
+}
+
+/// See the module.
+pub(super) struct Flow {
+    /// The dts that became timestamp 0.
+    base: MediaTime,
+    last_audio: Option<u32>,
+    last_video: Option<u32>,
+    audio_began: bool,
+    awaits_key_frame: bool,
+    written_ms: u32,
+}
+
+impl Flow {
+    /// Starts at `base`, the dts of the first frame.
+    pub(super) fn new(base: MediaTime) -> Flow {
+        Flow {
+            base,
+            last_audio: None,
+            last_video: None,
+            audio_began: false,
+            awaits_key_frame: false,
+            written_ms: 0,
+        }
+    }
+
+    /// A picture was lost: nothing but a key frame may follow.
+    pub(super) fn await_key_frame(&mut self) {
+        self.awaits_key_frame = true;
+    }
+
+    /// Whether the Opus SequenceStart is still to be sent; once per connection, as servers close on a second one.
+    pub(super) fn begin_audio(&mut self) -> bool {
+        !std::mem::replace(&mut self.audio_began, true)
+    }
+
+    /// Media up to this timestamp was written.
+    pub(super) fn note_written(&mut self, ms: u32) {
+        self.written_ms = self.written_ms.max(ms);
+    }
+
+    pub(super) fn written_ms(&self) -> u32 {
+        self.written_ms
+    }
+
+    /// Decides about one tag.
+    pub(super) fn admit(&mut self, tag: Tag) -> Verdict {
+        let ms = tag.dts.millis() - self.base.millis();
+        match tag.frame {
+            Frame::Metadata => self.send_config(Class::Config, ms),
+            Frame::AudioSequenceHeader => match self.audio_began || ms <= TRACK_START_MAX_MS {
+                true => self.send_config(Class::Config, ms),
+                false => Verdict::Reconnect(LostReason::LateTrack),
+            },
+            Frame::VideoSequenceHeader => self.send_config(Class::VideoConfig, ms),
+            Frame::Audio => self.admit_audio(ms),
+            Frame::KeyFrame if ms >= HANDOVER_AT_MS => {
+                Verdict::Reconnect(LostReason::TimestampLimit)
+            }
+            Frame::KeyFrame => {
+                self.awaits_key_frame = false;
+                match step(self.last_video, ms) {
+                    Ok(ms) => {
+                        self.last_video = Some(ms);
+                        Verdict::Send {
+                            class: Class::KeyFrame,
+                            ms,
+                        }
+                    }
+                    Err(reason) => Verdict::Reconnect(reason),
+                }
+            }
+            Frame::InterFrame if self.awaits_key_frame => Verdict::Drop,
+            Frame::InterFrame => match step(self.last_video, ms) {
+                Ok(ms) => {
+                    self.last_video = Some(ms);
+                    Verdict::Send {
+                        class: Class::InterFrame,
+                        ms,
+                    }
+                }
+                Err(reason) => Verdict::Reconnect(reason),
+            },
+        }
+    }
+
+    fn admit_audio(&mut self, ms: i64) -> Verdict {
+        if !self.audio_began || (self.last_audio.is_none() && ms < 0) {
+            return Verdict::Drop; // no SequenceStart yet, or older than the first picture
+        }
+        if self.last_audio.is_none() && ms > TRACK_START_MAX_MS {
+            return Verdict::Reconnect(LostReason::LateTrack);
+        }
+        match step(self.last_audio, ms) {
+            Ok(ms) => {
+                self.last_audio = Some(ms);
+                Verdict::Send {
+                    class: Class::Audio,
+                    ms,
+                }
+            }
+            Err(reason) => Verdict::Reconnect(reason),
+        }
+    }
+
+    /// Configurations go between frames: not before what was sent.
+    fn send_config(&self, class: Class, ms: i64) -> Verdict {
+        let ms = u32::try_from(ms.max(0)).unwrap_or(u32::MAX);
+        Verdict::Send {
+            class,
+            ms: ms.max(self.last_video.unwrap_or(0)),
+        }
+    }
+}
+
+/// The timestamp after `last` for a frame at `ms`.
+fn step(last: Option<u32>, ms: i64) -> Result<u32, LostReason> {
+    let next = last.map_or(0, |last| i64::from(last) + 1);
+    if ms < next - STEP_BACK_MAX_MS {
+        return Err(LostReason::TimeWentBack);
+    }
+    u32::try_from(ms.max(next)).map_err(|_| LostReason::TimestampLimit)
+}

@@ -1,0 +1,413 @@
+// The guest page in Chromium: what it says, offers, sends and repeats. The WHIP endpoint is played by this script, with
+// a second browser page as the WebRTC receiver, so that every answer and every failure can be chosen.
+//
+//   BASE_URL=http://127.0.0.1:8000 node tests/browser/page.mjs        (needs playwright-core and Debian's chromium)
+//
+// BASE_URL is a running daemon; only its pages are used.
+
+import assert from "node:assert/strict";
+import http from "node:http";
+import { after, before, test as untimed } from "node:test";
+import { chromium } from "playwright-core";
+
+const BASE = new URL(process.env.BASE_URL ?? "http://127.0.0.1:8000");
+const INSECURE_HOST = "guest-relay.test";
+const FLAGS = [
+  "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+  "--disable-component-update", "--disable-sync", "--use-fake-ui-for-media-stream",
+  "--use-fake-device-for-media-stream=device-count=2,fps=30", `--host-resolver-rules=MAP ${INSECURE_HOST} 127.0.0.1`,
+];
+const SLOTS = { public_url: "https://recorder.example.org", max_bitrate_kbps: 2500, guests: [
+  { id: "guest1", name: "Guest 1", enabled: true }, { id: "guest2", name: "Guest 2", enabled: true },
+  { id: "guest3", name: "Guest 3", enabled: false },
+] };
+
+/** A page that never gets there fails rather than hangs. */
+const test = (name, run) => untimed(name, { timeout: 60_000 }, run);
+
+let browser;
+before(async () => {
+  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: FLAGS });
+});
+after(() => browser.close());
+
+/**
+ * A page with its own storage, served by a server of its own that passes pages through from the daemon and plays the
+ * WHIP endpoint. `refuse`: what it answers to offers instead of a session, in order.
+ */
+async function open(t, { path = "/guest_join", init, refuse = [], locale = "en-GB", host = "127.0.0.1" } = {}) {
+  const context = await browser.newContext({ locale, viewport: { width: 1280, height: 900 } });
+  t.after(() => context.close());
+  const receiver = await context.newPage();
+  await receiver.evaluate(() => (window.sessions = []));
+  const requests = [];
+  const offers = () => requests.filter((r) => r.method === "POST" && !r.pathname.endsWith("/leave"));
+  const server = http.createServer(async (request, response) => {
+    const { pathname } = new URL(request.url, BASE);
+    // As the daemon does; on a connection used before, Chromium would repeat a request that gets no answer.
+    response.setHeader("connection", "close");
+    if (pathname === "/api/page") return response.end(JSON.stringify(SLOTS));
+    if (!pathname.startsWith("/whip/")) {
+      const passed = await fetch(new URL(request.url, BASE));
+      const type = passed.headers.get("content-type");
+      response.writeHead(passed.status, {
+        "content-type": type, "content-security-policy": passed.headers.get("content-security-policy") ?? "",
+      });
+      return response.end(Buffer.from(await passed.arrayBuffer()));
+    }
+    let body = "";
+    for await (const chunk of request) body += chunk;
+    const { method, headers } = request;
+    requests.push({
+      method, pathname, body, type: headers["content-type"], replaces: headers["guest-relay-replaces"],
+    });
+    if (method !== "POST" || pathname.endsWith("/leave")) return response.end("left\n");
+    const refusal = refuse.shift();
+    if (refusal === "abort") return request.socket.destroy();
+    if (refusal) return response.writeHead(refusal.status, refusal.headers).end(refusal.body);
+    const answer = await receiver.evaluate(receive, body);
+    const location = `${pathname}/session${offers().length}`;
+    return response.writeHead(201, { "content-type": "application/sdp", location, etag: '"e"' }).end(answer);
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  t.after(() => server.close());
+  const base = `http://${host}:${server.address().port}`;
+  const page = await context.newPage();
+  const errors = [];
+  page.on("pageerror", (error) => errors.push(error.message));
+  page.on("console", (message) => message.text().includes("Content Security Policy") && errors.push(message.text()));
+  t.after(() => assert.deepEqual(errors, []));
+  if (init) await page.addInitScript(init);
+  await page.goto(base + path);
+  await page.waitForFunction(() => document.getElementById("guest").options.length > 0);
+  return { page, base, requests, receiver, offers, refuse };
+}
+
+/** Runs in the receiver: answers an offer as a recvonly peer. */
+async function receive(offer) {
+  const pc = new RTCPeerConnection();
+  window.sessions.push(pc);
+  await pc.setRemoteDescription({ type: "offer", sdp: offer });
+  await pc.setLocalDescription(await pc.createAnswer());
+  if (pc.iceGatheringState !== "complete") {
+    await new Promise((resolve) => (pc.onicegatheringstatechange = () => pc.iceGatheringState === "complete" && resolve()));
+  }
+  return pc.localDescription.sdp;
+}
+
+const state = (page, wanted, timeout = 15_000) =>
+  page.waitForFunction((wanted) => document.documentElement.dataset.state === wanted, wanted, { timeout });
+const alert = async (page) => {
+  await page.waitForFunction(() => document.getElementById("error").textContent !== "");
+  return page.textContent("#error");
+};
+
+test("a page opened over http from elsewhere names the https link and asks for no camera", async (t) => {
+  const { page, requests } = await open(t, { host: INSECURE_HOST, path: "/guest_join?guest=guest2" });
+  const words = await alert(page);
+  assert.match(words, /https/);
+  assert.ok(words.includes("https://recorder.example.org/guest_join?guest=guest2"), words);
+  await page.click("#join");
+  await page.click("#start-preview");
+  assert.equal(await page.evaluate(() => document.documentElement.dataset.state), "idle");
+  assert.deepEqual(requests, []);
+});
+
+for (const [name, words] of [
+  ["NotAllowedError", /blocked.*Allow them/s],
+  ["NotFoundError", /No camera and no microphone were found/],
+  ["NotReadableError", /in use by another program/],
+  ["AbortError", /stopped while it was being opened/],
+  ["SecurityError", /administrator/],
+  ["OverconstrainedError", /Choose another/],
+  ["TypeError", /could not be opened \(TypeError\)/],
+]) {
+  test(`a getUserMedia that fails with ${name} is explained, and the button works again`, async (t) => {
+    const { page, requests } = await open(t, {
+      init: `{
+        const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+        window.failing = true;
+        navigator.mediaDevices.getUserMedia = (c) => window.failing
+          ? Promise.reject(Object.assign(new Error("x"), { name: "${name}" })) : real(c);
+      }`,
+    });
+    await page.click("#join");
+    assert.match(await alert(page), words);
+    assert.equal(await page.evaluate(() => document.documentElement.dataset.state), "idle");
+    assert.deepEqual(requests, []);
+    await page.evaluate(() => (window.failing = false));
+    await page.click("#start-preview");
+    await state(page, "preview");
+    assert.equal(await page.textContent("#error"), "");
+  });
+}
+
+for (const [missing, words, kinds] of [["video", /No camera was found/, ["audio"]], ["audio", /No microphone was found/, ["video"]]]) {
+  test(`a guest without ${missing} device is told so and can still join`, async (t) => {
+    const { page, offers } = await open(t, {
+      init: `{
+        const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+        navigator.mediaDevices.getUserMedia = (c) => c["${missing}"]
+          ? Promise.reject(new DOMException("x", "NotFoundError")) : real(c);
+      }`,
+    });
+    await page.click("#start-preview");
+    assert.match(await alert(page), words);
+    await page.click("#join");
+    await state(page, "live");
+    const sent = [...offers()[0].body.matchAll(/^m=(\w+)/gm)].map((m) => m[1]);
+    assert.deepEqual(sent, kinds);
+  });
+}
+
+test("a browser that cannot send H.264 is told which ones can, and sends no offer", async (t) => {
+  const { page, requests } = await open(t, {
+    init: `{
+      const real = RTCRtpSender.getCapabilities.bind(RTCRtpSender);
+      RTCRtpSender.getCapabilities = (kind) => {
+        const c = real(kind);
+        return { ...c, codecs: c.codecs.filter((codec) => !/h264/i.test(codec.mimeType)) };
+      };
+    }`,
+  });
+  assert.match(await alert(page), /cannot send H\.264.*Chrome.*Safari/s);
+  await page.click("#join");
+  assert.match(await alert(page), /cannot send H\.264/);
+  assert.deepEqual(requests, []);
+});
+
+test("the preview opens camera and microphone in one call, at 720p30, mirrored, with a moving meter", async (t) => {
+  const { page, requests } = await open(t, {
+    init: `{
+      const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+      window.asked = [];
+      navigator.mediaDevices.getUserMedia = (c) => (window.asked.push(c), real(c));
+    }`,
+  });
+  await page.click("#start-preview");
+  await state(page, "preview");
+  const asked = await page.evaluate(() => window.asked);
+  assert.equal(asked.length, 1);
+  assert.ok(asked[0].video && asked[0].audio);
+  const settings = await page.evaluate(() => document.getElementById("preview").srcObject.getVideoTracks()[0].getSettings());
+  assert.deepEqual([settings.width, settings.height, Math.round(settings.frameRate)], [1280, 720, 30]);
+  assert.equal(await page.evaluate(() => getComputedStyle(document.getElementById("preview")).transform), "matrix(-1, 0, 0, 1, 0, 0)");
+  await page.waitForFunction(() => /scaleX\(0\.[1-9]/.test(document.querySelector("#meter span").style.transform));
+  assert.deepEqual(requests, []);
+});
+
+test("Join sends an offer of H.264 and Opus only, full size from the start, within the bitrate", async (t) => {
+  const { page, offers } = await open(t);
+  await page.click("#join");
+  await state(page, "live");
+  const [offer] = offers();
+  assert.deepEqual([offer.pathname, offer.type], ["/whip/guest1", "application/sdp"]);
+  const video = offer.body.slice(offer.body.indexOf("m=video"));
+  const codecs = [...video.matchAll(/^a=rtpmap:\d+ ([^/]+)/gm)].map((m) => m[1]);
+  assert.deepEqual([...new Set(codecs)].sort(), ["H264", "rtx"]);
+  const profiles = [...video.matchAll(/packetization-mode=(\d);profile-level-id=(\w+)/g)].map((m) => m.slice(1));
+  assert.deepEqual(profiles[0], ["1", "42e01f"]);
+  assert.ok(profiles.every(([mode]) => mode === "1"), String(profiles));
+  assert.match(offer.body, /^a=candidate:/m);
+  assert.match(offer.body, /a=sendonly/);
+  const sender = await page.evaluate(() => {
+    const p = window.guestRelay.pc.getSenders().find((s) => s.track.kind === "video").getParameters();
+    return { preference: p.degradationPreference, max: p.encodings[0].maxBitrate };
+  });
+  assert.deepEqual(sender, { preference: "maintain-resolution", max: 2_500_000 });
+  await page.waitForFunction(async () => {
+    const stats = [...(await window.guestRelay.pc.getStats()).values()];
+    const video = stats.find((s) => s.type === "outbound-rtp" && s.kind === "video");
+    const codec = stats.find((s) => s.id === video?.codecId);
+    return video?.framesEncoded > 10 && video.frameWidth === 1280 && codec?.mimeType === "video/H264";
+  });
+  await page.waitForFunction(() => /1280×720/.test(document.getElementById("quality").textContent));
+  assert.equal(await page.textContent("#state"), "You are live");
+});
+
+test("the mutes switch tracks off and say so", async (t) => {
+  const { page } = await open(t);
+  await page.click("#start-preview");
+  await state(page, "preview");
+  await page.click("#join");
+  await state(page, "live");
+  for (const [id, kind, mark] of [["#mute-mic", "audio", "#mark-microphone"], ["#mute-camera", "video", "#mark-camera"]]) {
+    const enabled = () => page.evaluate((kind) => window.guestRelay.pc.getSenders().find((s) => s.track.kind === kind).track.enabled, kind);
+    assert.equal(await page.getAttribute(id, "aria-pressed"), "false");
+    await page.click(id);
+    assert.deepEqual([await page.getAttribute(id, "aria-pressed"), await enabled(), await page.isVisible(mark)], ["true", false, true]);
+    await page.click(id);
+    assert.deepEqual([await page.getAttribute(id, "aria-pressed"), await enabled(), await page.isVisible(mark)], ["false", true, false]);
+  }
+});
+
+test("Leave deletes the session and keeps the preview", async (t) => {
+  const { page, requests } = await open(t);
+  await page.click("#join");
+  await state(page, "live");
+  await page.click("#leave");
+  await state(page, "left");
+  await page.waitForFunction(() => !document.getElementById("join").hidden);
+  assert.deepEqual(requests.filter((r) => r.method === "DELETE").map((r) => r.pathname), ["/whip/guest1/session1"]);
+  assert.equal(await page.evaluate(() => window.guestRelay.pc), null);
+  assert.equal(await page.evaluate(() => document.activeElement.id), "join");
+});
+
+test("a page that goes away says goodbye in two ways", async (t) => {
+  const { page, requests } = await open(t);
+  await page.click("#join");
+  await state(page, "live");
+  await page.goto("about:blank");
+  for (let i = 0; i < 50 && requests.length < 3; i += 1) await new Promise((resolve) => setTimeout(resolve, 100));
+  assert.deepEqual(
+    requests.slice(1).map((r) => `${r.method} ${r.pathname}`).sort(),
+    ["DELETE /whip/guest1/session1", "POST /whip/guest1/session1/leave"],
+  );
+});
+
+test("a lost connection is replaced without a click, in the same slot", async (t) => {
+  const { page, receiver, offers, requests } = await open(t, { path: "/guest_join?guest=guest2" });
+  await page.click("#join");
+  await state(page, "live");
+  await receiver.evaluate(() => window.sessions[0].close());
+  await state(page, "reconnecting", 40_000);
+  await state(page, "live");
+  assert.deepEqual(offers().map((r) => r.pathname), ["/whip/guest2", "/whip/guest2"]);
+  assert.notEqual(offers()[0].body, offers()[1].body);
+  // The mixer's input is kept only while nobody says goodbye.
+  assert.deepEqual(requests.map((r) => [r.method, r.replaces]), [["POST", undefined], ["POST", "session1"]]);
+  assert.equal(await page.textContent("#error"), "");
+});
+
+for (const [status, words] of [
+  [403, /producer has closed this guest slot/], [404, /does not exist/], [410, /ended your connection/],
+  [406, /could not join: the offer has no H\.264/],
+]) {
+  test(`a refusal with ${status} is final`, async (t) => {
+    const { page, offers } = await open(t, { refuse: [{ status, body: "the offer has no H.264\n" }] });
+    await page.click("#join");
+    assert.match(await alert(page), words);
+    await state(page, "preview");
+    await page.waitForTimeout(1500);
+    assert.equal(offers().length, 1);
+  });
+}
+
+test("trouble that may pass is told and tried again: no server, 503, 429", async (t) => {
+  const { page, offers } = await open(t, {
+    refuse: ["abort", { status: 503, body: "starting\n" }, { status: 429, headers: { "retry-after": "3" }, body: "wait\n" }],
+  });
+  await page.evaluate(() => {
+    const error = document.getElementById("error");
+    window.told = [];
+    new MutationObserver(() => window.told.push(error.textContent)).observe(error, { childList: true });
+  });
+  await page.click("#join");
+  await state(page, "reconnecting");
+  await state(page, "live", 30_000);
+  const told = (await page.evaluate(() => window.told)).join("|");
+  assert.match(told, /cannot be reached.*\(starting\).*Too many attempts/);
+  assert.equal(await page.textContent("#error"), "");
+  assert.equal(offers().length, 4);
+});
+
+test("a slot that somebody else took is given up after a while, not fought for", async (t) => {
+  const { page, receiver, offers, refuse } = await open(t, { init: "Math.random = () => 0; window.realTimeout = setTimeout; " +
+    "window.setTimeout = (f, ms) => window.realTimeout(f, ms >= 1000 && ms <= 15000 ? ms / 20 : ms);" });
+  await page.click("#join");
+  await state(page, "live");
+  refuse.push(...Array(9).fill({ status: 409, body: "somebody else has joined as guest1\n" }));
+  await receiver.evaluate(() => window.sessions[0].close());
+  await state(page, "left", 30_000);
+  assert.match(await alert(page), /Somebody else has joined/);
+  assert.equal(offers().length, 1 + 5);
+});
+
+test("Leave ends the attempts to come back", async (t) => {
+  const { page, offers } = await open(t, { refuse: Array(9).fill("abort") });
+  await page.click("#join");
+  await state(page, "reconnecting");
+  await page.click("#leave");
+  await state(page, "left");
+  const sent = offers().length;
+  await page.waitForTimeout(2500);
+  assert.equal(offers().length, sent);
+});
+
+test("another camera is sent without a new session and is remembered after a reload", async (t) => {
+  const { page, offers } = await open(t);
+  await page.click("#join");
+  await state(page, "live");
+  const cameras = await page.$$eval("#camera option", (options) => options.map((o) => o.value));
+  assert.equal(cameras.length, 3);
+  const current = await page.inputValue("#camera");
+  const other = cameras.find((id) => id !== current && id !== "none");
+  await page.selectOption("#camera", other);
+  await page.waitForFunction((id) => window.guestRelay.pc.getSenders().find((s) => s.track.kind === "video").track.getSettings().deviceId === id, other);
+  assert.equal(offers().length, 1);
+  await page.reload();
+  await page.click("#start-preview");
+  await state(page, "preview");
+  assert.equal(await page.inputValue("#camera"), other);
+});
+
+test("what is muted stays muted when devices change", async (t) => {
+  const { page } = await open(t);
+  await page.click("#join");
+  await state(page, "live");
+  await page.click("#mute-mic");
+  await page.click("#mute-camera");
+  const before = await page.evaluate(() => window.guestRelay.pc.getSenders().map((s) => s.track.id));
+  await page.check("#music");
+  const other = await page.$eval("#camera", (select) => [...select.options].find((o) => !o.selected && o.value !== "none").value);
+  await page.selectOption("#camera", other);
+  await page.waitForFunction((before) => window.guestRelay.pc.getSenders().every((s) => !before.includes(s.track.id)), before);
+  assert.deepEqual(await page.evaluate(() => window.guestRelay.pc.getSenders().map((s) => s.track.enabled)), [false, false]);
+  assert.equal(await page.getAttribute("#mute-mic", "aria-pressed"), "true");
+});
+
+test("the slot comes from the link, or is chosen among the open ones", async (t) => {
+  const { page, base } = await open(t);
+  assert.deepEqual(await page.$$eval("#guest option", (options) => options.map((o) => o.value)), ["guest1", "guest2"]);
+  assert.equal(await page.inputValue("#guest"), "guest1");
+  assert.ok(await page.isVisible("#guest"));
+  await page.goto(`${base}/guest_join?guest=guest2`);
+  await page.waitForFunction(() => document.getElementById("guest").value === "guest2");
+  assert.ok(!(await page.isVisible("#guest")));
+  assert.equal(await page.textContent("#slot"), "Guest 2");
+});
+
+test("every control has a name, a size for fingers, and the keyboard reaches it in order", async (t) => {
+  const { page } = await open(t);
+  await page.click("#start-preview");
+  await state(page, "preview");
+  for (const [role, name] of [
+    ["button", "Mute microphone"], ["button", "Turn camera off"], ["button", "Join Stream"],
+    ["combobox", "Guest slot"], ["combobox", "Camera"], ["combobox", "Microphone"],
+  ]) {
+    const box = await page.getByRole(role, { name, exact: true }).boundingBox();
+    assert.ok(box.width >= 24 && box.height >= 24, name);
+  }
+  assert.equal(await page.getAttribute("#state", "role"), "status");
+  assert.equal(await page.getAttribute("#error", "role"), "alert");
+  await page.focus("#mute-mic");
+  const order = ["mute-mic"];
+  for (let i = 0; i < 6; i += 1) {
+    await page.keyboard.press("Tab");
+    order.push(await page.evaluate(() => document.activeElement.id));
+  }
+  assert.deepEqual(order, ["mute-mic", "mute-camera", "join", "guest", "camera", "microphone", "music"]);
+});
+
+test("the page speaks Norwegian to Norwegians, and has all its words in both languages", async (t) => {
+  const { page } = await open(t, { locale: "nb-NO" });
+  assert.equal(await page.evaluate(() => document.documentElement.lang), "nb");
+  assert.equal(await page.textContent("#join"), "Bli med i sendingen");
+  const keys = await page.evaluate(async () => {
+    const { tables } = await import("/static/strings.js");
+    return { en: Object.keys(tables.en).sort(), nb: Object.keys(tables.nb).sort() };
+  });
+  assert.deepEqual(keys.nb, keys.en);
+  const english = await open(t);
+  assert.equal(await english.page.textContent("#join"), "Join Stream");
+});

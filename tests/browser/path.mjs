@@ -1,0 +1,270 @@
+// The whole path on one machine: Chromium with fake devices -> the guest page
+// -> the daemon -> an RTMP server. Run through tests/e2e.sh; names of checks as
+// arguments run only those.
+
+import fs from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Guest, openBrowser } from './guest.mjs';
+import { decode, notIncreasing, probe, rate } from './recording.mjs';
+import { RtmpTap } from './rtmp_tap.mjs';
+import * as servers from './servers.mjs';
+import { Stage, droppedDatagrams, freeTcpPort, program, until } from './stage.mjs';
+
+const MEDIA_SECONDS = 20;
+const MIN_FRAMES_PER_SECOND = 25;
+const OPUS_PACKETS_PER_SECOND = [48, 52];
+const CHECK_LIMIT_MS = 120_000;
+
+const HOSTILE_DATAGRAMS = 200_000;
+const HOSTILE_SEED = 20_251_218;
+const MAX_MEMORY_GROWTH_KIB = 2_048;
+
+const OUTAGE_MS = 3_000;
+/** The longest back-off step that an outage of this length reaches, plus a keyframe. */
+const MAX_RETURN_MS = 5_000;
+
+function require(holds, what) {
+  if (!holds) throw new Error(what);
+}
+
+/** A server with a tap before it, and a daemon that publishes to the tap. */
+async function relayInto(stage, startServer) {
+  const server = await startServer(stage);
+  const tap = new RtmpTap(server.port, await freeTcpPort());
+  await tap.open();
+  stage.defer(() => tap.close());
+  const daemon = await stage.startDaemon(`rtmp://127.0.0.1:${tap.port}/${server.target}`);
+  return { server, tap, daemon };
+}
+
+async function firstFrame(tap, guest) {
+  return until(`the first frame of ${guest} at the RTMP server`, 15_000, () => tap.of(guest), 5);
+}
+
+function requireHealthy(daemon, tap) {
+  require(daemon.running, `the daemon ended (${daemon.exit})`);
+  require(!/panicked at/.test(daemon.log()), 'the daemon panicked');
+  const wrong = tap.connections.flatMap((each) => each.errors);
+  require(wrong.length === 0, `on the wire: ${wrong.slice(0, 3).join('; ')}`);
+}
+
+/** Brings a guest's frame counters to rest: what the browser sent, what passed the tap. */
+async function frameCounts(tap, guests) {
+  await Promise.all(guests.map((guest) => guest.pauseVideo()));
+  await sleep(1_000);
+  const counts = [];
+  for (const guest of guests) {
+    const video = await guest.video();
+    counts.push({ sent: video.framesSent, arrived: tap.of(guest.id).video.frames, connection: tap.of(guest.id), lost: video.packetsLost });
+  }
+  await Promise.all(guests.map((guest) => guest.resumeVideo()));
+  return counts;
+}
+
+function requireEveryFrame(id, before, after) {
+  const sent = after.sent - before.sent;
+  const arrived = after.arrived - before.arrived;
+  require(before.connection === after.connection, `${id}: the RTMP connection changed`);
+  require(sent > 0 && arrived === sent, `${id}: Chromium sent ${sent} frames, ${arrived} arrived`);
+  return `${arrived} of ${sent} frames`;
+}
+
+/** 20 s into one server, and all that can be said about the recording. */
+function recordsInto(startServer) {
+  return async (stage) => {
+    const { server, tap, daemon } = await relayInto(stage, startServer);
+    const browser = await openBrowser(stage);
+    const guest = await Guest.open(browser, daemon, 'guest1');
+    const joinedAt = await guest.join();
+    const connection = await firstFrame(tap, 'guest1');
+    await sleep(MEDIA_SECONDS * 1_000);
+    const encoded = await guest.video();
+    await guest.leave();
+    await until('the RTMP connection to end', 5_000, () => connection.closed);
+    requireHealthy(daemon, tap);
+    require(guest.errors.length === 0, `the page threw: ${guest.errors[0]}`);
+    require(tap.connections.length === 1, `${tap.connections.length} RTMP connections were made`);
+    require(connection.video.firstIsKey, 'the first frame is no keyframe');
+
+    const file = await server.finish('guest1');
+    const { video, audio } = await probe(file);
+    require(video?.stream.codec_name === 'h264', `video is ${video?.stream.codec_name}`);
+    require(audio?.stream.codec_name === 'opus', `audio is ${audio?.stream.codec_name}`);
+    const size = `${video.stream.width}x${video.stream.height}`;
+    require(size === '1280x720', `the picture is ${size}`);
+    require(audio.stream.sample_rate === '48000', `audio runs at ${audio.stream.sample_rate} Hz`);
+    for (const [kind, { dts }] of Object.entries({ video, audio })) {
+      require(notIncreasing(dts) === undefined, `${kind} dts: ${notIncreasing(dts)}`);
+    }
+    const seconds = video.dts.at(-1) - video.dts[0];
+    require(seconds > MEDIA_SECONDS - 2, `only ${seconds.toFixed(1)} s were recorded`);
+    const framesPerSecond = rate(video.dts, 1);
+    const seen = `${framesPerSecond.toFixed(1)} frames/s, of ${encoded.framesEncoded} that Chromium encoded in about ${MEDIA_SECONDS} s`;
+    require(framesPerSecond >= MIN_FRAMES_PER_SECOND, seen);
+    const packetsPerSecond = rate(audio.dts);
+    const [least, most] = OPUS_PACKETS_PER_SECOND;
+    require(packetsPerSecond >= least && packetsPerSecond <= most, `${packetsPerSecond.toFixed(1)} Opus packets/s`);
+    require(connection.video.frames === video.dts.length, `${connection.video.frames} frames on the wire, ${video.dts.length} recorded`);
+    const { complaint, frames } = await decode(file);
+    require(complaint === '', `ffmpeg -xerror: ${complaint}`);
+    require(frames === video.dts.length, `${frames} of ${video.dts.length} frames decoded`);
+    return {
+      'first frame': `${connection.video.firstAt - joinedAt} ms`,
+      picture: size,
+      'frames/s': framesPerSecond.toFixed(1),
+      'opus/s': packetsPerSecond.toFixed(1),
+      dts: 'increasing',
+      decoded: `${frames} frames`,
+    };
+  };
+}
+
+/** Two guests at once; one leaves and the other keeps every frame. */
+async function oneOfTwoLeaves(stage) {
+  const { tap, daemon } = await relayInto(stage, servers.ingest);
+  const browser = await openBrowser(stage);
+  const stays = await Guest.open(browser, daemon, 'guest1');
+  const leaves = await Guest.open(browser, daemon, 'guest2');
+  await stays.join();
+  await leaves.join();
+  const staying = await firstFrame(tap, 'guest1');
+  const leaving = await firstFrame(tap, 'guest2');
+  await sleep(3_000);
+  const [before] = await frameCounts(tap, [stays]);
+  await sleep(3_000);
+  await leaves.leave();
+  await until("the leaver's RTMP connection to end", 5_000, () => leaving.closed);
+  await sleep(3_000);
+  const [after] = await frameCounts(tap, [stays]);
+  const kept = requireEveryFrame('guest1', before, after);
+  require(!staying.closed, 'the connection of the guest who stayed ended too');
+  require(await stays.state() === 'live', `the page of the guest who stayed says ${await stays.state()}`);
+  requireHealthy(daemon, tap);
+  return { kept };
+}
+
+/** The RTMP server dies and comes back; the guest notices nothing. */
+async function serverRestarts(stage) {
+  const { server, tap, daemon } = await relayInto(stage, servers.ingest);
+  const browser = await openBrowser(stage);
+  const guest = await Guest.open(browser, daemon, 'guest1');
+  await guest.join();
+  const first = await firstFrame(tap, 'guest1');
+  await sleep(4_000);
+  await guest.watchStates();
+  await tap.close();
+  await server.server.stop('SIGKILL');
+  await sleep(OUTAGE_MS);
+  await servers.ingest(stage, server.port);
+  await tap.open();
+  const backAt = Date.now();
+  const second = await until('a frame after the restart', 15_000, () => {
+    const connection = tap.of('guest1');
+    return connection !== first && connection;
+  }, 5);
+  const away = second.video.firstAt - backAt;
+  await sleep(4_000);
+  const states = await guest.seenStates();
+  require(states.join() === 'connection connected,page live', `the page went through: ${states.join(', ')}`);
+  require(second.video.firstIsKey, 'the first frame after the restart is no keyframe');
+  require(second.video.firstDts < 1_000, `timestamps start at ${second.video.firstDts} ms after the restart`);
+  require(second.video.frames > 3 * MIN_FRAMES_PER_SECOND, `${second.video.frames} frames in 4 s after the restart`);
+  require(!second.closed, 'the second connection ended');
+  require(away <= MAX_RETURN_MS, `first frame ${away} ms after the server was back`);
+  requireHealthy(daemon, tap);
+  return { 'down for': `${OUTAGE_MS} ms`, 'first frame after': `${away} ms`, page: 'stayed connected' };
+}
+
+/**
+ * Hostile datagrams of every length and shape while a guest is live: from
+ * strangers' sockets, then from the very socket of a second guest.
+ */
+async function hostileDatagrams(stage) {
+  const { tap, daemon } = await relayInto(stage, servers.ingest);
+  const browser = await openBrowser(stage);
+  const guest = await Guest.open(browser, daemon, 'guest1');
+  await guest.join();
+  await firstFrame(tap, 'guest1');
+  const loadgen = (name, args) => stage.start(name, program('LOADGEN'), args);
+  const second = loadgen('guest2', [
+    'publish', '--url', `${daemon.url}/whip/guest2`, '--hostile', `${HOSTILE_DATAGRAMS}`, '--seed', `${HOSTILE_SEED}`,
+  ]);
+  await firstFrame(tap, 'guest2');
+  await sleep(3_000);
+  const [before] = await frameCounts(tap, [guest]);
+  const memoryBefore = daemon.memoryKib('VmRSS');
+  const droppedBefore = droppedDatagrams(daemon.rtcPort);
+
+  const strangers = loadgen('strangers', [
+    'hostile', '--to', `127.0.0.1:${daemon.rtcPort}`, '--count', `${HOSTILE_DATAGRAMS}`, '--seed', `${HOSTILE_SEED}`,
+  ]);
+  require(await strangers.exited === 0, `the flood did not go out:\n${strangers.log()}`);
+  await sleep(5_000);
+
+  const memoryAfter = daemon.memoryKib('VmRSS');
+  const dropped = droppedDatagrams(daemon.rtcPort) - droppedBefore;
+  const [after] = await frameCounts(tap, [guest]);
+  const kept = requireEveryFrame('guest1', before, after);
+  require(after.lost === before.lost, `${after.lost - before.lost} packets were reported lost`);
+  require(await guest.state() === 'live', `the page says ${await guest.state()}`);
+  const connection = tap.of('guest2');
+  const framesBefore = connection.video.frames;
+  await sleep(2_000);
+  const frames = connection.video.frames - framesBefore;
+  require(frames >= 2 * MIN_FRAMES_PER_SECOND, `guest2 brought ${frames} frames in 2 s after its own flood`);
+  require(second.running, `guest2 ended (${second.exit}):\n${second.log()}`);
+  const growth = memoryAfter - memoryBefore;
+  require(growth <= MAX_MEMORY_GROWTH_KIB, `resident memory grew by ${growth} KiB`);
+  requireHealthy(daemon, tap);
+  return {
+    datagrams: `2 x ${HOSTILE_DATAGRAMS}, seed ${HOSTILE_SEED}, ${dropped} dropped by the kernel`,
+    kept,
+    'memory growth': `${growth} KiB`,
+  };
+}
+
+const CHECKS = {
+  'into ingest': recordsInto(servers.ingest),
+  'into ffmpeg': recordsInto(servers.ffmpeg),
+  'into nginx-rtmp': recordsInto(servers.nginx),
+  'one of two guests leaves': oneOfTwoLeaves,
+  'the RTMP server restarts': serverRestarts,
+  'hostile datagrams': hostileDatagrams,
+};
+
+function limited(work, limitMs) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`did not end within ${limitMs} ms`)), limitMs);
+  });
+  return Promise.race([work, late]).finally(() => clearTimeout(timer));
+}
+
+const wanted = process.argv.slice(2);
+let failed = 0;
+let passed = 0;
+let onStage;
+process.once('SIGTERM', async () => {
+  await onStage?.strike().catch(() => {});
+  process.exit(1);
+});
+for (const [name, check] of Object.entries(CHECKS)) {
+  if (wanted.length > 0 && !wanted.some((each) => name.includes(each))) continue;
+  const stage = new Stage(name.replaceAll(' ', '-'));
+  onStage = stage;
+  try {
+    const facts = await limited(check(stage), CHECK_LIMIT_MS);
+    await stage.strike();
+    passed += 1;
+    console.log(`ok    ${name.padEnd(26)} ${Object.entries(facts).map(([key, value]) => `${key}: ${value}`).join(' | ')}`);
+  } catch (error) {
+    failed += 1;
+    console.log(`FAIL  ${name.padEnd(26)} ${error.message.split('\n').join('\n      ')}\n      logs: ${stage.dir}`);
+    await stage.strike().catch((late) => fs.appendFileSync(stage.file('strike.log'), `${late.stack}\n`));
+  }
+}
+if (passed + failed === 0) {
+  console.log(`no check is called ${wanted.join(' or ')}; there are: ${Object.keys(CHECKS).join(', ')}`);
+  failed = 1;
+}
+process.exitCode = failed === 0 ? 0 : 1;

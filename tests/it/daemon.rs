@@ -1,0 +1,137 @@
+//! The daemon as a process of its own, on ephemeral loopback ports, ended when the test ends.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const START_DEADLINE: Duration = Duration::from_secs(10);
+
+pub(crate) struct Daemon {
+    child: Child,
+    directory: PathBuf,
+    log: Arc<Mutex<String>>,
+    pub(crate) http: SocketAddr,
+    pub(crate) udp: SocketAddr,
+}
+
+impl Daemon {
+    /// Starts it with `relay.output` and further lines of configuration.
+    pub(crate) fn start(output: &str, further: &str) -> Self {
+        static SERIAL: AtomicU32 = AtomicU32::new(0);
+        let name = format!("guest-relay-it-{}-{}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
+        let directory = std::env::temp_dir().join(name);
+        fs::create_dir_all(&directory).unwrap();
+        let config = directory.join("config.yml");
+        let text = format!(
+            "http: {{listen: '127.0.0.1:0', offers_per_minute: 600}}\nrtc: {{listen: '127.0.0.1:0'}}\n\
+             relay:\n  output: '{output}'\nlog: {{level: debug}}\n{further}"
+        );
+        fs::write(&config, text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_guest-relay"));
+        command.arg("--config").arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| name.starts_with("GUEST_RELAY_") || name.starts_with("CLOUDFLARE_")) {
+                command.env_remove(name);
+            }
+        }
+        let mut child = command.spawn().unwrap();
+        let stderr = child.stderr.take().unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let sink = Arc::clone(&log);
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut log = sink.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        let until = Instant::now() + START_DEADLINE;
+        let (http, udp) = loop {
+            let text = log.lock().unwrap().clone();
+            if let Some(addresses) = listening(&text) {
+                break addresses;
+            }
+            assert!(Instant::now() < until, "the daemon did not start:\n{text}");
+            thread::sleep(Duration::from_millis(10));
+        };
+        Self { child, directory, log, http, udp }
+    }
+
+    pub(crate) fn whip_url(&self, guest: &str) -> String {
+        format!("http://{}/whip/{guest}", self.http)
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Anonymous resident memory in kB: what grows when something leaks.
+    pub(crate) fn anonymous_kb(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
+    /// One GET; the body of a 200.
+    pub(crate) fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.http).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.http).unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        body.to_owned()
+    }
+
+    /// One guest's line of `GET /api/guests`.
+    pub(crate) fn guest(&self, id: &str) -> serde_json::Value {
+        let guests: serde_json::Value = serde_json::from_str(&self.get("/api/guests")).unwrap();
+        guests["guests"].as_array().unwrap().iter().find(|guest| guest["id"] == id).unwrap().clone()
+    }
+
+    pub(crate) fn wait_for_state(&self, id: &str, state: &str, patience: Duration) {
+        let until = Instant::now() + patience;
+        loop {
+            let guest = self.guest(id);
+            if guest["state"] == state {
+                return;
+            }
+            assert!(Instant::now() < until, "{id} is not {state}: {guest}\n{}", self.log());
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- the daemon's log\n{}", self.log());
+        }
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// The addresses in the start line.
+fn listening(log: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let line = log.lines().find(|line| line.contains("serves http://"))?;
+    let http = line.split_once("serves http://")?.1.split_once('/')?.0.parse().ok()?;
+    let udp = line.split_once("media on UDP ")?.1.split_once(';')?.0.parse().ok()?;
+    Some((http, udp))
+}

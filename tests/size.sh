@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# `make size`: what the shipped binary costs. Builds it as it is shipped, then
+# reads /proc while it idles and while one guest is live (720p30, 2.4 Mbit/s).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# Budgets: over one of them this fails.
+BINARY_MAX_KB=4500    # thousands of bytes
+RSS_IDLE_MAX_KIB=6500 # resident, most of it pages of the binary
+RSS_GUEST_MAX_KIB=6500
+THREADS_MAX=3
+
+WARM_UP_SECONDS=2
+GUEST_SECONDS=15
+
+targets=${CARGO_TARGET_DIR:-target}
+cargo build --release --locked --workspace --bins
+cargo build --profile dist --locked -p guest-relay
+binary=$targets/dist/guest-relay
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/guest-relay-size.XXXXXX")
+pids=()
+stop() {
+    local pid
+    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+    for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
+    rm -rf "$work"
+}
+trap stop EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# A port that nothing listens on; the kernel does not hand these out by itself.
+free_port() {
+    local port
+    for port in $(shuf -i 20000-29999 -n 20); do
+        if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+            echo "$port"
+            return 0
+        fi
+    done
+    return 1
+}
+wait_for_port() {
+    for _ in $(seq 100); do
+        if (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; then return 0; fi
+        sleep 0.1
+    done
+    echo "size: nothing came up on port $1" >&2
+    cat "$work"/*.log >&2
+    return 1
+}
+
+rtmp=$(free_port)
+http=$(free_port)
+rtc=$(free_port)
+cat >"$work/config.yml" <<YAML
+http: { listen: "127.0.0.1:$http" }
+rtc: { listen: "127.0.0.1:$rtc" }
+relay: { output: "rtmp://127.0.0.1:$rtmp/{guest_id}" }
+YAML
+
+"$targets/release/ingest" --listen "127.0.0.1:$rtmp" >"$work/ingest.log" 2>&1 &
+pids+=($!)
+wait_for_port "$rtmp"
+"$binary" --config "$work/config.yml" >"$work/guest-relay.log" 2>&1 &
+daemon=$!
+pids+=("$daemon")
+wait_for_port "$http"
+
+status() { awk -v field="$1:" '$1 == field { print $2 }' "/proc/$daemon/status"; }
+cpu_ticks() { awk '{ print $14 + $15 }' "/proc/$daemon/stat"; }
+
+over=0
+# row WHAT VALUE UNIT BUDGET; an empty budget only reports.
+row() {
+    local verdict=''
+    if [ -n "$4" ]; then
+        verdict="of $4"
+        if [ "$2" -gt "$4" ]; then
+            verdict="OVER the budget of $4"
+            over=1
+        fi
+    fi
+    printf '  %-34s %8s %-4s %s\n' "$1" "$2" "$3" "$verdict"
+}
+
+echo
+row 'binary' "$(($(stat -c %s "$binary") / 1000))" kB "$BINARY_MAX_KB"
+sleep "$WARM_UP_SECONDS"
+row 'resident, idle' "$(status VmRSS)" KiB "$RSS_IDLE_MAX_KIB"
+row 'of that anonymous, idle' "$(status RssAnon)" KiB ''
+row 'threads, idle' "$(status Threads)" '' "$THREADS_MAX"
+
+"$targets/release/loadgen" publish --url "http://127.0.0.1:$http/whip/guest1" \
+    --seconds "$((WARM_UP_SECONDS + GUEST_SECONDS + 5))" >"$work/loadgen.log" 2>&1 &
+pids+=($!)
+sleep "$WARM_UP_SECONDS"
+ticks=$(cpu_ticks)
+sleep "$GUEST_SECONDS"
+ticks=$(($(cpu_ticks) - ticks))
+if ! tail -n 1 "$work/ingest.log" | grep -q '^guest1: ready'; then
+    echo "size: guest1 did not arrive at the RTMP server" >&2
+    tail -n 5 "$work"/*.log >&2
+    exit 1
+fi
+row 'resident, one guest' "$(status VmRSS)" KiB "$RSS_GUEST_MAX_KIB"
+row 'of that anonymous, one guest' "$(status RssAnon)" KiB ''
+row 'threads, one guest' "$(status Threads)" '' "$THREADS_MAX"
+row 'CPU per guest-minute' "$((ticks * 60000 / GUEST_SECONDS / $(getconf CLK_TCK)))" ms ''
+
+if [ "$over" -ne 0 ]; then
+    echo 'size: over budget'
+    exit 1
+fi
