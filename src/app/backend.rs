@@ -1,12 +1,13 @@
 //! The HTTP handlers' view of the daemon: [`Backend`] over the registry and snapshots of the media thread.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
 use crate::guest::id::{GuestId, ResourceId};
 use crate::guest;
 use crate::http::backend::{
-    Admission, Backend, ClientInfo, GuestStatus, Health, Left, MediaPath, Published, Refusal, RtmpState,
+    Admission, Backend, ClientInfo, Fault, GuestStatus, Health, IceServer, Left, MediaPath, Published, Refusal, RtmpState,
 };
 use crate::media_loop::{Command, SlotSnapshot};
 use crate::rtmp;
@@ -33,7 +34,10 @@ impl Backend for DaemonBackend {
     ) -> Result<Published, Refusal> {
         match path {
             MediaPath::Direct => self.0.publish_direct(guest, &offer, &client).await,
-            MediaPath::Calls => Err(Refusal::new(503, "the path through the Cloudflare SFU is not configured")),
+            MediaPath::Calls => {
+                let refusal = Refusal::new(503, "the path through the Cloudflare SFU is not configured");
+                Err(refusal.fault(Fault::CallsNotConfigured))
+            }
         }
     }
 
@@ -57,6 +61,26 @@ impl Backend for DaemonBackend {
             log::warn!("{guest} {key}: left, but the media thread takes no commands; its session ends by itself");
         }
         Left::Ended
+    }
+
+    fn calls_configured(&self) -> bool {
+        false
+    }
+
+    fn own_public_addresses(&self) -> Vec<IpAddr> {
+        Vec::new()
+    }
+
+    async fn ice_servers(&self) -> Vec<IceServer> {
+        vec![IceServer::cloudflare_stun()]
+    }
+
+    fn calls_sessions(&self) -> Vec<(GuestId, String)> {
+        Vec::new()
+    }
+
+    async fn close_calls_session(&self, _guest: &GuestId) -> Left {
+        Left::NoSuchSession
     }
 
     async fn guests(&self) -> Vec<GuestStatus> {
