@@ -39,6 +39,9 @@ const MEDIA_ANSWER: Duration = Duration::from_secs(2);
 /// What a guest's audio encoder is asked for.
 const SPEECH: OpusSettings = OpusSettings { max_average_bitrate_bps: 64_000, stereo: false };
 
+/// Browsers do not retransmit Opus, so a missing packet is waited for only as long as it may have been overtaken.
+const AUDIO_WAIT: Duration = Duration::from_millis(60);
+
 /// Why the daemon could not start or go on; says what to do about it.
 #[derive(Debug)]
 pub enum AppError {
@@ -167,7 +170,10 @@ fn muxer_config(max_wait: Duration) -> guest_relay_muxer::Config {
     let reorder = ReorderLimits { max_wait, ..ReorderLimits::DEFAULT };
     guest_relay_muxer::Config {
         video: Some(VideoConfig { reorder, ..VideoConfig::default() }),
-        audio: Some(AudioConfig { reorder, ..AudioConfig::default() }),
+        audio: Some(AudioConfig {
+            reorder: ReorderLimits { max_wait: max_wait.min(AUDIO_WAIT), ..reorder },
+            ..AudioConfig::default()
+        }),
         ..guest_relay_muxer::Config::default()
     }
 }

@@ -7,6 +7,7 @@ import { Publisher, h264Codecs } from "./whip.js";
 
 const DEFAULT_GUEST = "guest1";
 const DEFAULT_BITRATE_KBPS = 2500;
+const CONNECTED = ["joining", "live", "reconnecting"];
 
 const $ = (id) => document.getElementById(id);
 const root = document.documentElement;
@@ -19,8 +20,8 @@ const controls = {
 let maxBitrateKbps = DEFAULT_BITRATE_KBPS;
 let publicUrl = null;
 let state = "idle";
-/** A click is being worked on; the others wait. */
-let busy = false;
+/** Clicks are worked on one after the other. */
+let queue = Promise.resolve();
 
 const meter = new Meter($("meter"));
 const devices = new Devices({
@@ -52,7 +53,7 @@ function setState(next) {
   const words = text(`state_${next}`);
   // A live region speaks whenever it is written to.
   if (controls.state.textContent !== words) controls.state.textContent = words;
-  const connected = ["joining", "live", "reconnecting"].includes(next);
+  const connected = CONNECTED.includes(next);
   const previewing = Boolean(devices.stream);
   const focused = document.activeElement;
   controls.startPreview.hidden = previewing || connected;
@@ -76,25 +77,19 @@ function clearError() {
   controls.error.textContent = "";
 }
 
-/** Runs one click's work; words for what goes wrong. */
-async function work(action) {
-  if (busy) return;
-  busy = true;
-  try {
-    await action();
-  } catch (error) {
+/** Runs one click's work when those before are done; words for what goes wrong. */
+function work(action) {
+  queue = queue.then(action).catch((error) => {
     if (error instanceof MediaError) showError(error.key, error.values);
     else showError("refused", { reason: error.message });
     showPreview();
     setState(state);
-  } finally {
-    busy = false;
-  }
+  });
 }
 
 /** Shows what is open; called after every change of devices. */
 function showPreview() {
-  const { camera, microphone, stream } = devices;
+  const { camera, stream } = devices;
   controls.preview.srcObject = camera ? new MediaStream([camera]) : null;
   controls.preview.classList.toggle("shown", Boolean(camera));
   // As in a mirror, unless the camera looks away from the guest.
@@ -102,16 +97,15 @@ function showPreview() {
   controls.preview.classList.toggle("mirrored", facing !== "environment");
   if (camera) controls.preview.play().catch(() => {});
   meter.show(stream);
-  showMutes(camera, microphone);
+  showMutes();
 }
 
-function showMutes(camera, microphone) {
-  const cameraOff = camera?.enabled === false;
-  const microphoneOff = microphone?.enabled === false;
-  controls.muteCamera.setAttribute("aria-pressed", String(cameraOff));
-  controls.muteMicrophone.setAttribute("aria-pressed", String(microphoneOff));
-  $("mark-camera").hidden = !cameraOff;
-  $("mark-microphone").hidden = !microphoneOff;
+function showMutes() {
+  for (const [kind, button] of [["camera", controls.muteCamera], ["microphone", controls.muteMicrophone]]) {
+    const muted = Boolean(devices[kind]) && devices.isMuted(kind);
+    button.setAttribute("aria-pressed", String(muted));
+    $(`mark-${kind}`).hidden = !muted;
+  }
 }
 
 /** Whether this browser can publish at all; says why not. */
@@ -193,6 +187,7 @@ async function afterDeviceChange() {
 const endpoint = () => `/whip/${encodeURIComponent(controls.guest.value)}`;
 
 async function join() {
+  if (CONNECTED.includes(state)) return;
   clearError();
   if (!canCapture() || !canPublish()) return;
   if (!devices.stream && !(await openDevices())) return;
@@ -200,9 +195,9 @@ async function join() {
   publisher.join(endpoint(), devices.stream);
 }
 
-function toggle(track) {
-  if (track) track.enabled = !track.enabled;
-  showMutes(devices.camera, devices.microphone);
+function toggle(kind) {
+  devices.mute(kind, !devices.isMuted(kind));
+  showMutes();
 }
 
 let wakeLock = null;
@@ -244,15 +239,15 @@ function showSlot() {
 
 function bind() {
   controls.startPreview.addEventListener("click", () => work(async () => {
-    if (await openDevices()) {
+    if (!devices.stream && (await openDevices())) {
       setState("preview");
       canPublish();
     }
   }));
   controls.join.addEventListener("click", () => work(join));
   controls.leave.addEventListener("click", () => publisher.leave());
-  controls.muteMicrophone.addEventListener("click", () => toggle(devices.microphone));
-  controls.muteCamera.addEventListener("click", () => toggle(devices.camera));
+  controls.muteMicrophone.addEventListener("click", () => toggle("microphone"));
+  controls.muteCamera.addEventListener("click", () => toggle("camera"));
   controls.guest.addEventListener("change", showSlot);
   for (const kind of ["camera", "microphone"]) {
     controls[kind].addEventListener("change", () => work(() => chooseDevice(kind)));
@@ -262,7 +257,14 @@ function bind() {
     await afterDeviceChange();
   }));
   navigator.mediaDevices?.addEventListener?.("devicechange", refreshDevices);
-  document.addEventListener("visibilitychange", () => keepAwake(!controls.leave.hidden));
+  document.addEventListener("visibilitychange", () => {
+    if (document.visibilityState !== "visible") return;
+    keepAwake(!controls.leave.hidden);
+    // Phones take camera and microphone away from a page in the background.
+    if (devices.stream?.getTracks().some((track) => track.readyState === "ended")) {
+      work(async () => (await openDevices()) && afterDeviceChange());
+    }
+  });
   let rejoin = false;
   addEventListener("pagehide", () => {
     rejoin = !controls.leave.hidden;

@@ -15,10 +15,11 @@
 
 use std::time::Instant;
 
-use super::backend::{Admission, Backend, ClientInfo, GuestState, Left, MediaPath, Refusal};
+use super::backend::{Admission, Backend, ClientInfo, Left, MediaPath, Refusal};
 use super::message::{Request, Response};
 use super::rate::network_of;
 use super::router::Site;
+use crate::guest::State;
 use crate::guest::id::{GuestId, ResourceId};
 
 /// Media type of offers and answers (RFC 8866 §8.1).
@@ -55,7 +56,7 @@ pub(super) async fn publish<B: Backend>(
         .take(&network, now)
         .map_err(too_many)?;
     if let Some(former) = request.header(REPLACES) {
-        check_not_taken(&site.backend, &guest, former)?;
+        check_not_taken(&site.backend, &guest, former).await?;
     }
     let client = request.client;
     let offer = text_body(request, OFFER_TYPE)?;
@@ -138,22 +139,20 @@ fn check_admission<B: Backend>(backend: &B, guest: &GuestId) -> Result<(), Refus
 }
 
 /// Refuses to replace `former` while another session is in the slot.
-fn check_not_taken<B: Backend>(backend: &B, guest: &GuestId, former: &str) -> Result<(), Refusal> {
+async fn check_not_taken<B: Backend>(backend: &B, guest: &GuestId, former: &str) -> Result<(), Refusal> {
     let still_ours = ResourceId::parse(former)
         .is_some_and(|former| backend.session_etag(guest, &former).is_some());
     let present = |state| {
         matches!(
             state,
-            GuestState::Joining | GuestState::Publishing | GuestState::Live
+            State::Joining | State::Publishing | State::Live
         )
     };
-    let occupied = || {
-        backend
-            .guests()
-            .iter()
-            .any(|status| status.id == *guest && present(status.state))
+    let occupied = async || {
+        let guests = backend.guests().await;
+        guests.iter().any(|status| status.id == *guest && present(status.state))
     };
-    if !still_ours && occupied() {
+    if !still_ours && occupied().await {
         return Err(Refusal::new(
             409,
             format!("somebody else has joined as {guest}"),

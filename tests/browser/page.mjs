@@ -351,6 +351,21 @@ test("another camera is sent without a new session and is remembered after a rel
   assert.equal(await page.inputValue("#camera"), other);
 });
 
+test("what is muted stays muted when devices change", async (t) => {
+  const { page } = await open(t);
+  await page.click("#join");
+  await state(page, "live");
+  await page.click("#mute-mic");
+  await page.click("#mute-camera");
+  const before = await page.evaluate(() => window.guestRelay.pc.getSenders().map((s) => s.track.id));
+  await page.check("#music");
+  const other = await page.$eval("#camera", (select) => [...select.options].find((o) => !o.selected && o.value !== "none").value);
+  await page.selectOption("#camera", other);
+  await page.waitForFunction((before) => window.guestRelay.pc.getSenders().every((s) => !before.includes(s.track.id)), before);
+  assert.deepEqual(await page.evaluate(() => window.guestRelay.pc.getSenders().map((s) => s.track.enabled)), [false, false]);
+  assert.equal(await page.getAttribute("#mute-mic", "aria-pressed"), "true");
+});
+
 test("the slot comes from the link, or is chosen among the open ones", async (t) => {
   const { page, base } = await open(t);
   assert.deepEqual(await page.$$eval("#guest option", (options) => options.map((o) => o.value)), ["guest1", "guest2"]);

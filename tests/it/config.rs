@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -151,7 +152,8 @@ fn half_of_a_pair_of_credentials_is_named() {
 #[test]
 fn the_environment_wins_over_the_file() {
     let config = with_environment(
-        "http: {listen: '127.0.0.1:1'}\nrelay: {hold_seconds: 1}\ncloudflare: {calls_app_id: file, calls_api_token: file}\n",
+        "http: {listen: '127.0.0.1:1'}\nrelay: {hold_seconds: 1}\n\
+         cloudflare: {calls_app_id: file, calls_api_token: file}\n",
         &[
             ("GUEST_RELAY_HTTP_LISTEN", "[::]:8000"),
             ("GUEST_RELAY_RELAY_HOLD_SECONDS", "30"),
@@ -159,25 +161,6 @@ fn the_environment_wins_over_the_file() {
                 "GUEST_RELAY_RTC_CANDIDATES",
                 "203.0.113.7, [2001:db8::1]:9000",
             ),
-            ("GUEST_RELAY_LOG_LEVEL", "debug"),
-            ("GUEST_RELAY_RELAY_REORDER_MS", ""),
-            ("CLOUDFLARE_CALLS_APP_ID", "environment"),
-            ("CLOUDFLARE_TURN_TOKEN_ID", "turn"),
-            ("CLOUDFLARE_TURN_API_TOKEN", "turn token"),
-        ],
-    );
-    // A token with a space in it was copied wrongly; the message must not repeat it.
-    assert_eq!(
-        config.unwrap_err(),
-        "environment CLOUDFLARE_TURN_API_TOKEN: cloudflare.turn_api_token: the value holds white space or characters \
-         outside ASCII; copy it again from the Cloudflare dashboard"
-    );
-    let config = with_environment(
-        "http: {listen: '127.0.0.1:1'}\nrelay: {hold_seconds: 1}\ncloudflare: {calls_app_id: file, calls_api_token: file}\n",
-        &[
-            ("GUEST_RELAY_HTTP_LISTEN", "[::]:8000"),
-            ("GUEST_RELAY_RELAY_HOLD_SECONDS", "30"),
-            ("GUEST_RELAY_RTC_CANDIDATES", "203.0.113.7, [2001:db8::1]:9000"),
             ("GUEST_RELAY_LOG_LEVEL", "debug"),
             ("GUEST_RELAY_RELAY_REORDER_MS", ""),
             ("CLOUDFLARE_CALLS_APP_ID", "environment"),
@@ -197,6 +180,20 @@ fn the_environment_wins_over_the_file() {
     assert_eq!(candidates, ["203.0.113.7:8189", "[2001:db8::1]:9000"]);
     let (app_id, token) = config.cloudflare.app().unwrap();
     assert_eq!((app_id, token.expose().as_str()), ("environment", "file"));
+}
+
+#[test]
+fn problems_in_the_environment_name_the_variable_and_do_not_repeat_a_token() {
+    assert_eq!(
+        with_environment("", &[("CLOUDFLARE_TURN_API_TOKEN", "canary token")]).unwrap_err(),
+        "environment CLOUDFLARE_TURN_API_TOKEN: cloudflare.turn_api_token: the value holds white space or characters \
+         outside ASCII; copy it again from the Cloudflare dashboard"
+    );
+    assert_eq!(
+        with_environment("", &[("GUEST_RELAY_RTC_MAX_BITRATE_KBPS", "2.5M")]).unwrap_err(),
+        "environment GUEST_RELAY_RTC_MAX_BITRATE_KBPS: rtc.max_bitrate_kbps: '2.5M' is not a whole number; write a \
+         whole number of kbit/s from 100 to 50000"
+    );
 }
 
 #[test]
@@ -392,6 +389,31 @@ fn a_named_file_that_is_missing_is_an_error_and_a_directory_is_no_file() {
         );
         assert_eq!(error.lines().count(), 1);
     }
+}
+
+#[test]
+fn a_file_with_a_secret_that_others_may_read_is_told() {
+    let path =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("secrets-{}.yml", std::process::id()));
+    std::fs::write(
+        &path,
+        "cloudflare: {calls_app_id: a, calls_api_token: canary}\n",
+    )
+    .unwrap();
+    let notices = |mode: u32, environment: &dyn Fn(&str) -> Option<String>| {
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        Config::load(Some(&path), environment).unwrap().notices
+    };
+    let open = notices(0o644, &|_| None);
+    assert_eq!(open.len(), 1);
+    assert!(
+        open[0].ends_with(&format!("(mode 0644); run: chmod 600 {}", path.display())),
+        "{open:?}"
+    );
+    assert!(notices(0o600, &|_| None).is_empty());
+    let given = |name: &str| (name == "CLOUDFLARE_CALLS_API_TOKEN").then(|| "x".to_owned());
+    assert!(notices(0o644, &given).is_empty());
+    std::fs::remove_file(&path).unwrap();
 }
 
 #[test]
