@@ -388,7 +388,7 @@ impl World {
 fn whatever_fails_it_flows_again_within_ten_seconds_of_the_last_fault_and_loses_no_session() {
     let (mut steps, mut sessions, mut links, mut busiest, mut slowest) =
         (0, 0, 0, 0, Duration::ZERO);
-    for seed in 0..300 {
+    for seed in 0..2000 {
         let mut world = World::new(seed);
         world.drain();
         for round in 0..3 {
