@@ -348,6 +348,12 @@ impl Session {
         self.run_for(Duration::from_millis(20));
     }
 
+    pub(crate) fn video_ssrc(&mut self) -> u32 {
+        let mid = self.video.unwrap();
+        let mut direct = self.rtc.direct_api();
+        *direct.stream_tx_by_mid(mid, None).unwrap().ssrc()
+    }
+
     pub(crate) fn sequences(&self, kind: TrackKind) -> Vec<u16> {
         self.delivered
             .iter()
@@ -355,4 +361,11 @@ impl Session {
             .map(|delivered| delivered.sequence_number)
             .collect()
     }
+}
+
+/// The SSRC of a protected RTP packet.
+pub(crate) fn ssrc(datagram: &[u8]) -> Option<u32> {
+    let is_rtp = (128..192).contains(datagram.first()?) && !(192..224).contains(datagram.get(1)?);
+    let ssrc = datagram.get(8..12)?.try_into().ok()?;
+    is_rtp.then_some(u32::from_be_bytes(ssrc))
 }
