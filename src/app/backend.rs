@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::guest::id::{GuestId, ResourceId};
 use crate::guest::{self, Slot, State};
 use crate::http::backend::{
-    Admission, Backend, ClientInfo, Fault, GuestStatus, Health, IceServer, Left, MediaPath, Published, Refusal, RtmpState,
+    Admission, Backend, ClientInfo, GuestStatus, Health, IceServer, Left, MediaPath, Published, Refusal, RtmpState,
 };
 use crate::media_loop::{Command, SlotSnapshot};
 use crate::rtmp;

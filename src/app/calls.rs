@@ -18,7 +18,7 @@ use smol::channel::{Receiver, Sender};
 
 use crate::calls::CallError;
 use crate::calls::client::Client;
-use crate::calls::publish::{self, PublishedSession};
+use crate::calls::publish::{self, PublishError, PublishedSession};
 use crate::calls::pull::{ApiReply, CallId, Output, PeerEvent, PeerId, Publication, Pull, PullForm, State};
 use crate::guest::id::{GuestId, ResourceId};
 use crate::guest::{SessionKey, Slot};
@@ -106,7 +106,11 @@ pub(super) async fn publish_calls(daemon: &Rc<Daemon>, id: &GuestId, offer: &str
         log::warn!("{id}: not published at the SFU: {error}");
         let mut refusal = Refusal::new(error.status(), error.guest_text());
         refusal.retry_after = error.retry_after();
-        refusal
+        match error {
+            PublishError::Call(call) if call.is_misconfiguration() => refusal.fault(Fault::CallsMisconfigured),
+            PublishError::Call(_) => refusal.fault(Fault::CallsUnreachable),
+            _ => refusal,
+        }
     })?;
     let resource = ResourceId::generate();
     let answer_sdp = session.answer.clone();
