@@ -40,6 +40,8 @@ export class Devices {
   choice = load();
   /** @type {MediaStream | null} */
   stream = null;
+  /** What the guest has switched off; it stays off whatever tracks come and go. */
+  #muted = { camera: false, microphone: false };
 
   /** `onEnded(kind)`: a device went away. `onPaused(paused)`: the system pauses or returns the camera. */
   constructor({ onEnded, onPaused }) {
@@ -88,7 +90,6 @@ export class Devices {
     save(this.choice);
     if (!this.stream) return;
     const video = kind === "camera";
-    const muted = { camera: this.camera?.enabled === false, microphone: this.microphone?.enabled === false };
     if (oneCallForBoth) {
       await this.open();
     } else {
@@ -107,8 +108,16 @@ export class Devices {
         }
       }
     }
-    if (this.camera) this.camera.enabled = !muted.camera;
-    if (this.microphone) this.microphone.enabled = !muted.microphone;
+  }
+
+  isMuted(kind) {
+    return this.#muted[kind];
+  }
+
+  /** Switches a kind off or on. The track goes on: a sender without packets would be taken for gone. */
+  mute(kind, muted) {
+    this.#muted[kind] = muted;
+    if (this[kind]) this[kind].enabled = !muted;
   }
 
   /** Switches the browser's voice processing on or off. */
@@ -169,7 +178,9 @@ export class Devices {
     if (camera) camera.contentHint = "motion";
     if (microphone) microphone.contentHint = this.choice.music ? "music" : "speech";
     for (const track of stream.getTracks()) {
-      track.onended = () => this.onEnded(track.kind === "video" ? "camera" : "microphone");
+      const kind = track.kind === "video" ? "camera" : "microphone";
+      track.enabled = !this.#muted[kind];
+      track.onended = () => this.onEnded(kind);
     }
     if (!camera) return;
     // Systems report short, spurious pauses in the first second.

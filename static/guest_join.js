@@ -1,15 +1,19 @@
 // The guest page: connects the controls with the devices and the publisher.
 
 import { Devices, MediaError, Meter, NONE } from "./devices.js";
+import { h264Codecs } from "./offer.js";
+import { CALLS, Paths } from "./path.js";
+import { Publisher } from "./publisher.js";
 import { watchQuality } from "./quality.js";
 import { hasText, text, translate } from "./strings.js";
-import { Publisher, h264Codecs } from "./whip.js";
 
 const DEFAULT_GUEST = "guest1";
 const DEFAULT_BITRATE_KBPS = 2500;
+const CONNECTED = ["joining", "live", "reconnecting"];
 
 const $ = (id) => document.getElementById(id);
 const root = document.documentElement;
+const link = new URLSearchParams(location.search);
 const controls = {
   preview: $("preview"), state: $("state"), error: $("error"), guest: $("guest"), camera: $("camera"),
   microphone: $("microphone"), music: $("music"), startPreview: $("start-preview"), join: $("join"), leave: $("leave"),
@@ -19,8 +23,8 @@ const controls = {
 let maxBitrateKbps = DEFAULT_BITRATE_KBPS;
 let publicUrl = null;
 let state = "idle";
-/** A click is being worked on; the others wait. */
-let busy = false;
+/** Clicks are worked on one after the other. */
+let queue = Promise.resolve();
 
 const meter = new Meter($("meter"));
 const devices = new Devices({
@@ -30,8 +34,11 @@ const devices = new Devices({
   },
   onPaused: (paused) => ($("mark-paused").hidden = !paused),
 });
+const paths = new Paths(link.get("mode"));
 const publisher = new Publisher({
+  paths,
   onState: setState,
+  onPath: showPath,
   onError: (error) => (error ? showError(error.key, { reason: error.reason }) : clearError()),
   maxBitrate: () => maxBitrateKbps * 1000,
 });
@@ -44,7 +51,16 @@ window.guestRelay = {
   get state() {
     return state;
   },
+  get path() {
+    return root.dataset.path;
+  },
 };
+
+/** Says so when the media goes through the SFU. */
+function showPath(path) {
+  root.dataset.path = path;
+  for (const id of ["banner", "path"]) $(id).hidden = path !== CALLS;
+}
 
 function setState(next) {
   state = next;
@@ -52,7 +68,7 @@ function setState(next) {
   const words = text(`state_${next}`);
   // A live region speaks whenever it is written to.
   if (controls.state.textContent !== words) controls.state.textContent = words;
-  const connected = ["joining", "live", "reconnecting"].includes(next);
+  const connected = CONNECTED.includes(next);
   const previewing = Boolean(devices.stream);
   const focused = document.activeElement;
   controls.startPreview.hidden = previewing || connected;
@@ -76,25 +92,19 @@ function clearError() {
   controls.error.textContent = "";
 }
 
-/** Runs one click's work; words for what goes wrong. */
-async function work(action) {
-  if (busy) return;
-  busy = true;
-  try {
-    await action();
-  } catch (error) {
+/** Runs one click's work when those before are done; words for what goes wrong. */
+function work(action) {
+  queue = queue.then(action).catch((error) => {
     if (error instanceof MediaError) showError(error.key, error.values);
     else showError("refused", { reason: error.message });
     showPreview();
     setState(state);
-  } finally {
-    busy = false;
-  }
+  });
 }
 
 /** Shows what is open; called after every change of devices. */
 function showPreview() {
-  const { camera, microphone, stream } = devices;
+  const { camera, stream } = devices;
   controls.preview.srcObject = camera ? new MediaStream([camera]) : null;
   controls.preview.classList.toggle("shown", Boolean(camera));
   // As in a mirror, unless the camera looks away from the guest.
@@ -102,16 +112,15 @@ function showPreview() {
   controls.preview.classList.toggle("mirrored", facing !== "environment");
   if (camera) controls.preview.play().catch(() => {});
   meter.show(stream);
-  showMutes(camera, microphone);
+  showMutes();
 }
 
-function showMutes(camera, microphone) {
-  const cameraOff = camera?.enabled === false;
-  const microphoneOff = microphone?.enabled === false;
-  controls.muteCamera.setAttribute("aria-pressed", String(cameraOff));
-  controls.muteMicrophone.setAttribute("aria-pressed", String(microphoneOff));
-  $("mark-camera").hidden = !cameraOff;
-  $("mark-microphone").hidden = !microphoneOff;
+function showMutes() {
+  for (const [kind, button] of [["camera", controls.muteCamera], ["microphone", controls.muteMicrophone]]) {
+    const muted = Boolean(devices[kind]) && devices.isMuted(kind);
+    button.setAttribute("aria-pressed", String(muted));
+    $(`mark-${kind}`).hidden = !muted;
+  }
 }
 
 /** Whether this browser can publish at all; says why not. */
@@ -143,10 +152,10 @@ function canCapture() {
   }
   const words = text("insecure", { origin: location.origin });
   if (publicUrl) {
-    const link = document.createElement("a");
-    link.href = new URL(location.pathname + location.search, publicUrl);
-    link.textContent = link.href;
-    controls.error.replaceChildren(`${words}\n${text("insecureLink")} `, link);
+    const anchor = document.createElement("a");
+    anchor.href = new URL(location.pathname + location.search, publicUrl);
+    anchor.textContent = anchor.href;
+    controls.error.replaceChildren(`${words}\n${text("insecureLink")} `, anchor);
   } else {
     controls.error.textContent = `${words}\n${text("insecureAsk")}`;
   }
@@ -190,19 +199,18 @@ async function afterDeviceChange() {
   await refreshDevices();
 }
 
-const endpoint = () => `/whip/${encodeURIComponent(controls.guest.value)}`;
-
 async function join() {
+  if (CONNECTED.includes(state)) return;
   clearError();
   if (!canCapture() || !canPublish()) return;
   if (!devices.stream && !(await openDevices())) return;
   if (!devices.stream.getTracks().length) throw new MediaError("nothingToSend");
-  publisher.join(endpoint(), devices.stream);
+  publisher.join(controls.guest.value, devices.stream);
 }
 
-function toggle(track) {
-  if (track) track.enabled = !track.enabled;
-  showMutes(devices.camera, devices.microphone);
+function toggle(kind) {
+  devices.mute(kind, !devices.isMuted(kind));
+  showMutes();
 }
 
 let wakeLock = null;
@@ -219,16 +227,15 @@ async function keepAwake(wanted) {
 
 /** The slots, from the daemon; the link may already name one. */
 async function loadSlots() {
-  const asked = new URLSearchParams(location.search).get("guest");
-  let slots = [];
-  try {
-    const page = await (await fetch("/api/page", { credentials: "omit" })).json();
-    slots = page.guests.filter((guest) => guest.enabled);
-    publicUrl = page.public_url;
-    maxBitrateKbps = page.max_bitrate_kbps ?? maxBitrateKbps;
-  } catch {
-    // The join itself will say what is wrong.
-  }
+  const asked = link.get("guest");
+  // Without an answer the join itself will say what is wrong.
+  const page = (await paths.refresh()) ?? {};
+  const slots = (page.guests ?? []).filter((guest) => guest.enabled);
+  publicUrl = page.public_url ?? publicUrl;
+  maxBitrateKbps = page.max_bitrate_kbps ?? maxBitrateKbps;
+  const { path } = paths.next();
+  showPath(path);
+  if (path === CALLS) paths.iceServers();
   const id = asked ?? slots.find((slot) => slot.id === DEFAULT_GUEST)?.id ?? slots[0]?.id ?? DEFAULT_GUEST;
   if (!slots.some((slot) => slot.id === id)) slots.unshift({ id, name: id });
   controls.guest.replaceChildren(...slots.map((slot) => new Option(slot.name, slot.id)));
@@ -244,15 +251,15 @@ function showSlot() {
 
 function bind() {
   controls.startPreview.addEventListener("click", () => work(async () => {
-    if (await openDevices()) {
+    if (!devices.stream && (await openDevices())) {
       setState("preview");
       canPublish();
     }
   }));
   controls.join.addEventListener("click", () => work(join));
   controls.leave.addEventListener("click", () => publisher.leave());
-  controls.muteMicrophone.addEventListener("click", () => toggle(devices.microphone));
-  controls.muteCamera.addEventListener("click", () => toggle(devices.camera));
+  controls.muteMicrophone.addEventListener("click", () => toggle("microphone"));
+  controls.muteCamera.addEventListener("click", () => toggle("camera"));
   controls.guest.addEventListener("change", showSlot);
   for (const kind of ["camera", "microphone"]) {
     controls[kind].addEventListener("change", () => work(() => chooseDevice(kind)));
@@ -262,7 +269,14 @@ function bind() {
     await afterDeviceChange();
   }));
   navigator.mediaDevices?.addEventListener?.("devicechange", refreshDevices);
-  document.addEventListener("visibilitychange", () => keepAwake(!controls.leave.hidden));
+  document.addEventListener("visibilitychange", () => {
+    if (document.visibilityState !== "visible") return;
+    keepAwake(!controls.leave.hidden);
+    // Phones take camera and microphone away from a page in the background.
+    if (devices.stream?.getTracks().some((track) => track.readyState === "ended")) {
+      work(async () => (await openDevices()) && afterDeviceChange());
+    }
+  });
   let rejoin = false;
   addEventListener("pagehide", () => {
     rejoin = !controls.leave.hidden;

@@ -8,11 +8,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 need_ffmpeg
 need_nginx_rtmp
-cargo build --release --locked --quiet --example flv_publish
-PUBLISH=target/release/examples/flv_publish
+cargo build --release --locked --quiet --workspace --example flv_publish
+PUBLISH=${CARGO_TARGET_DIR:-target}/release/examples/flv_publish
 
 DIR=$(mktemp -d "${E2E_DIR:-${TMPDIR:-/tmp}}/rtmp-interop.XXXXXX")
-chmod 777 "$DIR" # nginx started by root records as nobody
 servers=()
 failed=0
 # shellcheck disable=SC2317 # called by the trap
@@ -90,7 +89,10 @@ into_ffmpeg ffmpeg-large-frames "$DIR/large.flv" live/guest1
 into_ffmpeg ffmpeg-extended-timestamps "$DIR/large.flv" live/guest1 --jump 16776000
 
 port=$(free_port)
+# Started by root, nginx records as nobody, who may not reach the directory.
+[ "$(id -u)" -ne 0 ] || run_as='user root;'
 cat >"$DIR/nginx.conf" <<CONF
+${run_as:-}
 load_module $NGINX_RTMP_MODULE;
 daemon off;
 pid $DIR/nginx.pid;

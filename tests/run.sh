@@ -10,6 +10,15 @@ binaries=${CARGO_TARGET_DIR:-target}/release
 
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
+# Whether guest-relay itself answers on port 8000.
+is_healthy() {
+    {
+        exec 3<>/dev/tcp/127.0.0.1/8000 &&
+            printf 'GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' >&3 &&
+            timeout 1 grep -q '^ok' <&3
+    } 2>/dev/null
+}
+
 ingest_pid=''
 daemon_pid=''
 stop() {
@@ -46,7 +55,7 @@ daemon_pid=$!
 # The link is shown once the page can be loaded; another address is the operator's.
 for _ in $(seq 50); do
     kill -0 "$daemon_pid" 2>/dev/null || break
-    if listens 8000; then
+    if (is_healthy); then
         printf '\n  Open http://localhost:8000/guest_join in a browser on this machine, press Join.\n  Ctrl-C ends everything.\n\n'
         break
     fi

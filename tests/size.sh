@@ -14,7 +14,7 @@ WARM_UP_SECONDS=2
 GUEST_SECONDS=15
 
 targets=${CARGO_TARGET_DIR:-target}
-cargo build --release --locked -p ingest -p loadgen
+cargo build --release --locked --workspace --bins
 cargo build --profile dist --locked -p guest-relay
 binary=$targets/dist/guest-relay
 

@@ -13,7 +13,7 @@ use crate::time::MediaTime;
 use crate::timeline::StrictlyIncreasing;
 use crate::{AudioConfig, Shared, TrackKind};
 
-/// Most silence made by one call: what a caller asks for beyond it is a mistake in its clock.
+/// Most silence made by one call; the next one goes on.
 const MAX_FILL: MediaTime = MediaTime::from_millis(10_000);
 /// Audio may stay behind the silence that took its place for this long; then it goes on where the silence ends.
 const MAX_OVERTAKEN: MediaTime = MediaTime::from_millis(1000);
@@ -94,12 +94,10 @@ impl AudioTrack {
         }
     }
 
-    /// Silence from where the track ends up to `until`, in packets of 20 ms.
+    /// Silence from where the track ends up to `until`, in packets of 20 ms, at most [`MAX_FILL`] of it.
     pub(crate) fn fill_silence(&mut self, until: MediaTime, shared: &mut Shared) {
         let mut end = self.end.unwrap_or(shared.timeline.start());
-        if until - end > MAX_FILL {
-            end = until - MAX_FILL;
-        }
+        let until = until.min(end + MAX_FILL);
         while end + span(opus::SILENCE_SAMPLES) <= until {
             if !self.push(&opus::SILENCE_20_MS, opus::SILENCE_SAMPLES, end, shared) {
                 return;

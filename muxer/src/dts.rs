@@ -26,6 +26,10 @@ pub(crate) struct DecodeTimes {
     sent: StrictlyIncreasing,
 }
 
+/// A picture is decoded no earlier than this before it is shown: behind a pause without loss the time that is due
+/// would be one from before it.
+const MAX_AHEAD: MediaTime = MediaTime::from_millis(2000);
+
 /// dts and pts of a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Times {
@@ -71,7 +75,7 @@ impl DecodeTimes {
         } else {
             self.due.remove(0)
         };
-        let dts = self.sent.after(wanted);
+        let dts = self.sent.after(wanted.max(delayed - MAX_AHEAD));
         if delayed < dts && self.depth < MAX_DEPTH && pts < self.latest {
             // The stream reorders deeper than it says: hold one more time back from now on.
             self.depth += 1;
@@ -172,6 +176,24 @@ mod tests {
         assert_eq!(
             times(&mut decode_times, &[5000, 5160, 5080]),
             [(5000, 5002), (5001, 5162), (5002, 5082)]
+        );
+    }
+
+    #[test]
+    fn behind_a_pause_decoding_times_go_on_with_the_pictures() {
+        let mut decode_times = begun(1, 0);
+        let hours = 3 * 3_600_000;
+        let given = times(
+            &mut decode_times,
+            &[0, 80, 40, hours, hours + 80, hours + 40],
+        );
+        assert_eq!(
+            given[3..],
+            [
+                (hours - 1999, hours + 1),
+                (hours + 1, hours + 81),
+                (hours + 41, hours + 41)
+            ]
         );
     }
 

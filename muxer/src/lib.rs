@@ -22,6 +22,10 @@
 //! - **A sequence header goes out when the SPS or PPS bytes change, and only then**; the Opus one goes out once.
 //! - **Hostile packets cost a counter.** Everything is bounded by named constants; nothing panics.
 //!
+//! While a guest is gone the timeline goes on: [`Muxer::timeline_at`] says where it stands,
+//! [`Muxer::fill_silence`] and [`Muxer::repeat_keyframe`] fill it, and after [`Muxer::replace_source`] the same guest's
+//! next session goes on where it is.
+//!
 //! ```
 //! use guest_relay_muxer::{Config, MediaTime, Muxer, Output, RtpPacket, TrackKind};
 //!
@@ -257,7 +261,8 @@ impl Muxer {
         video.into_iter().chain(audio).min()
     }
 
-    /// The input is over: gives up every gap.
+    /// The input is over: gives up every gap. A picture whose end neither a marker nor another picture shows may not
+    /// be whole, and does not go out.
     pub fn flush(&mut self) {
         self.drain(MediaTime::MAX);
     }
@@ -302,7 +307,7 @@ impl Muxer {
     }
 
     /// Fills the audio track with Opus silence up to `until` on the timeline ([`timeline_at`](Self::timeline_at)),
-    /// in packets of 20 ms. Audio that comes later for that time is dropped in favour of the silence.
+    /// in packets of 20 ms, ten seconds a call at most. Audio that comes later for that time is dropped in favour of the silence.
     pub fn fill_silence(&mut self, until: MediaTime) {
         if let Some(track) = &mut self.audio {
             track.fill_silence(until, &mut self.shared);
@@ -353,3 +358,6 @@ impl Muxer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

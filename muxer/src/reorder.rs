@@ -362,6 +362,16 @@ mod tests {
     }
 
     #[test]
+    fn a_second_gap_is_waited_for_since_the_first_packet_behind_it_and_not_since_the_lowest() {
+        let mut rig = Rig::new(8, 10_000);
+        for (seq, at_ms) in [(10, 0), (15, 20), (12, 30), (14, 50), (11, 60)] {
+            rig.push(seq, at_ms);
+        }
+        assert_eq!(rig.out(), "10 11 12");
+        assert_eq!(rig.reorder.deadline(), Some(MediaTime::from_millis(120)));
+    }
+
+    #[test]
     fn late_packets_are_told_from_duplicates() {
         let mut rig = Rig::new(8, 10_000);
         rig.push(10, 0);

@@ -7,6 +7,7 @@
 //!
 //! Bounds: a file of at most [`FILE_MAX`] bytes, at most [`GUESTS_MAX`] guests and [`CANDIDATES_MAX`] addresses.
 
+mod deployment;
 mod error;
 mod reader;
 mod report;
@@ -18,12 +19,14 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use error::{ConfigError, Place, Problem};
 pub use secret::Secret;
 
+use crate::calls::pull::PullForm;
 use crate::guest::id::GuestId;
 use reader::{Environment, Reader};
 
@@ -92,6 +95,13 @@ pub struct Relay {
     pub reorder: Duration,
     /// A keyframe is asked for when none came for this long; `None` asks only after loss.
     pub keyframe_interval: Option<Duration>,
+    /// Where guests' sessions are kept over a restart; `None` keeps them nowhere.
+    pub state_file: Option<PathBuf>,
+}
+
+impl Relay {
+    /// Name of the state file where nothing else is said: in systemd's state directory, else in the working directory.
+    pub const STATE_FILE: &'static str = "guest-relay.state.json";
 }
 
 /// Logging.
@@ -114,6 +124,8 @@ pub struct Cloudflare {
     pub app_name: Option<String>,
     /// Where the API is.
     pub api_base: String,
+    /// Who makes the offer when a guest is pulled.
+    pub pull_form: PullForm,
     /// TURN key.
     pub turn_token_id: Option<String>,
     /// The TURN key's secret.
@@ -234,7 +246,15 @@ impl Config {
         let path = path.unwrap_or(Path::new(DEFAULT_FILE));
         let file = path.display().to_string();
         match read(path) {
-            Ok(text) => Self::parse(&text, &file, environment),
+            Ok((text, mode)) => {
+                let mut config = Self::parse(&text, &file, environment)?;
+                if mode & 0o077 != 0 && config.has_secrets_not_in(environment) {
+                    config.notices.push(format!(
+                        "{file} holds a secret and other users may read it (mode {mode:04o}); run: chmod 600 {file}"
+                    ));
+                }
+                Ok(config)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound && !named => {
                 let mut config = Self::parse("", &file, environment)?;
                 config.notices.insert(
@@ -291,6 +311,13 @@ impl Config {
         report::report(self)
     }
 
+    /// Whether a token is in force that the environment does not give, so that the file must have.
+    fn has_secrets_not_in(&self, environment: Environment<'_>) -> bool {
+        let given = |variable| environment(variable).is_some_and(|value| !value.trim().is_empty());
+        (self.cloudflare.api_token.is_some() && !given("CLOUDFLARE_CALLS_API_TOKEN"))
+            || (self.cloudflare.turn_api_token.is_some() && !given("CLOUDFLARE_TURN_API_TOKEN"))
+    }
+
     fn guest_list(&self) -> String {
         self.guests
             .iter()
@@ -307,16 +334,17 @@ impl Default for Config {
     }
 }
 
-fn read(path: &Path) -> io::Result<String> {
+/// The text of a file, and its permission bits.
+fn read(path: &Path) -> io::Result<(String, u32)> {
+    let file = File::open(path)?;
+    let mode = file.metadata()?.permissions().mode() & 0o7777;
     let mut text = String::new();
-    File::open(path)?
-        .take(FILE_MAX + 1)
-        .read_to_string(&mut text)?;
+    file.take(FILE_MAX + 1).read_to_string(&mut text)?;
     if u64::try_from(text.len()).unwrap_or(u64::MAX) > FILE_MAX {
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
             format!("it is longer than {FILE_MAX} bytes"),
         ));
     }
-    Ok(text)
+    Ok((text, mode))
 }

@@ -12,6 +12,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +20,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_h1::server::{Encoder, decode};
-use log::{debug, warn};
+use log::{debug, error, warn};
+use smol::future::FutureExt;
 use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Cursor};
 use smol::net::{TcpListener, TcpStream};
 use smol::{LocalExecutor, Task, Timer};
@@ -150,7 +152,10 @@ impl Open {
         // Weak: the table holds the task, so the task must not hold the table.
         let open = Rc::downgrade(self);
         let task = executor.spawn(async move {
-            conversation.await;
+            // A panic in a library that reads a request must not take the daemon along.
+            if AssertUnwindSafe(conversation).catch_unwind().await.is_err() {
+                error!("http: a request made its handler panic; the connection was closed");
+            }
             let done = open
                 .upgrade()
                 .and_then(|open| open.connections.borrow_mut().remove(&id));
@@ -417,3 +422,7 @@ impl AsyncWrite for InMemory {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;

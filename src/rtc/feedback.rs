@@ -3,7 +3,7 @@
 //! | what | when |
 //! |---|---|
 //! | receiver report + CNAME | at the start, then each [`REPORT_INTERVAL`] |
-//! | transport-wide feedback | [`FEEDBACK_INTERVAL`] after the last, while packets arrive |
+//! | transport-wide feedback | 50 ms after the last, while packets arrive |
 //! | REMB of the configured limit | each [`REMB_INTERVAL`], only where transport-wide feedback was not negotiated |
 //! | NACK | per missing packet, see [`nack`] |
 //! | PLI, FIR | at the start and on request until a keyframe came, see [`keyframe`] |
@@ -14,22 +14,22 @@
 use std::time::{Duration, Instant};
 
 use guest_relay_muxer::TrackKind;
-use guest_relay_muxer::seq::{SeqNo, Step, Unwrapper};
+use guest_relay_muxer::seq::Step;
 
 use super::bytes::Writer;
 use super::ice::random_u64;
-use super::rtcp::{self, MAX_NACK_PAIRS};
-use super::sdp::{Feedback as Negotiated, Track};
+use super::rtcp;
+use super::sdp::Track;
 
 mod arrivals;
 pub mod keyframe;
 pub mod nack;
 mod reception;
+mod stream;
 
 use arrivals::{Arrivals, FEEDBACK_INTERVAL};
-use keyframe::{KeyframeRequests, Request};
-use nack::NackList;
-use reception::Reception;
+use stream::Stream;
+pub use stream::StreamStats;
 
 /// Time between receiver reports; above 300 kbit/s a sender needs them this often to raise its rate.
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -37,115 +37,6 @@ pub const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 pub const REMB_INTERVAL: Duration = Duration::from_millis(500);
 /// The round trip time before it was measured.
 pub const INITIAL_ROUND_TRIP: Duration = Duration::from_millis(100);
-
-/// Clock rates of the two codecs (RFC 6184 section 8.2.1, RFC 7587 section 7).
-fn clock_rate_hz(kind: TrackKind) -> u32 {
-    match kind {
-        TrackKind::Video => 90_000,
-        TrackKind::Audio => 48_000,
-    }
-}
-
-/// What was seen of one stream, and what was asked for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct StreamStats {
-    /// Packets that never came, or not yet; retransmissions do not count as come.
-    pub lost: u64,
-    /// Interarrival jitter.
-    pub jitter: Duration,
-    /// Sequence numbers asked for again, repetitions included.
-    pub nacked: u64,
-    /// Packets that came after they had been asked for.
-    pub recovered: u64,
-    /// Packets that are not asked for any more.
-    pub given_up: u64,
-    /// PLIs sent.
-    pub pli: u64,
-    /// FIRs sent.
-    pub fir: u64,
-}
-
-/// The receiver's side of one track.
-#[derive(Debug)]
-struct Stream {
-    kind: TrackKind,
-    negotiated: Negotiated,
-    ssrc: Option<u32>,
-    run: Option<Run>,
-    nack: NackList,
-    keyframes: KeyframeRequests,
-    stats: StreamStats,
-}
-
-/// One run of sequence numbers.
-#[derive(Debug)]
-struct Run {
-    unwrapper: Unwrapper,
-    highest: SeqNo,
-    reception: Reception,
-    /// The number after one that was far off: if it comes, another run has begun (RFC 3550 appendix A.1).
-    after_jump: Option<u16>,
-}
-
-impl Stream {
-    fn record(
-        &mut self,
-        ssrc: u32,
-        sequence_number: u16,
-        rtp_time: u32,
-        epoch: Instant,
-        now: Instant,
-    ) -> Option<Duration> {
-        if self.ssrc != Some(ssrc) {
-            self.ssrc = Some(ssrc);
-            self.run = None;
-            self.nack.clear();
-        }
-        let clock_rate_hz = clock_rate_hz(self.kind);
-        let run = self
-            .run
-            .get_or_insert_with(|| Run::new(clock_rate_hz, sequence_number, epoch));
-        let sequence = match run.unwrapper.step(sequence_number) {
-            Step::Ahead(sequence) => {
-                if self.negotiated.nack {
-                    self.nack.record_gap(run.highest, sequence, now);
-                }
-                run.highest = sequence;
-                sequence
-            }
-            Step::Behind(sequence) => {
-                let round_trip = self.nack.record_arrival(sequence, now);
-                run.after_jump = None;
-                run.reception.record(sequence, rtp_time, now);
-                return round_trip;
-            }
-            Step::Jump => {
-                if run.after_jump != Some(sequence_number) {
-                    run.after_jump = Some(sequence_number.wrapping_add(1));
-                    return None;
-                }
-                *run = Run::new(clock_rate_hz, sequence_number, epoch);
-                self.nack.clear();
-                run.highest
-            }
-        };
-        run.after_jump = None;
-        run.reception.record(sequence, rtp_time, now);
-        None
-    }
-}
-
-impl Run {
-    fn new(clock_rate_hz: u32, first: u16, epoch: Instant) -> Self {
-        let (unwrapper, first) = Unwrapper::new(first);
-        Self {
-            unwrapper,
-            highest: first,
-            reception: Reception::new(clock_rate_hz, first, epoch),
-            after_jump: None,
-        }
-    }
-}
 
 /// Transport-wide feedback and when it is due.
 #[derive(Debug)]
@@ -186,28 +77,13 @@ impl Feedback {
             .clone()
             .any(|track| track.feedback.transport_cc && track.extensions.transport_cc.is_some());
         let remb = !transport_wide && tracks.clone().any(|track| track.feedback.remb);
-        let streams = tracks.clone().map(|track| {
-            let mut keyframes = KeyframeRequests::default();
-            if track.feedback.pli || track.feedback.fir {
-                keyframes.request(now);
-            }
-            Stream {
-                kind: track.kind,
-                negotiated: track.feedback,
-                ssrc: track.ssrc,
-                run: None,
-                nack: NackList::default(),
-                keyframes,
-                stats: StreamStats::default(),
-            }
-        });
         Self {
             // 0 is what some take for "none".
             sender_ssrc: u32::from_be_bytes([a, b, c, d]).max(1),
             cname: format!("{:08x}", u32::from_be_bytes(cname)),
             epoch: now,
             reduced_size: tracks.clone().all(|track| track.reduced_size_rtcp),
-            streams: streams.collect(),
+            streams: tracks.map(|track| Stream::new(track, now)).collect(),
             transport_wide: transport_wide.then(|| TransportWide {
                 arrivals: Arrivals::new(now),
                 due: None,
@@ -328,17 +204,10 @@ impl Feedback {
     }
 
     pub(super) fn stats(&self, kind: TrackKind) -> StreamStats {
-        let Some(stream) = self.streams.iter().find(|stream| stream.kind == kind) else {
-            return StreamStats::default();
-        };
-        let reception = stream.run.as_ref().map(|run| &run.reception);
-        StreamStats {
-            lost: reception.map_or(0, Reception::lost),
-            jitter: reception.map_or(Duration::ZERO, Reception::jitter),
-            recovered: stream.nack.recovered,
-            given_up: stream.nack.given_up,
-            ..stream.stats
-        }
+        self.streams
+            .iter()
+            .find(|stream| stream.kind == kind)
+            .map_or_else(StreamStats::default, Stream::stats)
     }
 
     /// When [`Feedback::poll_compound`] will have something.
@@ -423,39 +292,6 @@ impl Feedback {
         let mut compound = self.begin_compound(true, now);
         rtcp::write_bye(&mut compound, self.sender_ssrc);
         compound.into_vec()
-    }
-}
-
-impl Stream {
-    fn write_requests(
-        &mut self,
-        out: &mut Writer,
-        sender_ssrc: u32,
-        round_trip: Duration,
-        now: Instant,
-    ) {
-        let Some(media_ssrc) = self.ssrc else {
-            return;
-        };
-        let mut lost = Vec::new();
-        self.nack
-            .poll_requests(round_trip, now, MAX_NACK_PAIRS, &mut lost);
-        if !lost.is_empty() {
-            let written = rtcp::write_nack(out, sender_ssrc, media_ssrc, &lost);
-            self.stats.nacked += written as u64;
-        }
-        let Negotiated { pli, fir, .. } = self.negotiated;
-        match self.keyframes.poll_request(pli, fir, now) {
-            Some(Request::Pli) => {
-                self.stats.pli += 1;
-                rtcp::write_pli(out, sender_ssrc, media_ssrc);
-            }
-            Some(Request::Fir { sequence }) => {
-                self.stats.fir += 1;
-                rtcp::write_fir(out, sender_ssrc, media_ssrc, sequence);
-            }
-            None => {}
-        }
     }
 }
 

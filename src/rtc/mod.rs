@@ -1,4 +1,15 @@
-//! One WebRTC peer, sans-IO.
+//! WebRTC reception, sans-IO: one [`peer::Peer`] for each guest, [`demux::Routes`] for the socket they share.
+//!
+//! ```text
+//!             offer ─▶ sdp ─▶ answer
+//!  datagram ─▶ demux ─▶ stun, ice      who may send to us, and where we may send
+//!                     ├▶ dtls          keys, with the certificate that the offer promised
+//!                     ├▶ srtp ─▶ peer  RTP packets of the two tracks, retransmissions undone
+//!                     └▶ srtp ─▶ rtcp  sender reports
+//!             feedback ─▶ rtcp ─▶ srtp what arrived, what is missing, when a keyframe is needed
+//! ```
+//!
+//! Nothing here has a socket or reads a clock. `webrtc-dtls`, `webrtc-srtp` and `sdp` are each known to one module.
 
 pub mod bytes;
 pub mod demux;

@@ -182,7 +182,7 @@ impl Peer {
     }
 
     /// Takes trickled candidates (`application/trickle-ice-sdpfrag`): checked, otherwise ignored.
-    pub fn handle_trickle(&mut self, fragment: &str) -> Result<(), TrickleError> {
+    pub fn handle_trickle(&self, fragment: &str) -> Result<(), TrickleError> {
         check_trickle(fragment, &self.remote_ufrag)
     }
 

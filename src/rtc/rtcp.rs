@@ -266,7 +266,7 @@ impl<'a> Iterator for Compound<'a> {
         }
         let packet = self.read();
         if packet.is_err() {
-            self.rest.take_rest();
+            self.rest = Reader::new(&[]);
         }
         Some(packet)
     }

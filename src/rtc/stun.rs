@@ -21,7 +21,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use hmac::{Hmac, Mac};
 use sha1::Sha1;
 
-use super::bytes::{Reader, Truncated, Writer};
+use super::bytes::{Reader, Truncated};
+
+mod write;
+
+pub use write::MessageWriter;
 
 /// RFC 8489 section 5.
 const MAGIC_COOKIE: u32 = 0x2112_A442;
@@ -29,7 +33,6 @@ const MAGIC_COOKIE: u32 = 0x2112_A442;
 const MAGIC_COOKIE_HIGH: u16 = 0x2112;
 const HEADER_LEN: usize = 20;
 const INTEGRITY_LEN: usize = 20;
-const FINGERPRINT_ATTRIBUTE_LEN: usize = 8;
 /// RFC 8489 section 14.7: what the CRC-32 is XORed with.
 const FINGERPRINT_XOR: u32 = 0x5354_554E;
 /// Unknown comprehension-required attributes kept for the 420 answer; one more is as good as a hundred.
@@ -213,10 +216,10 @@ impl<'a> Message<'a> {
         if cookie != MAGIC_COOKIE {
             return Err(StunError::BadCookie(cookie));
         }
-        if !length.is_multiple_of(4) || usize::from(length) != reader.remaining() {
+        if !length.is_multiple_of(4) || usize::from(length) != reader.len() {
             return Err(StunError::BadLength {
                 field: length,
-                have: reader.remaining(),
+                have: reader.len(),
             });
         }
         let (class, method) = split_type(message_type);
@@ -239,7 +242,7 @@ impl<'a> Message<'a> {
             if message.has_fingerprint {
                 return Err(StunError::AfterFingerprint);
             }
-            let offset = datagram.len() - reader.remaining();
+            let offset = datagram.len() - reader.len();
             let kind = reader.u16()?;
             let value_len = usize::from(reader.u16()?);
             let value = reader.take(value_len)?;
@@ -374,16 +377,6 @@ fn split_type(message_type: u16) -> (Class, u16) {
     (class, method)
 }
 
-fn join_type(class: Class, method: u16) -> u16 {
-    let class_bits = match class {
-        Class::Request => 0x0000,
-        Class::Indication => 0x0010,
-        Class::Success => 0x0100,
-        Class::Error => 0x0110,
-    };
-    class_bits | (method & 0x000F) | ((method & 0x0070) << 1) | ((method & 0x0F80) << 2)
-}
-
 fn fingerprint(covered: &[u8]) -> u32 {
     crc32fast::hash(covered) ^ FINGERPRINT_XOR
 }
@@ -433,117 +426,6 @@ fn parse_error_code(value: &[u8]) -> Result<Option<u16>, Truncated> {
     let class = u16::from(reader.u8()? & 0x07);
     let number = u16::from(reader.u8()?);
     Ok(((3..=6).contains(&class) && number < 100).then_some(class * 100 + number))
-}
-
-/// Builds one message; attributes come out in the order of the calls.
-#[derive(Debug)]
-pub struct MessageWriter {
-    writer: Writer,
-    transaction_id: TransactionId,
-}
-
-impl MessageWriter {
-    /// Starts a Binding message.
-    pub fn binding(class: Class, transaction_id: TransactionId) -> Self {
-        let mut writer = Writer::with_capacity(128);
-        writer.u16(join_type(class, BINDING));
-        writer.u16(0);
-        writer.u32(MAGIC_COOKIE);
-        writer.bytes(&transaction_id.0);
-        Self {
-            writer,
-            transaction_id,
-        }
-    }
-
-    fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
-        self.writer.u16(kind);
-        self.writer
-            .u16(u16::try_from(value.len()).expect("our attribute values are short"));
-        self.writer.bytes(value);
-        self.writer.pad_to_word();
-        self
-    }
-
-    /// USERNAME.
-    pub fn username(self, username: &str) -> Self {
-        self.attribute(attribute::USERNAME, username.as_bytes())
-    }
-
-    /// PRIORITY.
-    pub fn priority(self, priority: u32) -> Self {
-        self.attribute(attribute::PRIORITY, &priority.to_be_bytes())
-    }
-
-    /// USE-CANDIDATE.
-    pub fn use_candidate(self) -> Self {
-        self.attribute(attribute::USE_CANDIDATE, &[])
-    }
-
-    /// ICE-CONTROLLING or ICE-CONTROLLED.
-    pub fn role(self, role: RoleAttribute) -> Self {
-        let (kind, tie_breaker) = match role {
-            RoleAttribute::Controlling(n) => (attribute::ICE_CONTROLLING, n),
-            RoleAttribute::Controlled(n) => (attribute::ICE_CONTROLLED, n),
-        };
-        self.attribute(kind, &tie_breaker.to_be_bytes())
-    }
-
-    /// XOR-MAPPED-ADDRESS.
-    pub fn mapped_address(self, address: SocketAddr) -> Self {
-        let mut value = Writer::with_capacity(20);
-        value.u8(0);
-        value.u8(if address.is_ipv4() { 1 } else { 2 });
-        value.u16(address.port() ^ MAGIC_COOKIE_HIGH);
-        match address.ip() {
-            IpAddr::V4(ip) => value.u32(u32::from(ip) ^ MAGIC_COOKIE),
-            IpAddr::V6(ip) => {
-                value.bytes(&(u128::from(ip) ^ xor_mask(self.transaction_id)).to_be_bytes());
-            }
-        }
-        self.attribute(attribute::XOR_MAPPED_ADDRESS, value.as_slice())
-    }
-
-    /// ERROR-CODE without a reason phrase: the reply stays smaller than the request.
-    pub fn error_code(self, code: u16) -> Self {
-        let digits = |n: u16| u8::try_from(n).unwrap_or_default();
-        self.attribute(
-            attribute::ERROR_CODE,
-            &[0, 0, digits(code / 100), digits(code % 100)],
-        )
-    }
-
-    /// UNKNOWN-ATTRIBUTES.
-    pub fn unknown_attributes(self, types: &[u16]) -> Self {
-        let mut value = Writer::with_capacity(2 * MAX_UNKNOWN_ATTRIBUTES);
-        types
-            .iter()
-            .take(MAX_UNKNOWN_ATTRIBUTES)
-            .for_each(|kind| value.u16(*kind));
-        self.attribute(attribute::UNKNOWN_ATTRIBUTES, value.as_slice())
-    }
-
-    /// Any attribute, for requests that no agent of ours sends.
-    #[cfg(test)]
-    pub(super) fn raw_attribute(self, kind: u16, value: &[u8]) -> Self {
-        self.attribute(kind, value)
-    }
-
-    /// Appends MESSAGE-INTEGRITY made with `key` and FINGERPRINT: the datagram.
-    pub fn finish(mut self, key: &[u8]) -> Vec<u8> {
-        let tag = integrity_of(self.writer.as_slice(), key)
-            .expect("HMAC takes keys of any length and the header was written")
-            .finalize()
-            .into_bytes();
-        self = self.attribute(attribute::MESSAGE_INTEGRITY, &tag);
-        let length = self.writer.len() - HEADER_LEN + FINGERPRINT_ATTRIBUTE_LEN;
-        let length = u16::try_from(length).expect("our messages are shorter than a datagram");
-        self.writer.set_u16(2, length);
-        let crc = fingerprint(self.writer.as_slice());
-        self.attribute(attribute::FINGERPRINT, &crc.to_be_bytes())
-            .writer
-            .into_vec()
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use guest_relay_muxer::{Frame, MediaTime, Tag};
 
-use super::publisher::LostReason;
+use super::output::LostReason;
 use super::queue::Class;
 
 /// Servers fix the tracks after 2 s of media: a track that begins later than this gets a new connection.
@@ -75,13 +75,18 @@ impl Flow {
             },
             Frame::VideoSequenceHeader => self.send_config(Class::VideoConfig, ms),
             Frame::Audio => self.admit_audio(ms),
-            Frame::KeyFrame if ms >= HANDOVER_AT_MS => Verdict::Reconnect(LostReason::TimestampLimit),
+            Frame::KeyFrame if ms >= HANDOVER_AT_MS => {
+                Verdict::Reconnect(LostReason::TimestampLimit)
+            }
             Frame::KeyFrame => {
                 self.awaits_key_frame = false;
                 match step(self.last_video, ms) {
                     Ok(ms) => {
                         self.last_video = Some(ms);
-                        Verdict::Send { class: Class::KeyFrame, ms }
+                        Verdict::Send {
+                            class: Class::KeyFrame,
+                            ms,
+                        }
                     }
                     Err(reason) => Verdict::Reconnect(reason),
                 }
@@ -90,7 +95,10 @@ impl Flow {
             Frame::InterFrame => match step(self.last_video, ms) {
                 Ok(ms) => {
                     self.last_video = Some(ms);
-                    Verdict::Send { class: Class::InterFrame, ms }
+                    Verdict::Send {
+                        class: Class::InterFrame,
+                        ms,
+                    }
                 }
                 Err(reason) => Verdict::Reconnect(reason),
             },
@@ -107,7 +115,10 @@ impl Flow {
         match step(self.last_audio, ms) {
             Ok(ms) => {
                 self.last_audio = Some(ms);
-                Verdict::Send { class: Class::Audio, ms }
+                Verdict::Send {
+                    class: Class::Audio,
+                    ms,
+                }
             }
             Err(reason) => Verdict::Reconnect(reason),
         }
@@ -116,7 +127,10 @@ impl Flow {
     /// Configurations go between frames: not before what was sent.
     fn send_config(&self, class: Class, ms: i64) -> Verdict {
         let ms = u32::try_from(ms.max(0)).unwrap_or(u32::MAX);
-        Verdict::Send { class, ms: ms.max(self.last_video.unwrap_or(0)) }
+        Verdict::Send {
+            class,
+            ms: ms.max(self.last_video.unwrap_or(0)),
+        }
     }
 }
 

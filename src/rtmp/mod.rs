@@ -18,6 +18,7 @@ mod chunk;
 mod flow;
 mod handshake;
 mod message;
+mod output;
 mod publisher;
 mod queue;
 mod rng;
@@ -27,9 +28,10 @@ mod target;
 pub use chunk::ChunkError;
 pub use handshake::WrongVersion;
 pub use message::{MessageError, StatusCode};
+pub use output::{Disconnected, Event, LostReason, Output, State, Stats};
 pub use publisher::{
-    CONNECT_DEADLINE, CONTROL_BYTES_MAX, Disconnected, Event, LostReason, Output, PING_INTERVAL, PROOF, PUBLISH_DEADLINE,
-    Publisher, PublisherConfig, QUEUE_BYTES_MAX, QUEUE_MEDIA_MS_MAX, SILENCE_DEADLINE, STOP_DEADLINE, State, Stats, Tracks,
+    CONNECT_DEADLINE, CONTROL_BYTES_MAX, PING_INTERVAL, PROOF, PUBLISH_DEADLINE, Publisher,
+    PublisherConfig, QUEUE_BYTES_MAX, QUEUE_MEDIA_MS_MAX, SILENCE_DEADLINE, STOP_DEADLINE, Tracks,
     WRITE_STALL_DEADLINE,
 };
 pub use session::ProtocolError;

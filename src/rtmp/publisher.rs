@@ -12,19 +12,22 @@
 //! Media: a connection starts with metadata, AVC sequence header, Opus SequenceStart and an IDR at timestamp 0; nothing is
 //! kept for it before. Bounds: [`QUEUE_MEDIA_MS_MAX`], [`QUEUE_BYTES_MAX`], [`CONTROL_BYTES_MAX`].
 
+mod media;
+mod timers;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use guest_relay_muxer::{Frame, Tag, TagKind};
-
 use super::backoff::{Backoff, Failure};
-use super::flow::{Flow, Verdict};
-use super::message::{self, StatusCode};
-use super::queue::{Bounds, Class, Queue};
+use super::flow::Flow;
+use super::message;
+use super::output::{Disconnected, Event, LostReason, Output, State, Stats};
+use super::queue::{Class, Queue};
 use super::rng::Rng;
 use super::session::{Notice, ProtocolError, Session};
 use super::target::Target;
+use timers::Timers;
 
 /// From asking for a TCP connection to having it.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
@@ -69,161 +72,6 @@ pub struct PublisherConfig {
     pub tracks: Tracks,
 }
 
-/// Where the publication is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Not started.
-    Idle,
-    /// Waiting for the TCP connection.
-    Connecting,
-    /// TCP is there; handshake, connect, createStream, publish.
-    Handshaking,
-    /// The server said Publish.Start; not proven yet.
-    Publishing,
-    /// Media flowed for longer than a server takes to refuse it.
-    Live,
-    /// Waiting before the next connection.
-    Backoff,
-    /// Flushing, unpublishing.
-    Stopping,
-    /// Over, by [`Publisher::stop`].
-    Stopped,
-}
-
-/// What the caller has to do, or to know. Drained after each call that changes the publisher.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Output {
-    /// Open a TCP connection to [`Publisher::target`]; then [`Publisher::handle_connected`] or
-    /// [`Publisher::handle_disconnected`].
-    Connect,
-    /// Close the TCP connection, or give up opening it. No `handle_disconnected` for it.
-    Disconnect,
-    /// Ask the guest for a key frame.
-    KeyframeNeeded,
-    Event(Event),
-}
-
-/// For logs and for the guest's state.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    /// The server said Publish.Start.
-    Publishing,
-    Live,
-    /// The connection, or the attempt, is over; the next attempt begins in `retry_in`.
-    Lost {
-        reason: LostReason,
-        retry_in: Duration,
-    },
-    /// [`Publisher::stop`] is done.
-    Stopped,
-}
-
-/// How the socket ended, from the caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Disconnected {
-    /// The server closed (read returned 0).
-    Closed,
-    /// Connecting, reading or writing failed.
-    Failed(std::io::ErrorKind),
-}
-
-/// Why a connection ended or never came about.
-#[derive(Clone, Debug, PartialEq)]
-pub enum LostReason {
-    /// No TCP connection.
-    Unreachable(std::io::ErrorKind),
-    ConnectTimeout,
-    /// No Publish.Start in time.
-    PublishTimeout,
-    /// The server closed or reset the connection; before the proof that is how it refuses.
-    Closed {
-        proven: bool,
-        how: Disconnected,
-    },
-    /// The server gave a status code.
-    Rejected(StatusCode),
-    Protocol(ProtocolError),
-    WriteStalled,
-    /// A server that used to answer pings does not.
-    Silent,
-    /// Nothing more fits into the queue.
-    Overflow,
-    /// Planned: the server asked for it.
-    ReconnectRequested,
-    /// Planned: the timestamps near the end of their 32 bits.
-    TimestampLimit,
-    /// Planned: the muxer's time jumped back.
-    TimeWentBack,
-    /// Planned: a track began too late for this connection.
-    LateTrack,
-}
-
-impl fmt::Display for LostReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            LostReason::Unreachable(kind) => write!(f, "no connection: {kind}"),
-            LostReason::ConnectTimeout => write!(f, "no connection within {CONNECT_DEADLINE:?}"),
-            LostReason::PublishTimeout => write!(f, "no Publish.Start within {PUBLISH_DEADLINE:?}"),
-            LostReason::Closed { proven: true, how } => write!(f, "{how}"),
-            LostReason::Closed { proven: false, how } => write!(f, "{how} before the stream was accepted"),
-            LostReason::Rejected(code) => write!(f, "refused by the server: {code}"),
-            LostReason::Protocol(error) => write!(f, "the server's bytes make no sense: {error}"),
-            LostReason::WriteStalled => write!(f, "the server read nothing for {WRITE_STALL_DEADLINE:?}"),
-            LostReason::Silent => write!(f, "the server answered nothing for {SILENCE_DEADLINE:?}"),
-            LostReason::Overflow => write!(f, "the send queue is full"),
-            LostReason::ReconnectRequested => write!(f, "the server asked for a new connection"),
-            LostReason::TimestampLimit => write!(f, "timestamps near 2^32 ms"),
-            LostReason::TimeWentBack => write!(f, "the media time went back"),
-            LostReason::LateTrack => write!(f, "a track began too late for this connection"),
-        }
-    }
-}
-
-impl From<&std::io::Error> for Disconnected {
-    fn from(error: &std::io::Error) -> Self {
-        match error.kind() {
-            std::io::ErrorKind::UnexpectedEof => Disconnected::Closed,
-            kind => Disconnected::Failed(kind),
-        }
-    }
-}
-
-impl fmt::Display for Disconnected {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Disconnected::Closed => write!(f, "closed by the server"),
-            Disconnected::Failed(kind) => write!(f, "{kind}"),
-        }
-    }
-}
-
-/// Counters since the publisher was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// TCP connections asked for.
-    pub attempts: u64,
-    /// Times [`State::Live`] was reached.
-    pub lives: u64,
-    pub bytes_written: u64,
-    pub video_frames_queued: u64,
-    pub audio_frames_queued: u64,
-    /// Frames that came while no connection could take them, or before its first key frame.
-    pub frames_unsent: u64,
-    /// Pictures dropped because the server is slow, and how many times that happened.
-    pub video_frames_dropped: u64,
-    pub gops_dropped: u64,
-    /// Audio dropped because the server is slow.
-    pub audio_frames_dropped: u64,
-    /// Tags above the size servers take.
-    pub oversized: u64,
-    /// ReconnectRequests to another host.
-    pub reconnect_requests_refused: u64,
-    pub pings_sent: u64,
-    pub pings_answered: u64,
-    /// From the last ping to its answer.
-    pub round_trip: Option<Duration>,
-}
-
 /// What every connection starts with.
 #[derive(Default)]
 struct Headers {
@@ -236,13 +84,22 @@ struct Headers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Idle,
-    Connecting { deadline: Instant },
-    Handshaking { deadline: Instant },
+    Connecting {
+        deadline: Instant,
+    },
+    Handshaking {
+        deadline: Instant,
+    },
     Publishing,
     Live,
-    Backoff { until: Instant },
+    Backoff {
+        until: Instant,
+    },
     /// The queue is flushed, then closed. A planned reconnect ends in the next connection, a stop in Stopped.
-    Closing { deadline: Instant, reconnect: bool },
+    Closing {
+        deadline: Instant,
+        reconnect: bool,
+    },
     Stopped,
 }
 
@@ -266,34 +123,6 @@ pub struct Publisher {
     outputs: VecDeque<Output>,
     timers: Timers,
     stats: Stats,
-}
-
-/// Times of the current connection.
-#[derive(Clone, Copy)]
-struct Timers {
-    connected: Instant,
-    /// When the queue began to wait for the socket, or was last taken from.
-    write_progress: Option<Instant>,
-    last_inbound: Instant,
-    answers_pings: bool,
-    next_ping: Instant,
-    first_media_written: Option<Instant>,
-    /// When to ask again for the key frame that is missing.
-    key_frame_retry: Option<Instant>,
-}
-
-impl Timers {
-    fn new(now: Instant) -> Timers {
-        Timers {
-            connected: now,
-            write_progress: None,
-            last_inbound: now,
-            answers_pings: false,
-            next_ping: now + PING_INTERVAL,
-            first_media_written: None,
-            key_frame_retry: None,
-        }
-    }
 }
 
 impl Publisher {
@@ -364,9 +193,17 @@ impl Publisher {
     /// Ends the publication: flushes, unpublishes, closes; at most [`STOP_DEADLINE`] until [`Event::Stopped`].
     pub fn stop(&mut self, now: Instant) {
         match self.phase {
-            Phase::Stopped | Phase::Closing { reconnect: false, .. } => {}
+            Phase::Stopped
+            | Phase::Closing {
+                reconnect: false, ..
+            } => {}
             Phase::Publishing | Phase::Live => self.close_after_flush(false, now),
-            Phase::Closing { deadline, .. } => self.phase = Phase::Closing { deadline, reconnect: false },
+            Phase::Closing { deadline, .. } => {
+                self.phase = Phase::Closing {
+                    deadline,
+                    reconnect: false,
+                }
+            }
             Phase::Connecting { .. } | Phase::Handshaking { .. } => {
                 self.outputs.push_back(Output::Disconnect);
                 self.finish_stop();
@@ -387,9 +224,14 @@ impl Publisher {
     }
 
     fn connect(&mut self, now: Instant) {
-        self.target = self.next_target.take().unwrap_or_else(|| self.configured.clone());
+        self.target = self
+            .next_target
+            .take()
+            .unwrap_or_else(|| self.configured.clone());
         self.stats.attempts += 1;
-        self.phase = Phase::Connecting { deadline: now + CONNECT_DEADLINE };
+        self.phase = Phase::Connecting {
+            deadline: now + CONNECT_DEADLINE,
+        };
         self.outputs.push_back(Output::Connect);
     }
 
@@ -399,7 +241,9 @@ impl Publisher {
             return;
         }
         self.timers = Timers::new(now);
-        self.phase = Phase::Handshaking { deadline: now + PUBLISH_DEADLINE };
+        self.phase = Phase::Handshaking {
+            deadline: now + PUBLISH_DEADLINE,
+        };
         self.session = Some(Session::start(&mut self.replies, &mut self.rng));
         self.queue_replies(now);
     }
@@ -407,9 +251,14 @@ impl Publisher {
     /// The TCP connection ended, or did not come about.
     pub fn handle_disconnected(&mut self, how: Disconnected, now: Instant) {
         match (self.phase, how) {
-            (Phase::Connecting { .. }, Disconnected::Failed(kind)) => self.lose(LostReason::Unreachable(kind), now),
+            (Phase::Connecting { .. }, Disconnected::Failed(kind)) => {
+                self.lose(LostReason::Unreachable(kind), now)
+            }
             (Phase::Connecting { .. }, Disconnected::Closed) => {
-                self.lose(LostReason::Unreachable(std::io::ErrorKind::ConnectionReset), now);
+                self.lose(
+                    LostReason::Unreachable(std::io::ErrorKind::ConnectionReset),
+                    now,
+                );
             }
             (Phase::Handshaking { .. } | Phase::Publishing, how) => {
                 self.lose(LostReason::Closed { proven: false, how }, now);
@@ -439,7 +288,8 @@ impl Publisher {
 
     fn queue_replies(&mut self, now: Instant) {
         let replies = &mut self.replies;
-        self.queue.push(Class::Control, 0, |out| out.append(replies));
+        self.queue
+            .push(Class::Control, 0, |out| out.append(replies));
         self.note_waiting(now);
     }
 
@@ -492,155 +342,34 @@ impl Publisher {
         }
     }
 
-    /// One tag of the muxer; `body` is what goes into the RTMP message. Metadata and sequence headers are remembered for
-    /// the connections to come; media is dropped unless a connection can take it.
-    pub fn push(&mut self, tag: Tag, body: &[u8], now: Instant) {
-        if body.is_empty() || body.len() > BODY_MAX {
-            self.stats.oversized += 1;
-            if tag.frame == Frame::KeyFrame || tag.frame == Frame::InterFrame {
-                self.miss_picture(now);
-            }
-            return;
-        }
-        match tag.frame {
-            Frame::Metadata => replace(&mut self.headers.metadata, body),
-            Frame::VideoSequenceHeader => replace(&mut self.headers.video, body),
-            Frame::AudioSequenceHeader => replace(&mut self.headers.audio, body),
-            Frame::KeyFrame | Frame::InterFrame | Frame::Audio => {}
-        }
-        if !matches!(self.phase, Phase::Publishing | Phase::Live) || !self.carries(tag.frame) {
-            self.count_unsent(tag.frame);
-            return;
-        }
-        if self.flow.is_none() && !self.begin_flow(tag) {
-            self.count_unsent(tag.frame);
-            return;
-        }
-        if tag.frame == Frame::KeyFrame || (tag.frame == Frame::Audio && self.tracks == Tracks::AudioOnly) {
-            if let Some(reason) = self.handover.take() {
-                return self.hand_over(reason, now);
-            }
-        }
-        self.forward(tag, body, now);
-        self.keep_within_bounds(now);
-    }
-
-    fn carries(&self, frame: Frame) -> bool {
-        match frame {
-            Frame::Metadata => true,
-            Frame::VideoSequenceHeader | Frame::KeyFrame | Frame::InterFrame => self.tracks != Tracks::AudioOnly,
-            Frame::AudioSequenceHeader | Frame::Audio => self.tracks != Tracks::VideoOnly,
-        }
-    }
-
-    fn count_unsent(&mut self, frame: Frame) {
-        self.stats.frames_unsent += u64::from(matches!(frame, Frame::KeyFrame | Frame::InterFrame | Frame::Audio));
-    }
-
-    /// A picture will not be sent: the ones that refer to it must not be either.
-    fn miss_picture(&mut self, now: Instant) {
-        if let Some(flow) = &mut self.flow {
-            flow.await_key_frame();
-            self.need_key_frame(now);
-        }
-    }
-
-    /// Whether the connection's media starts with this tag: configurations are queued in front of it then.
-    fn begin_flow(&mut self, tag: Tag) -> bool {
-        let starts = match (self.tracks, tag.frame) {
-            (Tracks::AudioOnly, Frame::Audio) => !self.headers.audio.is_empty(),
-            (Tracks::AudioVideo | Tracks::VideoOnly, Frame::KeyFrame) => !self.headers.video.is_empty(),
-            _ => false,
-        };
-        if starts {
-            self.flow = Some(Flow::new(tag.dts));
-            self.timers.key_frame_retry = None;
-            self.queue_message(Frame::Metadata, Class::Config, 0, None);
-            self.queue_message(Frame::VideoSequenceHeader, Class::VideoConfig, 0, None);
-            self.queue_audio_header(0);
-        }
-        starts
-    }
-
-    fn queue_audio_header(&mut self, ms: u32) {
-        if !self.headers.audio.is_empty() && self.flow.as_mut().is_some_and(Flow::begin_audio) {
-            self.queue_message(Frame::AudioSequenceHeader, Class::Config, ms, None);
-        }
-    }
-
-    /// Queues a tag on the flowing connection, or one of the remembered headers when `body` is `None`.
-    fn queue_message(&mut self, frame: Frame, class: Class, ms: u32, body: Option<&[u8]>) {
-        let Some(session) = &self.session else { return };
-        let (kind, remembered) = match frame {
-            Frame::Metadata => (TagKind::Script, &self.headers.metadata),
-            Frame::VideoSequenceHeader | Frame::KeyFrame | Frame::InterFrame => (TagKind::Video, &self.headers.video),
-            Frame::AudioSequenceHeader | Frame::Audio => (TagKind::Audio, &self.headers.audio),
-        };
-        let body = body.unwrap_or(remembered);
-        if body.is_empty() || !self.carries(frame) {
-            return;
-        }
-        let (chunk_size, stream) = (session.chunk_size(), session.stream());
-        self.queue.push(class, ms, |out| message::write_media(out, chunk_size, stream, kind, ms, body));
-    }
-
-    /// Queues a tag with the connection's timestamp.
-    fn forward(&mut self, tag: Tag, body: &[u8], now: Instant) {
-        let Some(flow) = self.flow.as_mut() else { return };
-        let (class, ms) = match flow.admit(tag) {
-            Verdict::Send { class, ms } => (class, ms),
-            Verdict::Drop => return self.count_unsent(tag.frame),
-            Verdict::Reconnect(reason) => {
-                self.count_unsent(tag.frame);
-                return match reason {
-                    LostReason::TimeWentBack | LostReason::TimestampLimit => self.hand_over(reason, now),
-                    reason => self.plan_handover(reason, now),
-                };
-            }
-        };
-        match tag.frame {
-            Frame::AudioSequenceHeader => return self.queue_audio_header(ms),
-            Frame::Audio => self.stats.audio_frames_queued += 1,
-            Frame::KeyFrame => {
-                self.timers.key_frame_retry = None;
-                self.stats.video_frames_queued += 1;
-            }
-            Frame::InterFrame => self.stats.video_frames_queued += 1,
-            Frame::Metadata | Frame::VideoSequenceHeader => {}
-        }
-        self.queue_message(tag.frame, class, ms, Some(body));
-        self.note_waiting(now);
-    }
-
-    fn keep_within_bounds(&mut self, now: Instant) {
-        let trimmed = self.queue.trim(Bounds { media_ms: QUEUE_MEDIA_MS_MAX, bytes: QUEUE_BYTES_MAX });
-        self.stats.video_frames_dropped += trimmed.pictures;
-        self.stats.audio_frames_dropped += trimmed.audio_frames;
-        self.stats.gops_dropped += trimmed.gops;
-        if trimmed.needs_key_frame {
-            self.miss_picture(now);
-        }
-        // What is left cannot be dropped: a partly written frame, or configurations beyond reason.
-        if self.queue.len() > QUEUE_BYTES_MAX + BODY_MAX {
-            self.lose(LostReason::Overflow, now);
-        }
-    }
-
     /// Ends this connection for a planned reason: flushed and at once when it was live, as a failure otherwise.
     fn hand_over(&mut self, reason: LostReason, now: Instant) {
         if self.phase != Phase::Live {
             return self.lose(reason, now);
         }
-        self.outputs.push_back(Output::Event(Event::Lost { reason, retry_in: Duration::ZERO }));
+        self.outputs.push_back(Output::Event(Event::Lost {
+            reason,
+            retry_in: Duration::ZERO,
+        }));
         self.close_after_flush(true, now);
     }
 
     fn close_after_flush(&mut self, reconnect: bool, now: Instant) {
-        if let Some(session) = self.session.as_ref().filter(|session| session.is_publishing()) {
-            let (chunk_size, stream, target) = (session.chunk_size(), session.stream(), &self.target);
-            self.queue.push(Class::Control, 0, |out| message::write_unpublish(out, chunk_size, target, stream));
+        if let Some(session) = self
+            .session
+            .as_ref()
+            .filter(|session| session.is_publishing())
+        {
+            let (chunk_size, stream, target) =
+                (session.chunk_size(), session.stream(), &self.target);
+            self.queue.push(Class::Control, 0, |out| {
+                message::write_unpublish(out, chunk_size, target, stream)
+            });
         }
-        self.phase = Phase::Closing { deadline: now + STOP_DEADLINE, reconnect };
+        self.phase = Phase::Closing {
+            deadline: now + STOP_DEADLINE,
+            reconnect,
+        };
         self.flow = None;
     }
 
@@ -676,7 +405,10 @@ impl Publisher {
 
     /// The connection or the attempt is over; the next one comes after the backoff.
     fn lose(&mut self, reason: LostReason, now: Instant) {
-        let gone = matches!(reason, LostReason::Closed { .. } | LostReason::Unreachable(_));
+        let gone = matches!(
+            reason,
+            LostReason::Closed { .. } | LostReason::Unreachable(_)
+        );
         if !gone {
             self.outputs.push_back(Output::Disconnect);
         }
@@ -689,8 +421,11 @@ impl Publisher {
         };
         self.end_connection();
         let retry_in = self.backoff.next(failure, &mut self.rng);
-        self.phase = Phase::Backoff { until: now + retry_in };
-        self.outputs.push_back(Output::Event(Event::Lost { reason, retry_in }));
+        self.phase = Phase::Backoff {
+            until: now + retry_in,
+        };
+        self.outputs
+            .push_back(Output::Event(Event::Lost { reason, retry_in }));
     }
 
     /// What the socket should take next. Ask again after [`handle_written`](Self::handle_written).
@@ -726,86 +461,6 @@ impl Publisher {
             self.timers.write_progress.get_or_insert(now);
         }
     }
-
-    /// When media of more than the detection window was written and [`PROOF`] is over.
-    fn proof_at(&self) -> Option<Instant> {
-        let flowed = self.flow.as_ref().is_some_and(|flow| flow.written_ms() >= PROOF_MEDIA_MS);
-        let since = self.timers.first_media_written.filter(|_| flowed && self.phase == Phase::Publishing)?;
-        Some(since + PROOF)
-    }
-
-    fn check_proof(&mut self, now: Instant) {
-        if self.proof_at().is_some_and(|at| at <= now) {
-            self.phase = Phase::Live;
-            self.stats.lives += 1;
-            self.backoff.reset();
-            self.outputs.push_back(Output::Event(Event::Live));
-        }
-    }
-
-    fn is_flowing(&self) -> bool {
-        matches!(self.phase, Phase::Publishing | Phase::Live)
-    }
-
-    fn silence_at(&self) -> Option<Instant> {
-        let heard = self.timers.answers_pings && self.is_flowing();
-        heard.then(|| self.timers.last_inbound + SILENCE_DEADLINE)
-    }
-
-    fn stall_at(&self) -> Option<Instant> {
-        let since = self.timers.write_progress.filter(|_| self.session.is_some())?;
-        Some(since + WRITE_STALL_DEADLINE)
-    }
-
-    /// When to call [`handle_timeout`](Self::handle_timeout).
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        let phase = match self.phase {
-            Phase::Connecting { deadline } | Phase::Handshaking { deadline } | Phase::Closing { deadline, .. } => {
-                Some(deadline)
-            }
-            Phase::Backoff { until } => Some(until),
-            Phase::Publishing | Phase::Live => Some(self.timers.next_ping),
-            Phase::Idle | Phase::Stopped => None,
-        };
-        let retry = self.timers.key_frame_retry.filter(|_| self.is_flowing());
-        [phase, self.proof_at(), self.silence_at(), self.stall_at(), retry].into_iter().flatten().min()
-    }
-
-    /// Does what is due at `now`.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        match self.phase {
-            Phase::Connecting { deadline } if deadline <= now => return self.lose(LostReason::ConnectTimeout, now),
-            Phase::Handshaking { deadline } if deadline <= now => return self.lose(LostReason::PublishTimeout, now),
-            Phase::Backoff { until } if until <= now => return self.connect(now),
-            Phase::Closing { deadline, reconnect } if deadline <= now => {
-                self.outputs.push_back(Output::Disconnect);
-                return self.closed(reconnect, now);
-            }
-            _ => {}
-        }
-        if due(self.stall_at()) {
-            return self.lose_or_close(LostReason::WriteStalled, now);
-        }
-        if due(self.silence_at()) {
-            return self.lose(LostReason::Silent, now);
-        }
-        self.check_proof(now);
-        if self.is_flowing() {
-            if self.timers.next_ping <= now {
-                self.timers.next_ping = now + PING_INTERVAL;
-                self.stats.pings_sent += 1;
-                // The server repeats it: milliseconds since the connection, which wrap after 49 days unnoticed.
-                let since = now.saturating_duration_since(self.timers.connected).as_millis();
-                let timestamp = u32::try_from(since & u128::from(u32::MAX)).expect("masked");
-                self.queue.push(Class::Control, 0, |out| message::write_ping_request(out, timestamp));
-                self.note_waiting(now);
-            }
-            if due(self.timers.key_frame_retry) {
-                self.need_key_frame(now);
-            }
-        }
-    }
 }
 
 impl fmt::Debug for Publisher {
@@ -819,7 +474,5 @@ impl fmt::Debug for Publisher {
     }
 }
 
-fn replace(remembered: &mut Vec<u8>, body: &[u8]) {
-    remembered.clear();
-    remembered.extend_from_slice(body);
-}
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@
 //! ```
 //! First in, first out, and a message once begun is completed. [`Queue::trim`] keeps the backlog within its bounds by
 //! dropping video from the front up to the next key frame (a whole GOP, or what was left of one), never a single
-//! reference frame; audio goes only when audio alone is over the bound; control and configuration stay.
+//! reference frame; audio goes only when it is itself too old; control and configuration stay.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -92,7 +92,9 @@ impl Queue {
 
     /// What to write next: everything.
     pub(super) fn unwritten(&self) -> &[u8] {
-        self.bytes.get(self.head..).expect("head never passes the end")
+        self.bytes
+            .get(self.head..)
+            .expect("head never passes the end")
     }
 
     pub(super) fn len(&self) -> usize {
@@ -153,71 +155,120 @@ impl Queue {
         usize::from(self.front_written > 0)
     }
 
+    /// The media messages not begun, oldest first, with their index.
+    fn whole_media(&self) -> impl DoubleEndedIterator<Item = (usize, &Record)> + Clone {
+        let records = self.records.iter().enumerate();
+        records
+            .skip(self.first_whole())
+            .filter(|(_, record)| record.class.is_media())
+    }
+
     /// Media time between the oldest and the newest message not begun.
     pub(super) fn media_ms(&self) -> u32 {
-        let mut whole = self.records.range(self.first_whole()..).filter(|record| record.class.is_media());
-        let oldest = whole.next().map_or(0, |record| record.ms);
-        let newest = whole.next_back().map_or(oldest, |record| record.ms);
-        newest.saturating_sub(oldest)
+        let mut media = self.whole_media().map(|(_, record)| record.ms);
+        let oldest = media.next().unwrap_or(0);
+        media.next_back().unwrap_or(oldest).saturating_sub(oldest)
     }
 
     /// Drops until the backlog is within `bounds`, or nothing is left that may be dropped.
     pub(super) fn trim(&mut self, bounds: Bounds) -> Trimmed {
         let mut trimmed = Trimmed::default();
-        while self.media_ms() > bounds.media_ms || self.len() > bounds.bytes {
-            let first = self.first_whole();
-            let pictures = self.records.iter().enumerate().skip(first).filter(|(_, record)| record.class.is_picture());
-            let Some((start, _)) = pictures.clone().next() else {
-                let Some(oldest) = self.records.iter().skip(first).position(|record| record.class == Class::Audio) else {
-                    break;
-                };
-                self.remove(|index, _| index == first + oldest);
-                trimmed.audio_frames += 1;
-                continue;
+        loop {
+            let late = self.media_ms() > bounds.media_ms;
+            let large = self.len() > bounds.bytes;
+            let Some((oldest, record)) = self.whole_media().next().filter(|_| late || large) else {
+                return trimmed;
             };
-            let next_key = pictures.skip(1).find(|(_, record)| record.class == Class::KeyFrame).map(|(index, _)| index);
-            let end = next_key.unwrap_or(self.records.len());
-            // Of several parameter sets in front of the next key frame only the last one counts.
-            let range = || self.records.iter().enumerate().take(end).skip(first);
-            let config = range().filter(|(_, record)| record.class == Class::VideoConfig).map(|(index, _)| index).last();
-            trimmed.pictures += self.remove(|index, class| match class {
-                class if class.is_picture() => (start..end).contains(&index),
-                Class::VideoConfig => (first..end).contains(&index) && Some(index) != config,
-                _ => false,
-            });
-            trimmed.gops += 1;
-            trimmed.needs_key_frame |= next_key.is_none();
+            let picture = self
+                .whole_media()
+                .find(|(_, record)| record.class.is_picture());
+            match picture {
+                Some((start, _)) if large || record.class.is_picture() => {
+                    self.drop_gop(start, &mut trimmed)
+                }
+                _ => {
+                    // Audio in front of the pictures: what is left of dropped GOPs, or all there is.
+                    let newest = self
+                        .whole_media()
+                        .next_back()
+                        .map_or(0, |(_, record)| record.ms);
+                    let end = picture.map_or(self.records.len(), |(index, _)| index);
+                    let keep_from = newest.saturating_sub(bounds.media_ms);
+                    trimmed.audio_frames += self.remove(|index, record| {
+                        let too_old = record.ms < keep_from || index == oldest;
+                        record.class == Class::Audio && index >= oldest && index < end && too_old
+                    });
+                }
+            }
         }
-        trimmed
     }
 
-    /// Takes messages out of the middle; returns how many of them were pictures.
-    fn remove(&mut self, mut gone: impl FnMut(usize, Class) -> bool) -> u64 {
-        let mut pictures = 0;
+    /// Drops the pictures from `start` up to the next key frame.
+    fn drop_gop(&mut self, start: usize, trimmed: &mut Trimmed) {
+        let first = self.first_whole();
+        let next_key = self
+            .whole_media()
+            .find(|(index, record)| *index > start && record.class == Class::KeyFrame)
+            .map(|(index, _)| index);
+        let end = next_key.unwrap_or(self.records.len());
+        // Of several parameter sets in front of the next key frame only the last one counts.
+        let config = (first..end).rev().find(|index| {
+            self.records
+                .get(*index)
+                .is_some_and(|record| record.class == Class::VideoConfig)
+        });
+        self.remove(|index, record| {
+            let superseded = record.class == Class::VideoConfig && Some(index) != config;
+            let gone = index >= first && index < end && (superseded || record.class.is_picture());
+            trimmed.pictures += u64::from(gone && record.class.is_picture());
+            gone
+        });
+        trimmed.gops += 1;
+        trimmed.needs_key_frame |= next_key.is_none();
+    }
+
+    /// Takes messages out of the middle; returns how many.
+    fn remove(&mut self, mut gone: impl FnMut(usize, &Record) -> bool) -> u64 {
+        let mut removed = 0;
         let (mut from, mut to) = (self.head, self.head);
         let mut index = 0;
-        let Queue { bytes, records, front_written, .. } = self;
+        let Queue {
+            bytes,
+            records,
+            front_written,
+            ..
+        } = self;
         records.retain(|record| {
-            let len = if index == 0 { record.len - *front_written } else { record.len };
-            let keep = !gone(index, record.class);
+            let len = if index == 0 {
+                record.len - *front_written
+            } else {
+                record.len
+            };
+            let keep = !gone(index, record);
             if keep {
                 bytes.copy_within(from..from + len, to);
                 to += len;
             } else {
-                pictures += u64::from(record.class.is_picture());
+                removed += 1;
             }
             from += len;
             index += 1;
             keep
         });
         bytes.truncate(to);
-        pictures
+        removed
     }
 }
 
 /// Lengths only: the connect command in the bytes may carry credentials.
 impl fmt::Debug for Queue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Queue").field("bytes", &self.len()).field("messages", &self.records.len()).finish()
+        f.debug_struct("Queue")
+            .field("bytes", &self.len())
+            .field("messages", &self.records.len())
+            .finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -146,7 +146,10 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Result<Option<Notice>, ProtocolError> {
         if let Phase::Handshake(handshake) = &mut self.phase {
-            if handshake.handle_bytes(bytes, out).map_err(ProtocolError::Version)? {
+            if handshake
+                .handle_bytes(bytes, out)
+                .map_err(ProtocolError::Version)?
+            {
                 self.phase = Phase::Connecting;
                 message::write_connect(out, self.chunk_size_out, target);
             }
@@ -159,7 +162,9 @@ impl Session {
         match (inbound, &self.phase) {
             (Inbound::SetChunkSize(size), _) => self.chunks.set_chunk_size(size)?,
             (Inbound::Abort { chunk_stream_id }, _) => self.chunks.abort(chunk_stream_id),
-            (Inbound::WindowAcknowledgementSize(size), _) => self.window = Some(size.max(WINDOW_IN_MIN)),
+            (Inbound::WindowAcknowledgementSize(size), _) => {
+                self.window = Some(size.max(WINDOW_IN_MIN))
+            }
             (Inbound::PingRequest(timestamp), _) => message::write_ping_response(out, timestamp),
             (Inbound::PingResponse(timestamp), _) => return Ok(Some(Notice::Pong(timestamp))),
             (Inbound::Connected, Phase::Connecting) => {
@@ -179,7 +184,9 @@ impl Session {
                 return Ok(Some(Notice::PublishStarted));
             }
             (Inbound::Rejected(code), _) => return Ok(Some(Notice::Rejected(code))),
-            (Inbound::ReconnectRequest { tc_url }, _) => return Ok(Some(Notice::ReconnectRequest { tc_url })),
+            (Inbound::ReconnectRequest { tc_url }, _) => {
+                return Ok(Some(Notice::ReconnectRequest { tc_url }));
+            }
             // Set Peer Bandwidth: our window went, or goes, out by itself. The rest came out of turn.
             _ => {}
         }
@@ -196,3 +203,6 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use guest_relay::calls::pull::PullForm;
 use guest_relay::config::{Config, OutputTemplate};
 use guest_relay::guest::id::GuestId;
 
@@ -55,6 +57,11 @@ fn an_empty_configuration_has_two_guests_and_the_documented_values() {
     assert_eq!(config.relay.hold, Duration::from_secs(15));
     assert_eq!(config.relay.reorder, Duration::from_millis(400));
     assert_eq!(config.relay.keyframe_interval, Some(Duration::from_secs(4)));
+    assert_eq!(
+        config.relay.state_file.as_deref(),
+        Some(Path::new("guest-relay.state.json"))
+    );
+    assert_eq!(config.cloudflare.pull_form, PullForm::SfuOffers);
     assert_eq!(config.log.level, log::LevelFilter::Info);
     assert_eq!(
         config.cloudflare.api_base,
@@ -151,7 +158,8 @@ fn half_of_a_pair_of_credentials_is_named() {
 #[test]
 fn the_environment_wins_over_the_file() {
     let config = with_environment(
-        "http: {listen: '127.0.0.1:1'}\nrelay: {hold_seconds: 1}\ncloudflare: {calls_app_id: file, calls_api_token: file}\n",
+        "http: {listen: '127.0.0.1:1'}\nrelay: {hold_seconds: 1}\n\
+         cloudflare: {calls_app_id: file, calls_api_token: file}\n",
         &[
             ("GUEST_RELAY_HTTP_LISTEN", "[::]:8000"),
             ("GUEST_RELAY_RELAY_HOLD_SECONDS", "30"),
@@ -159,25 +167,6 @@ fn the_environment_wins_over_the_file() {
                 "GUEST_RELAY_RTC_CANDIDATES",
                 "203.0.113.7, [2001:db8::1]:9000",
             ),
-            ("GUEST_RELAY_LOG_LEVEL", "debug"),
-            ("GUEST_RELAY_RELAY_REORDER_MS", ""),
-            ("CLOUDFLARE_CALLS_APP_ID", "environment"),
-            ("CLOUDFLARE_TURN_TOKEN_ID", "turn"),
-            ("CLOUDFLARE_TURN_API_TOKEN", "turn token"),
-        ],
-    );
-    // A token with a space in it was copied wrongly; the message must not repeat it.
-    assert_eq!(
-        config.unwrap_err(),
-        "environment CLOUDFLARE_TURN_API_TOKEN: cloudflare.turn_api_token: the value holds white space or characters \
-         outside ASCII; copy it again from the Cloudflare dashboard"
-    );
-    let config = with_environment(
-        "http: {listen: '127.0.0.1:1'}\nrelay: {hold_seconds: 1}\ncloudflare: {calls_app_id: file, calls_api_token: file}\n",
-        &[
-            ("GUEST_RELAY_HTTP_LISTEN", "[::]:8000"),
-            ("GUEST_RELAY_RELAY_HOLD_SECONDS", "30"),
-            ("GUEST_RELAY_RTC_CANDIDATES", "203.0.113.7, [2001:db8::1]:9000"),
             ("GUEST_RELAY_LOG_LEVEL", "debug"),
             ("GUEST_RELAY_RELAY_REORDER_MS", ""),
             ("CLOUDFLARE_CALLS_APP_ID", "environment"),
@@ -197,6 +186,20 @@ fn the_environment_wins_over_the_file() {
     assert_eq!(candidates, ["203.0.113.7:8189", "[2001:db8::1]:9000"]);
     let (app_id, token) = config.cloudflare.app().unwrap();
     assert_eq!((app_id, token.expose().as_str()), ("environment", "file"));
+}
+
+#[test]
+fn problems_in_the_environment_name_the_variable_and_do_not_repeat_a_token() {
+    assert_eq!(
+        with_environment("", &[("CLOUDFLARE_TURN_API_TOKEN", "canary token")]).unwrap_err(),
+        "environment CLOUDFLARE_TURN_API_TOKEN: cloudflare.turn_api_token: the value holds white space or characters \
+         outside ASCII; copy it again from the Cloudflare dashboard"
+    );
+    assert_eq!(
+        with_environment("", &[("GUEST_RELAY_RTC_MAX_BITRATE_KBPS", "2.5M")]).unwrap_err(),
+        "environment GUEST_RELAY_RTC_MAX_BITRATE_KBPS: rtc.max_bitrate_kbps: '2.5M' is not a whole number; write a \
+         whole number of kbit/s from 100 to 50000"
+    );
 }
 
 #[test]
@@ -395,6 +398,31 @@ fn a_named_file_that_is_missing_is_an_error_and_a_directory_is_no_file() {
 }
 
 #[test]
+fn a_file_with_a_secret_that_others_may_read_is_told() {
+    let path =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("secrets-{}.yml", std::process::id()));
+    std::fs::write(
+        &path,
+        "cloudflare: {calls_app_id: a, calls_api_token: canary}\n",
+    )
+    .unwrap();
+    let notices = |mode: u32, environment: &dyn Fn(&str) -> Option<String>| {
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        Config::load(Some(&path), environment).unwrap().notices
+    };
+    let open = notices(0o644, &|_| None);
+    assert_eq!(open.len(), 1);
+    assert!(
+        open[0].ends_with(&format!("(mode 0644); run: chmod 600 {}", path.display())),
+        "{open:?}"
+    );
+    assert!(notices(0o600, &|_| None).is_empty());
+    let given = |name: &str| (name == "CLOUDFLARE_CALLS_API_TOKEN").then(|| "x".to_owned());
+    assert!(notices(0o644, &given).is_empty());
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
 fn without_a_file_the_defaults_hold_and_a_notice_says_so() {
     // Tests run in the package's directory, which holds the example only.
     assert!(
@@ -406,5 +434,46 @@ fn without_a_file_the_defaults_hold_and_a_notice_says_so() {
     assert_eq!(
         config.notices,
         ["no config.yml here, the defaults hold: guests guest1, guest2"]
+    );
+}
+
+#[test]
+fn the_state_file_stands_in_systemds_directory_unless_the_file_or_the_environment_says_otherwise() {
+    let state_file = |text: &str, variables: &[(&str, &str)]| {
+        let config = with_environment(text, variables).unwrap();
+        let path = config.relay.state_file;
+        path.map(|path| path.display().to_string())
+    };
+    let systemd = [("STATE_DIRECTORY", "/var/lib/guest-relay:/var/lib/other")];
+    let default = "/var/lib/guest-relay/guest-relay.state.json";
+    assert_eq!(state_file("", &systemd).as_deref(), Some(default));
+    let named = "relay: {state_file: /data/state.json}";
+    assert_eq!(
+        state_file(named, &systemd).as_deref(),
+        Some("/data/state.json")
+    );
+    assert_eq!(state_file("relay: {state_file: none}", &systemd), None);
+    let by_variable = [("GUEST_RELAY_RELAY_STATE_FILE", "here.json")];
+    assert_eq!(
+        state_file(named, &by_variable).as_deref(),
+        Some("here.json")
+    );
+    let refused = with_environment("relay: {state_file: /var/lib/}", &[]).unwrap_err();
+    assert!(
+        refused.contains("relay.state_file: this is no file name"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn the_form_of_the_pull_is_1_or_2() {
+    for (text, form) in [("1", PullForm::SfuOffers), ("2", PullForm::WeOffer)] {
+        let config = parse(&format!("cloudflare: {{pull_form: {text}}}"));
+        assert_eq!(config.cloudflare.pull_form, form);
+    }
+    let refused = with_environment("cloudflare: {pull_form: 3}", &[]).unwrap_err();
+    assert!(
+        refused.contains("cloudflare.pull_form: there is no such form"),
+        "{refused}"
     );
 }

@@ -1,12 +1,17 @@
 //! Whole peers: what `rtc/` makes of a WHIP client, and of an SFU, on another implementation.
+#![allow(clippy::unwrap_used)]
 
+mod feedback;
+mod hostile;
 mod session;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use guest_relay::rtc::peer::{Event, State};
+use guest_relay::rtc::peer::{EndReason, Event, State};
 use guest_relay_muxer::TrackKind;
 use session::{Client, Session};
+use str0m::rtp::rtcp::Rtcp;
 
 #[test]
 fn a_whip_client_connects_and_both_tracks_arrive() {
@@ -29,4 +34,174 @@ fn a_whip_client_connects_and_both_tracks_arrive() {
     assert_eq!(*session.peer.state(), State::Connected);
     let connected = |event: &&Event| matches!(event, Event::Connected { .. });
     assert_eq!(session.events.iter().filter(connected).count(), 1);
+}
+
+#[test]
+fn nothing_is_sent_before_a_check_and_only_stun_before_the_nomination() {
+    let mut session = Session::new(Client::default());
+    session.lose = Box::new(|_| true);
+    session.run_for(Duration::from_secs(2));
+    assert_eq!(session.sent, []);
+    assert_eq!(*session.peer.state(), State::New);
+    session.lose = Box::new(|_| false);
+    session.run_until(Duration::from_secs(5), Session::is_connected);
+    let first_dtls = session
+        .sent
+        .iter()
+        .position(|(_, datagram)| datagram[0] > 3)
+        .unwrap();
+    let (stun, rest) = session.sent.split_at(first_dtls);
+    assert!(!stun.is_empty());
+    // ClientHello: the client role.
+    assert_eq!((rest[0].1[0], rest[0].1[13]), (22, 1));
+    assert!(
+        session
+            .sent
+            .iter()
+            .all(|(to, _)| *to == session.client_address)
+    );
+}
+
+#[test]
+fn one_track_alone_connects_and_flows() {
+    for (audio, video, kind) in [
+        (true, false, TrackKind::Audio),
+        (false, true, TrackKind::Video),
+    ] {
+        let mut session = Session::connected(Client {
+            audio,
+            video,
+            ..Client::default()
+        });
+        for n in 0..20 {
+            session.write_both(n, 500);
+        }
+        session.run_for(Duration::from_millis(100));
+        assert_eq!(session.sequences(kind).len(), 20);
+        assert_eq!(session.delivered.len(), 20);
+    }
+}
+
+#[test]
+fn an_ice_lite_sender_is_checked_nominated_and_kept_alive_by_us() {
+    let mut session = Session::connected(Client {
+        ice_lite: true,
+        ..Client::default()
+    });
+    assert!(!session.answer.contains("a=ice-lite"));
+    assert!(session.elapsed() < Duration::from_millis(500));
+    for n in 0..20 {
+        session.write_both(n, 500);
+    }
+    session.run_for(Duration::from_secs(60));
+    assert_eq!(*session.peer.state(), State::Connected);
+    assert_eq!(session.sequences(TrackKind::Video).len(), 20);
+    assert_eq!(session.peer.mapped_address(), Some(session.our_address));
+    assert!(session.rtc.is_alive());
+}
+
+#[test]
+fn consent_ends_30_seconds_after_the_last_check_and_nothing_is_sent_then() {
+    for ice_lite in [false, true] {
+        let mut session = Session::connected(Client {
+            ice_lite,
+            ..Client::default()
+        });
+        for n in 0..10 {
+            session.write_both(n, 500);
+        }
+        let silent_from = session.elapsed();
+        session.lose = Box::new(|_| true);
+        let ended = Event::Ended(EndReason::ConsentLost);
+        session.run_until(Duration::from_secs(31), |session| {
+            session.events.contains(&ended)
+        });
+        let silence = session.elapsed() - silent_from;
+        // The last check or answer came up to one interval (6 s) before the silence.
+        assert!(
+            (Duration::from_secs(23)..=Duration::from_secs(30)).contains(&silence),
+            "{silence:?}"
+        );
+        let sent = session.sent.len();
+        session.run_for(Duration::from_secs(10));
+        assert_eq!(session.sent.len(), sent);
+        assert_eq!(session.peer.poll_timeout(), None);
+    }
+}
+
+#[test]
+fn a_session_that_nobody_joins_ends_by_itself() {
+    let mut session = Session::new(Client::default());
+    session.lose = Box::new(|_| true);
+    let ended = Event::Ended(EndReason::NeverConnected);
+    session.run_until(Duration::from_secs(31), |session| {
+        session.events == [ended.clone()]
+    });
+    assert_eq!(session.elapsed(), Duration::from_secs(30));
+    assert_eq!(session.sent, []);
+}
+
+#[test]
+fn close_says_goodbye_and_is_final() {
+    let mut session = Session::connected(Client::default());
+    for n in 0..10 {
+        session.write_both(n, 500);
+    }
+    let now = session.now;
+    session.peer.close(now);
+    session.run_for(Duration::from_millis(100));
+    assert!(
+        session
+            .rtcp
+            .iter()
+            .any(|rtcp| matches!(rtcp, Rtcp::Goodbye(_)))
+    );
+    assert_eq!(
+        session.events.last(),
+        Some(&Event::Ended(EndReason::Closed))
+    );
+    let (sent, delivered) = (session.sent.len(), session.delivered.len());
+    for n in 10..20 {
+        session.write_both(n, 500);
+    }
+    session.peer.close(session.now);
+    session.peer.request_keyframe(session.now);
+    session.settle();
+    assert_eq!(
+        (session.sent.len(), session.delivered.len()),
+        (sent, delivered)
+    );
+    // What was counted can still be read.
+    assert_eq!(session.peer.stats().video.packets, 10);
+    assert!(session.peer.stats().srtp.rtp.accepted >= 20);
+}
+
+#[test]
+fn a_guest_who_moves_to_another_address_is_followed_when_it_nominates_it() {
+    let mut session = Session::connected(Client::default());
+    session.write_both(0, 500);
+    let old = session.client_address;
+    // A NAT rebinding: the same client appears from another port, and nominates with its next check.
+    let new: SocketAddr = "192.168.1.20:50001".parse().unwrap();
+    session.client_appears_as = Some(new);
+    session.run_until(Duration::from_secs(10), |session| {
+        session.peer.stats().remote_address == Some(new)
+    });
+    assert!(session.events.contains(&Event::AddressValidated(new)));
+    let sent = session.sent.len();
+    for n in 1..60 {
+        session.write_both(n, 500);
+    }
+    let later = &session.sent[sent..];
+    assert!(!later.is_empty() && later.iter().all(|(to, _)| *to == new));
+    assert_ne!(old, new);
+    // Packet 59 has the number 65500 + 59, wrapped.
+    assert_eq!(session.sequences(TrackKind::Video).last(), Some(&23));
+}
+
+#[test]
+fn a_peer_can_be_handed_to_another_thread() {
+    fn assert_send<T: Send + 'static>(_: &T) {}
+    let session = Session::new(Client::default());
+    assert_send(&session.peer);
 }

@@ -318,6 +318,16 @@ fn parameter_sets_alone_do_not_make_up_for_a_loss_behind_them() {
 }
 
 #[test]
+fn a_loss_in_front_of_parameter_sets_is_still_in_front_of_their_picture() {
+    let mut rig = Rig::started();
+    rig.depacketizer.lose();
+    // The SPS that went with it is what may be missing.
+    rig.packet(3000, true, X264_PPS);
+    rig.packet(6000, true, IDR);
+    assert_eq!(rig.ended(), [nothing("no picture"), nothing("loss")]);
+}
+
+#[test]
 fn a_loss_that_reaches_into_the_next_picture_spoils_both() {
     let mut rig = Rig::started();
     rig.packet(3000, false, P);

@@ -80,14 +80,14 @@ struct Record<'a> {
 
 impl<'a> Record<'a> {
     fn parse(datagram: &mut Reader<'a>) -> Result<Self, Truncated> {
-        let mut whole = datagram.clone();
+        let mut whole = *datagram;
         let content_type = datagram.u8()?;
         let version = datagram.u16()?;
         let epoch = datagram.u16()?;
         datagram.take(6)?;
         let len = datagram.u16()?;
         let content = datagram.take(usize::from(len))?;
-        let bytes = whole.take(whole.remaining() - datagram.remaining())?;
+        let bytes = whole.take(whole.len() - datagram.len())?;
         Ok(Self {
             content_type,
             version,

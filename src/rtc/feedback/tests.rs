@@ -2,6 +2,7 @@
 
 use super::super::rtcp::transport_cc::TransportFeedback;
 use super::super::rtcp::{Compound, Packet, ReportBlock};
+use super::super::sdp::Feedback as Negotiated;
 use super::*;
 
 const ALL: Negotiated = Negotiated {

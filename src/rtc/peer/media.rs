@@ -225,3 +225,6 @@ impl Media {
         stats.video.stream = flow.feedback.stats(TrackKind::Video);
     }
 }
+
+#[cfg(test)]
+mod tests;

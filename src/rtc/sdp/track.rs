@@ -283,12 +283,15 @@ fn extensions(attributes: &Attributes<'_>) -> HeaderExtensions {
     let mut extensions = HeaderExtensions::default();
     for value in attributes.values("extmap") {
         let mut words = value.split(' ');
-        // `<id>["/"<direction>] <uri> [<attributes>]`
-        let id = words
-            .next()
-            .and_then(|id| id.split('/').next())
-            .and_then(|id| id.parse().ok())
-            .filter(|id| ONE_BYTE_EXTENSION_IDS.contains(id));
+        // `<id>["/"<direction>] <uri> [<attributes>]`, the direction being the peer's.
+        let (id, direction) = words.next().map_or(("", ""), |id| {
+            id.split_once('/').unwrap_or((id, "sendrecv"))
+        });
+        let id = id
+            .parse()
+            .ok()
+            .filter(|id| ONE_BYTE_EXTENSION_IDS.contains(id))
+            .filter(|_| matches!(direction, "sendrecv" | "sendonly"));
         let slot = match words.next() {
             Some(TRANSPORT_CC) => &mut extensions.transport_cc,
             Some(ABS_SEND_TIME) => &mut extensions.abs_send_time,

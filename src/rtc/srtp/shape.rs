@@ -74,7 +74,7 @@ pub(super) fn rtcp_sender(datagram: &[u8], profile: SrtpProfile) -> Result<u32, 
     }
     header.take(3)?;
     let ssrc = header.u32()?;
-    let Some(ciphertext_len) = packet.remaining().checked_sub(trailer) else {
+    let Some(ciphertext_len) = packet.len().checked_sub(trailer) else {
         return Err(SrtpError::TooShort {
             need: RTCP_HEADER_LEN + trailer,
             have: datagram.len(),

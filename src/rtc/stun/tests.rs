@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use super::write::join_type;
 use super::*;
 
 /// RFC 5769: the short-term password of sections 2.1 to 2.3.

@@ -1,9 +1,9 @@
-//! The reading half of a connection: bytes with a deadline, which tests can pause or slow down.
+//! The reading half of a connection: bytes with a deadline, which tests can pause.
 
 use std::io::{self, Read};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::Shared;
 
@@ -34,8 +34,8 @@ impl Inlet {
         self.deadline = deadline;
     }
 
-    /// Waits while paused; the speed limit.
-    fn pace(&mut self) -> Option<u32> {
+    /// Waits while paused.
+    fn wait_while_paused(&mut self) {
         let since = Instant::now();
         let mut state = self.shared.lock();
         while state.paused
@@ -50,29 +50,19 @@ impl Inlet {
                 .wait(state)
                 .expect("no thread panics while it holds the lock");
         }
+        drop(state);
         self.deadline += since.elapsed();
-        state.bytes_per_second
     }
 }
 
 impl Read for Inlet {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let limit = self.pace();
+        self.wait_while_paused();
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
         self.stream.set_read_timeout(Some(left))?;
-        let Some(bytes_per_second) = limit else {
-            return (&*self.stream).read(buf);
-        };
-        // a twentieth of a second's worth at a time
-        let share = usize::try_from(bytes_per_second / 20)
-            .unwrap_or(usize::MAX)
-            .clamp(1, buf.len());
-        let read = (&*self.stream).read(buf.get_mut(..share).expect("clamped to the length"))?;
-        let read_u32 = u32::try_from(read).expect("a buffer's length");
-        std::thread::sleep(Duration::from_secs(1) * read_u32 / bytes_per_second.max(1));
-        Ok(read)
+        (&*self.stream).read(buf)
     }
 }

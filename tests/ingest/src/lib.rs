@@ -16,6 +16,7 @@ mod amf;
 mod flv;
 mod inlet;
 mod media;
+mod path;
 mod report;
 mod session;
 mod sps;
@@ -106,7 +107,6 @@ pub(crate) struct State {
     owners: HashMap<String, usize>,
     recordings: HashMap<String, u32>,
     paused: bool,
-    bytes_per_second: Option<u32>,
 }
 
 pub(crate) struct Shared {
@@ -229,11 +229,6 @@ impl Ingest {
     pub fn resume_reading(&self) {
         self.shared.lock().paused = false;
         self.shared.changed.notify_all();
-    }
-
-    /// Reads at most so many bytes a second on each connection; None for no limit.
-    pub fn limit_reading(&self, bytes_per_second: Option<u32>) {
-        self.shared.lock().bytes_per_second = bytes_per_second;
     }
 
     /// Closes all connections at once.

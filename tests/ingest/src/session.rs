@@ -11,6 +11,7 @@ use crate::amf::{self, Value};
 use crate::flv::FlvFile;
 use crate::inlet::Inlet;
 use crate::media;
+use crate::path;
 use crate::report::{Connection, Event, Frame, Stage};
 use crate::tracks::{Step, Tracks};
 use crate::wire::{ChunkReader, Message, write_message};
@@ -377,8 +378,8 @@ impl Session {
     }
 
     fn publish(&mut self, stream: &str, transaction: f64) -> Result<(), End> {
-        let (path, query) = path_and_query(&self.tc_url, stream);
-        if let Err(why) = check_path(&path) {
+        let (path, query) = path::path_and_query(&self.tc_url, stream);
+        if let Err(why) = path::check(&path) {
             return Err(End::refused(format!("invalid path name: {why} ({path:?})")));
         }
         if self
@@ -578,42 +579,4 @@ fn u32_body(body: &[u8]) -> Result<u32, End> {
     body.try_into()
         .map(u32::from_be_bytes)
         .map_err(|_| End::refused("invalid body size"))
-}
-
-/// MediaMTX joins tcUrl and stream name as text and parses the result as one URL.
-fn path_and_query(tc_url: &str, stream: &str) -> (String, String) {
-    let mut url = tc_url.to_owned();
-    if !stream.is_empty() && !stream.starts_with('?') {
-        url.push('/');
-    }
-    url.push_str(stream);
-    let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
-    let (before, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let path = before
-        .find('/')
-        .and_then(|slash| before.get(slash..))
-        .unwrap_or("");
-    (path.trim_start_matches('/').to_owned(), query.to_owned())
-}
-
-fn check_path(path: &str) -> Result<(), &'static str> {
-    if path.is_empty() {
-        return Err("it is empty");
-    }
-    if path.ends_with('/') {
-        return Err("it ends with a slash");
-    }
-    if !path
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"_.-/".contains(&byte))
-    {
-        return Err("only letters, digits, _ . - and / are allowed");
-    }
-    if path
-        .split('/')
-        .any(|segment| segment == "." || segment == "..")
-    {
-        return Err("it has a segment . or ..");
-    }
-    Ok(())
 }

@@ -10,6 +10,7 @@ use guest_relay::rtc::peer::{self, AnswerConfig, Answered, Event, Output, Peer, 
 use guest_relay::rtc::sdp::OpusSettings;
 use guest_relay::rtc::srtp::SrtpProfile;
 use guest_relay_muxer::TrackKind;
+use str0m::bwe::Bitrate;
 use str0m::change::SdpAnswer;
 use str0m::media::{Direction, MediaKind, Mid};
 use str0m::net::{Protocol, Receive};
@@ -39,7 +40,8 @@ pub(crate) struct Delivered {
     pub(crate) payload: Vec<u8>,
 }
 
-type Filter = Box<dyn FnMut(&[u8]) -> bool>;
+/// Which datagrams are lost.
+pub(crate) type Filter = Box<dyn FnMut(&[u8]) -> bool>;
 
 pub(crate) struct Session {
     pub(crate) start: Instant,
@@ -51,6 +53,8 @@ pub(crate) struct Session {
     pub(crate) video: Option<Mid>,
     pub(crate) client_address: SocketAddr,
     pub(crate) our_address: SocketAddr,
+    /// A NAT gives the client another address.
+    pub(crate) client_appears_as: Option<SocketAddr>,
     /// Which datagrams of the client are lost.
     pub(crate) lose: Filter,
     to_peer: VecDeque<InFlight>,
@@ -83,6 +87,8 @@ pub(crate) fn config(candidates: Vec<SocketAddr>) -> AnswerConfig {
 pub(crate) struct Client {
     pub(crate) audio: bool,
     pub(crate) video: bool,
+    /// The client estimates its bandwidth and paces what it sends by that.
+    pub(crate) estimates: bool,
     /// The client does no checks, like an SFU.
     pub(crate) ice_lite: bool,
     /// What becomes of the offer on its way to us.
@@ -96,6 +102,7 @@ impl Default for Client {
         Self {
             audio: true,
             video: true,
+            estimates: false,
             ice_lite: false,
             edit_offer: |offer| offer,
             edit_answer: |answer| answer,
@@ -117,7 +124,7 @@ impl Session {
             .set_ice_lite(client.ice_lite)
             .set_rtp_mode(true)
             .enable_raw_packets(true)
-            .enable_bwe(Some(str0m::bwe::Bitrate::kbps(500)))
+            .enable_bwe(client.estimates.then(|| Bitrate::kbps(500)))
             .build(now);
         rtc.add_local_candidate(Candidate::host(client_address, "udp").unwrap());
         let mut changes = rtc.sdp_api();
@@ -131,6 +138,7 @@ impl Session {
         let answer = (client.edit_answer)(sdp);
         let parsed = SdpAnswer::from_sdp_string(&answer).unwrap();
         rtc.sdp_api().accept_answer(pending, parsed).unwrap();
+        rtc.handle_input(Input::Timeout(now)).unwrap();
         peer.begin_checks(now);
         Self {
             start: now,
@@ -142,6 +150,7 @@ impl Session {
             video,
             client_address,
             our_address,
+            client_appears_as: None,
             lose: Box::new(|_| false),
             to_peer: VecDeque::new(),
             to_client: VecDeque::new(),
@@ -265,7 +274,11 @@ impl Session {
                     self.to_client.push_back(InFlight {
                         arrives: self.now + DELAY,
                         from: self.our_address,
-                        to,
+                        // The NAT undoes what it did.
+                        to: match self.client_appears_as {
+                            Some(seen) if seen == to => self.client_address,
+                            _ => to,
+                        },
                         datagram,
                     });
                 }
@@ -285,7 +298,7 @@ impl Session {
                     if transmit.destination == self.our_address && !(self.lose)(&datagram) {
                         self.to_peer.push_back(InFlight {
                             arrives: self.now + DELAY,
-                            from: self.client_address,
+                            from: self.client_appears_as.unwrap_or(self.client_address),
                             to: transmit.destination,
                             datagram,
                         });
@@ -335,6 +348,12 @@ impl Session {
         self.run_for(Duration::from_millis(20));
     }
 
+    pub(crate) fn video_ssrc(&mut self) -> u32 {
+        let mid = self.video.unwrap();
+        let mut direct = self.rtc.direct_api();
+        *direct.stream_tx_by_mid(mid, None).unwrap().ssrc()
+    }
+
     pub(crate) fn sequences(&self, kind: TrackKind) -> Vec<u16> {
         self.delivered
             .iter()
@@ -342,4 +361,11 @@ impl Session {
             .map(|delivered| delivered.sequence_number)
             .collect()
     }
+}
+
+/// The SSRC of a protected RTP packet.
+pub(crate) fn ssrc(datagram: &[u8]) -> Option<u32> {
+    let is_rtp = (128..192).contains(datagram.first()?) && !(192..224).contains(datagram.get(1)?);
+    let ssrc = datagram.get(8..12)?.try_into().ok()?;
+    is_rtp.then_some(u32::from_be_bytes(ssrc))
 }

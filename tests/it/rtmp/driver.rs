@@ -10,33 +10,41 @@ use guest_relay_muxer::bytes::{Reader, Truncated};
 use guest_relay_muxer::{Frame, MediaTime, Tag, TagKind};
 
 /// A publisher and its socket.
-pub struct Driver {
-    pub publisher: Publisher,
-    pub now: Instant,
+pub(crate) struct Driver {
+    pub(crate) publisher: Publisher,
+    pub(crate) now: Instant,
     stream: Option<TcpStream>,
-    pub events: Vec<Event>,
-    pub key_frame_requests: usize,
+    pub(crate) events: Vec<Event>,
+    pub(crate) key_frame_requests: usize,
 }
 
 impl Driver {
-    pub fn new(publisher: Publisher, now: Instant) -> Driver {
-        Driver { publisher, now, stream: None, events: Vec::new(), key_frame_requests: 0 }
+    pub(crate) fn new(publisher: Publisher, now: Instant) -> Driver {
+        Driver {
+            publisher,
+            now,
+            stream: None,
+            events: Vec::new(),
+            key_frame_requests: 0,
+        }
     }
 
     /// Does what is due and what the socket allows, without blocking.
-    pub fn turn(&mut self) {
+    pub(crate) fn turn(&mut self) {
         let now = self.now;
         if self.publisher.poll_timeout().is_some_and(|at| at <= now) {
             self.publisher.handle_timeout(now);
         }
         self.drain_outputs();
         let gone = match &mut self.stream {
-            Some(stream) => read(&mut self.publisher, stream, now).and_then(|()| write(&mut self.publisher, stream, now)),
+            Some(stream) => read(&mut self.publisher, stream, now)
+                .and_then(|()| write(&mut self.publisher, stream, now)),
             None => Ok(()),
         };
         if let Err(error) = gone {
             self.stream = None;
-            self.publisher.handle_disconnected(Disconnected::from(&error), now);
+            self.publisher
+                .handle_disconnected(Disconnected::from(&error), now);
         }
         self.drain_outputs();
     }
@@ -56,17 +64,24 @@ impl Driver {
     fn connect(&mut self) {
         let target = self.publisher.target();
         let stream = TcpStream::connect((target.host(), target.port()));
-        match stream.and_then(|stream| stream.set_nonblocking(true).and(stream.set_nodelay(true)).map(|()| stream)) {
+        match stream.and_then(|stream| {
+            stream
+                .set_nonblocking(true)
+                .and(stream.set_nodelay(true))
+                .map(|()| stream)
+        }) {
             Ok(stream) => {
                 self.stream = Some(stream);
                 self.publisher.handle_connected(self.now);
             }
-            Err(error) => self.publisher.handle_disconnected(Disconnected::from(&error), self.now),
+            Err(error) => self
+                .publisher
+                .handle_disconnected(Disconnected::from(&error), self.now),
         }
     }
 
     /// Turns without letting time pass until `reached`; false after 10 s of the real clock.
-    pub fn settle(&mut self, mut reached: impl FnMut(&mut Driver) -> bool) -> bool {
+    pub(crate) fn settle(&mut self, mut reached: impl FnMut(&mut Driver) -> bool) -> bool {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             self.turn();
@@ -80,7 +95,7 @@ impl Driver {
         }
     }
 
-    pub fn push(&mut self, tag: Tag, body: &[u8]) {
+    pub(crate) fn push(&mut self, tag: Tag, body: &[u8]) {
         self.publisher.push(tag, body, self.now);
     }
 }
@@ -90,7 +105,9 @@ fn read(publisher: &mut Publisher, stream: &mut TcpStream, now: Instant) -> io::
     loop {
         match stream.read(&mut bytes) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => publisher.handle_bytes(bytes.get(..count).expect("at most the buffer"), now),
+            Ok(count) => {
+                publisher.handle_bytes(bytes.get(..count).expect("at most the buffer"), now)
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error),
         }
@@ -109,7 +126,7 @@ fn write(publisher: &mut Publisher, stream: &mut TcpStream, now: Instant) -> io:
 }
 
 /// The tags of an FLV file that the muxer could have made: H.264 and Opus, metadata. Others are left out.
-pub fn flv_tags(file: &[u8]) -> Result<Vec<(Tag, Vec<u8>)>, Truncated> {
+pub(crate) fn flv_tags(file: &[u8]) -> Result<Vec<(Tag, Vec<u8>)>, Truncated> {
     let mut reader = Reader::new(file);
     reader.take(13)?;
     let mut tags = Vec::new();
@@ -131,7 +148,15 @@ pub fn flv_tags(file: &[u8]) -> Result<Vec<(Tag, Vec<u8>)>, Truncated> {
             _ => continue,
         };
         let dts = MediaTime::from_millis(i64::from(high << 24 | low));
-        tags.push((Tag { kind, frame, dts, len }, body.to_vec()));
+        tags.push((
+            Tag {
+                kind,
+                frame,
+                dts,
+                len,
+            },
+            body.to_vec(),
+        ));
     }
     Ok(tags)
 }

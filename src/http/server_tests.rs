@@ -1,0 +1,104 @@
+//! What `async-h1` makes of requests that the guard let through, and of our responses.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+/// xorshift64*: the same requests in every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        usize::try_from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33).unwrap() % bound
+    }
+}
+
+const SEEDS: [&str; 3] = [
+    "POST /whip/guest1?a=b HTTP/1.1\r\nHost: a.example:8000\r\nContent-Type: application/sdp\r\nContent-Length: 5\r\n\r\nv=0\r\n",
+    "GET /%2e%2e/x HTTP/1.1\r\nHost: [::1]:80\r\nCookie: a=b; c\r\nAccept-Encoding: gzip\r\nDate: x\r\n\r\n",
+    "OPTIONS / HTTP/1.1\r\nHost: r58\r\nConnection: upgrade, close\r\nUpgrade: h2c\r\nForwarded: for=1\r\nContent-Length: 0\r\n\r\n",
+];
+const PIECES: [&str; 14] = [
+    "\r\n",
+    ":",
+    " ",
+    "\t",
+    "Content-Length: 3\r\n",
+    "Host: ",
+    "/..",
+    "//",
+    "@",
+    "[",
+    "xn--",
+    "\u{e6}",
+    "HTTP/1.1",
+    "%",
+];
+
+#[test]
+fn whatever_the_guard_lets_through_is_decoded_or_refused_and_never_panics() {
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let address = SocketAddr::from(([127, 0, 0, 1], 8000));
+    let (mut decoded, mut refused) = (0, 0);
+    for round in 0..20_000 {
+        let mut bytes = SEEDS[round % SEEDS.len()].as_bytes().to_vec();
+        for _ in 0..random.below(4) {
+            let at = random.below(bytes.len());
+            match random.below(4) {
+                0 => drop(bytes.remove(at)),
+                1 => bytes[at] = u8::try_from(random.below(256)).unwrap(),
+                2 => drop(bytes.splice(at..at, PIECES[random.below(PIECES.len())].bytes())),
+                _ => bytes.swap(at, 0),
+            }
+        }
+        let Ok(Some(mut head)) = HeadReader::new().push(&bytes) else {
+            refused += 1;
+            continue;
+        };
+        let mut body = std::mem::take(&mut head.rest);
+        body.resize(head.body_len, 0);
+        let expected = (head.method, head.target.clone(), body.clone());
+        let Some(request) = smol::block_on(decode_request(head, body, address, address.ip()))
+        else {
+            continue;
+        };
+        decoded += 1;
+        let target = match request.query.as_str() {
+            "" => request.path.clone(),
+            query => format!("{}?{query}", request.path),
+        };
+        assert_eq!(
+            (request.method, target.as_str(), &request.body),
+            (expected.0, expected.1.trim_end_matches('?'), &expected.2)
+        );
+    }
+    // Both ways must have been taken often, or the test shows nothing.
+    assert!(
+        decoded > 5_000 && refused > 2_000,
+        "{decoded} decoded, {refused} refused"
+    );
+}
+
+#[test]
+fn a_response_is_written_by_the_encoder_with_its_length_and_closes() {
+    let response = Response::text(404, "nothing").with("allow", "GET");
+    let bytes = smol::block_on(encode(response, Method::Get)).unwrap();
+    let text = String::from_utf8(bytes).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 404 Not Found\r\n"), "{head}");
+    for field in [
+        "allow: GET",
+        "connection: close",
+        "content-length: 8",
+        "content-type: text/plain; charset=utf-8",
+    ] {
+        assert_eq!(
+            head.lines().filter(|line| *line == field).count(),
+            1,
+            "{field} in {head}"
+        );
+    }
+    assert_eq!(body, "nothing\n");
+}

@@ -1,0 +1,185 @@
+//! One track as its receiver sees it: sequence numbers of the media's SSRC, and what to ask of its sender.
+
+use std::time::{Duration, Instant};
+
+use guest_relay_muxer::TrackKind;
+use guest_relay_muxer::seq::{SeqNo, Step, Unwrapper};
+
+use super::super::bytes::Writer;
+use super::super::rtcp::{self, MAX_NACK_PAIRS};
+use super::super::sdp::{Feedback as Negotiated, Track};
+use super::keyframe::{KeyframeRequests, Request};
+use super::nack::NackList;
+use super::reception::Reception;
+
+/// Clock rates of the two codecs (RFC 6184 section 8.2.1, RFC 7587 section 7).
+fn clock_rate_hz(kind: TrackKind) -> u32 {
+    match kind {
+        TrackKind::Video => 90_000,
+        TrackKind::Audio => 48_000,
+    }
+}
+
+/// What was seen of one stream, and what was asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StreamStats {
+    /// Packets that never came, or not yet; retransmissions do not count as come.
+    pub lost: u64,
+    /// Interarrival jitter.
+    pub jitter: Duration,
+    /// Sequence numbers asked for again, repetitions included.
+    pub nacked: u64,
+    /// Packets that came after they had been asked for.
+    pub recovered: u64,
+    /// Packets that are not asked for any more.
+    pub given_up: u64,
+    /// PLIs sent.
+    pub pli: u64,
+    /// FIRs sent.
+    pub fir: u64,
+}
+
+/// The receiver's side of one track.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) kind: TrackKind,
+    pub(super) negotiated: Negotiated,
+    pub(super) ssrc: Option<u32>,
+    pub(super) run: Option<Run>,
+    pub(super) nack: NackList,
+    pub(super) keyframes: KeyframeRequests,
+    stats: StreamStats,
+}
+
+/// One run of sequence numbers.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) unwrapper: Unwrapper,
+    highest: SeqNo,
+    pub(super) reception: Reception,
+    /// The number after one that was far off: if it comes, another run has begun (RFC 3550 appendix A.1).
+    after_jump: Option<u16>,
+}
+
+impl Stream {
+    /// A stream that wants a keyframe at once, if the peer takes requests for one.
+    pub(super) fn new(track: &Track, now: Instant) -> Self {
+        let mut keyframes = KeyframeRequests::default();
+        if track.feedback.pli || track.feedback.fir {
+            keyframes.request(now);
+        }
+        Self {
+            kind: track.kind,
+            negotiated: track.feedback,
+            ssrc: track.ssrc,
+            run: None,
+            nack: NackList::default(),
+            keyframes,
+            stats: StreamStats::default(),
+        }
+    }
+
+    /// Records a packet; a round trip time comes out when it is an answer to one request.
+    pub(super) fn record(
+        &mut self,
+        ssrc: u32,
+        sequence_number: u16,
+        rtp_time: u32,
+        epoch: Instant,
+        now: Instant,
+    ) -> Option<Duration> {
+        if self.ssrc != Some(ssrc) {
+            self.ssrc = Some(ssrc);
+            self.run = None;
+            self.nack.clear();
+        }
+        let clock_rate_hz = clock_rate_hz(self.kind);
+        let run = self
+            .run
+            .get_or_insert_with(|| Run::new(clock_rate_hz, sequence_number, epoch));
+        let sequence = match run.unwrapper.step(sequence_number) {
+            Step::Ahead(sequence) => {
+                if self.negotiated.nack {
+                    self.nack.record_gap(run.highest, sequence, now);
+                }
+                run.highest = sequence;
+                sequence
+            }
+            Step::Behind(sequence) => {
+                let round_trip = self.nack.record_arrival(sequence, now);
+                run.after_jump = None;
+                run.reception.record(sequence, rtp_time, now);
+                return round_trip;
+            }
+            Step::Jump => {
+                if run.after_jump != Some(sequence_number) {
+                    run.after_jump = Some(sequence_number.wrapping_add(1));
+                    return None;
+                }
+                *run = Run::new(clock_rate_hz, sequence_number, epoch);
+                self.nack.clear();
+                run.highest
+            }
+        };
+        run.after_jump = None;
+        run.reception.record(sequence, rtp_time, now);
+        None
+    }
+}
+
+impl Run {
+    fn new(clock_rate_hz: u32, first: u16, epoch: Instant) -> Self {
+        let (unwrapper, first) = Unwrapper::new(first);
+        Self {
+            unwrapper,
+            highest: first,
+            reception: Reception::new(clock_rate_hz, first, epoch),
+            after_jump: None,
+        }
+    }
+}
+
+impl Stream {
+    pub(super) fn stats(&self) -> StreamStats {
+        let reception = self.run.as_ref().map(|run| &run.reception);
+        StreamStats {
+            lost: reception.map_or(0, Reception::lost),
+            jitter: reception.map_or(Duration::ZERO, Reception::jitter),
+            recovered: self.nack.recovered,
+            given_up: self.nack.given_up,
+            ..self.stats
+        }
+    }
+
+    /// Appends NACK, PLI and FIR, as far as due.
+    pub(super) fn write_requests(
+        &mut self,
+        out: &mut Writer,
+        sender_ssrc: u32,
+        round_trip: Duration,
+        now: Instant,
+    ) {
+        let Some(media_ssrc) = self.ssrc else {
+            return;
+        };
+        let mut lost = Vec::new();
+        self.nack
+            .poll_requests(round_trip, now, MAX_NACK_PAIRS, &mut lost);
+        if !lost.is_empty() {
+            let written = rtcp::write_nack(out, sender_ssrc, media_ssrc, &lost);
+            self.stats.nacked += written as u64;
+        }
+        let Negotiated { pli, fir, .. } = self.negotiated;
+        match self.keyframes.poll_request(pli, fir, now) {
+            Some(Request::Pli) => {
+                self.stats.pli += 1;
+                rtcp::write_pli(out, sender_ssrc, media_ssrc);
+            }
+            Some(Request::Fir { sequence }) => {
+                self.stats.fir += 1;
+                rtcp::write_fir(out, sender_ssrc, media_ssrc, sequence);
+            }
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What the publisher tells its caller: [`State`], [`Output`], [`Event`], [`LostReason`], [`Stats`].
+
+use std::fmt;
+use std::time::Duration;
+
+use super::message::StatusCode;
+use super::publisher::{
+    CONNECT_DEADLINE, PUBLISH_DEADLINE, SILENCE_DEADLINE, WRITE_STALL_DEADLINE,
+};
+use super::session::ProtocolError;
+
+/// Where the publication is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Not started.
+    Idle,
+    /// Waiting for the TCP connection.
+    Connecting,
+    /// TCP is there; handshake, connect, createStream, publish.
+    Handshaking,
+    /// The server said Publish.Start; not proven yet.
+    Publishing,
+    /// Media flowed for longer than a server takes to refuse it.
+    Live,
+    /// Waiting before the next connection.
+    Backoff,
+    /// Flushing, unpublishing.
+    Stopping,
+    /// Over, by [`stop`](super::Publisher::stop).
+    Stopped,
+}
+
+/// What the caller has to do, or to know. Drained after each call that changes the publisher.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Open a TCP connection to [`Publisher::target`](super::Publisher::target); then [`handle_connected`](super::Publisher::handle_connected) or
+    /// [`handle_disconnected`](super::Publisher::handle_disconnected).
+    Connect,
+    /// Close the TCP connection, or give up opening it. No `handle_disconnected` for it.
+    Disconnect,
+    /// Ask the guest for a key frame.
+    KeyframeNeeded,
+    Event(Event),
+}
+
+/// For logs and for the guest's state.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The server said Publish.Start.
+    Publishing,
+    Live,
+    /// The connection, or the attempt, is over; the next attempt begins in `retry_in`.
+    Lost {
+        reason: LostReason,
+        retry_in: Duration,
+    },
+    /// [`stop`](super::Publisher::stop) is done.
+    Stopped,
+}
+
+/// How the socket ended, from the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disconnected {
+    /// The server closed (read returned 0).
+    Closed,
+    /// Connecting, reading or writing failed.
+    Failed(std::io::ErrorKind),
+}
+
+/// Why a connection ended or never came about.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LostReason {
+    /// No TCP connection.
+    Unreachable(std::io::ErrorKind),
+    ConnectTimeout,
+    /// No Publish.Start in time.
+    PublishTimeout,
+    /// The server closed or reset the connection; before the proof that is how it refuses.
+    Closed {
+        proven: bool,
+        how: Disconnected,
+    },
+    /// The server gave a status code.
+    Rejected(StatusCode),
+    Protocol(ProtocolError),
+    WriteStalled,
+    /// A server that used to answer pings does not.
+    Silent,
+    /// Nothing more fits into the queue.
+    Overflow,
+    /// Planned: the server asked for it.
+    ReconnectRequested,
+    /// Planned: the timestamps near the end of their 32 bits.
+    TimestampLimit,
+    /// Planned: the muxer's time jumped back.
+    TimeWentBack,
+    /// Planned: a track began too late for this connection.
+    LateTrack,
+}
+
+impl fmt::Display for LostReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LostReason::Unreachable(kind) => write!(f, "no connection: {kind}"),
+            LostReason::ConnectTimeout => write!(f, "no connection within {CONNECT_DEADLINE:?}"),
+            LostReason::PublishTimeout => write!(f, "no Publish.Start within {PUBLISH_DEADLINE:?}"),
+            LostReason::Closed { proven: true, how } => write!(f, "{how}"),
+            LostReason::Closed { proven: false, how } => {
+                write!(f, "{how} before the stream was accepted")
+            }
+            LostReason::Rejected(code) => write!(f, "refused by the server: {code}"),
+            LostReason::Protocol(error) => write!(f, "the server's bytes make no sense: {error}"),
+            LostReason::WriteStalled => {
+                write!(f, "the server read nothing for {WRITE_STALL_DEADLINE:?}")
+            }
+            LostReason::Silent => write!(f, "the server answered nothing for {SILENCE_DEADLINE:?}"),
+            LostReason::Overflow => write!(f, "the send queue is full"),
+            LostReason::ReconnectRequested => write!(f, "the server asked for a new connection"),
+            LostReason::TimestampLimit => write!(f, "timestamps near 2^32 ms"),
+            LostReason::TimeWentBack => write!(f, "the media time went back"),
+            LostReason::LateTrack => write!(f, "a track began too late for this connection"),
+        }
+    }
+}
+
+impl From<&std::io::Error> for Disconnected {
+    fn from(error: &std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => Disconnected::Closed,
+            kind => Disconnected::Failed(kind),
+        }
+    }
+}
+
+impl fmt::Display for Disconnected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Disconnected::Closed => write!(f, "closed by the server"),
+            Disconnected::Failed(kind) => write!(f, "{kind}"),
+        }
+    }
+}
+
+/// Counters since the publisher was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// TCP connections asked for.
+    pub attempts: u64,
+    /// Times [`State::Live`] was reached.
+    pub lives: u64,
+    pub bytes_written: u64,
+    pub video_frames_queued: u64,
+    pub audio_frames_queued: u64,
+    /// Frames that came while no connection could take them, or before its first key frame.
+    pub frames_unsent: u64,
+    /// Pictures dropped because the server is slow, and how many times that happened.
+    pub video_frames_dropped: u64,
+    pub gops_dropped: u64,
+    /// Audio dropped because the server is slow.
+    pub audio_frames_dropped: u64,
+    /// Tags above the size servers take.
+    pub oversized: u64,
+    /// ReconnectRequests to another host.
+    pub reconnect_requests_refused: u64,
+    pub pings_sent: u64,
+    pub pings_answered: u64,
+    /// From the last ping to its answer.
+    pub round_trip: Option<Duration>,
+}

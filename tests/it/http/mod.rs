@@ -1,0 +1,332 @@
+//! The HTTP server over loopback, byte by byte, with a backend that only remembers what it was asked.
+#![allow(clippy::unwrap_used)]
+
+mod calls;
+mod pages;
+mod server;
+mod whip;
+
+use std::cell::RefCell;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, UNIX_EPOCH};
+
+use guest_relay::config::{Config, Secret};
+use guest_relay::guest::State;
+use guest_relay::guest::id::{GuestId, ResourceId};
+use guest_relay::http::backend::{
+    Admission, Backend, ClientInfo, Fault, GuestStatus, Health, IceServer, Left, MediaPath,
+    Published, Refusal, RtmpState,
+};
+use guest_relay::http::{Limits, Site, serve};
+
+const OFFER: &str = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n";
+const ANSWER: &str = "v=0\r\ns=answer\r\n";
+/// The resource that the fake backend gives to its first session.
+const FIRST: &str = "01010101010101010101010101010101";
+const SECOND: &str = "02020202020202020202020202020202";
+
+/// The address by which the internet knows the fake backend's network.
+const OWN_PUBLIC_ADDRESS: &str = "198.51.100.20";
+
+/// guest1 and guest2 are open, guest3 is closed; guest2's offers are refused, those of "slow" take a while, those of
+/// "panic" end in a panic; of those through the SFU, guest2's are refused for a wrong secret. Every call is noted.
+#[derive(Default)]
+struct Fake {
+    calls: RefCell<Vec<String>>,
+    sessions: RefCell<u8>,
+    holder: RefCell<Option<ResourceId>>,
+    holder_path: RefCell<Option<MediaPath>>,
+}
+
+impl Backend for Fake {
+    fn admission(&self, guest: &GuestId) -> Admission {
+        match guest.as_str() {
+            "guest1" | "guest2" | "slow" | "panic" => Admission::Open,
+            "guest3" => Admission::Closed,
+            _ => Admission::Unknown,
+        }
+    }
+
+    async fn publish(
+        &self,
+        guest: &GuestId,
+        path: MediaPath,
+        offer: String,
+        client: ClientInfo,
+    ) -> Result<Published, Refusal> {
+        let (remote_ip, tunnelled) = (client.remote_ip, client.tunnelled);
+        self.calls.borrow_mut().push(format!(
+            "publish {guest} {path:?} {remote_ip} tunnelled={tunnelled}"
+        ));
+        assert!(client.local_addr.ip().is_loopback());
+        match guest.as_str() {
+            "guest2" if path == MediaPath::Calls => Err(Refusal::new(503, "not set up correctly")
+                .fault(Fault::CallsMisconfigured)
+                .retry_after(Duration::from_secs(5))),
+            "guest2" => Err(Refusal::new(406, "the offer has no H.264")
+                .retry_after(Duration::from_millis(1500))),
+            "panic" => panic!("a panic that a test asked for"),
+            "slow" => {
+                smol::Timer::after(Duration::from_millis(400)).await;
+                Err(Refusal::new(503, "slow"))
+            }
+            _ => {
+                assert_eq!(offer, OFFER);
+                *self.sessions.borrow_mut() += 1;
+                let resource = ResourceId::from_random([*self.sessions.borrow(); 16]);
+                *self.holder.borrow_mut() = Some(resource.clone());
+                *self.holder_path.borrow_mut() = Some(path);
+                Ok(Published {
+                    resource,
+                    etag: "ice-1".into(),
+                    answer_sdp: ANSWER.into(),
+                })
+            }
+        }
+    }
+
+    fn session_etag(&self, guest: &GuestId, resource: &ResourceId) -> Option<String> {
+        let holds = guest.as_str() == "guest1" && self.holder.borrow().as_ref() == Some(resource);
+        holds.then(|| "ice-1".to_owned())
+    }
+
+    async fn trickle(
+        &self,
+        guest: &GuestId,
+        _: &ResourceId,
+        fragment: String,
+    ) -> Result<(), Refusal> {
+        self.calls
+            .borrow_mut()
+            .push(format!("trickle {guest} {fragment}"));
+        Ok(())
+    }
+
+    async fn leave(&self, guest: &GuestId, resource: &ResourceId) -> Left {
+        if self.session_etag(guest, resource).is_none() {
+            return Left::NoSuchSession;
+        }
+        *self.holder.borrow_mut() = None;
+        Left::Ended
+    }
+
+    fn calls_configured(&self) -> bool {
+        true
+    }
+
+    fn own_public_addresses(&self) -> Vec<IpAddr> {
+        vec![
+            OWN_PUBLIC_ADDRESS.parse().unwrap(),
+            "2001:db8:1:2::3".parse().unwrap(),
+        ]
+    }
+
+    async fn ice_servers(&self) -> Vec<IceServer> {
+        let turn = IceServer {
+            urls: vec!["turn:turn.example.org:3478?transport=udp".into()],
+            username: Some("somebody".into()),
+            credential: Some(Secret::new("canary".into())),
+        };
+        self.calls
+            .borrow_mut()
+            .push(format!("ice servers {turn:?}"));
+        vec![IceServer::cloudflare_stun(), turn]
+    }
+
+    fn calls_sessions(&self) -> Vec<(GuestId, String)> {
+        let held = self.holder.borrow().is_some();
+        match *self.holder_path.borrow() {
+            Some(MediaPath::Calls) if held => {
+                vec![(GuestId::parse("guest1").unwrap(), "5f".repeat(16))]
+            }
+            _ => vec![],
+        }
+    }
+
+    async fn close_calls_session(&self, guest: &GuestId) -> Left {
+        self.calls.borrow_mut().push(format!("close {guest}"));
+        match self.holder.borrow_mut().take() {
+            Some(_) => Left::Ended,
+            None => Left::NoSuchSession,
+        }
+    }
+
+    async fn guests(&self) -> Vec<GuestStatus> {
+        let id = |text| GuestId::parse(text).unwrap();
+        vec![
+            GuestStatus {
+                state: State::Live,
+                path: Some(MediaPath::Direct),
+                codec: Some("H264"),
+                width: Some(1280),
+                height: Some(720),
+                fps: Some(29.97),
+                bitrate_kbps: Some(2400),
+                loss: Some(0.01),
+                jitter_ms: Some(1.5),
+                last_keyframe_age_ms: Some(1200),
+                rtmp: RtmpState::Live,
+                since: Some(UNIX_EPOCH + Duration::from_secs(1_767_225_599)),
+                ..GuestStatus::absent(id("guest1"), "Guest 1".into(), true)
+            },
+            GuestStatus::absent(id("guest2"), "Gjest på \"lufta\"".into(), false),
+        ]
+    }
+
+    async fn health(&self) -> Health {
+        match self
+            .calls
+            .borrow()
+            .iter()
+            .any(|call| call.starts_with("trickle"))
+        {
+            true => Health::Unhealthy("no RTMP server".into()),
+            false => Health::Healthy,
+        }
+    }
+}
+
+/// A server on a thread of its own; ends with the test.
+struct Server {
+    address: SocketAddr,
+    /// Asks for the backend's notes.
+    notes: smol::channel::Sender<mpsc::Sender<Vec<String>>>,
+}
+
+fn quick() -> Limits {
+    Limits {
+        connections: 64,
+        idle: Duration::from_millis(300),
+        head: Duration::from_millis(300),
+        body: Duration::from_millis(300),
+        write: Duration::from_millis(300),
+        linger: Duration::from_millis(300),
+    }
+}
+
+impl Server {
+    fn start(limits: Limits, offers_per_minute: u32) -> Self {
+        let mut config = Config::default();
+        config.http.offers_per_minute = offers_per_minute;
+        config.http.public_url = Some("https://recorder.example.org".into());
+        let (address_out, address) = mpsc::channel();
+        let (notes, wanted) = smol::channel::unbounded::<mpsc::Sender<Vec<String>>>();
+        thread::spawn(move || {
+            let executor = smol::LocalExecutor::new();
+            smol::block_on(executor.run(async {
+                let listener = smol::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+                address_out.send(listener.local_addr().unwrap()).unwrap();
+                let site = Rc::new(Site::new(Fake::default(), &config));
+                let reported = Rc::clone(&site);
+                let report = async move {
+                    while let Ok(asker) = wanted.recv().await {
+                        asker.send(reported.backend.calls.borrow().clone()).unwrap();
+                    }
+                };
+                smol::future::or(serve(listener, &executor, site, limits), report).await;
+            }));
+        });
+        Self {
+            address: address.recv().unwrap(),
+            notes,
+        }
+    }
+
+    fn new() -> Self {
+        Self::start(quick(), 1000)
+    }
+
+    fn calls(&self) -> Vec<String> {
+        let (asker, answer) = mpsc::channel();
+        self.notes.send_blocking(asker).unwrap();
+        answer.recv().unwrap()
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        stream
+    }
+
+    /// Sends bytes, closes nothing, reads until the server closes.
+    fn raw(&self, bytes: &[u8]) -> Answer {
+        let mut stream = self.connect();
+        // The server may refuse and close before everything is sent.
+        let _ = stream.write_all(bytes);
+        Answer::read(&mut stream)
+    }
+
+    fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let mut head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n",
+            body.len()
+        );
+        for (name, value) in headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        self.raw(format!("{head}\r\n{body}").as_bytes())
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        self.request("GET", path, &[], "")
+    }
+
+    fn offer(&self, guest: &str, headers: &[(&str, &str)]) -> Answer {
+        let headers = [&[("Content-Type", "application/sdp")], headers].concat();
+        self.request("POST", &format!("/whip/{guest}"), &headers, OFFER)
+    }
+}
+
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn read(stream: &mut TcpStream) -> Self {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        Self::parse(&bytes)
+    }
+
+    /// Status 0 stands for a connection that was closed without a word.
+    fn parse(bytes: &[u8]) -> Self {
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        let status = head
+            .split(' ')
+            .nth(1)
+            .map_or(0, |status| status.parse().unwrap());
+        Self {
+            status,
+            head: head.to_owned(),
+            body: body.to_owned(),
+        }
+    }
+
+    fn headers(&self, name: &str) -> Vec<&str> {
+        let fields = self
+            .head
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split_once(": "));
+        fields
+            .filter(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+            .collect()
+    }
+
+    fn header(&self, name: &str) -> &str {
+        let values = self.headers(name);
+        assert_eq!(values.len(), 1, "{name} in {}", self.head);
+        values[0]
+    }
+}
