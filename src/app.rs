@@ -27,7 +27,7 @@ use crate::media_loop::{self, Command, Event, SlotSnapshot};
 use crate::relay::RelayConfig;
 use crate::rtc::dtls::Certificate;
 use crate::rtc::peer::{self, AnswerConfig, Answered};
-use crate::rtc::sdp::OpusSettings;
+use crate::rtc::sdp::{OpusSettings, RemoteAddresses};
 use crate::rtc::srtp::SrtpProfile;
 use crate::rtmp::{self, Target};
 
@@ -265,6 +265,7 @@ impl Daemon {
             max_bitrate_kbps: self.config.rtc.max_bitrate_kbps,
             opus: SPEECH,
             srtp_profiles: SrtpProfile::OFFERED.to_vec(),
+            remote_addresses: RemoteAddresses::Remote,
         };
         let Answered { peer, sdp } = peer::answer(offer, &answer_config, Instant::now())
             .map_err(|error| Refusal::new(error.status(), error.to_string()))?;
