@@ -1,4 +1,4 @@
-// `node with_daemon.mjs SCRIPT.mjs...`: runs a script against a daemon of its own, whose address is in BASE_URL.
+// `node with_daemon.mjs [NODE OPTION...] SCRIPT.mjs`: runs a script against a daemon of its own, whose address is in BASE_URL.
 
 import { spawn } from "node:child_process";
 import { Stage } from "./stage.mjs";

@@ -144,23 +144,21 @@ impl Faults {
                     verdict.refuse = Some(Refusal::Internal);
                 }
                 Fault::Fail { calls, endpoint } => {
-                    if take(calls, endpoint) {
-                        verdict.refuse = Some(Refusal::Internal);
-                    }
+                    let fails = take(calls, endpoint).then_some(Refusal::Internal);
+                    verdict.refuse = fails.or(verdict.refuse);
                 }
                 Fault::TooManyRequests { calls, endpoint } => {
-                    if take(calls, endpoint) {
-                        verdict.refuse = Some(Refusal::TooManyRequests);
-                    }
+                    let limited = take(calls, endpoint).then_some(Refusal::TooManyRequests);
+                    verdict.refuse = limited.or(verdict.refuse);
                 }
                 Fault::SlowReply {
                     calls,
                     endpoint,
                     milliseconds,
                 } => {
-                    if take(calls, endpoint) {
-                        verdict.delay = Duration::from_millis(*milliseconds);
-                    }
+                    let is_slow = take(calls, endpoint);
+                    let milliseconds = if is_slow { *milliseconds } else { 0 };
+                    verdict.delay = verdict.delay.max(Duration::from_millis(milliseconds));
                 }
                 Fault::LoseReply { calls, endpoint } => {
                     verdict.lose_reply |= take(calls, endpoint);

@@ -28,6 +28,7 @@ mod control;
 mod fault;
 mod ledger;
 mod media;
+mod padding;
 mod publish;
 mod pull;
 mod rewrite;
@@ -64,7 +65,7 @@ pub struct Options {
     pub speed: f64,
     /// In place of [`Times::scaled`] of `speed`.
     pub times: Option<Times>,
-    /// One padding-only packet after so many packets of a subscription; `None`: never.
+    /// One padding-only packet after so many packets of a subscription (at most 16384); `None`: never.
     pub padding_every: Option<u32>,
     /// Whether descriptions tell the SSRC of retransmissions (`a=ssrc-group:FID`).
     pub announce_rtx: bool,
@@ -110,7 +111,9 @@ impl SfuSim {
             times: options
                 .times
                 .unwrap_or_else(|| Times::scaled(options.speed)),
-            padding_every: options.padding_every,
+            padding_every: options
+                .padding_every
+                .map(|every| every.min(padding::MAX_DISTANCE)),
             announce_rtx: options.announce_rtx,
             media_address,
         };

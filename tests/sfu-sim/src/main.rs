@@ -63,7 +63,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
             }
             "--speed" => {
                 options.speed = value.parse().map_err(|error| bad(&error))?;
-                if !(options.speed > 0.0) {
+                if options.speed.is_nan() || options.speed <= 0.0 {
                     return Err(bad(&"is to be above 0"));
                 }
             }

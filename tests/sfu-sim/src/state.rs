@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use loadgen::rng::Rng;
@@ -13,6 +14,7 @@ use str0m::rtp::{RtpPacket, RtpWrite};
 use crate::api::ApiError;
 use crate::fault::{Fault, Faults};
 use crate::ledger::{Ledger, Rule};
+use crate::padding::PaddingHeader;
 use crate::sdp::Kind;
 use crate::session::{EndReason, Session, TrackStatus};
 use crate::times::Times;
@@ -177,8 +179,7 @@ impl State {
         };
         let id = session.id.clone();
         if let Some(transport) = &mut session.transport {
-            transport.last_heard = now;
-            transport.stack.handle_datagram(datagram, from, now);
+            transport.handle_datagram(datagram, from, now);
         }
         self.handle_events(&id, now);
     }
@@ -351,7 +352,6 @@ impl State {
         self.changed |= track.packets == 1;
         let track = track.name.clone();
         let wallclock = self.wallclock(id, packet, now);
-        let padding_every_kind = self.settings.padding_every;
         for subscriber in self.sessions.values_mut() {
             let Some(transport) = subscriber
                 .transport
@@ -377,22 +377,29 @@ impl State {
                 let Some(stream) = api.stream_tx(&sub.source.ssrc.into()) else {
                     continue;
                 };
-                let time = packet.header.timestamp;
-                let write = |number: u64, payload: std::sync::Arc<[u8]>| {
-                    RtpWrite::new(payload_type.into(), number.into(), time, wallclock, payload)
-                };
-                let media = write(number, packet.payload.clone());
+                let rtp_time = packet.header.timestamp;
+                let payload = Arc::clone(&packet.payload);
+                let write = RtpWrite::new(
+                    payload_type.into(),
+                    number.into(),
+                    rtp_time,
+                    wallclock,
+                    payload,
+                );
                 let nackable = sub.kind == Kind::Video;
-                stream.write_rtp(media.marker(packet.header.marker).nackable(nackable));
+                stream.write_rtp(write.marker(packet.header.marker).nackable(nackable));
                 sub.packets += 1;
-                if padding_every_kind.is_some()
-                    && let Some(number) = sub.rewriter.padding()
-                {
-                    stream.write_rtp(write(number, std::sync::Arc::new([])));
-                    sub.paddings += 1;
-                }
                 transport.stack.drain();
                 transport.stack.handle_timeout(now);
+                if let Some(number) = sub.rewriter.padding() {
+                    transport.send_padding(PaddingHeader {
+                        payload_type,
+                        sequence_number: u16::try_from(number & 0xFFFF).expect("masked to 16 bits"),
+                        rtp_time,
+                        ssrc: sub.source.ssrc,
+                    });
+                    sub.paddings += 1;
+                }
             }
         }
     }
@@ -465,7 +472,7 @@ impl State {
 
     pub(crate) fn poll_transmit(&mut self) -> Option<Transmit> {
         let mut sessions = self.sessions.values_mut();
-        sessions.find_map(|session| session.transport.as_mut()?.stack.poll_transmit())
+        sessions.find_map(|session| session.transport.as_mut()?.poll_transmit())
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {

@@ -1,11 +1,12 @@
 //! The PeerConnection of one session: str0m as an ICE-lite agent in RTP mode, set up without its SDP machinery, because
 //! what is written in the descriptions is part of the simulation.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use loadgen::rng::Rng;
-use loadgen::stack::Stack;
+use loadgen::stack::{Stack, Transmit};
 use str0m::config::Fingerprint;
 use str0m::media::{MediaKind, Mid};
 use str0m::rtp::Extension;
@@ -13,6 +14,7 @@ use str0m::{IceCreds, Rtc, RtcError};
 
 use crate::api::ApiError;
 use crate::codec::Format;
+use crate::padding::{PaddingHeader, PaddingSource};
 use crate::sdp::{Kind, Local, Remote, Setup, Source};
 
 pub(crate) const MID_EXTENSION: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
@@ -34,6 +36,10 @@ pub(crate) struct Transport {
     /// From the end of the DTLS handshake on.
     pub(crate) connected: bool,
     pub(crate) last_heard: Instant,
+    /// Where its datagrams come from.
+    peer: Option<SocketAddr>,
+    padding: PaddingSource,
+    transmits: VecDeque<Transmit>,
     is_dtls_client: bool,
     /// ufrag and pwd
     remote_credentials: Option<(String, String)>,
@@ -53,7 +59,9 @@ impl Transport {
             pass: hex(rng, 32),
         };
         let (ufrag, pwd) = (credentials.ufrag.clone(), credentials.pass.clone());
+        let (padding, provider) = PaddingSource::new();
         let mut config = Rtc::builder()
+            .set_crypto_provider(provider)
             .set_ice_lite(true)
             .set_rtp_mode(true)
             .set_local_ice_credentials(credentials)
@@ -98,6 +106,9 @@ impl Transport {
             negotiated: false,
             connected: false,
             last_heard: now,
+            peer: None,
+            padding,
+            transmits: VecDeque::new(),
             is_dtls_client: false,
             remote_credentials: None,
         }
@@ -148,6 +159,32 @@ impl Transport {
         api.start_dtls(client)
     }
 
+    pub(crate) fn handle_datagram(&mut self, datagram: &[u8], from: SocketAddr, now: Instant) {
+        self.last_heard = now;
+        self.peer = Some(from);
+        self.stack.handle_datagram(datagram, from, now);
+    }
+
+    pub(crate) fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.collect();
+        self.transmits.pop_front()
+    }
+
+    fn collect(&mut self) {
+        while let Some(transmit) = self.stack.poll_transmit() {
+            self.transmits.push_back(transmit);
+        }
+    }
+
+    /// A packet of padding goes out behind what is waiting already.
+    pub(crate) fn send_padding(&mut self, header: PaddingHeader) {
+        self.collect();
+        let datagram = self.padding.packet(header);
+        if let (Some(datagram), Some(to)) = (datagram, self.peer) {
+            self.transmits.push_back(Transmit { to, datagram });
+        }
+    }
+
     /// A section in which we receive.
     pub(crate) fn receive(&mut self, mid: &str, kind: Kind, sources: &[Source]) {
         let mid = Mid::from(mid);
@@ -186,10 +223,9 @@ impl Transport {
 /// The header extensions that the service takes over from an offer.
 pub(crate) fn kept_extensions(offered: &[(u8, String)]) -> impl Iterator<Item = &(u8, String)> {
     // One-byte form only (RFC 8285 §4.2).
-    let known = offered
+    offered
         .iter()
-        .filter(|(id, uri)| (1..=14).contains(id) && extension(uri).is_some());
-    known
+        .filter(|(id, uri)| (1..=14).contains(id) && extension(uri).is_some())
 }
 
 fn extension(uri: &str) -> Option<Extension> {

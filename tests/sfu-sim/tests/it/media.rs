@@ -230,6 +230,7 @@ fn padding_stands_between_media_and_takes_numbers() {
         PATIENCE,
         |_| { subscriptions(&sfu).iter().all(|sub| sub.paddings >= 3) }
     ));
+    assert!(subscriber.paddings >= 4);
     for is_audio in [true, false] {
         let packets = subscriber
             .packets

@@ -234,6 +234,8 @@ pub(crate) struct Subscriber {
     pub(crate) drop_every: Option<u32>,
     received: u32,
     pub(crate) dropped: u32,
+    /// Packets with the P bit.
+    pub(crate) paddings: u32,
     pub(crate) silent: bool,
     socket: UdpSocket,
     pending: Option<SdpPendingOffer>,
@@ -261,6 +263,7 @@ impl Subscriber {
             drop_every: None,
             received: 0,
             dropped: 0,
+            paddings: 0,
             silent: false,
             socket,
             pending: None,
@@ -374,6 +377,8 @@ impl Endpoint for Subscriber {
                 matches!(datagram, [128..=191, second, ..] if !(192..=223).contains(second));
             if is_rtp {
                 self.received += 1;
+                // RTP headers are not encrypted.
+                self.paddings += u32::from(datagram[0] & 0x20 != 0);
                 if self
                     .drop_every
                     .is_some_and(|every| self.received.is_multiple_of(every))
