@@ -12,7 +12,8 @@
 //! What it holds to:
 //! * One mutation of a session at a time, the SDP exchange included. A mutation whose reply was lost makes the session
 //!   worthless: nothing is repeated on it.
-//! * A session is made when there is something to ask of it, and thrown away when that failed. Its tracks are closed.
+//! * A session is made when there is something to ask of it, and thrown away when that failed. If it was connected, its
+//!   tracks are closed; else it expires within seconds.
 //! * It goes on for as long as the publisher's session lives, and ends when that is gone: the API says so, or the
 //!   publisher has given no sign of life for [`SIGN_OF_LIFE_WITHIN`] while the API answered.
 //! * A link that has gone silent or lost its path is kept until another one has tracks: it may come back first.
@@ -83,6 +84,8 @@ pub struct Pull {
     form: PullForm,
     /// The driver cannot make offers, which leaves form 1.
     cannot_offer: bool,
+    /// The driver cannot answer a second offer with the same peer: a track that was missing comes with a new link.
+    cannot_renew: bool,
     calls: Calls,
     peers_made: u64,
     attempt: Attempt,
@@ -112,6 +115,7 @@ impl Pull {
             publication,
             form,
             cannot_offer: false,
+            cannot_renew: false,
             calls: Calls::default(),
             peers_made: 0,
             attempt: Attempt::None,
@@ -225,7 +229,10 @@ impl Pull {
                     let call = self.calls.make(ApiCall::Renegotiate { session, answer });
                     link.exchange = Exchange::Renegotiating(call);
                 }
-                Err(reason) => self.exchange_failed(Trouble::Description(reason), true, now),
+                Err(reason) => {
+                    self.cannot_renew |= link.transport != Transport::New;
+                    self.exchange_failed(Trouble::Description(reason), true, now);
+                }
             }
         }
         self.settle(now);

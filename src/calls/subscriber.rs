@@ -27,7 +27,8 @@ pub const STOP_WITHIN: Duration = Duration::from_secs(30);
 /// A trouble that goes on is logged again after so long; in between only at level `debug`.
 const REMIND_AFTER: Duration = Duration::from_secs(60);
 
-/// Where the peers live. Each name that comes with [`PeerHost::answer`] or [`PeerHost::offer`] goes with
+/// Where the peers live. The SFU has one address for all sessions, so that datagrams from it do not tell whose they are:
+/// each peer has to have a UDP port of its own. Each name that comes with [`PeerHost::answer`] or [`PeerHost::offer`] goes with
 /// [`PeerHost::drop_peer`]. Descriptions are to be made within a second or so: nothing else happens meanwhile.
 #[expect(
     async_fn_in_trait,
@@ -47,7 +48,8 @@ pub trait PeerHost {
     /// The SFU knows the peer: its connectivity checks may begin.
     fn connect(&self, peer: PeerId);
 
-    /// The peer is of no more use. It may never have been made.
+    /// The peer, which may never have been made, is to be forgotten without a word to the SFU: its tracks can be closed
+    /// only while the SFU takes it for connected.
     fn drop_peer(&self, peer: PeerId);
 
     /// Where the pull stands has changed.

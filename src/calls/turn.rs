@@ -129,7 +129,11 @@ impl GeneratedServer {
             OneOrMany::One(url) => vec![url],
             OneOrMany::Many(urls) => urls,
         };
-        let urls: Vec<_> = urls.into_iter().filter(|url| is_usable(url)).take(URLS_MAX).collect();
+        let urls: Vec<_> = urls
+            .into_iter()
+            .filter(|url| is_usable(url))
+            .take(URLS_MAX)
+            .collect();
         (!urls.is_empty()).then_some(IceServer {
             urls,
             username: self.username,

@@ -1,4 +1,5 @@
-//! One attempt to get the tracks on a session of their own, from the pause before it to the link that it becomes.
+//! One attempt to get the tracks on a session of their own, from the pause before it to the link that it becomes. The
+//! session of an attempt that fails was never connected: it expires within seconds, and is only counted.
 
 use std::time::Instant;
 
@@ -261,8 +262,7 @@ impl Pull {
                     self.inquire_about_ours(&session);
                     self.deny(now);
                 }
-                // Nothing of it is known to be registered: it expires.
-                self.give_up(session, &[], now);
+                self.stats.sessions_abandoned += 1;
                 let trouble = reply.err().map_or(Trouble::NoDescription, Trouble::Call);
                 self.attempt_failed(peer, started, trouble, now);
             }
@@ -281,7 +281,7 @@ impl Pull {
         let outcome = self.publication.read(reply);
         let good = outcome.good;
         if good.is_empty() {
-            self.give_up(session, &good, now);
+            self.stats.sessions_abandoned += 1;
             self.deny(now);
             let trouble = outcome.failed.unwrap_or(Trouble::NoDescription);
             return self.attempt_failed(peer, started, trouble, now);
@@ -292,15 +292,18 @@ impl Pull {
             (None, Some(sdp), None) => (Exchange::Answering, sdp),
             (Some(_), None, Some(sdp)) => (Exchange::Applying, sdp),
             _ => {
-                self.give_up(session, &good, now);
+                self.stats.sessions_abandoned += 1;
                 self.change_form();
                 return self.attempt_failed(peer, started, Trouble::NoDescription, now);
             }
         };
-        // A link on which more flows is not given up for one that has less.
-        let flowing = self.link.as_ref().map_or(0, |link| link.flowing(now));
-        if flowing > good.len() {
-            self.give_up(session, &good, now);
+        // A link is not given up for one that has less, nor for want of a track that this one lacks too.
+        let enough = self.link.as_ref().map_or(0, |link| match link.lacks {
+            Some(_) => link.pulled.len() + 1,
+            None => link.flowing(now),
+        });
+        if good.len() < enough {
+            self.stats.sessions_abandoned += 1;
             let trouble = outcome.failed.unwrap_or(Trouble::NoDescription);
             return self.attempt_failed(peer, started, trouble, now);
         }
@@ -352,12 +355,6 @@ impl Pull {
                     .add(session, Vec::new(), Some(call), &mut self.stats, now);
             }
         }
-    }
-
-    /// A session of an attempt that comes to nothing, with the tracks that are on it.
-    fn give_up(&mut self, session: String, tracks: &[(TrackKind, String)], now: Instant) {
-        let mids = tracks.iter().map(|(_, mid)| mid.clone()).collect();
-        self.closings.add(session, mids, None, &mut self.stats, now);
     }
 
     /// An attempt found no track. Is the publisher still there?

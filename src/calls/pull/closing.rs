@@ -1,5 +1,6 @@
 //! Sessions of ours that are of no more use: their tracks are closed by force, one call at a time for each, and the
-//! session then expires by itself. A session on which nothing was ever registered is only counted.
+//! session then expires by itself. One that never had a transport, or that has an offer of the SFU open, is only counted:
+//! the close would be held or refused, and the session expires sooner than that.
 //!
 //! Bounds: [`CLOSINGS_MAX`] at once, [`ATTEMPTS`] calls for each; whoever exceeds them is abandoned, which is counted.
 
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::super::publish::is_worth_repeating;
 use super::call::{ApiCall, ApiReply};
 use super::{CallId, Calls, Stats};
-use crate::calls::error::CallError;
+use crate::calls::error::{Call, CallError};
 
 /// Sessions in the process of being closed.
 pub(super) const CLOSINGS_MAX: usize = 8;
@@ -30,6 +31,15 @@ enum Phase {
     Awaiting(CallId),
     Due(Instant),
     Closing(CallId),
+}
+
+/// Whether the SFU has made an offer that it wants answered first, or nobody knows.
+fn may_wait_for_an_answer(reply: &Result<ApiReply, CallError>) -> bool {
+    match reply {
+        Ok(ApiReply::Tracks(tracks)) => tracks.session_description.is_some(),
+        Ok(_) => false,
+        Err(error) => error.call == Call::Renegotiate || error.is_outcome_unknown(),
+    }
 }
 
 /// All of them.
@@ -108,15 +118,8 @@ impl Closings {
         };
         match (&closing.phase, reply) {
             (Phase::Awaiting(_), reply) => {
-                if let Ok(ApiReply::Tracks(tracks)) = reply {
-                    let mids = tracks
-                        .tracks
-                        .iter()
-                        .filter_map(|track| track.outcome().ok());
-                    closing.mids.extend(mids.map(str::to_owned));
-                }
                 closing.phase = Phase::Due(now);
-                if closing.mids.is_empty() {
+                if closing.mids.is_empty() || may_wait_for_an_answer(&reply) {
                     stats.sessions_abandoned += 1;
                     self.list.remove(at);
                 }

@@ -65,7 +65,8 @@ pub enum Output {
     ApplyAnswer { peer: PeerId, sdp: String },
     /// The SFU knows our side: connectivity checks may begin.
     Connect { peer: PeerId },
-    /// The peer is of no more use.
+    /// The peer is of no more use, and to be forgotten without a word: tracks can be closed only while the SFU takes it
+    /// for connected.
     DropPeer { peer: PeerId },
     /// Where the pull stands has changed.
     State(State),
@@ -134,6 +135,8 @@ pub enum Trouble {
     PathLost,
     /// The transport stands, but no packets come.
     Silent,
+    /// One track is missing for a while.
+    Missing(TrackKind),
     /// The peer ended.
     PeerEnded(String),
 }
@@ -147,7 +150,7 @@ pub struct Stats {
     pub sessions_made: u64,
     /// Of them, those whose tracks were closed.
     pub sessions_closed: u64,
-    /// Of them, those left to expire: nothing was registered on them, or closing them failed.
+    /// Of them, those left to expire: they were never connected, or closing their tracks failed.
     pub sessions_abandoned: u64,
     /// `sessions/new` without a reply: there may be a session that nobody knows.
     pub sessions_unknown: u64,
@@ -184,6 +187,7 @@ impl fmt::Display for Trouble {
             }
             Self::PathLost => f.write_str("nothing more is heard from the SFU"),
             Self::Silent => f.write_str("the SFU sends no packets of the guest"),
+            Self::Missing(kind) => write!(f, "the guest's {kind:?} is still missing"),
             Self::PeerEnded(reason) => write!(f, "the connection to the SFU ended: {reason}"),
         }
     }

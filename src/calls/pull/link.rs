@@ -87,6 +87,10 @@ pub(super) struct Link {
     pub(super) former_mids: Vec<String>,
     pub(super) exchange: Exchange,
     pub(super) transport: Transport,
+    /// The SFU waits for our answer, or may do so: until it has it, it refuses every other mutation.
+    pub(super) offer_open: bool,
+    /// It lacks a track that only another link can bring.
+    pub(super) lacks: Option<TrackKind>,
     /// Nothing more can be done with the session, but what flows may flow on until there is another one.
     pub(super) spent: Option<Trouble>,
     /// The attempt that made it began then.
@@ -104,6 +108,7 @@ impl Link {
         started: Instant,
         now: Instant,
     ) -> Self {
+        let offer_open = matches!(exchange, Exchange::Answering);
         let pulled = tracks.into_iter();
         let pulled = pulled.map(|(kind, mid)| Pulled::new(kind, mid, now));
         Self {
@@ -113,14 +118,24 @@ impl Link {
             former_mids: Vec::new(),
             exchange,
             transport: Transport::New,
+            offer_open,
+            lacks: None,
             spent: None,
             started,
             ask_again: None,
         }
     }
 
-    /// All mids to be closed in the end.
+    /// What is to be closed in the end. Nothing where the SFU would refuse it, or wait for a transport first: such a
+    /// session expires by itself.
     pub(super) fn mids(&self) -> Vec<String> {
+        let was_up = matches!(
+            self.transport,
+            Transport::Up { .. } | Transport::Lost { .. }
+        );
+        if !was_up || self.offer_open && self.under_way().is_none() {
+            return Vec::new();
+        }
         let pulled = self.pulled.iter().map(|track| &track.mid);
         pulled.chain(&self.former_mids).cloned().collect()
     }
@@ -175,7 +190,7 @@ impl Link {
             Transport::Up { .. } if self.silent_at().is_some_and(|at| at <= now) => {
                 Some(Trouble::Silent)
             }
-            _ => None,
+            _ => self.lacks.map(Trouble::Missing),
         }
     }
 
@@ -218,7 +233,10 @@ impl Link {
     /// Whether tracks can be asked for: before the transport stands the SFU would hold the call and then refuse it.
     fn can_ask(&self) -> bool {
         let is_up = matches!(self.transport, Transport::Up { .. });
-        is_up && matches!(self.exchange, Exchange::Idle) && self.spent.is_none()
+        is_up
+            && self.lacks.is_none()
+            && matches!(self.exchange, Exchange::Idle)
+            && self.spent.is_none()
     }
 
     /// When something of this is due.
@@ -272,6 +290,7 @@ impl Pull {
             .filter(|(kind, _)| !link.has(*kind));
         let missing: Vec<_> = missing.cloned().collect();
         if missing.is_empty() {
+            link.lacks = None;
             link.ask_again = None;
             self.track_backoff.reset();
             return;
@@ -281,8 +300,12 @@ impl Pull {
         }
         match link.ask_again {
             None => link.ask_again = Some(self.track_backoff.after_failure(now, now)),
+            Some(at) if at <= now && self.cannot_renew => {
+                link.lacks = missing.first().map(|(kind, _)| *kind);
+            }
             Some(at) if at <= now => {
                 link.ask_again = None;
+                link.offer_open = true;
                 let request = self.publication.request(&missing, None);
                 let session = link.session.clone();
                 let call = self.calls.make(ApiCall::NewTracks { session, request });
@@ -302,6 +325,7 @@ impl Pull {
             }
             (Exchange::Requesting { started, .. }, Ok(ApiReply::Tracks(reply))) => {
                 let outcome = self.publication.read(&reply);
+                link.offer_open = outcome.offer.is_some();
                 let mut found = outcome.good;
                 found.retain(|(kind, _)| !link.has(*kind));
                 if found.is_empty() {
@@ -329,6 +353,7 @@ impl Pull {
                     && !error.is_gone()
                     && error.status() != Some(406) =>
             {
+                link.offer_open = false;
                 let again = self.track_backoff.after_failure(started, now);
                 let asked_to_wait = error.retry_after().unwrap_or_default();
                 link.ask_again = Some(again.max(now + asked_to_wait));
@@ -341,6 +366,7 @@ impl Pull {
 
     pub(super) fn exchange_done(link: &mut Link, calls: &mut Calls, now: Instant) {
         link.exchange = Exchange::Idle;
+        link.offer_open = false;
         if link.transport == Transport::New {
             let deadline = now + CONNECT_WITHIN;
             link.transport = Transport::Connecting { deadline };

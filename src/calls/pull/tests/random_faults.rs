@@ -42,6 +42,8 @@ enum Happening {
 struct Session {
     tracks: Vec<(TrackKind, String)>,
     outstanding: u32,
+    /// Our answer is awaited.
+    offer_open: bool,
 }
 
 struct Peer {
@@ -179,6 +181,12 @@ impl World {
                 .outstanding;
             *outstanding += 1;
             assert_eq!(*outstanding, 1, "two mutations of one session at once");
+            let is_answer = matches!(call, ApiCall::Renegotiate { .. });
+            let offer_open = self.sessions.get(session).unwrap().offer_open;
+            assert!(
+                !offer_open || is_answer,
+                "a mutation in the middle of an SDP exchange: {call:?}"
+            );
             self.outstanding.insert(id, session.to_owned());
         }
         let kind = match call {
@@ -264,6 +272,7 @@ impl World {
                 request,
             } => {
                 let session = self.sessions.get_mut(id).unwrap();
+                session.offer_open = request.session_description.is_none();
                 self.last_tracks = Some(id.clone());
                 let mut items = Vec::new();
                 for track in &request.tracks {
@@ -284,7 +293,11 @@ impl World {
                 };
                 tracks(&items, Some(kind))
             }
-            ApiCall::CloseTracks { .. } | ApiCall::Renegotiate { .. } => ApiReply::Done,
+            ApiCall::Renegotiate { session, .. } => {
+                self.sessions.get_mut(session).unwrap().offer_open = false;
+                ApiReply::Done
+            }
+            ApiCall::CloseTracks { .. } => ApiReply::Done,
             ApiCall::Inspect { .. } => ApiReply::Inspected(SessionReply::default()),
         }
     }
