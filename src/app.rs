@@ -19,8 +19,7 @@ use guest_relay_muxer::{AudioConfig, ReorderLimits, VideoConfig};
 use smol::LocalExecutor;
 use smol::stream::StreamExt;
 
-use crate::calls::client::Client;
-use crate::calls::pull::{PeerEvent, PullForm};
+use crate::calls::pull::PeerEvent;
 use crate::config::{self, Config};
 use crate::guest::id::{GuestId, ResourceId};
 use crate::guest::{self, Guest, Registry, SessionKey, Slot};
@@ -106,6 +105,7 @@ async fn serve_until_signal(config: Config, executor: &'static LocalExecutor<'st
     );
 
     let daemon = Rc::new(Daemon::new(config, media, certificate, executor));
+    calls::restore(&daemon);
     let site = Rc::new(Site::new(DaemonBackend(Rc::clone(&daemon)), &daemon.config));
     let http = executor.spawn(serve(listener, executor, site, Limits::default()));
     let ended = smol::future::or(
@@ -201,10 +201,7 @@ impl Daemon {
         certificate: Certificate,
         executor: &'static LocalExecutor<'static>,
     ) -> Self {
-        let calls = config.cloudflare.app().map(|(app_id, token)| {
-            let client = Client::new(&config.cloudflare.api_base, app_id, token.clone());
-            CallsPath::new(client, PullForm::default(), executor)
-        });
+        let calls = CallsPath::new(&config, executor);
         let guests = config.guests.iter().map(|guest| Guest {
             id: guest.id.clone(),
             name: guest.name.clone(),

@@ -1,12 +1,12 @@
-//! The path through the SFU: publishes guests there, and drives the pull that brings each of them back.
+//! The path through the SFU: publishes guests there, and hosts the peers of the pull that brings each of them back.
 //!
-//! One task a guest: it makes the API calls that [`Pull`] asks for (on worker threads), turns its session descriptions
-//! into peers for the media thread, and tells it what became of them. Once a second, while a peer stands, it looks at
-//! the peer's counters: packets that came are what keeps a pull from starting over.
+//! One task a guest runs a [`Subscriber`]; [`Host`] gives it peers of the media thread. Once a second, while a peer
+//! stands, the task looks at the peer's counters: packets that came are what keeps a pull from starting over.
 //!
-//! Bounds: one publication and one task per slot; channels of `NEWS_QUEUE`.
+//! Publications are kept in the state file: after a restart each of them is pulled again, the guest's connection to the
+//! SFU having lived on. Bounds: one publication and one task per slot.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -14,13 +14,14 @@ use std::time::{Duration, Instant};
 
 use guest_relay_muxer::TrackKind;
 use smol::LocalExecutor;
-use smol::channel::{Receiver, Sender};
 
-use crate::calls::CallError;
 use crate::calls::client::Client;
-use crate::calls::publish::{self, PublishError, PublishedSession};
-use crate::calls::pull::{ApiReply, CallId, Output, PeerEvent, PeerId, Publication, Pull, PullForm, State};
+use crate::calls::publish::{self, PublishError};
+use crate::calls::pull::{PeerEvent, PeerId, Publication, Pull, PullForm, State, Stats};
+use crate::calls::subscriber::{Inputs, PeerHost, Subscriber};
+use crate::config::Config;
 use crate::guest::id::{GuestId, ResourceId};
+use crate::guest::store::{self, Store};
 use crate::guest::{SessionKey, Slot};
 use crate::http::backend::{Fault, Published, Refusal};
 use crate::media_loop::{Command, SessionEnd, Transport};
@@ -28,7 +29,6 @@ use crate::rtc::peer::{self, Answered, Peer, PeerStats};
 
 use super::Daemon;
 
-const NEWS_QUEUE: usize = 64;
 /// How often a standing peer is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// Looks in a row without a packet or an answered check after which the path counts as lost.
@@ -36,29 +36,34 @@ const LOOKS_WITHOUT_LIFE: u32 = 3;
 
 /// The SFU's side of the daemon; there when an app and its secret are configured.
 pub(super) struct CallsPath {
-    pub(super) client: Arc<Client>,
+    client: Arc<Client>,
     form: PullForm,
     executor: &'static LocalExecutor<'static>,
+    store: Option<Arc<Store>>,
+    revision: Cell<u64>,
     publications: RefCell<HashMap<Slot, Held>>,
 }
 
 /// A guest's publication at the SFU and the task that pulls it.
 struct Held {
     key: SessionKey,
-    session: PublishedSession,
-    news: Sender<News>,
-}
-
-/// What a pull's task is told.
-enum News {
-    Reply(CallId, Result<ApiReply, CallError>),
-    Peer(SessionKey, PeerEvent),
-    Stop,
+    session: store::Session,
+    inputs: Inputs,
+    host: Rc<Host>,
 }
 
 impl CallsPath {
-    pub(super) fn new(client: Client, form: PullForm, executor: &'static LocalExecutor<'static>) -> Self {
-        Self { client: Arc::new(client), form, executor, publications: RefCell::default() }
+    /// `None` when no app or no secret is configured.
+    pub(super) fn new(config: &Config, executor: &'static LocalExecutor<'static>) -> Option<Self> {
+        let (app_id, token) = config.cloudflare.app()?;
+        Some(Self {
+            client: Arc::new(Client::new(&config.cloudflare.api_base, app_id, token.clone())),
+            form: config.cloudflare.pull_form,
+            executor,
+            store: config.relay.state_file.as_ref().map(|path| Arc::new(Store::new(path))),
+            revision: Cell::new(0),
+            publications: RefCell::default(),
+        })
     }
 
     /// The SFU's session id of the guest in this slot.
@@ -73,25 +78,42 @@ impl CallsPath {
 
     /// Passes on what became of a pull's peer.
     pub(super) fn tell(&self, slot: Slot, key: SessionKey, event: PeerEvent) {
-        if let Some(held) = self.publications.borrow().get(&slot) {
-            let _ = held.news.try_send(News::Peer(key, event));
+        if let Some(held) = self.publications.borrow().get(&slot)
+            && let Some(peer) = held.host.note(key, &event)
+        {
+            held.inputs.peer(peer, event);
         }
     }
 
     /// Ends the slot's publication: its pull stops, its tracks are closed at the SFU. `false`: there was none.
     pub(super) fn end(&self, slot: Slot) -> bool {
         let Some(held) = self.publications.borrow_mut().remove(&slot) else { return false };
-        let _ = held.news.try_send(News::Stop);
+        held.inputs.stop();
+        self.save();
         let client = Arc::clone(&self.client);
-        let mids: Vec<String> = held.session.tracks.iter().map(|track| track.mid.clone()).collect();
-        let session = held.session.session_id;
         let closing = async move {
-            if let Err(error) = publish::close(&client, &session, &mids).await {
-                log::warn!("closing a guest's tracks: {error}; the SFU lets them expire");
+            let mids: Vec<String> = held.session.tracks.iter().map(|track| track.mid.clone()).collect();
+            if let Err(error) = publish::close(&client, &held.session.session_id, &mids).await {
+                log::warn!("{}: closing the tracks at the SFU: {error}; they expire by themselves", held.session.guest);
             }
         };
         self.executor.spawn(closing).detach();
         true
+    }
+
+    /// Writes what is published now, on a worker thread.
+    fn save(&self) {
+        let Some(store) = &self.store else { return };
+        let store = Arc::clone(store);
+        let sessions: Vec<_> = self.publications.borrow().values().map(|held| held.session.clone()).collect();
+        self.revision.set(self.revision.get() + 1);
+        let revision = self.revision.get();
+        let saving = async move {
+            if let Err(error) = smol::unblock(move || store.save(revision, &sessions)).await {
+                log::error!("{error}");
+            }
+        };
+        self.executor.spawn(saving).detach();
     }
 }
 
@@ -102,7 +124,7 @@ pub(super) async fn publish_calls(daemon: &Rc<Daemon>, id: &GuestId, offer: &str
         return Err(refusal.fault(Fault::CallsNotConfigured));
     };
     let slot = daemon.slot(id)?;
-    let session = publish::publish(&calls.client, offer).await.map_err(|error| {
+    let published = publish::publish(&calls.client, offer).await.map_err(|error| {
         log::warn!("{id}: not published at the SFU: {error}");
         let mut refusal = Refusal::new(error.status(), error.guest_text());
         refusal.retry_after = error.retry_after();
@@ -113,197 +135,183 @@ pub(super) async fn publish_calls(daemon: &Rc<Daemon>, id: &GuestId, offer: &str
         }
     })?;
     let resource = ResourceId::generate();
-    let answer_sdp = session.answer.clone();
-    let key = hold(daemon, slot, resource.clone(), session);
-    let etag = format!("calls-{}", key.0);
-    daemon.etags.borrow_mut().insert(key, etag.clone());
+    let etag = format!("calls-{}", published.session_id);
+    let track = |track: publish::PublishedTrack| store::Track { kind: track.kind, mid: track.mid, name: track.name };
+    let session = store::Session {
+        guest: id.clone(),
+        resource: resource.clone(),
+        etag: etag.clone(),
+        session_id: published.session_id,
+        tracks: published.tracks.into_iter().map(track).collect(),
+    };
+    let key = hold(daemon, calls, slot, session);
     log::info!("{id} {key}: joining through the SFU");
-    Ok(Published { resource, etag, answer_sdp })
+    Ok(Published { resource, etag, answer_sdp: published.answer })
+}
+
+/// Pulls again whom a former run of the daemon left at the SFU.
+pub(super) fn restore(daemon: &Rc<Daemon>) {
+    let Some(calls) = &daemon.calls else { return };
+    let Some(store) = &calls.store else { return };
+    let loaded = store.load();
+    for warning in loaded.warnings {
+        log::warn!("{warning}");
+    }
+    for session in loaded.sessions {
+        let id = session.guest.clone();
+        match daemon.slot(&id) {
+            Ok(slot) => {
+                let key = hold(daemon, calls, slot, session);
+                log::info!("{id} {key}: was here before the restart, pulling again");
+            }
+            Err(_) => log::warn!("{id} was here before the restart and is not among the guests any more"),
+        }
+    }
 }
 
 /// Gives the slot to a publication and pulls it. Whatever held the slot before ends.
-pub(super) fn hold(daemon: &Rc<Daemon>, slot: Slot, resource: ResourceId, session: PublishedSession) -> SessionKey {
-    let calls = daemon.calls.as_ref().expect("only called with the path configured");
+fn hold(daemon: &Rc<Daemon>, calls: &CallsPath, slot: Slot, session: store::Session) -> SessionKey {
     daemon.end_slot(slot);
-    let key = daemon.registry.borrow_mut().take(slot, resource);
-    let (news, inbox) = smol::channel::bounded(NEWS_QUEUE);
+    let key = daemon.registry.borrow_mut().take(slot, session.resource.clone());
+    daemon.etags.borrow_mut().insert(key, session.etag.clone());
     let publication = Publication {
         session_id: session.session_id.clone(),
         tracks: session.tracks.iter().map(|track| (track.kind, track.name.clone())).collect(),
     };
     let pull = Pull::new(publication, calls.form, key.0, Instant::now());
-    let subscriber = Subscriber {
-        daemon: Rc::downgrade(daemon),
-        client: Arc::clone(&calls.client),
-        executor: calls.executor,
-        slot,
-        pull,
-        news: news.clone(),
-        peers: HashMap::new(),
+    let (subscriber, inputs) = Subscriber::new(session.guest.as_str(), Arc::clone(&calls.client));
+    let host = Rc::new(Host { daemon: Rc::downgrade(daemon), slot, peers: RefCell::default() });
+    let held = Held { key, session, inputs: inputs.clone(), host: Rc::clone(&host) };
+    calls.publications.borrow_mut().insert(slot, held);
+    calls.save();
+    let pulling = async move {
+        smol::future::or(async { drop(subscriber.run(pull, &*host).await) }, host.look(&inputs)).await;
+        if let Some(daemon) = host.daemon.upgrade() {
+            daemon.forget_publication(slot, key);
+        }
     };
-    calls.publications.borrow_mut().insert(slot, Held { key, session, news });
-    calls.executor.spawn(subscriber.run(inbox, key)).detach();
+    calls.executor.spawn(pulling).detach();
     key
 }
 
 /// A peer that the pull has asked for.
 struct PullPeer {
+    key: SessionKey,
     /// Until it goes to the media thread.
     waiting: Option<Box<Peer>>,
-    key: SessionKey,
     connected: bool,
     last: PeerStats,
     silent_looks: u32,
 }
 
-/// One guest's pull and what it works on.
-struct Subscriber {
+/// Gives one guest's pull its peers.
+struct Host {
     daemon: Weak<Daemon>,
-    client: Arc<Client>,
-    executor: &'static LocalExecutor<'static>,
     slot: Slot,
-    pull: Pull,
-    news: Sender<News>,
-    peers: HashMap<PeerId, PullPeer>,
+    peers: RefCell<HashMap<PeerId, PullPeer>>,
 }
 
-impl Subscriber {
-    async fn run(mut self, inbox: Receiver<News>, key: SessionKey) {
-        let mut next_look = Instant::now() + LOOK;
-        while !self.pull.is_finished() {
+impl Host {
+    /// Remembers an event of the media thread; whose it is.
+    fn note(&self, key: SessionKey, event: &PeerEvent) -> Option<PeerId> {
+        let mut peers = self.peers.borrow_mut();
+        let (id, peer) = peers.iter_mut().find(|(_, peer)| peer.key == key)?;
+        match event {
+            PeerEvent::Connected => peer.connected = true,
+            PeerEvent::Ended(_) => peer.connected = false,
+            PeerEvent::Media(_) | PeerEvent::Lost => {}
+        }
+        Some(*id)
+    }
+
+    /// Tells the pull once a second what came, for as long as the daemon is there.
+    async fn look(&self, inputs: &Inputs) {
+        loop {
+            smol::Timer::after(LOOK).await;
+            if !self.peers.borrow().values().any(|peer| peer.connected) {
+                continue;
+            }
             let Some(daemon) = self.daemon.upgrade() else { return };
-            self.drain(&daemon);
-            drop(daemon);
-            let stands = self.peers.values().any(|peer| peer.connected);
-            let wake = [self.pull.poll_timeout(), stands.then_some(next_look)].into_iter().flatten().min();
-            let news = smol::future::or(async { Some(inbox.recv().await) }, async {
-                match wake {
-                    Some(at) => smol::Timer::at(at).await,
-                    None => smol::future::pending().await,
-                };
-                None
-            })
-            .await;
-            let now = Instant::now();
-            match news {
-                Some(Ok(News::Reply(id, reply))) => self.pull.handle_reply(id, reply, now),
-                Some(Ok(News::Peer(key, event))) => self.handle_peer(key, event, now),
-                Some(Ok(News::Stop)) => self.pull.stop(now),
-                Some(Err(_)) => return,
-                None => self.pull.handle_timeout(now),
+            let Some(slots) = daemon.snapshot().await else { continue };
+            let Some(session) = slots.into_iter().nth(self.slot.0).and_then(|slot| slot.session) else { continue };
+            let mut peers = self.peers.borrow_mut();
+            let Some((id, peer)) = peers.iter_mut().find(|(_, peer)| peer.key == session.key) else { continue };
+            for event in peer.news(session.stats) {
+                inputs.peer(*id, event);
             }
-            if stands && now >= next_look {
-                next_look = now + LOOK;
-                self.look(now).await;
-            }
-        }
-        if let Some(daemon) = self.daemon.upgrade() {
-            self.drain(&daemon);
-            daemon.forget_publication(self.slot, key);
         }
     }
 
-    fn handle_peer(&mut self, key: SessionKey, event: PeerEvent, now: Instant) {
-        let Some((id, peer)) = self.peers.iter_mut().find(|(_, peer)| peer.key == key) else { return };
-        peer.connected = matches!(event, PeerEvent::Connected | PeerEvent::Media(_)) || peer.connected;
-        if let PeerEvent::Ended(_) = event {
-            peer.connected = false;
-        }
-        self.pull.handle_peer(*id, event, now);
-    }
-
-    /// What came since the last look.
-    async fn look(&mut self, now: Instant) {
-        let Some(daemon) = self.daemon.upgrade() else { return };
-        let Some(snapshot) = daemon.snapshot().await.and_then(|mut slots| {
-            (self.slot.0 < slots.len()).then(|| slots.swap_remove(self.slot.0))
-        }) else {
-            return;
-        };
-        let Some(session) = snapshot.session else { return };
-        let Some((id, peer)) = self.peers.iter_mut().find(|(_, peer)| peer.key == session.key) else { return };
-        let (last, stats) = (std::mem::replace(&mut peer.last, session.stats.clone()), session.stats);
-        let mut alive = stats.stun_accepted > last.stun_accepted;
-        for (kind, came) in [
-            (TrackKind::Audio, stats.audio.packets > last.audio.packets),
-            (TrackKind::Video, stats.video.packets > last.video.packets),
-        ] {
-            if came {
-                alive = true;
-                self.pull.handle_peer(*id, PeerEvent::Media(kind), now);
-            }
-        }
-        peer.silent_looks = if alive { 0 } else { peer.silent_looks + 1 };
-        if peer.silent_looks == LOOKS_WITHOUT_LIFE {
-            self.pull.handle_peer(*id, PeerEvent::Lost, now);
-        }
-    }
-
-    fn drain(&mut self, daemon: &Rc<Daemon>) {
-        while let Some(output) = self.pull.poll_output() {
-            let now = Instant::now();
-            match output {
-                Output::Call(id, call) => {
-                    let (client, news) = (Arc::clone(&self.client), self.news.clone());
-                    let calling = async move {
-                        let reply = smol::unblock(move || call.make(&client)).await;
-                        let _ = news.send(News::Reply(id, reply)).await;
-                    };
-                    self.executor.spawn(calling).detach();
-                }
-                Output::AnswerOffer { peer, renewed: true, .. } => {
-                    let refusal = "a standing connection cannot be described anew".to_owned();
-                    self.pull.handle_described(peer, Err(refusal), now);
-                }
-                Output::AnswerOffer { peer: id, sdp, renewed: false } => {
-                    let described = peer::answer(&sdp, &daemon.pull_config(), now)
-                        .map(|Answered { peer, sdp }| {
-                            self.add_peer(id, peer, daemon);
-                            sdp
-                        })
-                        .map_err(|error| error.to_string());
-                    self.pull.handle_described(id, described, now);
-                }
-                Output::MakeOffer { peer, .. } => {
-                    self.pull.handle_described(peer, Err("offers of our own are not made".to_owned()), now);
-                }
-                Output::ApplyAnswer { peer, .. } => {
-                    self.pull.handle_applied(peer, Err("offers of our own are not made".to_owned()), now);
-                }
-                Output::Connect { peer } => self.connect(peer, daemon, now),
-                Output::DropPeer { peer } => {
-                    if let Some(peer) = self.peers.remove(&peer) {
-                        let _ = daemon.media.send(Command::Leave { slot: self.slot, key: peer.key });
-                    }
-                }
-                Output::State(state) => log::debug!("{}: pull from the SFU: {state:?}", daemon.name(self.slot)),
-                Output::Trouble(trouble) => log::warn!("{}: pull from the SFU: {trouble}", daemon.name(self.slot)),
-            }
-        }
-        debug_assert!(self.peers.len() <= 2 || matches!(self.pull.state(), State::Ended(_)));
-    }
-
-    fn add_peer(&mut self, id: PeerId, peer: Peer, daemon: &Daemon) {
+    fn add(&self, id: PeerId, peer: Peer, daemon: &Daemon) {
         let key = daemon.registry.borrow_mut().next_key();
-        self.peers.insert(
-            id,
-            PullPeer {
-                waiting: Some(Box::new(peer)),
-                key,
-                connected: false,
-                last: PeerStats::default(),
-                silent_looks: 0,
-            },
-        );
+        let waiting = Some(Box::new(peer));
+        let peer = PullPeer { key, waiting, connected: false, last: PeerStats::default(), silent_looks: 0 };
+        self.peers.borrow_mut().insert(id, peer);
+    }
+}
+
+impl PullPeer {
+    /// What came since the last look.
+    fn news(&mut self, stats: PeerStats) -> Vec<PeerEvent> {
+        let mut news = Vec::new();
+        if stats.audio.packets > self.last.audio.packets {
+            news.push(PeerEvent::Media(TrackKind::Audio));
+        }
+        if stats.video.packets > self.last.video.packets {
+            news.push(PeerEvent::Media(TrackKind::Video));
+        }
+        let alive = !news.is_empty() || stats.stun_accepted > self.last.stun_accepted;
+        self.silent_looks = if alive { 0 } else { self.silent_looks + 1 };
+        if self.silent_looks == LOOKS_WITHOUT_LIFE {
+            news.push(PeerEvent::Lost);
+        }
+        self.last = stats;
+        news
+    }
+}
+
+impl PeerHost for Host {
+    async fn answer(&self, peer: PeerId, offer: &str, renewed: bool) -> Result<String, String> {
+        let daemon = self.daemon.upgrade().ok_or("the daemon ends")?;
+        if renewed {
+            return Err("a standing connection is not described anew".to_owned());
+        }
+        let Answered { peer: made, sdp } =
+            peer::answer(offer, &daemon.pull_config(), Instant::now()).map_err(|error| error.to_string())?;
+        self.add(peer, made, &daemon);
+        Ok(sdp)
     }
 
-    fn connect(&mut self, id: PeerId, daemon: &Daemon, now: Instant) {
-        let Some(pull_peer) = self.peers.get_mut(&id) else { return };
+    async fn offer(&self, _peer: PeerId, _kinds: &[TrackKind]) -> Result<String, String> {
+        Err("offers of our own are not made".to_owned())
+    }
+
+    async fn apply_answer(&self, _peer: PeerId, _answer: &str) -> Result<(), String> {
+        Err("offers of our own are not made".to_owned())
+    }
+
+    fn connect(&self, id: PeerId) {
+        let Some(daemon) = self.daemon.upgrade() else { return };
+        let mut peers = self.peers.borrow_mut();
+        let Some(pull_peer) = peers.get_mut(&id) else { return };
         let Some(peer) = pull_peer.waiting.take() else { return };
         let (ready, _) = smol::channel::bounded(1);
-        let (slot, key) = (self.slot, pull_peer.key);
-        if daemon.media.send(Command::Join { slot, key, peer, transport: Transport::Own, ready }).is_err() {
-            self.pull.handle_peer(id, PeerEvent::Ended("the media thread is overloaded".to_owned()), now);
+        let command = Command::Join { slot: self.slot, key: pull_peer.key, peer, transport: Transport::Own, ready };
+        if daemon.media.send(command).is_err() {
+            log::warn!("{}: the media thread takes no commands; the pull tries again", daemon.name(self.slot));
+        }
+    }
+
+    fn drop_peer(&self, id: PeerId) {
+        let Some(peer) = self.peers.borrow_mut().remove(&id) else { return };
+        if let Some(daemon) = self.daemon.upgrade() {
+            let _ = daemon.media.send(Command::Leave { slot: self.slot, key: peer.key });
+        }
+    }
+
+    fn state_changed(&self, state: &State, _stats: Stats) {
+        if let Some(daemon) = self.daemon.upgrade() {
+            log::debug!("{}: pull from the SFU: {state:?}", daemon.name(self.slot));
         }
     }
 }

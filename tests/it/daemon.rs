@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -30,37 +30,21 @@ impl Daemon {
         let config = directory.join("config.yml");
         let text = format!(
             "http: {{listen: '127.0.0.1:0', offers_per_minute: 600}}\nrtc: {{listen: '127.0.0.1:0'}}\n\
-             relay:\n  output: '{output}'\nlog: {{level: debug}}\n{further}"
+             relay:\n  output: '{output}'\n  state_file: '{}'\nlog: {{level: debug}}\n{further}",
+            directory.join("state.json").display()
         );
         fs::write(&config, text).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_guest-relay"));
-        command.arg("--config").arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        for (name, _) in std::env::vars_os() {
-            if name.to_str().is_some_and(|name| name.starts_with("GUEST_RELAY_") || name.starts_with("CLOUDFLARE_")) {
-                command.env_remove(name);
-            }
-        }
-        let mut child = command.spawn().unwrap();
-        let stderr = child.stderr.take().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
-        let sink = Arc::clone(&log);
-        thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                let mut log = sink.lock().unwrap();
-                log.push_str(&line);
-                log.push('\n');
-            }
-        });
-        let until = Instant::now() + START_DEADLINE;
-        let (http, udp) = loop {
-            let text = log.lock().unwrap().clone();
-            if let Some(addresses) = listening(&text) {
-                break addresses;
-            }
-            assert!(Instant::now() < until, "the daemon did not start:\n{text}");
-            thread::sleep(Duration::from_millis(10));
-        };
+        let (child, http, udp) = run(&config, &log);
         Self { child, directory, log, http, udp }
+    }
+
+    /// Kills it (SIGKILL) and starts it again with the same configuration; the HTTP port is another one.
+    pub(crate) fn crash_and_restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.log.lock().unwrap().clear();
+        (self.child, self.http, self.udp) = run(&self.directory.join("config.yml"), &self.log);
     }
 
     pub(crate) fn whip_url(&self, guest: &str) -> String {
@@ -80,10 +64,6 @@ impl Daemon {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
-    }
-
-    pub(crate) fn descriptors(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }
 
     /// One GET; the body of a 200.
@@ -125,6 +105,36 @@ impl Drop for Daemon {
             eprintln!("--- the daemon's log\n{}", self.log());
         }
         let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Runs the daemon and waits until it listens.
+fn run(config: &Path, log: &Arc<Mutex<String>>) -> (Child, SocketAddr, SocketAddr) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_guest-relay"));
+    command.arg("--config").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("GUEST_RELAY_") || name.starts_with("CLOUDFLARE_")) {
+            command.env_remove(name);
+        }
+    }
+    let mut child = command.spawn().unwrap();
+    let stderr = child.stderr.take().unwrap();
+    let sink = Arc::clone(log);
+    thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            let mut log = sink.lock().unwrap();
+            log.push_str(&line);
+            log.push('\n');
+        }
+    });
+    let until = Instant::now() + START_DEADLINE;
+    loop {
+        let text = log.lock().unwrap().clone();
+        if let Some((http, udp)) = listening(&text) {
+            return (child, http, udp);
+        }
+        assert!(Instant::now() < until, "the daemon did not start:\n{text}");
+        thread::sleep(Duration::from_millis(10));
     }
 }
 

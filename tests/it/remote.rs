@@ -50,3 +50,39 @@ fn a_remote_guest_comes_back_from_the_sfu_and_leaves_nothing_there() {
     assert!(sfu.violations().is_empty(), "{:?}", sfu.violations());
     assert!(!daemon.log().contains(sfu.secret()), "the app's secret stands in the log");
 }
+
+#[test]
+fn after_a_crash_of_the_daemon_the_guest_is_pulled_again_without_doing_anything() {
+    let ingest = Ingest::bind("127.0.0.1:0", Options::default()).unwrap();
+    let sfu = SfuSim::start(sfu_sim::Options::default()).unwrap();
+    let mut daemon = daemon(&ingest, &sfu);
+    let url = format!("http://{}/api/calls/whip/guest1", daemon.http);
+    let publisher = Publisher::connect(&url, &Clip::chromium_360p()).unwrap();
+    daemon.wait_for_state("guest1", "live", SETTLE);
+    daemon.crash_and_restart();
+    daemon.wait_for_state("guest1", "live", SETTLE);
+    assert!(publisher.is_alive());
+    let connections = ingest.connections();
+    assert_eq!(connections.len(), 2);
+    assert!(connections.iter().all(|connection| connection.violations.is_empty()));
+    assert!(sfu.violations().is_empty(), "{:?}", sfu.violations());
+}
+
+#[test]
+fn a_wrong_secret_is_told_to_the_guest_and_to_the_operator() {
+    let ingest = Ingest::bind("127.0.0.1:0", Options::default()).unwrap();
+    let sfu = SfuSim::start(sfu_sim::Options::default()).unwrap();
+    let further = format!(
+        "cloudflare: {{calls_app_id: '{}', calls_api_token: 'not-the-secret', api_base: '{}'}}\n",
+        sfu.app_id(),
+        sfu.api_base()
+    );
+    let daemon = Daemon::start(&format!("rtmp://{}/{{guest_id}}", ingest.addr()), &further);
+    let url = format!("http://{}/api/calls/whip/guest1", daemon.http);
+    let Err(refusal) = Publisher::connect(&url, &Clip::chromium_360p()) else { panic!("published without the secret") };
+    let refusal = refusal.to_string();
+    assert!(refusal.contains("502") || refusal.contains("503"), "{refusal}");
+    assert!(daemon.log().contains("401"), "{}", daemon.log());
+    assert!(!daemon.log().contains("not-the-secret"));
+    assert!(!refusal.contains("not-the-secret"));
+}

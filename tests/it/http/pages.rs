@@ -163,6 +163,9 @@ fn pages_come_with_their_type_and_a_policy_and_are_asked_for_again_each_time() {
     for (path, content_type) in [
         ("/static/guest_join.js", "text/javascript; charset=utf-8"),
         ("/static/devices.js", "text/javascript; charset=utf-8"),
+        ("/static/offer.js", "text/javascript; charset=utf-8"),
+        ("/static/path.js", "text/javascript; charset=utf-8"),
+        ("/static/publisher.js", "text/javascript; charset=utf-8"),
         ("/static/quality.js", "text/javascript; charset=utf-8"),
         ("/static/strings.js", "text/javascript; charset=utf-8"),
         ("/static/whip.js", "text/javascript; charset=utf-8"),
