@@ -242,7 +242,7 @@ fn offers_that_the_sfu_could_not_serve_are_refused_with_a_status_and_a_reason() 
         let refused = prepare(&text).unwrap_err();
         if status == 0 {
             assert!(
-                matches!(refused, PublishError::Offer(OfferError::Syntax(_))),
+                matches!(refused, PublishError::Offer(OfferError::Text(_))),
                 "{name}: {refused:?}"
             );
             assert_eq!(refused.status(), 400);
