@@ -1,7 +1,7 @@
 # Every command of the project. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e lint golden fuzz bench size clean
+.PHONY: help run run-sim test e2e lint golden fuzz bench size clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -9,10 +9,13 @@ help: ## list these commands
 run: ## start the daemon, and a test RTMP server when port 1935 is free; Ctrl-C ends both
 	@tests/run.sh
 
+run-sim: ## as run, with guests going through a simulated SFU: the remote path without an account
+	@tests/run.sh sim
+
 test: ## unit, golden and whole-daemon tests
 	cargo test --release --workspace --locked
 
-e2e: ## a real Chromium through the page into three RTMP servers; CHECKS="name ..." picks some
+e2e: ## a real Chromium through the page, directly and through the simulated SFU, into RTMP servers; CHECKS="name ..." picks some
 	@tests/e2e.sh $(CHECKS)
 
 lint: ## formatting, clippy, licences and bans, rules for source files

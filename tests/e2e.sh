@@ -11,9 +11,9 @@ need_chromium
 need_playwright
 need_nginx_rtmp
 
-cargo build --release --locked --workspace --bins
+cargo build --release --locked --workspace --bins --examples
 binaries=${CARGO_TARGET_DIR:-$PWD/target}/release
-export GUEST_RELAY=$binaries/guest-relay INGEST=$binaries/ingest LOADGEN=$binaries/loadgen
+export GUEST_RELAY=$binaries/guest-relay INGEST=$binaries/ingest LOADGEN=$binaries/loadgen SFU_SIM=$binaries/sfu-sim
 
 E2E_DIR=$(mktemp -d "${TMPDIR:-/tmp}/guest-relay-e2e.XXXXXX")
 export E2E_DIR

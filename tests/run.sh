@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
 # `make run`: the daemon in the foreground, and tests/ingest on the RTMP port
 # when nothing listens there, so that a guest can be tried without a media server.
+# `make run-sim` (argument: sim): also the simulated SFU, so that the remote path
+# can be tried without an account.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 RTMP_PORT=1935
+SFU_PORT=8787
 CONFIG=config.yml
 binaries=${CARGO_TARGET_DIR:-target}/release
+with_sim=${1:-}
 
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
@@ -19,31 +23,51 @@ is_healthy() {
     } 2>/dev/null
 }
 
-ingest_pid=''
+work=''
 daemon_pid=''
+other_pids=()
+# shellcheck disable=SC2329 # called by the traps
 stop() {
     trap - EXIT INT TERM HUP
     local pid
-    for pid in $daemon_pid $ingest_pid; do kill -TERM "$pid" 2>/dev/null || true; done
-    for pid in $daemon_pid $ingest_pid; do wait "$pid" 2>/dev/null || true; done
+    for pid in $daemon_pid "${other_pids[@]}"; do kill -TERM "$pid" 2>/dev/null || true; done
+    for pid in $daemon_pid "${other_pids[@]}"; do wait "$pid" 2>/dev/null || true; done
+    if [ -n "$work" ]; then rm -rf "$work"; fi
 }
 trap stop EXIT
 trap 'stop; exit 130' INT
 trap 'stop; exit 143' TERM HUP
 
-cargo build --release --locked -p guest-relay -p ingest
+packages=(-p guest-relay -p ingest)
+if [ "$with_sim" = sim ]; then packages+=(-p sfu-sim); fi
+cargo build --release --locked "${packages[@]}"
 
 if listens "$RTMP_PORT"; then
     echo "run: publishing to the RTMP server that listens on 127.0.0.1:$RTMP_PORT"
 else
     "$binaries/ingest" --listen "127.0.0.1:$RTMP_PORT" &
-    ingest_pid=$!
+    other_pids+=($!)
     echo "run: nothing listens on 127.0.0.1:$RTMP_PORT, so a test RTMP server was started there"
     echo "run: it prints a line a second for each guest, and keeps nothing"
 fi
 
 arguments=()
-if [ -e "$CONFIG" ]; then
+link=http://localhost:8000/guest_join
+if [ "$with_sim" = sim ]; then
+    app_id=0123456789abcdef0123456789abcdef
+    CLOUDFLARE_CALLS_API_TOKEN=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+    export CLOUDFLARE_CALLS_API_TOKEN
+    "$binaries/sfu-sim" --listen "127.0.0.1:$SFU_PORT" --app-id "$app_id" --secret-env CLOUDFLARE_CALLS_API_TOKEN &
+    other_pids+=($!)
+    work=$(mktemp -d "${TMPDIR:-/tmp}/guest-relay-run.XXXXXX")
+    cat >"$work/config.yml" <<YAML
+cloudflare: { calls_app_id: $app_id, api_base: "http://127.0.0.1:$SFU_PORT/v1" }
+relay: { state_file: "$work/state.json" }
+YAML
+    arguments=(--config "$work/config.yml")
+    link+='?mode=calls'
+    echo "run: guests go through a simulated SFU; what it holds: http://127.0.0.1:$SFU_PORT/control/sessions"
+elif [ -e "$CONFIG" ]; then
     arguments=(--config "$CONFIG")
     echo "run: configured by $CONFIG"
 else
@@ -56,7 +80,7 @@ daemon_pid=$!
 for _ in $(seq 50); do
     kill -0 "$daemon_pid" 2>/dev/null || break
     if (is_healthy); then
-        printf '\n  Open http://localhost:8000/guest_join in a browser on this machine, press Join.\n  Ctrl-C ends everything.\n\n'
+        printf '\n  Open %s in a browser on this machine, press Join.\n  Ctrl-C ends everything.\n\n' "$link"
         break
     fi
     sleep 0.1

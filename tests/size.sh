@@ -58,7 +58,7 @@ rtc=$(free_port)
 cat >"$work/config.yml" <<YAML
 http: { listen: "127.0.0.1:$http" }
 rtc: { listen: "127.0.0.1:$rtc" }
-relay: { output: "rtmp://127.0.0.1:$rtmp/{guest_id}" }
+relay: { output: "rtmp://127.0.0.1:$rtmp/{guest_id}", state_file: none }
 YAML
 
 "$targets/release/ingest" --listen "127.0.0.1:$rtmp" >"$work/ingest.log" 2>&1 &

@@ -24,13 +24,13 @@ export class Guest {
     this.errors = [];
   }
 
-  /** Opens the page for a slot, with a context (cookies, storage) of its own. */
-  static async open(browser, daemon, id) {
+  /** Opens the page for a slot, with a context (cookies, storage) of its own. `mode`: the way the media takes. */
+  static async open(browser, daemon, id, mode = "direct") {
     const context = await browser.newContext();
     const page = await context.newPage();
     const guest = new Guest(id, page);
     page.on("pageerror", (error) => guest.errors.push(error.message));
-    await page.goto(`${daemon.url}/guest_join?guest=${id}`);
+    await page.goto(`${daemon.url}/guest_join?guest=${id}&mode=${mode}`);
     await page.waitForFunction(() => ["idle", "preview"].includes(document.documentElement.dataset.state));
     return guest;
   }

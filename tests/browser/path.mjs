@@ -27,13 +27,13 @@ function require(holds, what) {
   if (!holds) throw new Error(what);
 }
 
-/** A server with a tap before it, and a daemon that publishes to the tap. */
-async function relayInto(stage, startServer) {
+/** A server with a tap before it, and a daemon, configured by `further` too, that publishes to the tap. */
+async function relayInto(stage, startServer, ...further) {
   const server = await startServer(stage);
   const tap = new RtmpTap(server.port, await freeTcpPort());
   await tap.open();
   stage.defer(() => tap.close());
-  const daemon = await stage.startDaemon(`rtmp://127.0.0.1:${tap.port}/${server.target}`);
+  const daemon = await stage.startDaemon(`rtmp://127.0.0.1:${tap.port}/${server.target}`, ...further);
   return { server, tap, daemon };
 }
 
@@ -74,12 +74,26 @@ function requireEveryFrame(id, before, after) {
   return `${arrived} of ${sent} frames`;
 }
 
+/** How long the service keeps a session whose peer is gone without a word, and some. */
+const SFU_SESSION_LIMIT_MS = 40_000;
+
+/** Once all guests have left: no session is left over, no rule of the API was broken, the secret was told to nobody. */
+async function requireCleanSfu(sfu, daemon) {
+  const isEmpty = async () => (await sfu.snapshot()).sessions.length === 0;
+  await until("the SFU's sessions to end", SFU_SESSION_LIMIT_MS, isEmpty);
+  // The page closes its connection as it says goodbye: the daemon's closing of its tracks may come too late.
+  const violations = (await sfu.snapshot()).violations.filter((each) => each.rule !== "call_after_close");
+  require(violations.length === 0, `at the SFU: ${JSON.stringify(violations.slice(0, 3))}`);
+  require(!daemon.log().includes(sfu.secret), "the app's secret stands in the log");
+}
+
 /** 20 s into one server, and all that can be said about the recording. */
-function recordsInto(startServer) {
+function recordsInto(startServer, { remote = false } = {}) {
   return async (stage) => {
-    const { server, tap, daemon } = await relayInto(stage, startServer);
+    const sfu = remote ? await servers.sfuSim(stage) : undefined;
+    const { server, tap, daemon } = await relayInto(stage, startServer, sfu?.config ?? "");
     const browser = await openBrowser(stage);
-    const guest = await Guest.open(browser, daemon, "guest1");
+    const guest = await Guest.open(browser, daemon, "guest1", remote ? "calls" : "direct");
     const joinedAt = await guest.join();
     const connection = await firstFrame(tap, "guest1");
     await sleep(MEDIA_SECONDS * 1_000);
@@ -90,6 +104,7 @@ function recordsInto(startServer) {
     require(guest.errors.length === 0, `the page threw: ${guest.errors[0]}`);
     require(tap.connections.length === 1, `${tap.connections.length} RTMP connections were made`);
     require(connection.video.firstIsKey, "the first frame is no keyframe");
+    if (sfu) await requireCleanSfu(sfu, daemon);
 
     const file = await server.finish("guest1");
     const { video, audio } = await probe(file);
@@ -246,10 +261,48 @@ async function hostileDatagrams(stage) {
   };
 }
 
+/** The daemon is killed while a remote guest is live; started again it brings the guest back, whose page sees nothing. */
+async function daemonCrashes(stage) {
+  const sfu = await servers.sfuSim(stage);
+  const { tap, daemon } = await relayInto(stage, servers.ingest, sfu.config);
+  const browser = await openBrowser(stage);
+  const guest = await Guest.open(browser, daemon, "guest1", "calls");
+  await guest.join();
+  const first = await firstFrame(tap, "guest1");
+  await sleep(4_000);
+  await guest.watchStates();
+  await daemon.stop("SIGKILL");
+  const startedAt = Date.now();
+  const again = Object.assign(await stage.bootDaemon(daemon.url), { url: daemon.url });
+  const second = await until(
+    "a frame after the crash",
+    15_000,
+    () => {
+      const connection = tap.of("guest1");
+      return connection !== first && connection;
+    },
+    5,
+  );
+  const away = second.video.firstAt - startedAt;
+  await sleep(4_000);
+  const states = await guest.seenStates();
+  require(states.join() === "connection connected,page live", `the page went through: ${states.join(", ")}`);
+  require(second.video.frames > 3 * MIN_FRAMES_PER_SECOND, `${second.video.frames} frames in 4 s after the crash`);
+  require(away <= MAX_RETURN_MS, `first frame ${away} ms after the daemon was started again`);
+  await guest.leave();
+  await until("the RTMP connection to end", 5_000, () => second.closed);
+  await requireCleanSfu(sfu, again);
+  requireHealthy(again, tap);
+  return { "first frame after": `${away} ms`, page: "saw nothing" };
+}
+
 const CHECKS = {
   "into ingest": recordsInto(servers.ingest),
   "into ffmpeg": recordsInto(servers.ffmpeg),
   "into nginx-rtmp": recordsInto(servers.nginx),
+  "through the SFU into ingest": recordsInto(servers.ingest, { remote: true }),
+  "through the SFU into ffmpeg": recordsInto(servers.ffmpeg, { remote: true }),
+  "the daemon crashes": daemonCrashes,
   "one of two guests leaves": oneOfTwoLeaves,
   "the RTMP server restarts": serverRestarts,
   "hostile datagrams": hostileDatagrams,
@@ -280,13 +333,13 @@ for (const [name, check] of Object.entries(CHECKS)) {
     await stage.strike();
     passed += 1;
     console.log(
-      `ok    ${name.padEnd(26)} ${Object.entries(facts)
+      `ok    ${name.padEnd(28)} ${Object.entries(facts)
         .map(([key, value]) => `${key}: ${value}`)
         .join(" | ")}`,
     );
   } catch (error) {
     failed += 1;
-    console.log(`FAIL  ${name.padEnd(26)} ${error.message.split("\n").join("\n      ")}\n      logs: ${stage.dir}`);
+    console.log(`FAIL  ${name.padEnd(28)} ${error.message.split("\n").join("\n      ")}\n      logs: ${stage.dir}`);
     await stage.strike().catch((late) => fs.appendFileSync(stage.file("strike.log"), `${late.stack}\n`));
   }
 }

@@ -108,3 +108,23 @@ export async function nginx(stage) {
   };
   return { name: "nginx-rtmp", port, target: "live/{guest_id}", server, finish };
 }
+
+const SFU_APP_ID = "0123456789abcdef0123456789abcdef";
+const SFU_SECRET = "a-secret-that-no-log-may-show";
+
+/**
+ * tests/sfu-sim: the simulated Cloudflare Realtime SFU. Returns the lines of
+ * configuration that lead there, `secret`, and `snapshot()` of what it holds.
+ */
+export async function sfuSim(stage) {
+  const port = await freeTcpPort();
+  const args = ["--listen", `127.0.0.1:${port}`, "--app-id", SFU_APP_ID, "--secret-env", "SFU_SECRET"];
+  const server = stage.start("sfu-sim", program("SFU_SIM"), args, { env: { ...process.env, SFU_SECRET } });
+  await listening(server, port);
+  const api = `http://127.0.0.1:${port}/v1`;
+  return {
+    config: `cloudflare: { calls_app_id: "${SFU_APP_ID}", calls_api_token: "${SFU_SECRET}", api_base: "${api}" }`,
+    secret: SFU_SECRET,
+    snapshot: async () => (await fetch(`http://127.0.0.1:${port}/control/sessions`)).json(),
+  };
+}

@@ -158,40 +158,39 @@ export class Stage {
 
   /**
    * Starts the daemon with a config file of its own and waits until it answers.
-   * `output` is the RTMP target, with `{guest_id}` in it. A guest who leaves is
-   * gone at once: a recording then ends where the guest did.
+   * `output` is the RTMP target, with `{guest_id}` in it; `further` are more
+   * lines of configuration. A guest who leaves is gone at once: a recording then
+   * ends where the guest did.
    */
-  async startDaemon(output) {
+  async startDaemon(output, ...further) {
     const httpPort = await freeTcpPort();
     const rtcPort = await freeUdpPort();
-    const config = this.file("config.yml");
-    fs.writeFileSync(
-      config,
-      [
-        "guests:",
-        '  guest1: { name: "Guest 1", enabled: true }',
-        '  guest2: { name: "Guest 2", enabled: true }',
-        `http: { listen: "127.0.0.1:${httpPort}" }`,
-        `rtc: { listen: "127.0.0.1:${rtcPort}" }`,
-        `relay: { output: "${output}", hold_seconds: 0 }`,
-        "log: { level: info }",
-        "",
-      ].join("\n"),
-    );
-    const daemon = this.start("guest-relay", program("GUEST_RELAY"), ["--config", config]);
-    daemon.url = `http://localhost:${httpPort}`;
-    daemon.rtcPort = rtcPort;
+    const config = [
+      "guests:",
+      '  guest1: { name: "Guest 1", enabled: true }',
+      '  guest2: { name: "Guest 2", enabled: true }',
+      `http: { listen: "127.0.0.1:${httpPort}" }`,
+      `rtc: { listen: "127.0.0.1:${rtcPort}" }`,
+      `relay: { output: "${output}", hold_seconds: 0, state_file: "${this.file("state.json")}" }`,
+      "log: { level: info }",
+      ...further,
+      "",
+    ];
+    fs.writeFileSync(this.file("config.yml"), config.join("\n"), { mode: 0o600 });
+    const url = `http://localhost:${httpPort}`;
+    return Object.assign(await this.bootDaemon(url), { url, rtcPort });
+  }
+
+  /** Starts the daemon with the config file that is there, for the first time or again. */
+  async bootDaemon(url) {
+    const daemon = this.start("guest-relay", program("GUEST_RELAY"), ["--config", this.file("config.yml")]);
     await until("the daemon to answer /healthz", 10_000, async () => {
       if (!daemon.running) throw new Error(`the daemon ended (${daemon.exit}):\n${daemon.log()}`);
-      return fetch(`${daemon.url}/healthz`).then(
+      return fetch(`${url}/healthz`).then(
         (reply) => reply.ok,
         () => false,
       );
     });
-    daemon.guests = async () => {
-      const body = await (await fetch(`${daemon.url}/api/guests`)).json();
-      return body.guests ?? body;
-    };
     return daemon;
   }
 
