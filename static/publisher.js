@@ -15,7 +15,7 @@ import { CALLS, DIRECT } from "./path.js";
 import { PublishError, goodbye, holdsSlot, publish } from "./whip.js";
 
 /** The SFU has a public address, so the first candidate is as good as all. */
-const CALLS_GATHER_MS = 300;
+const CALLS_GATHER_MS = 50;
 /** A connection that is only disturbed often recovers; after this it is given up. */
 const DISCONNECTED_MS = 7_000;
 /** Waits after the first, second, third … failure in a row. The loss of a good session is followed by an attempt at once. */
