@@ -29,7 +29,7 @@ use crate::media_loop::{self, Command, Event, SlotSnapshot, Transport};
 use crate::relay::RelayConfig;
 use crate::rtc::dtls::Certificate;
 use crate::rtc::peer::{self, AnswerConfig, Answered};
-use crate::rtc::sdp::OpusSettings;
+use crate::rtc::sdp::{OpusSettings, RemoteAddresses};
 use crate::rtc::srtp::SrtpProfile;
 use crate::rtmp::{self, Target};
 
@@ -300,7 +300,8 @@ impl Daemon {
 
     /// How we answer the SFU. It takes no notice of our candidates: it sees where our checks come from.
     fn pull_config(&self) -> AnswerConfig {
-        self.answer_config(vec![self.media.local_addr()])
+        let remote_addresses = calls::remote_addresses(&self.config.cloudflare.api_base);
+        AnswerConfig { remote_addresses, ..self.answer_config(vec![self.media.local_addr()]) }
     }
 
     fn answer_config(&self, candidates: Vec<SocketAddr>) -> AnswerConfig {
@@ -311,6 +312,7 @@ impl Daemon {
             max_bitrate_kbps: self.config.rtc.max_bitrate_kbps,
             opus: SPEECH,
             srtp_profiles: SrtpProfile::OFFERED.to_vec(),
+            remote_addresses: RemoteAddresses::Remote,
         }
     }
 

@@ -534,6 +534,10 @@ impl MediaLoop {
                     peer::Event::SenderReport { kind, ntp_time, rtp_time } => {
                         lane.relay.handle_sender_report(kind, ntp_time, rtp_time, now);
                     }
+                    peer::Event::UnexpectedCodec { kind, payload_type, codec } => {
+                        log::warn!("slot {index}: the sender's {kind:?} is {codec} (payload type {payload_type}), which is not taken");
+                    }
+                    peer::Event::Quiet => log::debug!("slot {index}: nothing heard from the sender for {:?}", peer::QUIET_AFTER),
                     peer::Event::Ended(reason) => ended = Some(SessionEnd::Peer(reason)),
                 },
             }

@@ -23,6 +23,8 @@ const controls = {
 let maxBitrateKbps = DEFAULT_BITRATE_KBPS;
 let publicUrl = null;
 let state = "idle";
+/** Since the last join. */
+let wasLive = false;
 /** Clicks are worked on one after the other. */
 let queue = Promise.resolve();
 
@@ -65,7 +67,8 @@ function showPath(path) {
 function setState(next) {
   state = next;
   root.dataset.state = next;
-  const words = text(`state_${next}`);
+  wasLive = next === "live" || (wasLive && next !== "joining");
+  const words = text(next === "reconnecting" && !wasLive ? "state_retrying" : `state_${next}`);
   // A live region speaks whenever it is written to.
   if (controls.state.textContent !== words) controls.state.textContent = words;
   const connected = CONNECTED.includes(next);

@@ -25,7 +25,8 @@ use crate::guest::store::{self, Store};
 use crate::guest::{SessionKey, Slot};
 use crate::http::backend::{Fault, Published, Refusal};
 use crate::media_loop::{Command, SessionEnd, Transport};
-use crate::rtc::peer::{self, Answered, Peer, PeerStats};
+use crate::rtc::peer::{self, Answered, OfferConfig, Peer, PeerStats};
+use crate::rtc::sdp::RemoteAddresses;
 
 use super::Daemon;
 
@@ -282,12 +283,29 @@ impl PeerHost for Host {
         Ok(sdp)
     }
 
-    async fn offer(&self, _peer: PeerId, _kinds: &[TrackKind]) -> Result<String, String> {
-        Err("offers of our own are not made".to_owned())
+    async fn offer(&self, peer: PeerId, kinds: &[TrackKind]) -> Result<String, String> {
+        let daemon = self.daemon.upgrade().ok_or("the daemon ends")?;
+        let config = daemon.pull_config();
+        let offering = peer::offer(
+            &OfferConfig {
+                kinds: kinds.to_vec(),
+                candidates: config.candidates,
+                max_bitrate_kbps: config.max_bitrate_kbps,
+                opus: config.opus,
+                certificate: config.certificate,
+                srtp_profiles: config.srtp_profiles,
+                remote_addresses: config.remote_addresses,
+            },
+            Instant::now(),
+        );
+        self.add(peer, offering.peer, &daemon);
+        Ok(offering.sdp)
     }
 
-    async fn apply_answer(&self, _peer: PeerId, _answer: &str) -> Result<(), String> {
-        Err("offers of our own are not made".to_owned())
+    async fn apply_answer(&self, id: PeerId, answer: &str) -> Result<(), String> {
+        let mut peers = self.peers.borrow_mut();
+        let peer = peers.get_mut(&id).and_then(|peer| peer.waiting.as_mut()).ok_or("the peer is gone")?;
+        peer.handle_answer(answer, Instant::now()).map_err(|error| error.to_string())
     }
 
     fn connect(&self, id: PeerId) {
@@ -313,6 +331,16 @@ impl PeerHost for Host {
         if let Some(daemon) = self.daemon.upgrade() {
             log::debug!("{}: pull from the SFU: {state:?}", daemon.name(self.slot));
         }
+    }
+}
+
+/// An SFU on this machine is a simulated one; the real one never sends us to an address of ours.
+pub(super) fn remote_addresses(api_base: &str) -> RemoteAddresses {
+    let host = api_base.split("://").nth(1).unwrap_or_default();
+    if ["127.", "localhost", "[::1]"].iter().any(|local| host.starts_with(local)) {
+        RemoteAddresses::Any
+    } else {
+        RemoteAddresses::Remote
     }
 }
 

@@ -73,29 +73,63 @@ impl Feedback {
         now: Instant,
     ) -> Self {
         let [a, b, c, d, cname @ ..] = random_u64().to_be_bytes();
-        let transport_wide = tracks
-            .clone()
-            .any(|track| track.feedback.transport_cc && track.extensions.transport_cc.is_some());
-        let remb = !transport_wide && tracks.clone().any(|track| track.feedback.remb);
-        Self {
+        let mut feedback = Self {
             // 0 is what some take for "none".
             sender_ssrc: u32::from_be_bytes([a, b, c, d]).max(1),
             cname: format!("{:08x}", u32::from_be_bytes(cname)),
             epoch: now,
-            reduced_size: tracks.clone().all(|track| track.reduced_size_rtcp),
-            streams: tracks.map(|track| Stream::new(track, now)).collect(),
-            transport_wide: transport_wide.then(|| TransportWide {
+            reduced_size: false,
+            streams: Vec::new(),
+            transport_wide: None,
+            remb: None,
+            report_at: now,
+            round_trip: None,
+        };
+        feedback.set_tracks(tracks, max_bitrate_kbps, now);
+        feedback
+    }
+
+    /// Takes these tracks in place of those so far. A stream goes on as the one of its kind, unless the description
+    /// names another SSRC for it.
+    pub(super) fn set_tracks<'a>(
+        &mut self,
+        tracks: impl Iterator<Item = &'a Track> + Clone,
+        max_bitrate_kbps: u32,
+        now: Instant,
+    ) {
+        let transport_wide = tracks
+            .clone()
+            .any(|track| track.feedback.transport_cc && track.extensions.transport_cc.is_some());
+        let remb = !transport_wide && tracks.clone().any(|track| track.feedback.remb);
+        self.reduced_size = tracks.clone().all(|track| track.reduced_size_rtcp);
+        self.transport_wide = transport_wide.then(|| {
+            self.transport_wide.take().unwrap_or_else(|| TransportWide {
                 arrivals: Arrivals::new(now),
                 due: None,
                 sent_at: now,
-            }),
-            remb: remb.then(|| Remb {
-                bitrate_bps: u64::from(max_bitrate_kbps) * 1000,
-                due: now,
-            }),
-            report_at: now,
-            round_trip: None,
-        }
+            })
+        });
+        self.remb = remb.then(|| Remb {
+            bitrate_bps: u64::from(max_bitrate_kbps) * 1000,
+            due: now,
+        });
+        let mut known = std::mem::take(&mut self.streams);
+        self.streams = tracks
+            .map(|track| {
+                let goes_on = known.iter().position(|stream| {
+                    let same_ssrc = track.ssrc.is_none_or(|ssrc| stream.ssrc == Some(ssrc));
+                    stream.kind == track.kind && same_ssrc
+                });
+                match goes_on {
+                    Some(index) => {
+                        let mut stream = known.swap_remove(index);
+                        stream.negotiated = track.feedback;
+                        stream
+                    }
+                    None => Stream::new(track, now),
+                }
+            })
+            .collect();
     }
 
     fn stream(&mut self, kind: TrackKind) -> Option<&mut Stream> {
@@ -131,7 +165,8 @@ impl Feedback {
         self.record_round_trip(sample);
     }
 
-    fn record_round_trip(&mut self, sample: Option<Duration>) {
+    /// Takes a sample of the round trip time, if there is one.
+    pub(super) fn record_round_trip(&mut self, sample: Option<Duration>) {
         if let Some(sample) = sample {
             self.round_trip = Some(match self.round_trip {
                 None => sample,

@@ -23,8 +23,8 @@ pub mod checks;
 
 use checks::Checks;
 
-/// RFC 7675 section 5.1: consent ends this long after the last proof of it. It is also how long a new agent waits for
-/// its first check.
+/// RFC 7675 section 5.1: consent ends this long after the last proof of it. It is also how long an agent that does not
+/// check itself waits to be checked.
 pub const CONSENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Addresses of one peer held as validated; the one silent for longest makes room.
 pub const MAX_VALIDATED: usize = 8;
@@ -139,11 +139,16 @@ enum Role {
 #[derive(Debug)]
 pub struct Agent {
     local: Credentials,
-    remote: Credentials,
+    /// `None` while our offer has no answer.
+    remote: Option<Credentials>,
     role: Role,
-    created_at: Instant,
+    /// Since when a first proof is waited for.
+    waiting_since: Instant,
+    last_heard: Option<Instant>,
     validated: Vec<Validated>,
     selected: Option<SocketAddr>,
+    /// A pair has stood, now or before.
+    has_selected: bool,
     mapped_address: Option<SocketAddr>,
     expired: bool,
     outputs: VecDeque<Output>,
@@ -152,7 +157,7 @@ pub struct Agent {
 impl Agent {
     /// A lite agent, controlled for ever (RFC 8445 section 6.1.1).
     pub fn lite(local: Credentials, remote: Credentials, now: Instant) -> Self {
-        Self::new(local, remote, Role::Lite, now)
+        Self::new(local, Some(remote), Role::Lite, now)
     }
 
     /// A controlling agent that checks `candidates`, in their order, against a lite peer, once told to
@@ -163,27 +168,47 @@ impl Agent {
         candidates: &[SocketAddr],
         now: Instant,
     ) -> Self {
-        let checks = Checks::new(candidates, random_u64());
-        Self::new(local, remote, Role::Full(checks), now)
+        let mut agent = Self::offering(local, now);
+        agent.set_remote(remote, candidates, true);
+        agent
+    }
+
+    /// The controlling agent of an offer of ours; it knows its peer once told by [`Agent::set_remote`].
+    pub fn offering(local: Credentials, now: Instant) -> Self {
+        Self::new(local, None, Role::Full(Checks::new(random_u64())), now)
+    }
+
+    /// Says who the peer is, which of its addresses to check, in this order, and whether it is lite.
+    pub fn set_remote(&mut self, remote: Credentials, candidates: &[SocketAddr], is_lite: bool) {
+        self.remote = Some(remote);
+        if let Role::Full(checks) = &mut self.role {
+            checks.set_peer_lite(is_lite);
+            candidates.iter().for_each(|address| checks.learn(*address));
+        }
     }
 
     /// Lets a controlling agent send its checks: when the peer has our credentials, since before that it would
     /// ignore them. A lite agent has none to send.
     pub fn begin_checks(&mut self, now: Instant) {
-        if let Role::Full(checks) = &mut self.role {
-            checks.begin(now);
+        if let Role::Full(checks) = &mut self.role
+            && self.remote.is_some()
+            && checks.begin(now)
+        {
+            self.waiting_since = now;
         }
         self.send_due_checks(now);
     }
 
-    fn new(local: Credentials, remote: Credentials, role: Role, now: Instant) -> Self {
+    fn new(local: Credentials, remote: Option<Credentials>, role: Role, now: Instant) -> Self {
         Self {
             local,
             remote,
             role,
-            created_at: now,
+            waiting_since: now,
+            last_heard: None,
             validated: Vec::new(),
             selected: None,
+            has_selected: false,
             mapped_address: None,
             expired: false,
             outputs: VecDeque::new(),
@@ -208,6 +233,26 @@ impl Agent {
     /// Our own address as the peer sees it; known to a controlling agent only.
     pub fn mapped_address(&self) -> Option<SocketAddr> {
         self.mapped_address
+    }
+
+    /// From a check to its answer, smoothed; known to a controlling agent only.
+    pub fn round_trip(&self) -> Option<Duration> {
+        match &self.role {
+            Role::Lite => None,
+            Role::Full(checks) => checks.round_trip(),
+        }
+    }
+
+    /// When an authenticated packet of the peer came last: a STUN message, or what
+    /// [`Agent::record_heard`] was told of.
+    pub fn last_heard(&self) -> Option<Instant> {
+        self.last_heard
+    }
+
+    /// Notes that the path carries: something authenticated that is no STUN message came. It does not renew consent
+    /// (RFC 7675 section 5.1), but while it comes no extra checks are sent.
+    pub fn record_heard(&mut self, now: Instant) {
+        self.last_heard = Some(now);
     }
 
     /// The next thing to do.
@@ -247,10 +292,13 @@ impl Agent {
         from: SocketAddr,
         now: Instant,
     ) -> Result<(), Ignored> {
+        let Some(remote) = &self.remote else {
+            return Err(Ignored::NotAuthentic);
+        };
         let names_us = request.username.is_some_and(|username| {
             let mut parts = username.splitn(2, |byte| *byte == b':');
             parts.next() == Some(self.local.ufrag.as_bytes())
-                && parts.next() == Some(self.remote.ufrag.as_bytes())
+                && parts.next() == Some(remote.ufrag.as_bytes())
         });
         if !request.is_authentic(self.local.pwd.as_bytes()) || !names_us {
             return Err(Ignored::NotAuthentic);
@@ -309,13 +357,15 @@ impl Agent {
             return Err(Ignored::Unexpected);
         };
         // RFC 8445 section 7.2.5.2.1: the response must come from where the request went.
-        let Some(pair) = checks.asked(response.transaction_id, from) else {
+        let Some(request) = checks.asked(response.transaction_id, from) else {
             return Err(Ignored::Unexpected);
         };
-        if !response.is_authentic(self.remote.pwd.as_bytes()) {
+        let key = self.remote.as_ref().map(|remote| remote.pwd.as_bytes());
+        if !key.is_some_and(|key| response.is_authentic(key)) {
             return Err(Ignored::NotAuthentic);
         }
-        let outcome = checks.handle_response(pair, response, now);
+        self.last_heard = Some(now);
+        let outcome = checks.handle_response(request, response, now);
         if response.class == Class::Success {
             self.mapped_address = response.mapped_address.or(self.mapped_address);
             self.record_proof(from, now);
@@ -340,6 +390,7 @@ impl Agent {
     }
 
     fn record_proof(&mut self, address: SocketAddr, now: Instant) {
+        self.last_heard = Some(now);
         if let Some(known) = self.validated.iter_mut().find(|v| v.address == address) {
             known.last_proof = now;
             return;
@@ -366,6 +417,7 @@ impl Agent {
 
     fn select(&mut self, address: SocketAddr) {
         if self.selected != Some(address) {
+            self.has_selected = true;
             self.selected = Some(address);
             self.outputs.push_back(Output::Selected(address));
         }
@@ -376,21 +428,35 @@ impl Agent {
         if self.expired {
             return None;
         }
-        let consent_ends = self
+        let proof_due = self
             .validated
             .iter()
-            .map(|v| v.last_proof)
+            .map(|v| v.last_proof + CONSENT_TIMEOUT)
             .min()
-            .unwrap_or(self.created_at)
-            + CONSENT_TIMEOUT;
+            .filter(|_| !self.is_still_checking())
+            .unwrap_or_else(|| self.first_proof_due());
         match &self.role {
-            Role::Lite => Some(consent_ends),
-            Role::Full(checks) => Some(
-                checks
-                    .poll_timeout()
-                    .map_or(consent_ends, |due| due.min(consent_ends)),
-            ),
+            Role::Lite => Some(proof_due),
+            Role::Full(checks) => {
+                let check = checks.poll_timeout(self.last_heard);
+                Some(check.map_or(proof_due, |check| check.min(proof_due)))
+            }
         }
+    }
+
+    /// Whether we check, and have come to no pair yet.
+    fn is_still_checking(&self) -> bool {
+        let checks = matches!(&self.role, Role::Full(checks) if checks.have_begun());
+        checks && !self.has_selected
+    }
+
+    /// How long an agent waits for its first proof: one that checks knows sooner than one that is checked.
+    fn first_proof_due(&self) -> Instant {
+        let patience = match &self.role {
+            Role::Full(checks) if checks.have_begun() => checks::CHECKS_TIMEOUT,
+            _ => CONSENT_TIMEOUT,
+        };
+        self.waiting_since + patience
     }
 
     /// Ends what had no proof for too long; sends the checks that are due.
@@ -410,9 +476,11 @@ impl Agent {
         self.selected = self
             .selected
             .filter(|address| self.validated.iter().any(|v| v.address == *address));
-        let never_came = now >= self.created_at + CONSENT_TIMEOUT;
-        if self.validated.is_empty() && (had_any || never_came) {
+        let waits_too_long = now >= self.first_proof_due();
+        let never_came = self.validated.is_empty() && (had_any || waits_too_long);
+        if never_came || (waits_too_long && self.is_still_checking()) {
             self.expired = true;
+            self.selected = None;
             self.outputs.push_back(Output::Expired);
             return;
         }
@@ -420,12 +488,12 @@ impl Agent {
     }
 
     fn send_due_checks(&mut self, now: Instant) {
-        let Role::Full(checks) = &mut self.role else {
+        let (Role::Full(checks), Some(remote)) = (&mut self.role, &self.remote) else {
             return;
         };
-        while let Some(check) = checks.poll_check(self.selected, now) {
+        while let Some(check) = checks.poll_check(self.selected, self.last_heard, now) {
             let mut request = MessageWriter::binding(Class::Request, check.transaction_id)
-                .username(&format!("{}:{}", self.remote.ufrag, self.local.ufrag))
+                .username(&format!("{}:{}", remote.ufrag, self.local.ufrag))
                 .priority(checks::PEER_REFLEXIVE_PRIORITY)
                 .role(check.role);
             if check.nominate {
@@ -433,7 +501,7 @@ impl Agent {
             }
             self.outputs.push_back(Output::Transmit {
                 to: check.to,
-                datagram: request.finish(self.remote.pwd.as_bytes()),
+                datagram: request.finish(remote.pwd.as_bytes()),
             });
         }
     }

@@ -24,17 +24,21 @@ use std::time::Instant;
 use guest_relay_muxer::{RtpPacket, TrackKind};
 
 use super::demux::{Class, classify};
-use super::dtls::{Certificate, DtlsError, Handshake, PeerFingerprints};
+use super::dtls::{DtlsError, Handshake};
 use super::ice;
-use super::sdp::{TrickleError, check_trickle};
+use super::sdp::{Codec, TrickleError, check_trickle};
 use super::srtp::{Keys, SrtpError, SrtpProfile};
 
-mod answer;
+mod liveness;
 mod media;
+mod negotiation;
 mod stats;
 
-pub use answer::{AnswerConfig, Answered, answer};
+use liveness::Liveness;
+pub use liveness::QUIET_AFTER;
 use media::Media;
+pub use negotiation::{AnswerConfig, Answered, OfferConfig, Offering, answer, offer};
+use negotiation::{Local, Negotiation};
 pub use stats::{PeerStats, TrackStats};
 
 /// Where a session stands.
@@ -57,7 +61,7 @@ pub enum State {
 pub enum EndReason {
     /// We closed it.
     Closed,
-    /// No check ever came, or no candidate of the peer answered.
+    /// No check ever came, or none of ours led to a pair.
     NeverConnected,
     /// The peer's consent ended: nothing was heard for [`ice::CONSENT_TIMEOUT`].
     ConsentLost,
@@ -105,6 +109,18 @@ pub enum Event {
         /// Which track.
         kind: TrackKind,
     },
+    /// The peer sends a codec that we do not take; its packets are dropped. Told once for each payload type.
+    UnexpectedCodec {
+        /// Which track.
+        kind: TrackKind,
+        /// As it is in the packets.
+        payload_type: u8,
+        /// What the payload type stands for in the peer's description.
+        codec: Codec,
+    },
+    /// Nothing authentic came for [`QUIET_AFTER`]: the path may be lost. Told once for each silence; should something
+    /// come after all, the session goes on.
+    Quiet,
     /// The session is over; nothing follows.
     Ended(EndReason),
 }
@@ -136,14 +152,13 @@ pub struct Received<'a> {
 pub struct Peer {
     state: State,
     ice: ice::Agent,
-    remote_ufrag: String,
-    certificate: Certificate,
-    fingerprints: PeerFingerprints,
-    profiles: Vec<SrtpProfile>,
+    negotiation: Negotiation,
+    local: Local,
     handshake: Option<Handshake>,
     media: Media,
     /// Set where the borrow of a received packet forbids to end the session at once.
     srtp_panicked: bool,
+    liveness: Liveness,
     outputs: VecDeque<Output>,
     stats: PeerStats,
 }
@@ -174,8 +189,13 @@ impl Peer {
         matches!(self.state, State::Ended(_))
     }
 
+    /// When something authentic of the peer came last: a STUN message, media or a report.
+    pub fn last_heard(&self) -> Option<Instant> {
+        self.ice.last_heard()
+    }
+
     /// Begins connectivity checks towards an `ice-lite` peer: call when it has our answer. Towards a browser, which
-    /// checks by itself, it does nothing.
+    /// checks by itself, it does nothing. [`Peer::handle_answer`] begins them itself.
     pub fn begin_checks(&mut self, now: Instant) {
         self.ice.begin_checks(now);
         self.drive(now);
@@ -183,7 +203,10 @@ impl Peer {
 
     /// Takes trickled candidates (`application/trickle-ice-sdpfrag`): checked, otherwise ignored.
     pub fn handle_trickle(&self, fragment: &str) -> Result<(), TrickleError> {
-        check_trickle(fragment, &self.remote_ufrag)
+        match &self.negotiation {
+            Negotiation::Stable(transport) => check_trickle(fragment, &transport.credentials.ufrag),
+            Negotiation::Offered(_) => Err(TrickleError::Restart),
+        }
     }
 
     /// Takes a datagram that came from `from` at `now`; gives the RTP packet in it, if it is one of a track.
@@ -219,11 +242,19 @@ impl Peer {
                     self.media
                         .handle_rtcp(datagram, now, &mut self.outputs, &mut self.stats);
                 self.srtp_panicked |= result == Err(SrtpError::Crashed);
+                if result.is_ok() {
+                    self.ice.record_heard(now);
+                }
                 self.drive(now);
             }
             Class::Rtp => {
-                let received = self.media.handle_rtp(datagram, now, &mut self.stats);
+                let received =
+                    self.media
+                        .handle_rtp(datagram, now, &mut self.outputs, &mut self.stats);
                 self.srtp_panicked |= matches!(received, Err(SrtpError::Crashed));
+                if received.is_ok() {
+                    self.ice.record_heard(now);
+                }
                 return received.ok().flatten();
             }
         }
@@ -257,10 +288,15 @@ impl Peer {
             return None;
         }
         let handshake = self.handshake.as_ref().and_then(Handshake::poll_timeout);
+        let quiet = match self.state {
+            State::Connected => self.liveness.poll_timeout(self.last_heard()),
+            _ => None,
+        };
         [
             self.ice.poll_timeout(),
             handshake,
             self.media.poll_timeout(),
+            quiet,
         ]
         .into_iter()
         .flatten()
@@ -275,6 +311,9 @@ impl Peer {
         self.ice.handle_timeout(now);
         if let Some(handshake) = &mut self.handshake {
             handshake.handle_timeout(now);
+        }
+        if self.state == State::Connected && self.liveness.falls_quiet(self.last_heard(), now) {
+            self.push_event(Event::Quiet);
         }
         self.drive(now);
     }
@@ -294,6 +333,7 @@ impl Peer {
     pub fn stats(&self) -> PeerStats {
         let mut stats = self.stats.clone();
         stats.remote_address = self.ice.selected();
+        stats.ice_round_trip = self.ice.round_trip();
         self.media.fill_stats(&mut stats);
         stats
     }
@@ -335,18 +375,20 @@ impl Peer {
             }
             ice::Output::Forgotten(address) => self.push_event(Event::AddressForgotten(address)),
             ice::Output::Selected(_) => {
-                if matches!(self.state, State::New | State::Checking) {
+                if let Negotiation::Stable(transport) = &self.negotiation
+                    && matches!(self.state, State::New | State::Checking)
+                {
                     self.state = State::Handshaking;
                     self.handshake = Some(Handshake::new(
-                        &self.certificate,
-                        self.fingerprints.clone(),
-                        &self.profiles,
+                        self.local.certificate(),
+                        transport.fingerprints.clone(),
+                        self.local.srtp_profiles(),
                         now,
                     ));
                 }
             }
             ice::Output::Expired => self.end(match self.state {
-                State::New => EndReason::NeverConnected,
+                State::New | State::Checking => EndReason::NeverConnected,
                 _ => EndReason::ConsentLost,
             }),
         }
@@ -374,7 +416,7 @@ impl Peer {
     fn connect(&mut self, keys: &Keys, now: Instant) {
         self.state = State::Connected;
         self.stats.profile = Some(keys.profile);
-        self.media.start(keys, now);
+        self.media.start(keys, self.ice.round_trip(), now);
         self.push_event(Event::Connected {
             profile: keys.profile,
         });

@@ -1,6 +1,6 @@
 //! Session descriptions (RFC 8866, RFC 9429, RFC 9725 section 4.4): a WHIP or SFU offer in, what we take of it as
-//! [`Offer`], and the answer's text out. The only place that knows the `sdp` crate, which reads the lines; what they
-//! mean is decided here.
+//! [`Offer`], and the answer's text out; or our own [`RecvOnlyOffer`] out and the answer to it in. The only place that
+//! knows the `sdp` crate, which reads the lines; what they mean is decided here.
 //!
 //! One H.264 video track, one Opus audio track, each the first usable one; every other m-line is refused with port 0.
 //! Codecs are picked by their properties, never by payload type. Header extensions and feedback are taken as offered
@@ -10,22 +10,26 @@
 //! the text.
 
 use std::fmt;
-use std::io::Cursor;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use guest_relay_muxer::TrackKind;
-use sdp::SessionDescription;
 
 use super::dtls::FingerprintError;
 
 mod answer;
 mod offer;
+mod recvonly;
+mod text;
 mod track;
+mod transport;
 mod trickle;
 
-pub use answer::{Answer, OpusSettings};
+pub use answer::{Answer, OpusSettings, Origin};
 pub use offer::Offer;
-pub use track::{Feedback, HeaderExtensions, Track};
+pub use recvonly::{Granted, RecvOnlyOffer, RecvOnlyText};
+pub use text::TextError;
+pub use track::{Codec, Feedback, Format, HeaderExtensions, Track};
+use transport::TransportError;
+pub use transport::{RemoteAddresses, Transport};
 pub use trickle::{TrickleError, check_trickle};
 
 /// Longest description that is looked at.
@@ -36,17 +40,8 @@ pub const MAX_DESCRIPTION_LINES: usize = 2000;
 /// Why an offer was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OfferError {
-    /// More than [`MAX_DESCRIPTION_BYTES`] or [`MAX_DESCRIPTION_LINES`].
-    TooLarge {
-        /// Bytes of the offer.
-        bytes: usize,
-        /// Its lines, counted as far as the bytes allow.
-        lines: usize,
-    },
-    /// The text is no session description.
-    Syntax(String),
-    /// The `sdp` crate panicked on it.
-    ParserPanicked,
+    /// It is no session description.
+    Text(TextError),
     /// No m-line sends audio or video.
     NothingSent,
     /// Video is offered without H.264 in packetization mode 1.
@@ -71,15 +66,18 @@ pub enum OfferError {
     Setup,
     /// `a=fingerprint` has nothing to hold the peer to.
     Fingerprint(FingerprintError),
+    /// It continues another session: other ICE credentials or another certificate than before.
+    OtherTransport,
+    /// An offer of ours waits for its answer.
+    OurOfferIsOpen,
 }
 
 impl OfferError {
     /// The HTTP status a WHIP endpoint answers with (RFC 9725 section 4.2).
     pub fn status(&self) -> u16 {
         match self {
-            Self::TooLarge { .. } => 413,
-            Self::Syntax(_)
-            | Self::ParserPanicked
+            Self::Text(TextError::TooLarge { .. }) => 413,
+            Self::Text(_)
             | Self::DuplicateMid
             | Self::DuplicatePayloadType
             | Self::IceCredentials
@@ -91,6 +89,8 @@ impl OfferError {
             | Self::NoRtcpMux
             | Self::NoCandidates
             | Self::SetupActive
+            | Self::OtherTransport
+            | Self::OurOfferIsOpen
             | Self::Fingerprint(FingerprintError::Missing | FingerprintError::NoSha256) => 422,
         }
     }
@@ -99,12 +99,7 @@ impl OfferError {
 impl fmt::Display for OfferError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooLarge { bytes, lines } => write!(
-                f,
-                "the offer has {bytes} bytes and {lines} lines; {MAX_DESCRIPTION_BYTES} and {MAX_DESCRIPTION_LINES} are accepted"
-            ),
-            Self::Syntax(detail) => write!(f, "the offer is not SDP: {detail}"),
-            Self::ParserPanicked => write!(f, "the offer is not SDP"),
+            Self::Text(error) => write!(f, "{error}"),
             Self::NothingSent => write!(f, "the offer sends neither audio nor video"),
             Self::NoH264 => write!(
                 f,
@@ -123,41 +118,105 @@ impl fmt::Display for OfferError {
             ),
             Self::Setup => write!(f, "a=setup is malformed"),
             Self::Fingerprint(error) => write!(f, "{error}"),
+            Self::OtherTransport => write!(
+                f,
+                "the offer has other ICE credentials or another certificate than this session"
+            ),
+            Self::OurOfferIsOpen => write!(f, "our own offer waits for its answer"),
         }
     }
 }
 
 impl std::error::Error for OfferError {}
 
-/// Reads the lines, after their number and size were checked.
-fn parse_lines(text: &str) -> Result<SessionDescription, OfferError> {
-    let bytes = text.len();
-    let within = text.get(..MAX_DESCRIPTION_BYTES).unwrap_or(text);
-    let lines = within.bytes().filter(|byte| *byte == b'\n').count();
-    if bytes > MAX_DESCRIPTION_BYTES || lines > MAX_DESCRIPTION_LINES {
-        return Err(OfferError::TooLarge { bytes, lines });
+impl From<TextError> for OfferError {
+    fn from(error: TextError) -> Self {
+        Self::Text(error)
     }
-    // Parts of the offer come back in the answer: no control character may come back with them.
-    let stray_control = text
-        .replace("\r\n", "\n")
-        .bytes()
-        .any(|byte| byte.is_ascii_control() && !matches!(byte, b'\n' | b'\t'));
-    if stray_control {
-        return Err(OfferError::Syntax("control characters".to_owned()));
-    }
-    catch_unwind(AssertUnwindSafe(|| {
-        SessionDescription::unmarshal(&mut Cursor::new(text.as_bytes()))
-    }))
-    .map_err(|_| OfferError::ParserPanicked)?
-    .map_err(|error| OfferError::Syntax(shortened(&error.to_string())))
 }
 
-/// What goes into an error text: printable, one line, not the peer's whole offer.
-fn shortened(text: &str) -> String {
-    text.chars()
-        .filter(|c| c.is_ascii_graphic() || *c == ' ')
-        .take(80)
-        .collect()
+impl From<TransportError> for OfferError {
+    fn from(error: TransportError) -> Self {
+        match error {
+            TransportError::IceCredentials => Self::IceCredentials,
+            TransportError::NoCandidates => Self::NoCandidates,
+            TransportError::Fingerprint(error) => Self::Fingerprint(error),
+        }
+    }
+}
+
+/// Why an answer to an offer of ours was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AnswerError {
+    /// It is no session description.
+    Text(TextError),
+    /// No offer of ours waits for an answer.
+    NoOfferOpen,
+    /// Its m-lines are not those of the offer.
+    OtherMLines,
+    /// No m-line sends us anything.
+    NothingGranted,
+    /// An m-line sends, but not what we take.
+    NoCodec(TrackKind),
+    /// Two tracks that are not in one BUNDLE group.
+    NoBundle,
+    /// `a=rtcp-mux` is missing.
+    NoRtcpMux,
+    /// Two codecs have the same payload type.
+    DuplicatePayloadType,
+    /// As in [`OfferError::IceCredentials`].
+    IceCredentials,
+    /// The peer is `ice-lite` and has no candidate that could be checked.
+    NoCandidates,
+    /// `a=setup` is not `passive`: we are the DTLS client everywhere.
+    NotPassive,
+    /// `a=fingerprint` has nothing to hold the peer to.
+    Fingerprint(FingerprintError),
+}
+
+impl fmt::Display for AnswerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(error) => write!(f, "{error}"),
+            Self::NoOfferOpen => write!(f, "no offer waits for an answer"),
+            Self::OtherMLines => write!(f, "the answer's m-lines are not those of the offer"),
+            Self::NothingGranted => write!(f, "the answer sends neither audio nor video"),
+            Self::NoCodec(TrackKind::Video) => {
+                write!(
+                    f,
+                    "the answer's video has no H.264 with packetization-mode=1"
+                )
+            }
+            Self::NoCodec(TrackKind::Audio) => {
+                write!(f, "the answer's audio has no opus/48000/2")
+            }
+            Self::NoBundle => write!(f, "audio and video are not in one BUNDLE group"),
+            Self::NoRtcpMux => write!(f, "a=rtcp-mux is missing"),
+            Self::DuplicatePayloadType => write!(f, "two codecs share a payload type"),
+            Self::IceCredentials => write!(f, "a=ice-ufrag or a=ice-pwd is missing or malformed"),
+            Self::NoCandidates => write!(f, "an ice-lite answer needs a UDP candidate"),
+            Self::NotPassive => write!(f, "a=setup is not passive"),
+            Self::Fingerprint(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for AnswerError {}
+
+impl From<TextError> for AnswerError {
+    fn from(error: TextError) -> Self {
+        Self::Text(error)
+    }
+}
+
+impl From<TransportError> for AnswerError {
+    fn from(error: TransportError) -> Self {
+        match error {
+            TransportError::IceCredentials => Self::IceCredentials,
+            TransportError::NoCandidates => Self::NoCandidates,
+            TransportError::Fingerprint(error) => Self::Fingerprint(error),
+        }
+    }
 }
 
 fn kind_of(media: &str) -> Option<TrackKind> {

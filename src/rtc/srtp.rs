@@ -181,6 +181,12 @@ impl Inbound {
         }
     }
 
+    /// Announces these SSRCs and no others any more; those that hold state keep it.
+    pub fn announce_only(&mut self, ssrcs: impl Iterator<Item = u32>) {
+        self.announced.clear();
+        ssrcs.for_each(|ssrc| self.announce(ssrc));
+    }
+
     /// An SRTP packet in; header, extensions and decrypted payload out, as one RTP packet.
     pub fn unprotect_rtp(&mut self, datagram: &[u8], now: Instant) -> Result<&[u8], SrtpError> {
         let result = RtpShape::parse(datagram, self.profile).and_then(|shape| {

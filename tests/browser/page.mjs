@@ -177,6 +177,7 @@ test("a lost connection is replaced without a click, in the same slot", async (t
   await state(page, "live");
   await receiver.evaluate(() => window.sessions[0].close());
   await state(page, "reconnecting", 40_000);
+  assert.equal(await page.textContent("#state"), "Connection lost, joining again …");
   await state(page, "live");
   assert.deepEqual(offers().map((r) => r.pathname), ["/whip/guest2", "/whip/guest2"]);
   assert.notEqual(offers()[0].body, offers()[1].body);
@@ -205,6 +206,7 @@ test("trouble that may pass is told and tried again: no server, 503, 429", async
   });
   await page.click("#join");
   await state(page, "reconnecting");
+  assert.equal(await page.textContent("#state"), "Not connected, trying again …");
   await state(page, "live", 30_000);
   const told = (await seen(page)).errors.join("|");
   assert.match(told, /cannot be reached.*\(starting\).*Too many attempts/);

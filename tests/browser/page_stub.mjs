@@ -32,18 +32,19 @@ const ICE_SERVERS = [
 export const test = (name, run) => untimed(name, { timeout: 60_000 }, run);
 
 let browser;
+let stage;
 before(async () => {
-  base = process.env.BASE_URL ?? (await startDaemon());
+  base = process.env.BASE_URL;
+  if (!base) {
+    stage = new Stage("page");
+    base = (await stage.startDaemon("rtmp://127.0.0.1:9/{guest_id}")).url;
+  }
   browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: FLAGS });
 });
-after(() => browser.close());
-
-async function startDaemon() {
-  const stage = new Stage("page");
-  after(() => stage.strike());
-  const daemon = await stage.startDaemon("rtmp://127.0.0.1:9/{guest_id}");
-  return daemon.url;
-}
+after(async () => {
+  await browser.close();
+  await stage?.strike();
+});
 
 /**
  * A page with its own storage, and its daemon.

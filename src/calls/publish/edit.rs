@@ -47,9 +47,10 @@ pub(super) fn for_sfu(offer: &str, taken: &[Track]) -> Option<String> {
     upcoming.next().is_none().then_some(edited)
 }
 
-/// The media's payload type and that of its retransmissions.
+/// The payload type of the media in its preferred form, and that of its retransmissions.
 fn payload_types(track: &Track) -> impl Iterator<Item = u8> {
-    std::iter::once(track.payload_type).chain(track.rtx_payload_type)
+    let preferred = track.formats.first().into_iter();
+    preferred.flat_map(|format| std::iter::once(format.payload_type).chain(format.rtx_payload_type))
 }
 
 /// `m=<media> <port> <proto> <fmt> ...` with the formats that are kept. `None` when it is the m-line of another kind.

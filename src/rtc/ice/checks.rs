@@ -1,11 +1,16 @@
-//! The checks of a controlling agent against a lite peer (RFC 8445 sections 6.1.4, 7.2, 8.1) and the ones that keep
-//! consent afterwards (RFC 7675): which request is due when, and what a response means.
+//! The checks of a controlling agent (RFC 8445 sections 6.1.4, 7.2, 8.1) and the ones that keep consent afterwards
+//! (RFC 7675): which request is due when, and what a response means.
 //!
 //! The peer's candidates are checked in turn; the first that answers is nominated with USE-CANDIDATE (regular
-//! nomination), and only the answer to that selects it. Then one check every 5 s +/- 20 % goes to the selected address.
-//! A 487 or a stronger claim by the peer switches the role (section 7.2.5.1, 7.3.1.1). Bounds:
-//! [`MAX_REMOTE_CANDIDATES`] pairs, one open transaction each.
+//! nomination), and only the answer to that selects it. Then one check every 5 s +/- 20 % goes to the selected address,
+//! and while nothing at all is heard from the peer further ones, so that a dead path is known within seconds: after
+//! [`PROBE_AFTER`], then each [`PROBE_INTERVAL`].
+//!
+//! A 487 or a stronger claim by the peer switches the role (sections 7.2.5.1, 7.3.1.1), unless the peer is lite: such a
+//! one never controls (section 6.1.1), and if we gave way nobody would nominate. Bounds: [`MAX_REMOTE_CANDIDATES`]
+//! pairs, [`MAX_OPEN_CHECKS`] open transactions each; refused checks are repeated ever more slowly.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -22,8 +27,18 @@ const PACING: Duration = Duration::from_millis(50);
 /// RFC 8445 section 14.3: RTO is at least this; it doubles up to [`MAX_RETRANSMIT`].
 const FIRST_RETRANSMIT: Duration = Duration::from_millis(500);
 const MAX_RETRANSMIT: Duration = Duration::from_secs(2);
+/// A refused check is repeated after [`PACING`], then after twice that, up to 3.2 s.
+const MAX_REFUSAL_DOUBLINGS: u32 = 6;
 /// RFC 7675 section 5.1: 5 s times 0.8 to 1.2.
 const CONSENT_INTERVAL_MS: std::ops::Range<u64> = 4_000..6_000;
+/// How long the selected pair may be silent before it is checked out of turn.
+pub const PROBE_AFTER: Duration = Duration::from_millis(1_500);
+/// The gap between checks while it stays silent.
+pub const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+/// Checks of one pair that may wait for their answers: a round trip of 2 s while the pair is probed.
+pub const MAX_OPEN_CHECKS: usize = 4;
+/// How long the checks may take to come to a pair.
+pub const CHECKS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A request to send.
 #[derive(Debug)]
@@ -34,15 +49,22 @@ pub(super) struct Check {
     pub(super) nominate: bool,
 }
 
-/// Which pair a response belongs to.
+/// Which check a response answers.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct PairIndex(usize);
+pub(super) struct Asked {
+    pair: usize,
+    id: TransactionId,
+}
 
 #[derive(Debug)]
 struct Pair {
     remote: SocketAddr,
-    transaction: Option<Transaction>,
+    /// The latest last.
+    open: VecDeque<Transaction>,
     succeeded: bool,
+    refusals: u32,
+    /// A refused check is not repeated before then.
+    not_before: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -51,6 +73,9 @@ struct Transaction {
     /// The role claimed in the request: a 487 counts only against this one.
     role: RoleAttribute,
     nominate: bool,
+    sent_at: Instant,
+    /// Sent more than once: its answer says nothing about the round trip.
+    repeated: bool,
     resend_at: Instant,
     resend_after: Duration,
 }
@@ -58,33 +83,75 @@ struct Transaction {
 #[derive(Debug)]
 pub(super) struct Checks {
     role: RoleAttribute,
+    peer_is_lite: bool,
     pairs: Vec<Pair>,
     /// The next new check may go out then; `None`: not begun.
     next_check_at: Option<Instant>,
     /// A pair is being nominated or was.
     nominating: bool,
-    consent_at: Option<Instant>,
+    /// Set with the nomination.
+    consent: Option<Consent>,
+    round_trip: Option<Duration>,
+}
+
+/// The checks of the selected pair.
+#[derive(Debug)]
+struct Consent {
+    due: Instant,
+    last_check: Instant,
+}
+
+impl Consent {
+    fn renewed(now: Instant) -> Self {
+        let span = CONSENT_INTERVAL_MS.end - CONSENT_INTERVAL_MS.start;
+        let interval = Duration::from_millis(CONSENT_INTERVAL_MS.start + random_u64() % span);
+        Self {
+            due: now + interval,
+            last_check: now,
+        }
+    }
+
+    fn next_check(&self, last_heard: Option<Instant>) -> Instant {
+        let silent = last_heard.map_or(self.last_check, |heard| heard + PROBE_AFTER);
+        let probe = silent.max(self.last_check + PROBE_INTERVAL);
+        probe.min(self.due)
+    }
 }
 
 impl Checks {
-    pub(super) fn new(candidates: &[SocketAddr], tie_breaker: u64) -> Self {
-        let mut checks = Self {
+    pub(super) fn new(tie_breaker: u64) -> Self {
+        Self {
             role: RoleAttribute::Controlling(tie_breaker),
+            peer_is_lite: false,
             pairs: Vec::new(),
             next_check_at: None,
             nominating: false,
-            consent_at: None,
-        };
-        candidates.iter().for_each(|address| checks.learn(*address));
-        checks
+            consent: None,
+            round_trip: None,
+        }
     }
 
-    pub(super) fn begin(&mut self, now: Instant) {
+    pub(super) fn set_peer_lite(&mut self, is_lite: bool) {
+        self.peer_is_lite = is_lite;
+    }
+
+    /// Whether this began them.
+    pub(super) fn begin(&mut self, now: Instant) -> bool {
+        let begins = self.next_check_at.is_none();
         self.next_check_at.get_or_insert(now);
+        begins
+    }
+
+    pub(super) fn have_begun(&self) -> bool {
+        self.next_check_at.is_some()
     }
 
     pub(super) fn is_controlling(&self) -> bool {
         matches!(self.role, RoleAttribute::Controlling(_))
+    }
+
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
     }
 
     /// Adds an address to check, once and up to the bound.
@@ -93,8 +160,10 @@ impl Checks {
         if !known && self.pairs.len() < MAX_REMOTE_CANDIDATES {
             self.pairs.push(Pair {
                 remote,
-                transaction: None,
+                open: VecDeque::new(),
                 succeeded: false,
+                refusals: 0,
+                not_before: None,
             });
         }
     }
@@ -103,7 +172,7 @@ impl Checks {
     pub(super) fn resolve_role(&mut self, claimed: RoleAttribute) -> bool {
         match (self.role, claimed) {
             (RoleAttribute::Controlling(ours), RoleAttribute::Controlling(theirs)) => {
-                if ours >= theirs {
+                if ours >= theirs || self.peer_is_lite {
                     return false;
                 }
                 self.role = RoleAttribute::Controlled(ours);
@@ -120,64 +189,75 @@ impl Checks {
         }
     }
 
-    /// The pair whose open request a response from `from` answers.
-    pub(super) fn asked(&self, id: TransactionId, from: SocketAddr) -> Option<PairIndex> {
-        self.pairs
+    /// The open request that a response from `from` answers.
+    pub(super) fn asked(&self, id: TransactionId, from: SocketAddr) -> Option<Asked> {
+        let pair = self
+            .pairs
             .iter()
-            .position(|pair| {
-                pair.remote == from && pair.transaction.as_ref().is_some_and(|t| t.id == id)
-            })
-            .map(PairIndex)
+            .position(|pair| pair.remote == from && pair.open.iter().any(|t| t.id == id))?;
+        Some(Asked { pair, id })
     }
 
     /// Takes an authenticated response; returns the address to select.
     pub(super) fn handle_response(
         &mut self,
-        PairIndex(index): PairIndex,
+        Asked { pair, id }: Asked,
         response: &Message<'_>,
         now: Instant,
     ) -> Option<SocketAddr> {
-        let pair = self.pairs.get_mut(index)?;
-        let transaction = pair.transaction.take()?;
-        match response.class {
-            Class::Success => {
-                pair.succeeded = true;
-                if transaction.nominate {
-                    self.consent_at.get_or_insert(now + consent_interval());
-                    return Some(pair.remote);
-                }
-                None
+        let pair = self.pairs.get_mut(pair)?;
+        let at = pair.open.iter().position(|open| open.id == id)?;
+        let transaction = pair.open.remove(at)?;
+        if response.class == Class::Success {
+            pair.open.clear();
+            pair.succeeded = true;
+            pair.refusals = 0;
+            if !transaction.repeated {
+                let sample = now.saturating_duration_since(transaction.sent_at);
+                self.round_trip = Some(match self.round_trip {
+                    None => sample,
+                    Some(smoothed) => (smoothed * 7 + sample) / 8,
+                });
             }
-            _ => {
-                if transaction.nominate {
-                    self.nominating = false;
-                }
-                if response.error_code == Some(error_code::ROLE_CONFLICT)
-                    && transaction.role == self.role
-                {
-                    // Section 7.2.5.1: the other role with a new tie-breaker, and again.
-                    self.role = match self.role {
-                        RoleAttribute::Controlling(_) => RoleAttribute::Controlled(random_u64()),
-                        RoleAttribute::Controlled(_) => RoleAttribute::Controlling(random_u64()),
-                    };
-                }
-                pair.succeeded = false;
-                None
+            if !transaction.nominate {
+                return None;
             }
+            self.consent.get_or_insert_with(|| Consent::renewed(now));
+            return Some(pair.remote);
         }
+        if transaction.nominate {
+            self.nominating = false;
+        }
+        let refused_role = response.error_code == Some(error_code::ROLE_CONFLICT);
+        if refused_role && transaction.role == self.role {
+            // Section 7.2.5.1: the other role with a new tie-breaker, and again.
+            self.role = match self.role {
+                RoleAttribute::Controlling(_) if !self.peer_is_lite => {
+                    RoleAttribute::Controlled(random_u64())
+                }
+                _ => RoleAttribute::Controlling(random_u64()),
+            };
+        }
+        pair.succeeded = false;
+        pair.not_before = Some(now + PACING * 2_u32.pow(pair.refusals.min(MAX_REFUSAL_DOUBLINGS)));
+        pair.refusals = pair.refusals.saturating_add(1);
+        None
     }
 
     /// When [`Checks::poll_check`] will have something.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        if let Some(consent_at) = self.consent_at {
-            return Some(consent_at);
+    pub(super) fn poll_timeout(&self, last_heard: Option<Instant>) -> Option<Instant> {
+        if let Some(consent) = &self.consent {
+            return Some(consent.next_check(last_heard));
         }
         self.pairs
             .iter()
-            .filter_map(|pair| match &pair.transaction {
+            .filter_map(|pair| match pair.open.back() {
                 Some(transaction) => Some(transaction.resend_at),
                 None if pair.succeeded && (self.nominating || !self.is_controlling()) => None,
-                None => self.next_check_at,
+                None => self.next_check_at.map(|next| {
+                    pair.not_before
+                        .map_or(next, |not_before| next.max(not_before))
+                }),
             })
             .min()
     }
@@ -186,42 +266,44 @@ impl Checks {
     pub(super) fn poll_check(
         &mut self,
         selected: Option<SocketAddr>,
+        last_heard: Option<Instant>,
         now: Instant,
     ) -> Option<Check> {
-        if let Some(consent_at) = self.consent_at {
-            if now < consent_at {
+        let role = self.role;
+        if let Some(consent) = &mut self.consent {
+            if now < consent.next_check(last_heard) {
                 return None;
             }
-            self.consent_at = Some(now + consent_interval());
-            let role = self.role;
+            *consent = Consent::renewed(now);
             let pair = self
                 .pairs
                 .iter_mut()
                 .find(|pair| Some(pair.remote) == selected)?;
             return Some(pair.start(role, false, now));
         }
-        let role = self.role;
-        if let Some(pair) = self.pairs.iter_mut().find(|pair| {
-            pair.transaction
-                .as_ref()
-                .is_some_and(|t| t.resend_at <= now)
-        }) {
+        if let Some(pair) = self
+            .pairs
+            .iter_mut()
+            .find(|pair| pair.open.back().is_some_and(|t| t.resend_at <= now))
+        {
             return pair.resend(now);
         }
+        let next_check_at = self.next_check_at?;
         if self.is_controlling()
             && !self.nominating
             && let Some(pair) = self.pairs.iter_mut().find(|pair| pair.succeeded)
         {
             self.nominating = true;
+            pair.open.clear();
             return Some(pair.start(role, true, now));
         }
-        if now < self.next_check_at? {
+        if now < next_check_at {
             return None;
         }
-        let pair = self
-            .pairs
-            .iter_mut()
-            .find(|pair| !pair.succeeded && pair.transaction.is_none())?;
+        let pair = self.pairs.iter_mut().find(|pair| {
+            let may_start = pair.not_before.is_none_or(|not_before| not_before <= now);
+            !pair.succeeded && pair.open.is_empty() && may_start
+        })?;
         self.next_check_at = Some(now + PACING);
         Some(pair.start(role, false, now))
     }
@@ -231,10 +313,15 @@ impl Pair {
     fn start(&mut self, role: RoleAttribute, nominate: bool, now: Instant) -> Check {
         let mut id = TransactionId([0; 12]);
         fill_random(&mut id.0);
-        self.transaction = Some(Transaction {
+        if self.open.len() >= MAX_OPEN_CHECKS {
+            self.open.pop_front();
+        }
+        self.open.push_back(Transaction {
             id,
             role,
             nominate,
+            sent_at: now,
+            repeated: false,
             resend_at: now + FIRST_RETRANSMIT,
             resend_after: FIRST_RETRANSMIT,
         });
@@ -248,7 +335,8 @@ impl Pair {
 
     /// The same request again (same transaction id, RFC 8489 section 6.2.1).
     fn resend(&mut self, now: Instant) -> Option<Check> {
-        let transaction = self.transaction.as_mut()?;
+        let transaction = self.open.back_mut()?;
+        transaction.repeated = true;
         transaction.resend_after = (transaction.resend_after * 2).min(MAX_RETRANSMIT);
         transaction.resend_at = now + transaction.resend_after;
         Some(Check {
@@ -258,9 +346,4 @@ impl Pair {
             nominate: transaction.nominate,
         })
     }
-}
-
-fn consent_interval() -> Duration {
-    let span = CONSENT_INTERVAL_MS.end - CONSENT_INTERVAL_MS.start;
-    Duration::from_millis(CONSENT_INTERVAL_MS.start + random_u64() % span)
 }

@@ -377,46 +377,162 @@ fn lost_checks_are_repeated_and_a_dead_candidate_does_not_hold_up_another() {
     assert!(sent_to_dead > 2);
 }
 
+/// A pair that stands between the two.
+fn selected_pair(start: Instant) -> (Agent, Agent) {
+    let (mut controlling, mut lite) = pair(start);
+    let us = address(100);
+    let them = address(1);
+    for _ in 0..2 {
+        carry(&mut controlling, &mut lite, |_| us, |_| false, start);
+        carry(&mut lite, &mut controlling, |_| them, |_| false, start);
+    }
+    assert_eq!(controlling.selected(), Some(them));
+    (controlling, lite)
+}
+
 #[test]
-fn consent_is_asked_for_every_4_to_6_seconds_and_runs_out_after_30() {
+fn consent_is_asked_for_every_4_to_6_seconds_and_media_does_not_renew_it() {
+    let start = Instant::now();
+    let us = address(100);
+    let (mut controlling, mut lite) = selected_pair(start);
+    let mut last = start;
+    let next = |controlling: &mut Agent, last: Instant| {
+        let mut now = last;
+        loop {
+            // Media is heard all the time.
+            now += Duration::from_millis(20);
+            controlling.record_heard(now);
+            controlling.handle_timeout(now);
+            assert_eq!(controlling.last_heard(), Some(now));
+            let sent = transmitted(&drain(controlling));
+            if let [(to, check)] = sent.as_slice() {
+                assert_eq!(*to, address(1));
+                let gap = now - last;
+                let allowed = Duration::from_secs(4)..Duration::from_millis(6020);
+                assert!(allowed.contains(&gap), "{gap:?}");
+                return (now, check.clone());
+            }
+            if controlling.selected().is_none() {
+                return (now, Vec::new());
+            }
+        }
+    };
+    for _ in 0..20 {
+        let (now, check) = next(&mut controlling, last);
+        lite.handle_datagram(&check, us, now).unwrap();
+        carry(&mut lite, &mut controlling, |_| address(1), |_| false, now);
+        last = now;
+    }
+    // The peer answers no more, but its media comes on.
+    let last_answer = last;
+    while controlling.selected().is_some() {
+        (last, _) = next(&mut controlling, last);
+    }
+    let without_consent = last - last_answer;
+    assert!(without_consent >= CONSENT_TIMEOUT);
+    assert!(without_consent < CONSENT_TIMEOUT + Duration::from_millis(40));
+}
+
+#[test]
+fn a_silent_pair_is_checked_after_1500_ms_and_then_twice_a_second() {
+    let start = Instant::now();
+    let us = address(100);
+    let (mut controlling, mut lite) = selected_pair(start);
+    assert_eq!(controlling.last_heard(), Some(start));
+    let mut sent_at = Vec::new();
+    let mut checks = Vec::new();
+    while sent_at.len() < 8 {
+        let now = controlling.poll_timeout().unwrap();
+        controlling.handle_timeout(now);
+        let [(_, check)] = transmitted(&drain(&mut controlling)).try_into().unwrap();
+        sent_at.push((now - start).as_millis());
+        checks.push(check);
+    }
+    assert_eq!(sent_at, [1500, 2000, 2500, 3000, 3500, 4000, 4500, 5000]);
+    // An answer to the last but three, after two seconds on the way, still counts.
+    let now = start + Duration::from_millis(5_400);
+    lite.handle_datagram(&checks[4], us, now).unwrap();
+    carry(&mut lite, &mut controlling, |_| address(1), |_| false, now);
+    assert_eq!(controlling.last_heard(), Some(now));
+    assert_eq!(controlling.poll_timeout(), Some(now + checks::PROBE_AFTER));
+    // One that is older does not, nor does one that was answered before.
+    for check in [&checks[3], &checks[4]] {
+        lite.handle_datagram(check, us, now).unwrap();
+        assert_eq!(
+            carry(&mut lite, &mut controlling, |_| address(1), |_| false, now),
+            0
+        );
+    }
+    // The peer is gone.
+    while controlling.selected().is_some() {
+        let due = controlling.poll_timeout().unwrap();
+        controlling.handle_timeout(due);
+        if controlling.selected().is_none() {
+            assert_eq!(due, now + CONSENT_TIMEOUT);
+        }
+    }
+    assert!(drain(&mut controlling).contains(&Output::Expired));
+}
+
+#[test]
+fn the_round_trip_is_measured_by_checks_that_were_sent_once() {
     let start = Instant::now();
     let us = address(100);
     let (mut controlling, mut lite) = pair(start);
-    for _ in 0..2 {
-        carry(&mut controlling, &mut lite, |_| us, |_| false, start);
-        carry(
-            &mut lite,
-            &mut controlling,
-            |_| address(1),
-            |_| false,
-            start,
-        );
+    let [(_, lost)] = transmitted(&drain(&mut controlling)).try_into().unwrap();
+    let again = start + Duration::from_millis(500);
+    controlling.handle_timeout(again);
+    let repeated = transmitted(&drain(&mut controlling));
+    assert!(repeated.iter().any(|(_, check)| *check == lost));
+    lite.handle_datagram(&lost, us, again).unwrap();
+    carry(
+        &mut lite,
+        &mut controlling,
+        |_| address(1),
+        |_| false,
+        again,
+    );
+    assert_eq!(controlling.round_trip(), None);
+    // The nomination went out with that answer.
+    carry(&mut controlling, &mut lite, |_| us, |_| false, again);
+    let answered = again + Duration::from_millis(30);
+    carry(
+        &mut lite,
+        &mut controlling,
+        |_| address(1),
+        |_| false,
+        answered,
+    );
+    assert_eq!(controlling.round_trip(), Some(Duration::from_millis(30)));
+}
+
+#[test]
+fn checks_that_lead_to_no_pair_end_after_ten_seconds() {
+    let start = Instant::now();
+    let us = address(100);
+    // No answer at all; then: answers to the checks, none to the nomination.
+    for nominates in [false, true] {
+        let (mut controlling, mut lite) = pair(start);
+        let mut outputs = Vec::new();
+        let mut now = start;
+        while let Some(due) = controlling.poll_timeout() {
+            now = due;
+            controlling.handle_timeout(now);
+            let sent = drain(&mut controlling);
+            for (_, check) in transmitted(&sent) {
+                if nominates && !Message::parse(&check).unwrap().use_candidate {
+                    lite.handle_datagram(&check, us, now).unwrap();
+                }
+            }
+            for (_, answer) in transmitted(&drain(&mut lite)) {
+                let _ = controlling.handle_datagram(&answer, address(1), now);
+            }
+            outputs.extend(sent);
+        }
+        assert_eq!(now, start + checks::CHECKS_TIMEOUT);
+        assert_eq!(outputs.last(), Some(&Output::Expired));
+        assert_eq!(controlling.selected(), None);
     }
-    assert_eq!(controlling.selected(), Some(address(1)));
-    let mut last = start;
-    for _ in 0..20 {
-        let due = controlling.poll_timeout().unwrap();
-        let gap = due.duration_since(last);
-        assert!(
-            (Duration::from_secs(4)..Duration::from_secs(6)).contains(&gap),
-            "{gap:?}"
-        );
-        controlling.handle_timeout(due);
-        assert_eq!(
-            carry(&mut controlling, &mut lite, |_| us, |_| false, due),
-            1
-        );
-        carry(&mut lite, &mut controlling, |_| address(1), |_| false, due);
-        last = due;
-    }
-    // The peer is gone.
-    let mut now = last;
-    while controlling.selected().is_some() {
-        now = controlling.poll_timeout().unwrap();
-        controlling.handle_timeout(now);
-    }
-    assert_eq!(now, last + CONSENT_TIMEOUT);
-    assert!(drain(&mut controlling).contains(&Output::Expired));
 }
 
 #[test]
@@ -443,29 +559,139 @@ fn responses_from_elsewhere_or_with_a_wrong_password_do_not_count() {
     assert_eq!(controlling.handle_datagram(&reply(theirs), to, now), Ok(()));
 }
 
+/// An error response of the peer to a check of ours.
+fn refuse(check: &[u8], code: u16) -> Vec<u8> {
+    let id = Message::parse(check).unwrap().transaction_id;
+    MessageWriter::binding(Class::Error, id)
+        .error_code(code)
+        .finish(b"theirpasswordtheirpassword")
+}
+
+fn claimed(check: &[u8]) -> RoleAttribute {
+    Message::parse(check).unwrap().role.unwrap()
+}
+
+#[test]
+fn the_ten_seconds_count_from_the_first_check() {
+    let start = Instant::now();
+    let mut controlling = Agent::controlling(ours(), theirs(), &[address(1)], start);
+    assert_eq!(controlling.poll_timeout(), Some(start + CONSENT_TIMEOUT));
+    // The peer had our credentials only then.
+    let begun = start + Duration::from_secs(12);
+    controlling.begin_checks(begun);
+    let mut now = begun;
+    while let Some(due) = controlling.poll_timeout() {
+        now = due;
+        controlling.handle_timeout(now);
+        controlling.begin_checks(now);
+    }
+    assert_eq!(now, begun + checks::CHECKS_TIMEOUT);
+}
+
 #[test]
 fn a_487_switches_the_role_once_with_a_new_tie_breaker() {
     let now = Instant::now();
-    let (mut controlling, _) = pair(now);
+    let mut controlling = Agent::offering(ours(), now);
+    controlling.set_remote(theirs(), &[address(1)], false);
+    controlling.begin_checks(now);
     let [(to, request)] = transmitted(&drain(&mut controlling)).try_into().unwrap();
-    let first = Message::parse(&request).unwrap();
-    let Some(RoleAttribute::Controlling(tie_breaker)) = first.role else {
-        panic!("the first check claims {:?}", first.role);
+    let RoleAttribute::Controlling(tie_breaker) = claimed(&request) else {
+        panic!("the first check claims {:?}", claimed(&request));
     };
-    let refusal = MessageWriter::binding(Class::Error, first.transaction_id)
-        .error_code(487)
-        .finish(b"theirpasswordtheirpassword");
+    let refusal = refuse(&request, 487);
     controlling.handle_datagram(&refusal, to, now).unwrap();
     let later = now + Duration::from_millis(100);
     controlling.handle_timeout(later);
     let repeated = transmitted(&drain(&mut controlling));
     let (_, request) = repeated.first().unwrap();
-    match Message::parse(request).unwrap().role {
-        Some(RoleAttribute::Controlled(new)) => assert_ne!(new, tie_breaker),
+    match claimed(request) {
+        RoleAttribute::Controlled(new) => assert_ne!(new, tie_breaker),
         other => panic!("after 487 it claims {other:?}"),
     }
     // Now it is the peer who nominates.
     let nominate = check().use_candidate().finish(key());
     controlling.handle_datagram(&nominate, to, later).unwrap();
     assert_eq!(controlling.selected(), Some(to));
+}
+
+#[test]
+fn a_lite_peer_that_answers_487_is_not_left_without_a_controlling_side() {
+    let start = Instant::now();
+    let us = address(100);
+    let mut controlling = Agent::controlling(ours(), theirs(), &[address(1)], start);
+    let mut lite = Agent::lite(theirs(), ours(), start);
+    controlling.begin_checks(start);
+    let mut now = start;
+    let mut claims = Vec::new();
+    for _ in 0..3 {
+        let [(to, check)] = transmitted(&drain(&mut controlling)).try_into().unwrap();
+        claims.push(claimed(&check));
+        controlling
+            .handle_datagram(&refuse(&check, 487), to, now)
+            .unwrap();
+        now = controlling.poll_timeout().unwrap();
+        controlling.handle_timeout(now);
+    }
+    assert!(now < start + Duration::from_secs(1));
+    for (index, claim) in claims.iter().enumerate() {
+        assert!(matches!(claim, RoleAttribute::Controlling(_)));
+        assert!(!claims[..index].contains(claim), "the same tie-breaker");
+    }
+    for _ in 0..2 {
+        carry(&mut controlling, &mut lite, |_| us, |_| false, now);
+        carry(&mut lite, &mut controlling, |_| address(1), |_| false, now);
+    }
+    assert_eq!(controlling.selected(), Some(address(1)));
+    // Nor does it give way to one that claims the role with the highest tie-breaker there is.
+    let claim = MessageWriter::binding(Class::Request, ID)
+        .username("oursours:them")
+        .role(RoleAttribute::Controlling(u64::MAX))
+        .use_candidate()
+        .finish(key());
+    controlling
+        .handle_datagram(&claim, address(66), now)
+        .unwrap();
+    assert_eq!(controlling.selected(), Some(address(1)));
+}
+
+#[test]
+fn refused_checks_are_repeated_ever_more_slowly() {
+    let start = Instant::now();
+    let mut controlling = Agent::controlling(ours(), theirs(), &[address(1)], start);
+    controlling.begin_checks(start);
+    let mut checks = 0;
+    while let Some(due) = controlling.poll_timeout() {
+        for (to, check) in transmitted(&drain(&mut controlling)) {
+            checks += 1;
+            let refusal = refuse(&check, 400);
+            controlling.handle_datagram(&refusal, to, due).unwrap();
+        }
+        controlling.handle_timeout(due);
+    }
+    assert!((6..=12).contains(&checks), "{checks} checks in 10 s");
+}
+
+#[test]
+fn an_offer_without_an_answer_checks_nobody_and_believes_nobody() {
+    let start = Instant::now();
+    let mut agent = Agent::offering(ours(), start);
+    agent.begin_checks(start);
+    for request in [
+        check().use_candidate().finish(key()),
+        MessageWriter::binding(Class::Request, ID)
+            .username("oursours")
+            .use_candidate()
+            .finish(key()),
+        MessageWriter::binding(Class::Request, ID)
+            .username("oursours:")
+            .use_candidate()
+            .finish(key()),
+    ] {
+        let result = agent.handle_datagram(&request, address(1), start);
+        assert_eq!(result, Err(Ignored::NotAuthentic));
+    }
+    assert_eq!(agent.poll_timeout(), Some(start + CONSENT_TIMEOUT));
+    assert_eq!(drain(&mut agent), []);
+    agent.handle_timeout(start + CONSENT_TIMEOUT);
+    assert_eq!(drain(&mut agent), [Output::Expired]);
 }

@@ -5,13 +5,13 @@
 //! dropped. Nothing is allocated here per packet.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use guest_relay_muxer::{RtpPacket, TrackKind};
 
 use super::super::feedback::Feedback;
 use super::super::rtcp::{Compound, Packet, SenderReport};
-use super::super::sdp::Track;
+use super::super::sdp::{Codec, Format, Track};
 use super::super::srtp::{Inbound, Keys, Outbound, SrtpError};
 use super::{Event, Output, PeerStats, Received};
 
@@ -19,6 +19,8 @@ use super::{Event, Output, PeerStats, Received};
 pub(super) struct Media {
     tracks: Vec<Track>,
     max_bitrate_kbps: u32,
+    /// Payload types that an [`Event::UnexpectedCodec`] was about.
+    reported: Vec<u8>,
     flow: Option<Flow>,
 }
 
@@ -37,21 +39,33 @@ impl Media {
         Self {
             tracks,
             max_bitrate_kbps,
+            reported: Vec::new(),
             flow: None,
         }
     }
 
-    pub(super) fn start(&mut self, keys: &Keys, now: Instant) {
-        let mut inbound = Inbound::new(keys, now);
-        for track in &self.tracks {
-            for ssrc in [track.ssrc, track.rtx_ssrc].into_iter().flatten() {
-                inbound.announce(ssrc);
-            }
+    /// Takes the tracks of a further description in place of those so far. What goes on keeps its reception; a track
+    /// that is new wants a keyframe.
+    pub(super) fn set_tracks(&mut self, tracks: Vec<Track>, now: Instant) {
+        self.tracks = tracks;
+        self.reported.clear();
+        if let Some(flow) = &mut self.flow {
+            flow.inbound.announce_only(announced(&self.tracks));
+            flow.feedback
+                .set_tracks(self.tracks.iter(), self.max_bitrate_kbps, now);
         }
+    }
+
+    /// Media may flow; `round_trip` is that of the path, if known.
+    pub(super) fn start(&mut self, keys: &Keys, round_trip: Option<Duration>, now: Instant) {
+        let mut inbound = Inbound::new(keys, now);
+        inbound.announce_only(announced(&self.tracks));
+        let mut feedback = Feedback::new(self.tracks.iter(), self.max_bitrate_kbps, now);
+        feedback.record_round_trip(round_trip);
         self.flow = Some(Flow {
             inbound,
             outbound: Outbound::new(keys),
-            feedback: Feedback::new(self.tracks.iter(), self.max_bitrate_kbps, now),
+            feedback,
         });
     }
 
@@ -76,6 +90,7 @@ impl Media {
         &mut self,
         datagram: &[u8],
         now: Instant,
+        outputs: &mut VecDeque<Output>,
         stats: &mut PeerStats,
     ) -> Result<Option<Received<'_>>, SrtpError> {
         let Some(Flow {
@@ -89,11 +104,19 @@ impl Media {
             stats.malformed_packets += 1;
             return Ok(None);
         };
-        let Some(track) = self.tracks.iter().find(|track| {
-            track.payload_type == packet.payload_type
-                || track.rtx_payload_type == Some(packet.payload_type)
-        }) else {
+        let Some((track, format)) = format_of(&self.tracks, packet.payload_type) else {
             stats.unknown_payload_types += 1;
+            if let Some((kind, codec)) = foreign_codec(&self.tracks, packet.payload_type) {
+                stats.unexpected_codec += 1;
+                if !self.reported.contains(&packet.payload_type) {
+                    self.reported.push(packet.payload_type);
+                    outputs.push_back(Output::Event(Event::UnexpectedCodec {
+                        kind,
+                        payload_type: packet.payload_type,
+                        codec,
+                    }));
+                }
+            }
             return Ok(None);
         };
         let mut names_another_track = false;
@@ -112,7 +135,7 @@ impl Media {
             return Ok(None);
         }
         let counters = stats.track(track.kind);
-        if packet.payload_type == track.payload_type {
+        if packet.payload_type == format.payload_type {
             counters.packets += 1;
             counters.payload_bytes += packet.payload.len() as u64;
             feedback.record_packet(
@@ -130,7 +153,7 @@ impl Media {
         // RFC 4588 section 4. A retransmission without payload is a probe of the sender's bandwidth estimate.
         let original = feedback
             .ssrc_of(track.kind)
-            .and_then(|ssrc| packet.undo_rtx(track.payload_type, ssrc))
+            .and_then(|ssrc| packet.undo_rtx(format.payload_type, ssrc))
             .filter(|original| !original.payload.is_empty());
         let Some(packet) = original else {
             counters.empty_retransmissions += 1;
@@ -224,6 +247,34 @@ impl Media {
         stats.audio.stream = flow.feedback.stats(TrackKind::Audio);
         stats.video.stream = flow.feedback.stats(TrackKind::Video);
     }
+}
+
+/// The SSRCs that the peer's description names.
+fn announced(tracks: &[Track]) -> impl Iterator<Item = u32> {
+    tracks
+        .iter()
+        .flat_map(|track| [track.ssrc, track.rtx_ssrc])
+        .flatten()
+}
+
+/// The track and its format that a payload type is the media or the retransmission of.
+fn format_of(tracks: &[Track], payload_type: u8) -> Option<(&Track, &Format)> {
+    tracks.iter().find_map(|track| {
+        let format = track.formats.iter().find(|format| {
+            format.payload_type == payload_type || format.rtx_payload_type == Some(payload_type)
+        })?;
+        Some((track, format))
+    })
+}
+
+fn foreign_codec(tracks: &[Track], payload_type: u8) -> Option<(TrackKind, Codec)> {
+    tracks.iter().find_map(|track| {
+        let (_, codec) = track
+            .foreign
+            .iter()
+            .find(|(foreign, _)| *foreign == payload_type)?;
+        Some((track.kind, *codec))
+    })
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ pub struct PeerStats {
     pub profile: Option<SrtpProfile>,
     /// From a NACK to the retransmission, smoothed; `None` until there was one.
     pub round_trip: Option<Duration>,
+    /// From a check of ours to its answer, smoothed; `None` where the peer checks.
+    pub ice_round_trip: Option<Duration>,
     /// The audio track.
     pub audio: TrackStats,
     /// The video track.
@@ -42,6 +44,8 @@ pub struct PeerStats {
     pub malformed_packets: u64,
     /// RTP of a payload type or MID that was not negotiated.
     pub unknown_payload_types: u64,
+    /// Of these, packets of a payload type that the peer's description gives to a codec we do not take.
+    pub unexpected_codec: u64,
     /// RTCP of ours that could not be protected.
     pub rtcp_not_sent: u64,
 }

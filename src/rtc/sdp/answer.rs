@@ -9,7 +9,7 @@ use guest_relay_muxer::TrackKind;
 use super::super::dtls::Fingerprint;
 use super::super::ice::{Credentials, random_u64};
 use super::offer::{Offer, Section};
-use super::track::Track;
+use super::track::{Format, Track};
 
 /// What the answer asks of the guest's Opus encoder (RFC 7587 section 6.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct OpusSettings {
 /// Everything of ours that goes into an answer.
 #[derive(Debug)]
 pub struct Answer<'a> {
+    /// Of our description, this one of its versions.
+    pub origin: Origin,
     /// What is answered.
     pub offer: &'a Offer,
     /// Our ICE credentials.
@@ -39,6 +41,43 @@ pub struct Answer<'a> {
     pub opus: OpusSettings,
 }
 
+/// `o=` of our descriptions of one session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    session_id: u64,
+    version: u64,
+}
+
+impl Origin {
+    /// Of a new session.
+    pub fn generate() -> Self {
+        Self {
+            // RFC 9429 section 5.2.1: 63 random bits.
+            session_id: random_u64() >> 1,
+            version: 2,
+        }
+    }
+
+    /// Of the session's next description.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self {
+            version: self.version + 1,
+            ..self
+        }
+    }
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            session_id,
+            version,
+        } = self;
+        write!(f, "o=- {session_id} {version} IN IP4 0.0.0.0\r\n")
+    }
+}
+
 impl Answer<'_> {
     /// The answer, each line ended by CRLF.
     pub fn to_sdp(&self) -> String {
@@ -49,12 +88,7 @@ impl Answer<'_> {
     }
 
     fn write_to(&self, out: &mut String) -> std::fmt::Result {
-        // RFC 9429 section 5.2.1: the session id has 63 random bits.
-        let session_id = random_u64() >> 1;
-        write!(
-            out,
-            "v=0\r\no=- {session_id} 2 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n"
-        )?;
+        write!(out, "v=0\r\n{}s=-\r\nt=0 0\r\n", self.origin)?;
         let mut bundled = self
             .offer
             .sections
@@ -69,7 +103,7 @@ impl Answer<'_> {
             }
             out.push_str("\r\n");
         }
-        if !self.offer.ice_lite {
+        if !self.offer.transport.ice_lite {
             // We do the checks where the peer does not (RFC 8445 section 6.1.1).
             out.push_str("a=ice-lite\r\n");
         }
@@ -93,38 +127,22 @@ impl Answer<'_> {
         track: &Track,
         candidates: &[SocketAddr],
     ) -> std::fmt::Result {
-        let payload_type = track.payload_type;
-        write!(
-            out,
-            "m={} 9 {} {payload_type}",
-            section.media, section.proto
-        )?;
-        if let Some(rtx) = track.rtx_payload_type {
-            write!(out, " {rtx}")?;
+        write!(out, "m={} 9 {}", section.media, section.proto)?;
+        for payload_type in track.payload_types() {
+            write!(out, " {payload_type}")?;
         }
         out.push_str("\r\nc=IN IP4 0.0.0.0\r\n");
         if track.kind == TrackKind::Video {
             write!(out, "b=AS:{}\r\n", self.max_bitrate_kbps)?;
         }
         write_mid(out, section)?;
-        write!(
+        write_transport(
             out,
-            "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\na=fingerprint:{}\r\na=setup:active\r\n",
-            self.credentials.ufrag, self.credentials.pwd, self.fingerprint
+            self.credentials,
+            self.fingerprint,
+            "active",
+            candidates,
         )?;
-        for (index, address) in (0_u32..).zip(candidates) {
-            write!(
-                out,
-                "a=candidate:{} 1 udp {} {} {} typ host\r\n",
-                index + 1,
-                host_priority(index),
-                address.ip(),
-                address.port()
-            )?;
-        }
-        if !candidates.is_empty() {
-            out.push_str("a=end-of-candidates\r\n");
-        }
         out.push_str("a=recvonly\r\na=rtcp-mux\r\n");
         if track.reduced_size_rtcp {
             out.push_str("a=rtcp-rsize\r\n");
@@ -132,14 +150,17 @@ impl Answer<'_> {
         for (id, uri) in track.extensions.iter() {
             write!(out, "a=extmap:{id} {uri}\r\n")?;
         }
-        self.write_codec(out, track)
+        for format in &track.formats {
+            self.write_format(out, track, format)?;
+        }
+        Ok(())
     }
 
-    fn write_codec(&self, out: &mut String, track: &Track) -> std::fmt::Result {
-        let payload_type = track.payload_type;
+    fn write_format(&self, out: &mut String, track: &Track, format: &Format) -> std::fmt::Result {
+        let payload_type = format.payload_type;
         let clock_rate = match track.kind {
             TrackKind::Video => {
-                let profile_level_id = track.profile_level_id.as_deref().unwrap_or("420010");
+                let profile_level_id = format.profile_level_id.as_deref().unwrap_or("420010");
                 write!(
                     out,
                     "a=rtpmap:{payload_type} H264/90000\r\n\
@@ -174,7 +195,7 @@ impl Answer<'_> {
                 write!(out, "a=rtcp-fb:{payload_type} {kind}\r\n")?;
             }
         }
-        if let Some(rtx) = track.rtx_payload_type {
+        if let Some(rtx) = format.rtx_payload_type {
             write!(
                 out,
                 "a=rtpmap:{rtx} rtx/{clock_rate}\r\na=fmtp:{rtx} apt={payload_type}\r\n"
@@ -182,6 +203,35 @@ impl Answer<'_> {
         }
         Ok(())
     }
+}
+
+/// ICE credentials, certificate and addresses of ours; the addresses only where there are any.
+pub(super) fn write_transport(
+    out: &mut String,
+    credentials: &Credentials,
+    fingerprint: Fingerprint,
+    setup: &str,
+    candidates: &[SocketAddr],
+) -> std::fmt::Result {
+    write!(
+        out,
+        "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\na=fingerprint:{fingerprint}\r\na=setup:{setup}\r\n",
+        credentials.ufrag, credentials.pwd
+    )?;
+    for (index, address) in (0_u32..).zip(candidates) {
+        write!(
+            out,
+            "a=candidate:{} 1 udp {} {} {} typ host\r\n",
+            index + 1,
+            host_priority(index),
+            address.ip(),
+            address.port()
+        )?;
+    }
+    if !candidates.is_empty() {
+        out.push_str("a=end-of-candidates\r\n");
+    }
+    Ok(())
 }
 
 fn write_mid(out: &mut String, section: &Section) -> std::fmt::Result {

@@ -1,27 +1,18 @@
 //! What we take of an offer: its m-lines, and what holds for the transport they share.
 
-use std::net::{IpAddr, SocketAddr};
-
 use guest_relay_muxer::TrackKind;
 use sdp::{MediaDescription, SessionDescription};
 
-use super::super::dtls::PeerFingerprints;
-use super::super::ice::Credentials;
-use super::super::ice::checks::MAX_REMOTE_CANDIDATES;
-use super::track::{Attributes, Track};
-use super::{OfferError, kind_of, parse_lines};
+use super::text::parse_lines;
+use super::track::{Attributes, Take, Track};
+use super::transport::{RemoteAddresses, Setup, Transport, is_ice_lite, setup};
+use super::{OfferError, kind_of};
 
 /// An offer that can be answered.
 #[derive(Debug, Clone)]
 pub struct Offer {
-    /// The peer does no checks: we control.
-    pub ice_lite: bool,
-    /// The peer's ICE credentials.
-    pub credentials: Credentials,
-    /// UDP candidates with an address, at most [`MAX_REMOTE_CANDIDATES`]; only a controlling agent uses them.
-    pub candidates: Vec<SocketAddr>,
-    /// What the peer's certificate is held to.
-    pub fingerprints: PeerFingerprints,
+    /// How to reach the peer, and who it is.
+    pub transport: Transport,
     /// Every m-line in order: an answer has as many.
     pub(super) sections: Vec<Section>,
 }
@@ -40,46 +31,26 @@ pub(super) struct Section {
 
 impl Offer {
     /// Reads an offer and decides what to take of it.
-    pub fn parse(text: &str) -> Result<Self, OfferError> {
+    pub fn parse(text: &str, addresses: RemoteAddresses) -> Result<Self, OfferError> {
         let description = parse_lines(text)?;
-        let session = Attributes(&description.attributes);
         let mut sections: Vec<Section> = description
             .media_descriptions
             .iter()
             .map(Section::new)
             .collect();
         take_first_usable(&description, &mut sections)?;
-
-        // In a BUNDLE group these belong to the tagged m-line and hold for all (RFC 8843 section 7.1.3).
-        let taken = sections.iter().position(|section| section.track.is_some());
-        let media = taken
-            .and_then(|index| description.media_descriptions.get(index))
-            .map_or(Attributes(&[]), |media| Attributes(&media.attributes));
-        let transport = |key| media.value(key).or_else(|| session.value(key));
-        let credentials = transport("ice-ufrag")
-            .zip(transport("ice-pwd"))
-            .and_then(|(ufrag, pwd)| Credentials::parse(ufrag, pwd))
-            .ok_or(OfferError::IceCredentials)?;
-        match transport("setup") {
-            Some("actpass" | "passive") => {}
-            Some("active") | None => return Err(OfferError::SetupActive),
-            Some(_) => return Err(OfferError::Setup),
-        }
-        let fingerprints = match media.value("fingerprint") {
-            Some(_) => PeerFingerprints::parse(media.values("fingerprint")),
-            None => PeerFingerprints::parse(session.values("fingerprint")),
-        }
-        .map_err(OfferError::Fingerprint)?;
-        let ice_lite = session.has("ice-lite");
-        let candidates = candidates(&description);
-        if ice_lite && candidates.is_empty() {
-            return Err(OfferError::NoCandidates);
+        let taken = sections
+            .iter()
+            .position(|section| section.track.is_some())
+            .ok_or(OfferError::NothingSent)?;
+        let transport = Transport::parse(&description, taken, addresses)?;
+        match setup(&description, taken) {
+            Some(Setup::ActPass | Setup::Passive) => {}
+            Some(Setup::Active) | None => return Err(OfferError::SetupActive),
+            Some(Setup::Unknown) => return Err(OfferError::Setup),
         }
         Ok(Self {
-            ice_lite,
-            credentials,
-            candidates,
-            fingerprints,
+            transport,
             sections,
         })
     }
@@ -113,6 +84,13 @@ fn take_first_usable(
     sections: &mut [Section],
 ) -> Result<(), OfferError> {
     let mut taken: Vec<TrackKind> = Vec::with_capacity(2);
+    // A browser is told the one payload type that we want. An SFU forwards what another sent under the payload type
+    // that fits it: every one that we can take is kept.
+    let take = if is_ice_lite(description) {
+        Take::All
+    } else {
+        Take::Best
+    };
     let mut without_codec: Vec<TrackKind> = Vec::new();
     for (media, section) in description.media_descriptions.iter().zip(&mut *sections) {
         let Some(kind) = kind_of(&section.media) else {
@@ -121,7 +99,7 @@ fn take_first_usable(
         if taken.contains(&kind) || !sends(media, description) {
             continue;
         }
-        match Track::pick(kind, media) {
+        match Track::pick(kind, media, take) {
             Some(track) => {
                 taken.push(kind);
                 section.bundled = is_bundled(description, section.mid.as_deref());
@@ -139,7 +117,7 @@ fn take_first_usable(
     if taken.is_empty() {
         return Err(OfferError::NothingSent);
     }
-    let mut payload_types = Vec::with_capacity(4);
+    let mut payload_types: Vec<u8> = Vec::with_capacity(4);
     for (media, section) in description.media_descriptions.iter().zip(&*sections) {
         let Some(track) = &section.track else {
             continue;
@@ -150,10 +128,7 @@ fn take_first_usable(
         if taken.len() > 1 && !section.bundled {
             return Err(OfferError::NoBundle);
         }
-        for payload_type in [Some(track.payload_type), track.rtx_payload_type]
-            .into_iter()
-            .flatten()
-        {
+        for payload_type in track.payload_types() {
             if payload_types.contains(&payload_type) {
                 return Err(OfferError::DuplicatePayloadType);
             }
@@ -168,7 +143,7 @@ fn take_first_usable(
 }
 
 /// Whether `mid` is in a `a=group:BUNDLE` (RFC 8843).
-fn is_bundled(description: &SessionDescription, mid: Option<&str>) -> bool {
+pub(super) fn is_bundled(description: &SessionDescription, mid: Option<&str>) -> bool {
     Attributes(&description.attributes)
         .values("group")
         .filter_map(|group| group.strip_prefix("BUNDLE "))
@@ -176,7 +151,7 @@ fn is_bundled(description: &SessionDescription, mid: Option<&str>) -> bool {
 }
 
 /// Whether the m-line offers media from the peer to us over DTLS-SRTP.
-fn sends(media: &MediaDescription, description: &SessionDescription) -> bool {
+pub(super) fn sends(media: &MediaDescription, description: &SessionDescription) -> bool {
     let attributes = Attributes(&media.attributes);
     let name = &media.media_name;
     let has_port = name.port.value != 0 || attributes.has("bundle-only");
@@ -193,42 +168,4 @@ fn sends(media: &MediaDescription, description: &SessionDescription) -> bool {
     let direction =
         direction_of(&attributes).or_else(|| direction_of(&Attributes(&description.attributes)));
     has_port && is_srtp && matches!(direction, None | Some("sendrecv" | "sendonly"))
-}
-
-/// `a=candidate:<foundation> <component> <transport> <priority> <address> <port> typ ...` (RFC 8839 section 5.1) of
-/// component 1 over UDP with a literal address; names (mDNS) are passed over.
-fn candidates(description: &SessionDescription) -> Vec<SocketAddr> {
-    let mut found: Vec<SocketAddr> = Vec::new();
-    let of_media = description
-        .media_descriptions
-        .iter()
-        .flat_map(|media| media.attributes.iter());
-    for attribute in description.attributes.iter().chain(of_media) {
-        let Some(value) = attribute
-            .value
-            .as_deref()
-            .filter(|_| attribute.key == "candidate")
-        else {
-            continue;
-        };
-        if let Some(address) = candidate_address(value)
-            && !found.contains(&address)
-            && found.len() < MAX_REMOTE_CANDIDATES
-        {
-            found.push(address);
-        }
-    }
-    found
-}
-
-fn candidate_address(value: &str) -> Option<SocketAddr> {
-    let mut words = value.split(' ').filter(|word| !word.is_empty());
-    let _foundation = words.next()?;
-    let component = words.next()?;
-    let transport = words.next()?;
-    let _priority = words.next()?;
-    let ip: IpAddr = words.next()?.parse().ok()?;
-    let port: u16 = words.next()?.parse().ok()?;
-    (component == "1" && transport.eq_ignore_ascii_case("udp") && port != 0)
-        .then_some(SocketAddr::new(ip, port))
 }

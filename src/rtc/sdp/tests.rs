@@ -8,17 +8,30 @@ mod offers;
 
 use offers::{CHROMIUM, SFU};
 
+fn parse(text: &str) -> Result<Offer, OfferError> {
+    Offer::parse(text, RemoteAddresses::Remote)
+}
+
 fn tracks(text: &str) -> Vec<Track> {
-    Offer::parse(text).unwrap().tracks().cloned().collect()
+    parse(text).unwrap().tracks().cloned().collect()
+}
+
+/// Payload type of the media and of its retransmissions, of each format.
+fn formats(track: &Track) -> Vec<(u8, Option<u8>)> {
+    let formats = track.formats.iter();
+    formats
+        .map(|format| (format.payload_type, format.rtx_payload_type))
+        .collect()
 }
 
 fn refusal(text: &str) -> OfferError {
-    Offer::parse(text).unwrap_err()
+    parse(text).unwrap_err()
 }
 
 fn answer_to(text: &str) -> Vec<String> {
-    let offer = Offer::parse(text).unwrap();
+    let offer = parse(text).unwrap();
     let sdp = Answer {
+        origin: Origin::generate(),
         offer: &offer,
         credentials: &Credentials::parse("oursours", "ourpasswordourpassword").unwrap(),
         fingerprint: Fingerprint::of(b"certificate"),
@@ -53,15 +66,12 @@ fn section(answer: &[String], media: &str) -> Vec<String> {
 fn chromiums_tracks_are_picked_by_property() {
     let [audio, video] = tracks(CHROMIUM).try_into().unwrap();
     assert_eq!(audio.kind, TrackKind::Audio);
-    assert_eq!((audio.payload_type, audio.rtx_payload_type), (111, None));
+    assert_eq!(formats(&audio), [(111, None)]);
     assert_eq!((audio.ssrc, audio.rtx_ssrc), (Some(3_570_614_608), None));
     assert_eq!(audio.mid.as_deref(), Some("0"));
     assert!(audio.feedback.transport_cc && !audio.feedback.nack);
     assert_eq!(video.kind, TrackKind::Video);
-    assert_eq!(
-        (video.payload_type, video.rtx_payload_type),
-        (106, Some(107))
-    );
+    assert_eq!(formats(&video), [(106, Some(107))]);
     assert_eq!(
         (video.ssrc, video.rtx_ssrc),
         (Some(2_231_627_014), Some(632_943_048))
@@ -182,8 +192,8 @@ fn h264_profiles_are_taken_in_order_and_the_first_among_equals() {
             Some(index) => {
                 let payload_type = [102, 106, 108, 39][index];
                 let video = tracks(&offer).pop().unwrap();
-                assert_eq!(video.payload_type, payload_type, "{profiles:?}");
-                assert_eq!(video.rtx_payload_type, Some(payload_type + 1));
+                let expected = [(payload_type, Some(payload_type + 1))];
+                assert_eq!(formats(&video), expected, "{profiles:?}");
             }
             None => assert_eq!(refusal(&offer), OfferError::NoH264),
         }
@@ -192,15 +202,16 @@ fn h264_profiles_are_taken_in_order_and_the_first_among_equals() {
 
 #[test]
 fn an_sfu_offer_makes_us_the_checking_side() {
-    let offer = Offer::parse(SFU).unwrap();
-    assert!(offer.ice_lite);
-    assert_eq!(offer.candidates, ["192.0.2.7:1473".parse().unwrap()]);
-    let [video, audio] = tracks(SFU).try_into().unwrap();
+    let offer = parse(SFU).unwrap();
+    assert!(offer.transport.ice_lite);
     assert_eq!(
-        (video.payload_type, video.rtx_payload_type, video.ssrc),
-        (125, Some(37), Some(77))
+        offer.transport.candidates,
+        ["192.0.2.7:1473".parse().unwrap()]
     );
-    assert_eq!((audio.payload_type, audio.ssrc), (111, Some(78)));
+    let [video, audio] = tracks(SFU).try_into().unwrap();
+    assert_eq!(formats(&video), [(125, Some(37))]);
+    assert_eq!(formats(&audio), [(111, None)]);
+    assert_eq!((video.ssrc, audio.ssrc), (Some(77), Some(78)));
     let answer = answer_to(SFU);
     assert!(!answer.contains(&"a=ice-lite".to_owned()));
     assert!(section(&answer, "m=video").contains(&"a=setup:active".to_owned()));
@@ -365,7 +376,10 @@ fn offers_that_cannot_be_answered_say_why_and_with_which_status() {
         "\r\n\r\n",
         "v=0\no=- 1 1 IN IP4 x\ns=-\n",
     ] {
-        assert!(matches!(refusal(nonsense), OfferError::Syntax(_)));
+        assert!(matches!(
+            refusal(nonsense),
+            OfferError::Text(TextError::Syntax(_))
+        ));
         assert_eq!(refusal(nonsense).status(), 400);
     }
 }
@@ -384,8 +398,8 @@ fn fingerprint_and_setup_may_stand_at_session_level_and_in_lower_case() {
             &format!("{}\na=setup:passive\n", line.to_lowercase()),
         );
     assert_eq!(
-        Offer::parse(&moved).unwrap().fingerprints,
-        Offer::parse(CHROMIUM).unwrap().fingerprints
+        parse(&moved).unwrap().transport.fingerprints,
+        parse(CHROMIUM).unwrap().transport.fingerprints
     );
 }
 
@@ -415,8 +429,9 @@ fn wildcard_feedback_counts_and_extensions_that_cannot_be_received_do_not() {
 
 #[test]
 fn stereo_is_asked_for_only_when_configured() {
-    let offer = Offer::parse(CHROMIUM).unwrap();
+    let offer = parse(CHROMIUM).unwrap();
     let sdp = Answer {
+        origin: Origin::generate(),
         offer: &offer,
         credentials: &Credentials::generate(),
         fingerprint: Fingerprint::of(b"x"),
@@ -443,21 +458,27 @@ fn size_and_lines_are_limited_before_anything_is_parsed() {
     );
     for offer in [huge_line, many_lines, many_m_lines] {
         let error = refusal(&offer);
-        assert!(matches!(error, OfferError::TooLarge { .. }));
+        assert!(matches!(
+            error,
+            OfferError::Text(TextError::TooLarge { .. })
+        ));
         assert_eq!(error.status(), 413);
     }
     let at_the_limit = format!(
         "{CHROMIUM}{}",
         "a=x\n".repeat(MAX_DESCRIPTION_LINES - CHROMIUM.lines().count())
     );
-    assert!(Offer::parse(&at_the_limit).is_ok());
+    assert!(parse(&at_the_limit).is_ok());
 }
 
 #[test]
 fn control_characters_cannot_be_smuggled_into_the_answer() {
     for bad in ["0\ra=evil", "0\u{0}", "0\u{7f}"] {
         let offer = CHROMIUM.replace("a=mid:0\n", &format!("a=mid:{bad}\n"));
-        assert!(matches!(refusal(&offer), OfferError::Syntax(_)));
+        assert!(matches!(
+            refusal(&offer),
+            OfferError::Text(TextError::Syntax(_))
+        ));
     }
 }
 
@@ -465,13 +486,13 @@ fn control_characters_cannot_be_smuggled_into_the_answer() {
 fn no_cut_and_no_changed_byte_of_an_offer_panics() {
     for offer in [CHROMIUM, SFU] {
         for end in 0..offer.len() {
-            let _ = Offer::parse(&offer[..end]);
+            let _ = parse(&offer[..end]);
         }
         for at in 0..offer.len() {
             for byte in [b' ', b':', b'\n', b'0', b'/', b';'] {
                 let mut bytes = offer.as_bytes().to_vec();
                 bytes[at] = byte;
-                let _ = Offer::parse(&String::from_utf8(bytes).unwrap());
+                let _ = parse(&String::from_utf8(bytes).unwrap());
             }
         }
     }

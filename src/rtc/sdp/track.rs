@@ -13,10 +13,10 @@ use guest_relay_muxer::TrackKind;
 use sdp::MediaDescription;
 use sdp::description::common::Attribute;
 
-const TRANSPORT_CC: &str =
+pub(super) const TRANSPORT_CC: &str =
     "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 const ABS_SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
-const SDES_MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
+pub(super) const SDES_MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 
 /// RFC 8285 section 4.2: ids of one-byte header extensions. Others would need `extmap-allow-mixed`.
 const ONE_BYTE_EXTENSION_IDS: std::ops::RangeInclusive<u8> = 1..=14;
@@ -28,10 +28,10 @@ pub struct Track {
     pub kind: TrackKind,
     /// `a=mid`, which packets may carry in a header extension.
     pub mid: Option<String>,
-    /// Payload type of the media.
-    pub payload_type: u8,
-    /// Payload type of its retransmissions.
-    pub rtx_payload_type: Option<u8>,
+    /// Payload types that are taken, the preferred one first; one at least.
+    pub formats: Vec<Format>,
+    /// Payload types of the m-line that carry something else.
+    pub foreign: Vec<(u8, Codec)>,
     /// The media's SSRC, if the offer names it.
     pub ssrc: Option<u32>,
     /// The SSRC of its retransmissions, if the offer names it.
@@ -42,8 +42,96 @@ pub struct Track {
     pub extensions: HeaderExtensions,
     /// Reduced-size RTCP (RFC 5506) may be sent.
     pub reduced_size_rtcp: bool,
-    /// `profile-level-id` of the H.264 payload type, as offered.
+}
+
+/// One payload type of a track.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Format {
+    /// Of the media.
+    pub payload_type: u8,
+    /// Of its retransmissions.
+    pub rtx_payload_type: Option<u8>,
+    /// `profile-level-id` of H.264, as described.
     pub(super) profile_level_id: Option<String>,
+}
+
+/// What a payload type stands for that is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Codec {
+    /// H.264 in another packetization mode or profile.
+    H264,
+    /// H.265.
+    H265,
+    /// VP8.
+    Vp8,
+    /// VP9.
+    Vp9,
+    /// AV1.
+    Av1,
+    /// Opus under a further payload type.
+    Opus,
+    /// G.711 µ-law.
+    Pcmu,
+    /// G.711 A-law.
+    Pcma,
+    /// G.722.
+    G722,
+}
+
+impl Codec {
+    /// By the encoding name of `a=rtpmap` (RFC 4855); retransmission, redundancy and events are no codecs.
+    fn named(encoding: &str) -> Option<Self> {
+        const NAMES: [(&str, Codec); 9] = [
+            ("H264", Codec::H264),
+            ("H265", Codec::H265),
+            ("VP8", Codec::Vp8),
+            ("VP9", Codec::Vp9),
+            ("AV1", Codec::Av1),
+            ("opus", Codec::Opus),
+            ("PCMU", Codec::Pcmu),
+            ("PCMA", Codec::Pcma),
+            ("G722", Codec::G722),
+        ];
+        NAMES
+            .into_iter()
+            .find(|(name, _)| encoding.eq_ignore_ascii_case(name))
+            .map(|(_, codec)| codec)
+    }
+
+    /// By the payload types that need no `a=rtpmap` (RFC 3551 table 4).
+    fn fixed(payload_type: u8) -> Option<Self> {
+        match payload_type {
+            0 => Some(Self::Pcmu),
+            8 => Some(Self::Pcma),
+            9 => Some(Self::G722),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Codec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::H264 => "H.264",
+            Self::H265 => "H.265",
+            Self::Vp8 => "VP8",
+            Self::Vp9 => "VP9",
+            Self::Av1 => "AV1",
+            Self::Opus => "Opus",
+            Self::Pcmu => "PCMU",
+            Self::Pcma => "PCMA",
+            Self::G722 => "G.722",
+        })
+    }
+}
+
+/// How many of the payload types that we could take are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Take {
+    /// The one we like best.
+    Best,
+    /// Every one.
+    All,
 }
 
 /// `a=rtcp-fb` of one payload type, as far as we use it.
@@ -92,40 +180,68 @@ impl Track {
         Self {
             kind,
             mid: None,
-            payload_type: 96,
-            rtx_payload_type: None,
+            formats: vec![Format {
+                payload_type: 96,
+                rtx_payload_type: None,
+                profile_level_id: None,
+            }],
+            foreign: Vec::new(),
             ssrc: None,
             rtx_ssrc: None,
             feedback: Feedback::default(),
             extensions: HeaderExtensions::default(),
             reduced_size_rtcp: false,
-            profile_level_id: None,
         }
     }
 
     /// The track of an m-line, if it offers the codec that we take for its kind.
-    pub(super) fn pick(kind: TrackKind, media: &MediaDescription) -> Option<Self> {
+    pub(super) fn pick(kind: TrackKind, media: &MediaDescription, take: Take) -> Option<Self> {
         let attributes = Attributes(&media.attributes);
-        let formats = Formats::new(media);
-        let payload_type = match kind {
-            TrackKind::Video => formats.best_h264()?,
-            TrackKind::Audio => formats.opus()?,
+        let listed = Formats::new(media);
+        let mut payload_types = match kind {
+            TrackKind::Video => listed.h264(),
+            TrackKind::Audio => listed.opus(),
         };
+        if take == Take::Best {
+            payload_types.truncate(1);
+        }
+        let preferred = *payload_types.first()?;
         let (ssrc, rtx_ssrc) = ssrcs(&attributes);
+        let foreign = listed
+            .in_order
+            .iter()
+            .filter(|payload_type| !payload_types.contains(payload_type))
+            .filter_map(|payload_type| Some((*payload_type, listed.codec(*payload_type)?)))
+            .collect();
+        let formats = payload_types
+            .iter()
+            .map(|payload_type| Format {
+                payload_type: *payload_type,
+                rtx_payload_type: listed.rtx_of(*payload_type),
+                profile_level_id: listed
+                    .parameter(*payload_type, "profile-level-id")
+                    .map(str::to_owned),
+            })
+            .collect();
         Some(Self {
             kind,
             mid: attributes.value("mid").map(str::to_owned),
-            payload_type,
-            rtx_payload_type: formats.rtx_of(payload_type),
+            formats,
+            foreign,
             ssrc,
             rtx_ssrc,
-            feedback: feedback(&attributes, payload_type),
+            feedback: feedback(&attributes, preferred),
             extensions: extensions(&attributes),
             reduced_size_rtcp: attributes.has("rtcp-rsize"),
-            profile_level_id: formats
-                .parameter(payload_type, "profile-level-id")
-                .map(str::to_owned),
         })
+    }
+
+    /// All payload types that are taken, those of retransmissions included.
+    pub(super) fn payload_types(&self) -> impl Iterator<Item = u8> {
+        self.formats
+            .iter()
+            .flat_map(|format| [Some(format.payload_type), format.rtx_payload_type])
+            .flatten()
     }
 }
 
@@ -183,17 +299,18 @@ impl<'a> Formats<'a> {
             .map(|(_, value)| value.trim())
     }
 
-    fn opus(&self) -> Option<u8> {
+    /// Opus payload types, in order.
+    fn opus(&self) -> Vec<u8> {
         // `red/48000/2` (RFC 2198) may stand beside it; it would be picked here, with the payload type it carries.
-        self.in_order
-            .iter()
-            .copied()
-            .find(|payload_type| self.is(*payload_type, "opus/48000/2"))
+        let opus = self.in_order.iter().copied();
+        opus.filter(|payload_type| self.is(*payload_type, "opus/48000/2"))
+            .collect()
     }
 
-    /// The H.264 payload type in packetization mode 1 with the simplest profile; the first among equals.
-    fn best_h264(&self) -> Option<u8> {
-        self.in_order
+    /// The H.264 payload types in packetization mode 1, the simplest profile first, among equals in order.
+    fn h264(&self) -> Vec<u8> {
+        let mut ranked: Vec<(u8, u8)> = self
+            .in_order
             .iter()
             .copied()
             .filter(|payload_type| {
@@ -207,8 +324,24 @@ impl<'a> Formats<'a> {
                     .unwrap_or("420010");
                 Some((profile_rank(profile_level_id)?, payload_type))
             })
-            .min_by_key(|(rank, _)| *rank)
+            .collect();
+        ranked.sort_by_key(|(rank, _)| *rank);
+        ranked
+            .into_iter()
             .map(|(_, payload_type)| payload_type)
+            .collect()
+    }
+
+    fn codec(&self, payload_type: u8) -> Option<Codec> {
+        match self
+            .rtpmap
+            .get(usize::from(payload_type))
+            .copied()
+            .flatten()
+        {
+            Some(rtpmap) => Codec::named(rtpmap.split('/').next()?),
+            None => Codec::fixed(payload_type),
+        }
     }
 
     fn rtx_of(&self, payload_type: u8) -> Option<u8> {

@@ -6,13 +6,13 @@ use std::sync::OnceLock;
 
 use guest_relay::rtc::dtls::Certificate;
 use guest_relay::rtc::ice::Credentials;
-use guest_relay::rtc::sdp::{Answer, Offer, OpusSettings, check_trickle};
+use guest_relay::rtc::sdp::{Answer, Offer, OpusSettings, Origin, RemoteAddresses, check_trickle};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     static CERTIFICATE: OnceLock<Certificate> = OnceLock::new();
     let _ = check_trickle(text, "evtj");
-    let offer = match Offer::parse(text) {
+    let offer = match Offer::parse(text, RemoteAddresses::Any) {
         Ok(offer) => offer,
         Err(error) => {
             assert!((400..500).contains(&error.status()));
@@ -22,6 +22,7 @@ fuzz_target!(|text: &str| {
     };
     let credentials = Credentials::generate();
     let answer = Answer {
+        origin: Origin::generate(),
         offer: &offer,
         credentials: &credentials,
         fingerprint: CERTIFICATE.get_or_init(Certificate::generate).fingerprint(),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use guest_relay::rtc::dtls::Certificate;
 use guest_relay::rtc::peer::{self, AnswerConfig, Answered, Event, Output, Peer, State};
-use guest_relay::rtc::sdp::OpusSettings;
+use guest_relay::rtc::sdp::{OpusSettings, RemoteAddresses};
 use guest_relay::rtc::srtp::SrtpProfile;
 use guest_relay_muxer::TrackKind;
 use str0m::bwe::Bitrate;
@@ -80,6 +80,7 @@ pub(crate) fn config(candidates: Vec<SocketAddr>) -> AnswerConfig {
         },
         certificate: Certificate::generate(),
         srtp_profiles: SrtpProfile::OFFERED.to_vec(),
+        remote_addresses: RemoteAddresses::Remote,
     }
 }
 

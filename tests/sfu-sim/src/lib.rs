@@ -25,7 +25,9 @@ mod api;
 mod calls;
 mod codec;
 mod control;
+mod describe;
 mod fault;
+mod forward;
 mod ledger;
 mod media;
 mod padding;
@@ -65,7 +67,8 @@ pub struct Options {
     pub speed: f64,
     /// In place of [`Times::scaled`] of `speed`.
     pub times: Option<Times>,
-    /// One padding-only packet after so many packets of a subscription (at most 16384); `None`: never.
+    /// One padding-only packet after so many packets of a subscription (at most 16384) or, for video, at the end of
+    /// the picture; `None`: never.
     pub padding_every: Option<u32>,
     /// Whether descriptions tell the SSRC of retransmissions (`a=ssrc-group:FID`).
     pub announce_rtx: bool,

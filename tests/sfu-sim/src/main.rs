@@ -9,7 +9,7 @@ use sfu_sim::{Options, SfuSim};
 
 const USAGE: &str = "\
 sfu-sim --listen HOST:PORT --app-id ID (--secret-env NAME | --secret-file FILE) [--speed N] [--padding-every N]
-        [--announce-rtx]
+        [--announce-rtx] [--seed N]
     A simulated Cloudflare Realtime SFU: api_base is http://HOST:PORT/v1; faults by POST /control, what is there by
     GET /control/sessions. --speed divides the service's times.
 ";
@@ -41,7 +41,13 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
-    let mut options = Options::default();
+    // Session ids of an earlier run must not come again.
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed();
+    let seed = since.map_or(0, |since| u64::from(since.subsec_nanos()) ^ since.as_secs());
+    let mut options = Options {
+        seed,
+        ..Options::default()
+    };
     let mut secret = None;
     let mut app_id = None;
     while let Some(name) = arguments.next() {
@@ -67,6 +73,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
                     return Err(bad(&"is to be above 0"));
                 }
             }
+            "--seed" => options.seed = value.parse().map_err(|error| bad(&error))?,
             "--padding-every" => {
                 options.padding_every = Some(value.parse().map_err(|error| bad(&error))?)
             }

@@ -153,10 +153,13 @@ fn answer(request: &Message, sfu: &Sfu) -> Option<Answer> {
 }
 
 fn unknown_endpoint(method: &str, path: &str, sfu: &Sfu) -> ApiError {
-    let detail = format!("{method} {path}");
-    sfu.lock()
-        .ledger
-        .violation(Rule::UnknownEndpoint, None, detail);
+    // A browser that looks at /control asks for an icon as well.
+    if path.starts_with("/v1/") {
+        let detail = format!("{method} {path}");
+        sfu.lock()
+            .ledger
+            .violation(Rule::UnknownEndpoint, None, detail);
+    }
     ApiError::new(404, "not_found", "Not found")
 }
 

@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use crate::describe::{LocalSection, LocalSource};
 use crate::ledger::Rate;
 use crate::rewrite::Rewriter;
-use crate::sdp::{Direction, Kind, LocalSection, LocalSource, Section};
+use crate::sdp::{Direction, Kind, Section};
 use crate::transport::{MID_EXTENSION, Transport};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,8 +14,9 @@ use str0m::{IceCreds, Rtc, RtcError};
 
 use crate::api::ApiError;
 use crate::codec::Format;
+use crate::describe::Local;
 use crate::padding::{PaddingHeader, PaddingSource};
-use crate::sdp::{Kind, Local, Remote, Setup, Source};
+use crate::sdp::{Kind, Remote, Setup, Source};
 
 pub(crate) const MID_EXTENSION: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 pub(crate) const TRANSPORT_CC_EXTENSION: &str =

@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 //! The sender here is webrtc-srtp's `Context`, so that packets no honest sender makes arrive authenticated.
 
@@ -14,6 +14,7 @@ const VIDEO_SSRC: u32 = 100;
 struct Sender {
     context: Context,
     media: Media,
+    outputs: VecDeque<Output>,
     stats: PeerStats,
     now: Instant,
 }
@@ -68,14 +69,14 @@ impl Sender {
         let keys = Keys::from_client_export(SrtpProfile::Aes128CmSha1_80, &material).unwrap();
         let mut video = Track::bare(TrackKind::Video);
         video.mid = Some("v".to_owned());
-        video.rtx_payload_type = Some(97);
+        video.formats[0].rtx_payload_type = Some(97);
         video.extensions.mid = Some(4);
         video.extensions.transport_cc = Some(3);
         video.feedback.transport_cc = true;
         let mut audio = Track::bare(TrackKind::Audio);
-        audio.payload_type = 111;
+        audio.formats[0].payload_type = 111;
         let mut media = Media::new(vec![audio, video], 2500);
-        media.start(&keys, now);
+        media.start(&keys, None, now);
         let context = Context::new(
             keys.remote.key(),
             keys.remote.salt(),
@@ -86,6 +87,7 @@ impl Sender {
         Self {
             context: context.unwrap(),
             media,
+            outputs: VecDeque::new(),
             stats: PeerStats::default(),
             now,
         }
@@ -96,7 +98,7 @@ impl Sender {
         let datagram = self.context.encrypt_rtp(&packet.to_bytes()).unwrap();
         let received = self
             .media
-            .handle_rtp(&datagram, self.now, &mut self.stats)
+            .handle_rtp(&datagram, self.now, &mut self.outputs, &mut self.stats)
             .unwrap()?;
         Some((
             received.kind,

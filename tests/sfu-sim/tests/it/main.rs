@@ -8,3 +8,4 @@ mod faults;
 mod lifetimes;
 mod media;
 mod peer;
+mod tracks;

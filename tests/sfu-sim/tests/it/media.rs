@@ -1,6 +1,6 @@
 //! Media through the service.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use loadgen::clip::{Clip, TrackKind};
 use loadgen::h264::{self, AccessUnitBuilder};
@@ -327,4 +327,62 @@ fn two_subscribers_of_one_publisher_get_the_same_media_under_different_numbers()
         .filter(|packet| media[1].contains(packet))
         .count();
     assert!(common > 20);
+}
+
+#[test]
+fn sender_reports_keep_the_distance_between_audio_and_video() {
+    let (sfu, api) = start();
+    let mut publisher = live_publisher(&sfu, &api);
+    let mut subscriber = Subscriber::pull(&api, &both(&publisher));
+    // By its arrival video would be reported too late.
+    publisher.video_delay = Duration::from_millis(150);
+    let captured = |publisher: &Publisher, kind: TrackKind, rtp_time: u32| {
+        let mut sent = publisher.sent.iter().rev();
+        sent.find(|unit| unit.kind == kind && unit.rtp_time == rtp_time)
+            .map(|unit| unit.captured)
+    };
+    let skew = |publisher: &Publisher, subscriber: &Subscriber| {
+        let [audio, video] = [true, false].map(|is_audio| {
+            let mut packets = subscriber.packets.iter().rev();
+            let packet = packets.find(|packet| {
+                subscriber.is_audio(packet) == is_audio && !packet.payload.is_empty()
+            })?;
+            let kind = if is_audio {
+                TrackKind::Audio
+            } else {
+                TrackKind::Video
+            };
+            let report = packet.last_sender_info?;
+            let reported = i64::try_from(report.rtp_time.numer() & 0xFFFF_FFFF).unwrap();
+            let ticks = i64::from(packet.header.timestamp) - reported;
+            let rate = i64::from(packet.time.frequency().get());
+            let since_epoch = report
+                .ntp_time
+                .duration_since(std::time::UNIX_EPOCH)
+                .unwrap();
+            let micros = i64::try_from(since_epoch.as_micros()).unwrap() + ticks * 1_000_000 / rate;
+            Some((micros, captured(publisher, kind, packet.header.timestamp)?))
+        });
+        let (audio, video) = (audio?, video?);
+        let truth = if video.1 >= audio.1 {
+            i64::try_from((video.1 - audio.1).as_micros()).unwrap()
+        } else {
+            -i64::try_from((audio.1 - video.1).as_micros()).unwrap()
+        };
+        Some(video.0 - audio.0 - truth)
+    };
+    let deadline = Instant::now() + PATIENCE;
+    let mut distances = Vec::new();
+    while distances
+        .last()
+        .is_none_or(|distance: &i64| distance.abs() >= 5_000)
+    {
+        assert!(Instant::now() < deadline, "off by {distances:?} us");
+        run(
+            &mut [&mut publisher, &mut subscriber],
+            Duration::from_millis(100),
+            |_| false,
+        );
+        distances.extend(skew(&publisher, &subscriber));
+    }
 }

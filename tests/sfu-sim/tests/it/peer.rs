@@ -1,5 +1,6 @@
 //! What the tests call the API with, and the two kinds of clients: a publisher (loadgen's) and a subscriber.
 
+use std::collections::VecDeque;
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use loadgen::guest::{Guest, GuestConfig};
 use loadgen::http::{self, Url};
 use loadgen::replay::SentUnit;
 use loadgen::socket;
-use loadgen::stack::Stack;
+use loadgen::stack::{Stack, Transmit};
 use serde_json::{Value, json};
 use sfu_sim::SfuSim;
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
@@ -148,6 +149,8 @@ pub(crate) struct Publisher {
     pub(crate) offer: String,
     pub(crate) sent: Vec<SentUnit>,
     pub(crate) silent: bool,
+    pub(crate) video_delay: Duration,
+    delayed: VecDeque<(Instant, Transmit)>,
     socket: UdpSocket,
 }
 
@@ -190,6 +193,8 @@ impl Publisher {
             offer,
             sent: Vec::new(),
             silent: false,
+            video_delay: Duration::ZERO,
+            delayed: VecDeque::new(),
             socket,
         }
     }
@@ -215,6 +220,14 @@ impl Endpoint for Publisher {
             self.guest.handle_timeout(now);
         }
         while let Some(transmit) = self.guest.poll_transmit() {
+            let is_video = matches!(transmit.datagram[..], [128..=191, second, ..] if [108, 109].contains(&(second & 0x7F)));
+            if is_video {
+                self.delayed.push_back((now + self.video_delay, transmit));
+            } else if !self.silent {
+                socket::send(&self.socket, &transmit).unwrap();
+            }
+        }
+        while let Some((_, transmit)) = self.delayed.pop_front_if(|(due, _)| *due <= now) {
             if !self.silent {
                 socket::send(&self.socket, &transmit).unwrap();
             }
