@@ -67,6 +67,10 @@ impl Calls {
         self.outputs.push_back(Output::Call(id, call));
         id
     }
+
+    fn drop_peer(&mut self, peer: PeerId) {
+        self.outputs.push_back(Output::DropPeer { peer });
+    }
 }
 
 /// A question about the publisher's session.
@@ -209,7 +213,8 @@ impl Pull {
         {
             self.handle_inquiry(reply, now);
         } else {
-            self.closings.handle_reply(id, reply, &mut self.stats, now);
+            self.closings
+                .handle_reply(id, reply, &mut self.calls, &mut self.stats, now);
         }
         self.settle(now);
     }
@@ -265,7 +270,8 @@ impl Pull {
                     link.transport = Transport::Up { since: up_since };
                 }
                 (PeerEvent::Lost, Transport::Up { since: up_since }) => {
-                    let since = now;
+                    // Of what was heard, not of the moment in which somebody noticed.
+                    let since = link.heard().unwrap_or(now);
                     link.transport = Transport::Lost { since, up_since };
                 }
                 (PeerEvent::Media(kind), Transport::Up { .. } | Transport::Lost { .. }) => {

@@ -48,8 +48,7 @@ pub trait PeerHost {
     /// The SFU knows the peer: its connectivity checks may begin.
     fn connect(&self, peer: PeerId);
 
-    /// The peer, which may never have been made, is to be forgotten without a word to the SFU: its tracks can be closed
-    /// only while the SFU takes it for connected.
+    /// The peer is of no more use. It may never have been made.
     fn drop_peer(&self, peer: PeerId);
 
     /// Where the pull stands has changed.

@@ -7,6 +7,7 @@ use guest_relay_muxer::TrackKind;
 
 use super::super::api::{SdpType, SessionDescription, Track, TracksReply, TracksRequest};
 use super::super::error::{CallError, Cause};
+use super::closing::GivenUp;
 use super::link::{Exchange, Link};
 use super::{
     ApiCall, ApiReply, CallId, DENIALS_PER_INQUIRY, EndReason, Output, PeerId, Publication, Pull,
@@ -216,7 +217,7 @@ impl Pull {
             Err(reason) => {
                 self.cannot_offer = true;
                 self.form = PullForm::SfuOffers;
-                self.calls.outputs.push_back(Output::DropPeer { peer });
+                self.calls.drop_peer(peer);
                 self.report(Trouble::Description(reason));
                 // No fault of the SFU's: the other form need not wait.
                 self.attempt = Attempt::Waiting { until: now };
@@ -332,7 +333,7 @@ impl Pull {
         now: Instant,
     ) {
         if let Some(peer) = peer {
-            self.calls.outputs.push_back(Output::DropPeer { peer });
+            self.calls.drop_peer(peer);
         }
         let asked_to_wait = trouble.retry_after();
         self.report(trouble);
@@ -345,14 +346,20 @@ impl Pull {
     pub(super) fn cancel_attempt(&mut self, now: Instant) {
         let attempt = std::mem::replace(&mut self.attempt, Attempt::None);
         if let Some(peer) = attempt.peer() {
-            self.calls.outputs.push_back(Output::DropPeer { peer });
+            self.calls.drop_peer(peer);
         }
         match attempt {
             Attempt::None | Attempt::Waiting { .. } | Attempt::Offering { .. } => {}
             Attempt::Creating { call, .. } => self.closings.add_unborn(call),
             Attempt::Requesting { call, session, .. } => {
+                let given_up = GivenUp {
+                    session,
+                    mids: Vec::new(),
+                    under_way: Some(call),
+                    peer: None,
+                };
                 self.closings
-                    .add(session, Vec::new(), Some(call), &mut self.stats, now);
+                    .add(given_up, &mut self.calls, &mut self.stats, now);
             }
         }
     }

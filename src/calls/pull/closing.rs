@@ -2,13 +2,16 @@
 //! session then expires by itself. One that never had a transport, or that has an offer of the SFU open, is only counted:
 //! the close would be held or refused, and the session expires sooner than that.
 //!
+//! Tracks first, then the peer: of a session whose peer is gone the SFU knows that it is disconnected, and a close of its
+//! tracks may hang. So the peer lives until the close is answered, but no longer than [`LINGER`].
+//!
 //! Bounds: [`CLOSINGS_MAX`] at once, [`ATTEMPTS`] calls for each; whoever exceeds them is abandoned, which is counted.
 
 use std::time::{Duration, Instant};
 
 use super::super::publish::is_worth_repeating;
 use super::call::{ApiCall, ApiReply};
-use super::{CallId, Calls, Stats};
+use super::{CallId, Calls, PeerId, Stats};
 use crate::calls::error::{Call, CallError};
 
 /// Sessions in the process of being closed.
@@ -16,6 +19,20 @@ pub(super) const CLOSINGS_MAX: usize = 8;
 /// Tries to close one session's tracks.
 const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long a peer may outlive its use.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// A session that is given up.
+#[derive(Debug)]
+pub(super) struct GivenUp {
+    pub(super) session: String,
+    /// To be closed.
+    pub(super) mids: Vec<String>,
+    /// The mutation that has not been answered yet.
+    pub(super) under_way: Option<CallId>,
+    /// To be dropped.
+    pub(super) peer: Option<PeerId>,
+}
 
 #[derive(Debug)]
 struct Closing {
@@ -23,6 +40,8 @@ struct Closing {
     mids: Vec<String>,
     attempts: u32,
     phase: Phase,
+    /// The peer, and when it is dropped at the latest.
+    lingering: Option<(PeerId, Instant)>,
 }
 
 #[derive(Debug)]
@@ -60,29 +79,53 @@ impl Closings {
         self.list.len()
     }
 
-    /// Gives up a session. `under_way` is the mutation that has not been answered yet.
+    /// Gives up a session.
     pub(super) fn add(
         &mut self,
-        session: String,
-        mids: Vec<String>,
-        under_way: Option<CallId>,
+        given_up: GivenUp,
+        calls: &mut Calls,
         stats: &mut Stats,
         now: Instant,
     ) {
+        let GivenUp {
+            session,
+            mids,
+            under_way,
+            peer,
+        } = given_up;
+        let peer_is_needed = !mids.is_empty();
+        if let Some(peer) = peer.filter(|_| !peer_is_needed) {
+            calls.drop_peer(peer);
+        }
         if under_way.is_none() && mids.is_empty() {
             stats.sessions_abandoned += 1;
             return;
         }
         if self.list.len() >= CLOSINGS_MAX {
-            self.list.remove(0);
-            stats.sessions_abandoned += 1;
+            self.abandon(0, calls, stats);
         }
+        let lingering = peer
+            .filter(|_| peer_is_needed)
+            .map(|peer| (peer, now + LINGER));
         self.list.push(Closing {
             session,
             mids,
             attempts: 0,
             phase: under_way.map_or(Phase::Due(now), Phase::Awaiting),
+            lingering,
         });
+    }
+
+    fn abandon(&mut self, at: usize, calls: &mut Calls, stats: &mut Stats) {
+        stats.sessions_abandoned += 1;
+        self.remove(at, calls);
+    }
+
+    fn remove(&mut self, at: usize, calls: &mut Calls) {
+        let closing = self.list.remove(at);
+        if let Some((peer, _)) = closing.lingering {
+            calls.drop_peer(peer);
+        }
     }
 
     /// Gives up a session whose id is not known yet.
@@ -98,6 +141,7 @@ impl Closings {
         &mut self,
         id: CallId,
         reply: Result<ApiReply, CallError>,
+        calls: &mut Calls,
         stats: &mut Stats,
         now: Instant,
     ) {
@@ -120,13 +164,12 @@ impl Closings {
             (Phase::Awaiting(_), reply) => {
                 closing.phase = Phase::Due(now);
                 if closing.mids.is_empty() || may_wait_for_an_answer(&reply) {
-                    stats.sessions_abandoned += 1;
-                    self.list.remove(at);
+                    self.abandon(at, calls, stats);
                 }
             }
             (_, Ok(_)) => {
                 stats.sessions_closed += 1;
-                self.list.remove(at);
+                self.remove(at, calls);
             }
             // 425: it never had a transport and will not get one any more.
             (_, Err(error))
@@ -135,8 +178,7 @@ impl Closings {
                     || !is_worth_repeating(&error) =>
             {
                 log::debug!("{error}");
-                stats.sessions_abandoned += 1;
-                self.list.remove(at);
+                self.abandon(at, calls, stats);
             }
             (_, Err(_)) => {
                 let pause = PAUSE * 2_u32.saturating_pow(closing.attempts.saturating_sub(1));
@@ -150,7 +192,9 @@ impl Closings {
             Phase::Due(at) => Some(at),
             Phase::Awaiting(_) | Phase::Closing(_) => None,
         };
-        self.list.iter().filter_map(due).min()
+        let lingering = |closing: &Closing| closing.lingering.map(|(_, until)| until);
+        let lingering = self.list.iter().filter_map(lingering);
+        self.list.iter().filter_map(due).chain(lingering).min()
     }
 
     pub(super) fn handle_timeout(&mut self, calls: &mut Calls, now: Instant) {
@@ -161,6 +205,9 @@ impl Closings {
                     session: closing.session.clone(),
                     mids: closing.mids.clone(),
                 }));
+            }
+            if let Some((peer, _)) = closing.lingering.take_if(|(_, until)| *until <= now) {
+                calls.drop_peer(peer);
             }
         }
     }

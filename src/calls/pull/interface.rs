@@ -65,8 +65,8 @@ pub enum Output {
     ApplyAnswer { peer: PeerId, sdp: String },
     /// The SFU knows our side: connectivity checks may begin.
     Connect { peer: PeerId },
-    /// The peer is of no more use, and to be forgotten without a word: tracks can be closed only while the SFU takes it
-    /// for connected.
+    /// The peer is of no more use. Comes after its tracks were closed, if that does not take long; so there can be two
+    /// peers for a moment.
     DropPeer { peer: PeerId },
     /// Where the pull stands has changed.
     State(State),
@@ -81,7 +81,7 @@ pub enum PeerEvent {
     Connected,
     /// Packets of the track came since this was last said. To be said at least every second while they come.
     Media(TrackKind),
-    /// Nothing comes any more, not even answers to connectivity checks. Undone by any other event.
+    /// Nothing comes any more, not even answers to connectivity checks. Undone by [`PeerEvent::Connected`] and by media.
     Lost,
     /// The peer is over, for this reason.
     Ended(String),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use guest_relay_muxer::TrackKind;
 
 use super::super::error::CallError;
+use super::closing::GivenUp;
 use super::{ApiCall, ApiReply, Attempt, CallId, Calls, Output, PeerId, Pull, Trouble};
 
 /// From the end of the SDP exchange to a connected transport; good ones take a tenth of it.
@@ -199,12 +200,17 @@ impl Link {
         matches!(self.transport, Transport::Connecting { deadline } if deadline <= now)
     }
 
+    /// When packets last came.
+    pub(super) fn heard(&self) -> Option<Instant> {
+        self.pulled.iter().filter_map(|track| track.heard).max()
+    }
+
     /// When the link as a whole counts as silent.
     fn silent_at(&self) -> Option<Instant> {
         let Transport::Up { since } = self.transport else {
             return None;
         };
-        match self.pulled.iter().filter_map(|track| track.heard).max() {
+        match self.heard() {
             Some(heard) => Some(heard + COLLECTED_AFTER),
             None => Some(since + FIRST_MEDIA_WITHIN),
         }
@@ -394,7 +400,7 @@ impl Pull {
         self.retire_link(trouble, now);
     }
 
-    /// Drops the peer and has the session closed.
+    /// Has the session closed and the peer dropped.
     pub(super) fn retire_link(&mut self, trouble: Trouble, now: Instant) {
         let Some(link) = &self.link else { return };
         let started = link.started;
@@ -407,10 +413,13 @@ impl Pull {
 
     pub(super) fn drop_link(&mut self, now: Instant) {
         let Some(link) = self.link.take() else { return };
-        let peer = link.peer;
-        self.calls.outputs.push_back(Output::DropPeer { peer });
-        let (mids, under_way) = (link.mids(), link.under_way());
+        let given_up = GivenUp {
+            mids: link.mids(),
+            under_way: link.under_way(),
+            peer: Some(link.peer),
+            session: link.session,
+        };
         self.closings
-            .add(link.session, mids, under_way, &mut self.stats, now);
+            .add(given_up, &mut self.calls, &mut self.stats, now);
     }
 }

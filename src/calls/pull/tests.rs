@@ -313,6 +313,7 @@ fn stopping_closes_the_tracks_and_then_it_is_over() {
     script.pull.stop(script.now);
     script.drain();
     assert!(!script.pull.is_finished());
+    assert_eq!(script.dropped, [], "tracks first, then the peer");
     script.closed("one", &["0", "1"]);
     assert_eq!(script.dropped, [peer]);
     assert!(script.pull.is_finished());
@@ -321,6 +322,23 @@ fn stopping_closes_the_tracks_and_then_it_is_over() {
         script.states.last(),
         Some(&State::Ended(EndReason::Stopped))
     );
+}
+
+#[test]
+fn a_close_that_hangs_does_not_keep_the_peer_for_long() {
+    let mut script = Script::new(PullForm::SfuOffers);
+    let peer = script.up("one");
+    script.pull.stop(script.now);
+    script.drain();
+    let (_hanging, call) = script.call();
+    assert!(matches!(call, ApiCall::CloseTracks { .. }));
+    let due = script.pull.poll_timeout().unwrap();
+    assert_eq!(due, script.now + 2 * S);
+    script.now = due;
+    script.pull.handle_timeout(due);
+    script.drain();
+    assert_eq!(script.dropped, [peer]);
+    assert!(!script.pull.is_finished());
 }
 
 #[test]
@@ -543,9 +561,9 @@ fn a_peer_that_cannot_take_a_second_offer_is_replaced_when_its_successor_has_bot
     assert_eq!(script.dropped, [peer]);
     let (id, ..) = script.asked("four");
     script.reply(id, Ok(both("offer")));
-    assert_eq!(script.dropped, [peer, successor]);
     let third = script.answer(false);
     script.closed("two", &["1", "0"]);
+    assert_eq!(script.dropped, [peer, successor]);
     script.renegotiated("four", Ok(ApiReply::Done));
     script.connect(third);
 }
@@ -788,13 +806,17 @@ fn a_lost_path_is_replaced_after_five_seconds_unless_it_comes_back() {
     script.nothing();
     script.flow(peer, &[Video, Audio], 10 * S);
     script.nothing();
+    // However late it is noticed: the last packet counts.
+    script.now += 3 * S;
     script.peer(peer, PeerEvent::Lost);
     let waited = script.wait(10 * S);
-    assert_eq!(waited, 5 * S);
+    assert_eq!(waited, 1500 * MS);
     assert_eq!(script.troubles, [Trouble::PathLost]);
     script.new_session("two");
     let (id, ..) = script.asked("two");
     script.reply(id, Ok(both("offer")));
+    script.answer(false);
+    script.closed("one", &["0", "1"]);
     assert_eq!(script.dropped, [peer]);
 }
 
@@ -863,6 +885,8 @@ fn a_link_without_any_packets_is_replaced() {
     script.new_session("three");
     let (id, ..) = script.asked("three");
     script.reply(id, Ok(both("offer")));
+    script.answer(false);
+    script.closed("one", &["0", "1"]);
     assert_eq!(script.dropped, [peer]);
 }
 

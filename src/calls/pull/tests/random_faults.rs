@@ -164,7 +164,7 @@ impl World {
             stats.sessions_closed + stats.sessions_abandoned + open,
             "a session got lost"
         );
-        assert!(self.peers.len() <= 2);
+        assert!(self.peers.len() <= 2 + CLOSINGS_MAX);
     }
 
     fn call(&mut self, id: CallId, call: &ApiCall) {
