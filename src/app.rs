@@ -4,6 +4,7 @@
 //! thread and events from it, both bounded (see [`crate::media_loop`]).
 
 mod backend;
+mod calls;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -18,12 +19,14 @@ use guest_relay_muxer::{AudioConfig, ReorderLimits, VideoConfig};
 use smol::LocalExecutor;
 use smol::stream::StreamExt;
 
+use crate::calls::client::Client;
+use crate::calls::pull::{PeerEvent, PullForm};
 use crate::config::{self, Config};
 use crate::guest::id::{GuestId, ResourceId};
 use crate::guest::{self, Guest, Registry, SessionKey, Slot};
 use crate::http::backend::{ClientInfo, Published, Refusal};
 use crate::http::{Limits, Site, serve};
-use crate::media_loop::{self, Command, Event, SlotSnapshot};
+use crate::media_loop::{self, Command, Event, SlotSnapshot, Transport};
 use crate::relay::RelayConfig;
 use crate::rtc::dtls::Certificate;
 use crate::rtc::peer::{self, AnswerConfig, Answered};
@@ -32,6 +35,7 @@ use crate::rtc::srtp::SrtpProfile;
 use crate::rtmp::{self, Target};
 
 use backend::DaemonBackend;
+use calls::CallsPath;
 
 /// How long a request waits for the media thread. It turns at least every 50 ms while anybody is there.
 const MEDIA_ANSWER: Duration = Duration::from_secs(2);
@@ -101,7 +105,7 @@ async fn serve_until_signal(config: Config, executor: &'static LocalExecutor<'st
         config.relay.output,
     );
 
-    let daemon = Rc::new(Daemon::new(config, media, certificate));
+    let daemon = Rc::new(Daemon::new(config, media, certificate, executor));
     let site = Rc::new(Site::new(DaemonBackend(Rc::clone(&daemon)), &daemon.config));
     let http = executor.spawn(serve(listener, executor, site, Limits::default()));
     let ended = smol::future::or(
@@ -184,12 +188,23 @@ struct Daemon {
     media: media_loop::Handle,
     certificate: Certificate,
     registry: RefCell<Registry>,
+    /// The path through the SFU, where it is configured.
+    calls: Option<CallsPath>,
     /// ICE entity tags of living sessions.
     etags: RefCell<HashMap<SessionKey, String>>,
 }
 
 impl Daemon {
-    fn new(config: Config, media: media_loop::Handle, certificate: Certificate) -> Self {
+    fn new(
+        config: Config,
+        media: media_loop::Handle,
+        certificate: Certificate,
+        executor: &'static LocalExecutor<'static>,
+    ) -> Self {
+        let calls = config.cloudflare.app().map(|(app_id, token)| {
+            let client = Client::new(&config.cloudflare.api_base, app_id, token.clone());
+            CallsPath::new(client, PullForm::default(), executor)
+        });
         let guests = config.guests.iter().map(|guest| Guest {
             id: guest.id.clone(),
             name: guest.name.clone(),
@@ -201,6 +216,7 @@ impl Daemon {
             media,
             certificate,
             registry: RefCell::new(registry),
+            calls,
             etags: RefCell::default(),
         }
     }
@@ -211,11 +227,19 @@ impl Daemon {
 
     fn handle_event(&self, event: Event) -> Result<(), AppError> {
         match event {
-            Event::Connected { slot, key } => log::info!("{} {key}: connected", self.name(slot)),
+            Event::Connected { slot, key } => {
+                log::info!("{} {key}: connected", self.name(slot));
+                if let Some(calls) = &self.calls {
+                    calls.tell(slot, key, PeerEvent::Connected);
+                }
+            }
             Event::Ended { slot, key, reason } => {
                 self.registry.borrow_mut().release(key);
                 self.etags.borrow_mut().remove(&key);
                 log::info!("{} {key}: session over: {reason}", self.name(slot));
+                if let (Some(calls), Some(event)) = (&self.calls, calls::ended(&reason)) {
+                    calls.tell(slot, key, event);
+                }
             }
             Event::Rtmp { slot, event: rtmp::Event::Lost { reason, retry_in } } => {
                 let name = self.name(slot);
@@ -253,28 +277,68 @@ impl Daemon {
         candidates
     }
 
-    async fn publish_direct(&self, id: &GuestId, offer: &str, client: &ClientInfo) -> Result<Published, Refusal> {
-        let slot = self.registry.borrow().slot(id).map_err(|refusal| match refusal {
+    /// The slot of a guest that may publish.
+    fn slot(&self, id: &GuestId) -> Result<Slot, Refusal> {
+        self.registry.borrow().slot(id).map_err(|refusal| match refusal {
             guest::Refusal::Unknown => Refusal::new(404, format!("there is no guest {id}")),
             guest::Refusal::Disabled => Refusal::new(403, format!("{id} is switched off")),
-        })?;
-        let answer_config = AnswerConfig {
-            candidates: self.candidates(client),
+        })
+    }
+
+    /// Ends what holds the slot, for a newer session. A session of the media thread is replaced there.
+    fn end_slot(&self, slot: Slot) -> bool {
+        self.calls.as_ref().is_some_and(|calls| calls.end(slot))
+    }
+
+    /// The pull of a publication is over: the slot is free, unless a newer session took it.
+    fn forget_publication(&self, slot: Slot, key: SessionKey) {
+        let Some(calls) = &self.calls else { return };
+        if calls.key(slot) == Some(key) {
+            calls.end(slot);
+            log::info!("{} {key}: the session at the SFU is over", self.name(slot));
+        }
+        self.registry.borrow_mut().release(key);
+        self.etags.borrow_mut().remove(&key);
+    }
+
+    /// How we answer the SFU. It takes no notice of our candidates: it sees where our checks come from. One whose API
+    /// is on this host (the only case of plain HTTP) may be on this host itself.
+    fn pull_config(&self) -> AnswerConfig {
+        let api_is_local = self.config.cloudflare.api_base.starts_with("http://");
+        let remote_addresses = if api_is_local { RemoteAddresses::Any } else { RemoteAddresses::Remote };
+        AnswerConfig { remote_addresses, ..self.answer_config(vec![self.media.local_addr()]) }
+    }
+
+    fn answer_config(&self, candidates: Vec<SocketAddr>) -> AnswerConfig {
+        AnswerConfig {
+            candidates,
             certificate: self.certificate.clone(),
             start_bitrate_kbps: self.config.rtc.start_bitrate_kbps,
             max_bitrate_kbps: self.config.rtc.max_bitrate_kbps,
             opus: SPEECH,
             srtp_profiles: SrtpProfile::OFFERED.to_vec(),
             remote_addresses: RemoteAddresses::Remote,
-        };
+        }
+    }
+
+    async fn publish_direct(&self, id: &GuestId, offer: &str, client: &ClientInfo) -> Result<Published, Refusal> {
+        let slot = self.slot(id)?;
+        let answer_config = self.answer_config(self.candidates(client));
         let Answered { peer, sdp } = peer::answer(offer, &answer_config, Instant::now())
             .map_err(|error| Refusal::new(error.status(), error.to_string()))?;
         let etag = peer.local_ufrag().replace(['+', '/'], "-");
+        self.end_slot(slot);
         let resource = ResourceId::generate();
         let key = self.registry.borrow_mut().take(slot, resource.clone());
         self.etags.borrow_mut().insert(key, etag.clone());
         let (ready, is_ready) = smol::channel::bounded(1);
-        let joined = self.media.send(Command::Join { slot, key, peer: Box::new(peer), ready });
+        let joined = self.media.send(Command::Join {
+            slot,
+            key,
+            peer: Box::new(peer),
+            transport: Transport::Shared,
+            ready,
+        });
         // The browser's first check comes milliseconds after the answer: its session must be known by then.
         let known = async { is_ready.recv().await.is_ok() };
         let late = async {

@@ -40,6 +40,7 @@
 //! [`guest_relay_muxer::Muxer`] → [`rtmp::Publisher`].
 
 pub mod app;
+pub mod calls;
 pub mod config;
 pub mod guest;
 pub mod http;

@@ -41,13 +41,23 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_millis(1_500);
 /// What the control thread may ask.
 pub enum Command {
     /// A session takes the slot; `ready` hears when its STUN requests will be answered.
-    Join { slot: Slot, key: SessionKey, peer: Box<Peer>, ready: smol::channel::Sender<()> },
+    Join { slot: Slot, key: SessionKey, peer: Box<Peer>, transport: Transport, ready: smol::channel::Sender<()> },
     /// The guest said goodbye: the session ends, if it still holds its slot.
     Leave { slot: Slot, key: SessionKey },
     /// The state of every slot, in order.
     Snapshot { reply: smol::channel::Sender<Vec<SlotSnapshot>> },
     /// Unpublish everything and end.
     Shutdown,
+}
+
+/// How a session's datagrams travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Over the socket that all guests share.
+    Shared,
+    /// Over a socket of its own, our side sending the first check: the SFU answers all sessions from one address, which
+    /// only different ports on our side tell apart.
+    Own,
 }
 
 /// What the control thread hears.
@@ -154,6 +164,7 @@ pub fn spawn(
         lanes: relays.into_iter().map(|config| Lane::new(config, now)).collect(),
         ready: Vec::new(),
         shutdown: None,
+        own_ip: listen.ip(),
     };
     let thread = thread::Builder::new().name("media".to_owned()).spawn(move || media_loop.run())?;
     Ok((Handle { commands: command_sender, wake, local_addr }, event_receiver, thread))
@@ -163,6 +174,8 @@ struct Session {
     key: SessionKey,
     peer: Box<Peer>,
     connected: bool,
+    /// Its own socket; without one it uses the shared one.
+    port: Option<UdpPort>,
     /// Where each remote address reached us: what we answer from.
     local_addresses: Vec<(SocketAddr, IpAddr)>,
 }
@@ -179,6 +192,10 @@ impl Session {
                 self.local_addresses.push((remote, local));
             }
         }
+    }
+
+    fn send(&self, shared: &UdpPort, datagram: &[u8], to: SocketAddr) {
+        self.port.as_ref().unwrap_or(shared).send(datagram, to, self.local_address(to));
     }
 
     fn local_address(&self, remote: SocketAddr) -> Option<IpAddr> {
@@ -199,6 +216,8 @@ struct Lane {
     touched: bool,
     /// What the last poll said of the socket.
     socket_ready: PollFlags,
+    /// The session's own UDP socket has datagrams.
+    port_ready: bool,
     /// What was last reported, and when it began.
     state: State,
     since: SystemTime,
@@ -222,9 +241,28 @@ impl Lane {
             deadline: None,
             touched: false,
             socket_ready: PollFlags::empty(),
+            port_ready: false,
             state: State::Absent,
             since: SystemTime::now(),
         }
+    }
+
+    fn port(&self) -> Option<&UdpPort> {
+        self.session.as_ref()?.port.as_ref()
+    }
+
+    /// Takes what waits at the session's own socket.
+    fn receive(&mut self, now: Instant) -> io::Result<()> {
+        let Self { session: Some(Session { peer, port: Some(port), .. }), relay, touched, .. } = self else {
+            return Ok(());
+        };
+        *touched = true;
+        port.receive(|datagram| {
+            if let Some(received) = peer.handle_datagram(datagram.bytes, datagram.from, now) {
+                relay.handle_rtp(received.kind, &received.packet, now);
+            }
+        })?;
+        Ok(())
     }
 
     fn derive_state(&self) -> State {
@@ -265,6 +303,8 @@ struct MediaLoop {
     /// Poll's answers, in the order of the descriptors; kept so that its memory is.
     ready: Vec<PollFlags>,
     shutdown: Option<Instant>,
+    /// Where sessions with their own socket bind.
+    own_ip: IpAddr,
 }
 
 impl MediaLoop {
@@ -296,6 +336,10 @@ impl MediaLoop {
                 self.handle_command(command, now);
             }
         }
+        for lane in self.lanes.iter_mut().filter(|lane| lane.port_ready) {
+            lane.port_ready = false;
+            lane.receive(now)?;
+        }
         for lane in &mut self.lanes {
             let ready = mem::replace(&mut lane.socket_ready, PollFlags::empty());
             if ready.is_empty() {
@@ -326,16 +370,20 @@ impl MediaLoop {
         descriptors.push(PollFd::new(&*self.wake, PollFlags::IN));
         let sockets = self.lanes.iter().filter_map(|lane| lane.socket.as_ref());
         descriptors.extend(sockets.map(|socket| PollFd::from_borrowed_fd(socket.as_fd(), socket.interest())));
+        descriptors.extend(self.lanes.iter().filter_map(Lane::port).map(|port| PollFd::new(port, PollFlags::IN)));
         match poll(&mut descriptors, timeout.as_ref()) {
             Ok(_) => self.ready.extend(descriptors.iter().map(PollFd::revents)),
             Err(rustix::io::Errno::INTR) => return Ok(WokenBy::default()),
             Err(error) => return Err(error.into()),
         }
-        let mut ready = self.ready.iter();
-        let mut is_ready = || ready.next().is_some_and(|flags| !flags.is_empty());
-        let woken_by = WokenBy { udp: is_ready(), command: is_ready() };
-        for (lane, ready) in self.lanes.iter_mut().filter(|lane| lane.socket.is_some()).zip(ready) {
-            lane.socket_ready = *ready;
+        let mut ready = self.ready.iter().copied();
+        let mut next = || ready.next().unwrap_or(PollFlags::empty());
+        let woken_by = WokenBy { udp: !next().is_empty(), command: !next().is_empty() };
+        for lane in self.lanes.iter_mut().filter(|lane| lane.socket.is_some()) {
+            lane.socket_ready = next();
+        }
+        for lane in self.lanes.iter_mut().filter(|lane| lane.port().is_some()) {
+            lane.port_ready = !next().is_empty();
         }
         Ok(woken_by)
     }
@@ -358,16 +406,30 @@ impl MediaLoop {
 
     fn handle_command(&mut self, command: Command, now: Instant) {
         match command {
-            Command::Join { slot, key, peer, ready } => {
+            Command::Join { slot, key, mut peer, transport, ready } => {
                 self.end_session(slot.0, SessionEnd::Replaced, now);
                 let Some(lane) = self.lanes.get_mut(slot.0) else { return };
-                if !self.routes.insert(peer.local_ufrag(), slot.0) {
+                let port = match transport {
+                    Transport::Shared => None,
+                    Transport::Own => match UdpPort::bind(SocketAddr::new(self.own_ip, 0)) {
+                        Ok(port) => Some(port),
+                        Err(error) => {
+                            log::warn!("slot {}: no UDP socket for the SFU: {error}", slot.0);
+                            self.emit(Event::Ended { slot, key, reason: SessionEnd::NoRoom });
+                            return;
+                        }
+                    },
+                };
+                if port.is_none() && !self.routes.insert(peer.local_ufrag(), slot.0) {
                     // `ready` is dropped, so the caller hears of it.
                     self.emit(Event::Ended { slot, key, reason: SessionEnd::NoRoom });
                     return;
                 }
+                if transport == Transport::Own {
+                    peer.begin_checks(now);
+                }
                 lane.relay.begin_source(peer.has_track(TrackKind::Video), now);
-                lane.session = Some(Session { key, peer, connected: false, local_addresses: Vec::new() });
+                lane.session = Some(Session { key, peer, connected: false, port, local_addresses: Vec::new() });
                 lane.touched = true;
                 let _ = ready.try_send(());
             }
@@ -409,7 +471,7 @@ impl MediaLoop {
         session.peer.close(now);
         while let Some(output) = session.peer.poll_output() {
             if let peer::Output::Transmit { to, datagram } = output {
-                self.udp.send(&datagram, to, session.local_address(to));
+                session.send(&self.udp, &datagram, to);
             }
         }
         self.routes.remove(index);
@@ -458,8 +520,9 @@ impl MediaLoop {
         let mut connected = None;
         while let Some(output) = session.peer.poll_output() {
             match output {
-                peer::Output::Transmit { to, datagram } => self.udp.send(&datagram, to, session.local_address(to)),
+                peer::Output::Transmit { to, datagram } => session.send(&self.udp, &datagram, to),
                 peer::Output::Event(event) => match event {
+                    peer::Event::AddressValidated(_) | peer::Event::AddressForgotten(_) if session.port.is_some() => {}
                     peer::Event::AddressValidated(address) => self.routes.validate(address, index),
                     peer::Event::AddressForgotten(address) => self.routes.forget(address, index),
                     // A muted track or a camera that is off may say so; its silence is bridged all the same.

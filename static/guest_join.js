@@ -1,9 +1,11 @@
 // The guest page: connects the controls with the devices and the publisher.
 
 import { Devices, MediaError, Meter, NONE } from "./devices.js";
+import { h264Codecs } from "./offer.js";
+import { CALLS, Paths } from "./path.js";
+import { Publisher } from "./publisher.js";
 import { watchQuality } from "./quality.js";
 import { hasText, text, translate } from "./strings.js";
-import { Publisher, h264Codecs } from "./whip.js";
 
 const DEFAULT_GUEST = "guest1";
 const DEFAULT_BITRATE_KBPS = 2500;
@@ -11,6 +13,7 @@ const CONNECTED = ["joining", "live", "reconnecting"];
 
 const $ = (id) => document.getElementById(id);
 const root = document.documentElement;
+const link = new URLSearchParams(location.search);
 const controls = {
   preview: $("preview"), state: $("state"), error: $("error"), guest: $("guest"), camera: $("camera"),
   microphone: $("microphone"), music: $("music"), startPreview: $("start-preview"), join: $("join"), leave: $("leave"),
@@ -31,8 +34,11 @@ const devices = new Devices({
   },
   onPaused: (paused) => ($("mark-paused").hidden = !paused),
 });
+const paths = new Paths(link.get("mode"));
 const publisher = new Publisher({
+  paths,
   onState: setState,
+  onPath: showPath,
   onError: (error) => (error ? showError(error.key, { reason: error.reason }) : clearError()),
   maxBitrate: () => maxBitrateKbps * 1000,
 });
@@ -45,7 +51,16 @@ window.guestRelay = {
   get state() {
     return state;
   },
+  get path() {
+    return root.dataset.path;
+  },
 };
+
+/** Says so when the media goes through the SFU. */
+function showPath(path) {
+  root.dataset.path = path;
+  for (const id of ["banner", "path"]) $(id).hidden = path !== CALLS;
+}
 
 function setState(next) {
   state = next;
@@ -137,10 +152,10 @@ function canCapture() {
   }
   const words = text("insecure", { origin: location.origin });
   if (publicUrl) {
-    const link = document.createElement("a");
-    link.href = new URL(location.pathname + location.search, publicUrl);
-    link.textContent = link.href;
-    controls.error.replaceChildren(`${words}\n${text("insecureLink")} `, link);
+    const anchor = document.createElement("a");
+    anchor.href = new URL(location.pathname + location.search, publicUrl);
+    anchor.textContent = anchor.href;
+    controls.error.replaceChildren(`${words}\n${text("insecureLink")} `, anchor);
   } else {
     controls.error.textContent = `${words}\n${text("insecureAsk")}`;
   }
@@ -184,15 +199,13 @@ async function afterDeviceChange() {
   await refreshDevices();
 }
 
-const endpoint = () => `/whip/${encodeURIComponent(controls.guest.value)}`;
-
 async function join() {
   if (CONNECTED.includes(state)) return;
   clearError();
   if (!canCapture() || !canPublish()) return;
   if (!devices.stream && !(await openDevices())) return;
   if (!devices.stream.getTracks().length) throw new MediaError("nothingToSend");
-  publisher.join(endpoint(), devices.stream);
+  publisher.join(controls.guest.value, devices.stream);
 }
 
 function toggle(kind) {
@@ -214,16 +227,15 @@ async function keepAwake(wanted) {
 
 /** The slots, from the daemon; the link may already name one. */
 async function loadSlots() {
-  const asked = new URLSearchParams(location.search).get("guest");
-  let slots = [];
-  try {
-    const page = await (await fetch("/api/page", { credentials: "omit" })).json();
-    slots = page.guests.filter((guest) => guest.enabled);
-    publicUrl = page.public_url;
-    maxBitrateKbps = page.max_bitrate_kbps ?? maxBitrateKbps;
-  } catch {
-    // The join itself will say what is wrong.
-  }
+  const asked = link.get("guest");
+  // Without an answer the join itself will say what is wrong.
+  const page = (await paths.refresh()) ?? {};
+  const slots = (page.guests ?? []).filter((guest) => guest.enabled);
+  publicUrl = page.public_url ?? publicUrl;
+  maxBitrateKbps = page.max_bitrate_kbps ?? maxBitrateKbps;
+  const { path } = paths.next();
+  showPath(path);
+  if (path === CALLS) paths.iceServers();
   const id = asked ?? slots.find((slot) => slot.id === DEFAULT_GUEST)?.id ?? slots[0]?.id ?? DEFAULT_GUEST;
   if (!slots.some((slot) => slot.id === id)) slots.unshift({ id, name: id });
   controls.guest.replaceChildren(...slots.map((slot) => new Option(slot.name, slot.id)));

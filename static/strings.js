@@ -1,6 +1,13 @@
 // All words of the guest page, in English and Norwegian bokmål. Texts in braces are filled in.
 
+// The same in every language: operators look for these words.
+const FIXED = {
+  remoteAccess: "Remote Access Mode",
+  banner: "🌐 Remote Access Mode - Using Cloudflare Calls SFU",
+};
+
 const en = {
+  ...FIXED,
   title: "Join as a guest",
   stage: "Your picture",
   placeholder: "Your camera preview appears here. Nobody sees you until you join.",
@@ -70,10 +77,25 @@ const en = {
   busy: "Too many attempts in a short time. The page tries again by itself.",
   unreachable: "The production cannot be reached. The page keeps trying by itself; check your network.",
   serverTrouble: "The production cannot take you in at the moment ({reason}). The page tries again by itself.",
+  offline: "This device has no network. The page joins again by itself as soon as there is one.",
   noConnection: "No media connection came about. The page tries again by itself.",
+  noConnectionDirectOnly:
+    "No media connection came about. At the moment the production can only be reached from its own network: tell the " +
+    "people who invited you. The page tries again by itself.",
+  noConnectionCalls:
+    "No media connection to Cloudflare came about. The network here may not let it through: try another one, such as a " +
+    "phone's. The page tries again by itself.",
+  callsNotConfigured:
+    "The production is not set up for guests over the internet (Cloudflare Calls). Tell the people who invited you.",
+  callsMisconfigured:
+    "The production's access to Cloudflare does not work: it is not set up correctly. Nothing is wrong on your side; tell " +
+    "the people who invited you. The page keeps trying by itself.",
+  callsUnreachable:
+    "The production cannot reach Cloudflare at the moment. Nothing is wrong on your side. The page tries again by itself.",
 };
 
 const nb = {
+  ...FIXED,
   title: "Bli med som gjest",
   stage: "Bildet ditt",
   placeholder: "Her ser du kameraet ditt. Ingen andre ser deg før du blir med.",
@@ -143,7 +165,21 @@ const nb = {
   busy: "For mange forsøk på kort tid. Siden prøver igjen av seg selv.",
   unreachable: "Får ikke kontakt med produksjonen. Siden prøver igjen av seg selv; sjekk nettet ditt.",
   serverTrouble: "Produksjonen kan ikke ta deg inn akkurat nå ({reason}). Siden prøver igjen av seg selv.",
+  offline: "Denne enheten har ikke nett. Siden blir med igjen av seg selv så snart det er nett.",
   noConnection: "Det ble ingen medieforbindelse. Siden prøver igjen av seg selv.",
+  noConnectionDirectOnly:
+    "Det ble ingen medieforbindelse. Akkurat nå kan produksjonen bare nås fra sitt eget nett: si fra til dem som " +
+    "inviterte deg. Siden prøver igjen av seg selv.",
+  noConnectionCalls:
+    "Det ble ingen medieforbindelse til Cloudflare. Nettet her slipper den kanskje ikke gjennom: prøv et annet, for " +
+    "eksempel mobilens. Siden prøver igjen av seg selv.",
+  callsNotConfigured:
+    "Produksjonen er ikke satt opp for gjester over internett (Cloudflare Calls). Si fra til dem som inviterte deg.",
+  callsMisconfigured:
+    "Produksjonens tilgang til Cloudflare virker ikke: den er ikke satt opp riktig. Det er ikke noe galt hos deg; si fra " +
+    "til dem som inviterte deg. Siden fortsetter å prøve av seg selv.",
+  callsUnreachable:
+    "Produksjonen får ikke kontakt med Cloudflare akkurat nå. Det er ikke noe galt hos deg. Siden prøver igjen av seg selv.",
 };
 
 const norwegian = /^(nb|nn|no)\b/i;

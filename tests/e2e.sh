@@ -17,6 +17,7 @@ export GUEST_RELAY=$binaries/guest-relay INGEST=$binaries/ingest LOADGEN=$binari
 
 E2E_DIR=$(mktemp -d "${TMPDIR:-/tmp}/guest-relay-e2e.XXXXXX")
 export E2E_DIR
+chmod 755 "$E2E_DIR" # nginx, started by root, records as nobody
 failed=()
 
 # step NAME LIMIT_SECONDS COMMAND...: runs on after a failure, remembers it.
@@ -32,7 +33,7 @@ step() {
 
 step 'browser to RTMP server' 900 "$NODE" tests/browser/path.mjs "$@"
 if [ "$#" -eq 0 ]; then
-    step 'the page' 300 "$NODE" tests/browser/page.mjs
+    step 'the page' 300 "$NODE" tests/browser/with_daemon.mjs --test-reporter=spec tests/browser/page.mjs
     step 'RTMP client against other servers' 300 tests/rtmp_interop.sh
     step 'x264 through the muxer, bit for bit' 300 muxer/tests/x264_equivalence.sh
     step 'ffprobe agrees with the golden files' 300 muxer/tests/golden/bless.sh --check

@@ -10,11 +10,12 @@ ADVISORIES_LIMIT_SECONDS=60
 
 step() { printf '\n== %s\n' "$*"; }
 
-# Each source file says at its top what it does, and stays readable in one go.
+# Each source file says at its top what it does (tests.rs: what its name says),
+# and stays readable in one go.
 check_source_files() {
     local file lines status=0
     while IFS= read -r file; do
-        if [[ $(head -n 1 "$file") != '//!'* ]]; then
+        if [[ $file != */tests.rs && $(head -n 1 "$file") != '//!'* ]]; then
             printf '%s: does not open with //!\n' "$file"
             status=1
         fi

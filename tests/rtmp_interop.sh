@@ -8,8 +8,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 need_ffmpeg
 need_nginx_rtmp
-cargo build --release --locked --quiet --example flv_publish
-PUBLISH=target/release/examples/flv_publish
+cargo build --release --locked --quiet --workspace --example flv_publish
+PUBLISH=${CARGO_TARGET_DIR:-target}/release/examples/flv_publish
 
 DIR=$(mktemp -d "${E2E_DIR:-${TMPDIR:-/tmp}}/rtmp-interop.XXXXXX")
 servers=()

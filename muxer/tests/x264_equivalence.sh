@@ -18,7 +18,7 @@ if [ -z "${FFMPEG:-}" ]; then
   . tests/tools.sh
   need_ffmpeg
 fi
-cargo build -q --release -p guest-relay-muxer --example rtp2flv
+cargo build -q --release --locked --workspace --example rtp2flv
 rtp2flv=${CARGO_TARGET_DIR:-target}/release/examples/rtp2flv
 record=muxer/tests/record
 

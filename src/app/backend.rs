@@ -1,17 +1,18 @@
 //! The HTTP handlers' view of the daemon: [`Backend`] over the registry and snapshots of the media thread.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
 use crate::guest::id::{GuestId, ResourceId};
-use crate::guest;
+use crate::guest::{self, Slot, State};
 use crate::http::backend::{
-    Admission, Backend, ClientInfo, GuestStatus, Health, Left, MediaPath, Published, Refusal, RtmpState,
+    Admission, Backend, ClientInfo, GuestStatus, Health, IceServer, Left, MediaPath, Published, Refusal, RtmpState,
 };
 use crate::media_loop::{Command, SlotSnapshot};
 use crate::rtmp;
 
-use super::Daemon;
+use super::{Daemon, calls};
 
 pub(super) struct DaemonBackend(pub(super) Rc<Daemon>);
 
@@ -33,7 +34,7 @@ impl Backend for DaemonBackend {
     ) -> Result<Published, Refusal> {
         match path {
             MediaPath::Direct => self.0.publish_direct(guest, &offer, &client).await,
-            MediaPath::Calls => Err(Refusal::new(503, "the path through the Cloudflare SFU is not configured")),
+            MediaPath::Calls => calls::publish_calls(&self.0, guest, &offer).await,
         }
     }
 
@@ -53,10 +54,40 @@ impl Backend for DaemonBackend {
     async fn leave(&self, guest: &GuestId, resource: &ResourceId) -> Left {
         let Some((slot, key)) = self.0.registry.borrow().session(guest, resource) else { return Left::NoSuchSession };
         self.0.registry.borrow_mut().release(key);
+        if self.0.calls.as_ref().is_some_and(|calls| calls.key(slot) == Some(key)) {
+            self.0.end_slot(slot);
+            return Left::Ended;
+        }
         if self.0.media.send(Command::Leave { slot, key }).is_err() {
             log::warn!("{guest} {key}: left, but the media thread takes no commands; its session ends by itself");
         }
         Left::Ended
+    }
+
+    fn calls_configured(&self) -> bool {
+        self.0.calls.is_some()
+    }
+
+    fn own_public_addresses(&self) -> Vec<IpAddr> {
+        Vec::new()
+    }
+
+    async fn ice_servers(&self) -> Vec<IceServer> {
+        vec![IceServer::cloudflare_stun()]
+    }
+
+    fn calls_sessions(&self) -> Vec<(GuestId, String)> {
+        let Some(calls) = &self.0.calls else { return Vec::new() };
+        let registry = self.0.registry.borrow();
+        let session = |(slot, guest): (Slot, &guest::Guest)| Some((guest.id.clone(), calls.session(slot)?));
+        registry.guests().filter_map(session).collect()
+    }
+
+    async fn close_calls_session(&self, guest: &GuestId) -> Left {
+        match self.0.slot(guest) {
+            Ok(slot) if self.0.end_slot(slot) => Left::Ended,
+            _ => Left::NoSuchSession,
+        }
     }
 
     async fn guests(&self) -> Vec<GuestStatus> {
@@ -64,14 +95,20 @@ impl Backend for DaemonBackend {
         let registry = self.0.registry.borrow();
         let now = Instant::now();
         let mut snapshots = snapshots.into_iter();
-        let status = |guest: &guest::Guest| {
+        let status = |(slot, guest): (Slot, &guest::Guest)| {
             let mut status = GuestStatus::absent(guest.id.clone(), guest.name.clone(), guest.enabled);
             if let Some(snapshot) = snapshots.next() {
                 fill(&mut status, &snapshot, now);
             }
+            if self.0.calls.as_ref().is_some_and(|calls| calls.key(slot).is_some()) {
+                status.path = Some(MediaPath::Calls);
+                if status.state == State::Absent {
+                    status.state = State::Joining;
+                }
+            }
             status
         };
-        registry.guests().map(|(_, guest)| guest).map(status).collect()
+        registry.guests().map(status).collect()
     }
 
     async fn health(&self) -> Health {

@@ -4,6 +4,7 @@
 use super::reader::{Found, Reader, excerpt, parse_bool};
 use super::tree::{Entry, Value};
 use super::{Cloudflare, GUESTS_MAX, Guest, MediaMtx, Secret};
+use crate::calls::pull::PullForm;
 use crate::guest::id::GuestId;
 
 pub(super) fn cloudflare(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> Cloudflare {
@@ -41,6 +42,17 @@ pub(super) fn cloudflare(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> Clou
         parse_api_base,
         "write an address such as https://rtc.live.cloudflare.com/v1",
     );
+    let pull_form = reader.parsed(
+        &mut section,
+        "pull_form",
+        PullForm::default(),
+        |text| match text {
+            "1" => Ok(PullForm::SfuOffers),
+            "2" => Ok(PullForm::WeOffer),
+            _ => Err("there is no such form"),
+        },
+        "write 1, or 2 to have the relay make the offer",
+    );
     for (key, present, other, other_present) in [
         (
             "calls_app_id",
@@ -71,6 +83,7 @@ pub(super) fn cloudflare(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> Clou
         api_token,
         app_name,
         api_base,
+        pull_form,
         turn_token_id,
         turn_api_token,
     }

@@ -20,12 +20,13 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use error::{ConfigError, Place, Problem};
 pub use secret::Secret;
 
+use crate::calls::pull::PullForm;
 use crate::guest::id::GuestId;
 use reader::{Environment, Reader};
 
@@ -94,6 +95,13 @@ pub struct Relay {
     pub reorder: Duration,
     /// A keyframe is asked for when none came for this long; `None` asks only after loss.
     pub keyframe_interval: Option<Duration>,
+    /// Where guests' sessions are kept over a restart; `None` keeps them nowhere.
+    pub state_file: Option<PathBuf>,
+}
+
+impl Relay {
+    /// Name of the state file where nothing else is said: in systemd's state directory, else in the working directory.
+    pub const STATE_FILE: &'static str = "guest-relay.state.json";
 }
 
 /// Logging.
@@ -116,6 +124,8 @@ pub struct Cloudflare {
     pub app_name: Option<String>,
     /// Where the API is.
     pub api_base: String,
+    /// Who makes the offer when a guest is pulled.
+    pub pull_form: PullForm,
     /// TURN key.
     pub turn_token_id: Option<String>,
     /// The TURN key's secret.

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::Config;
+use crate::calls::pull::PullForm;
 
 pub(super) fn report(config: &Config) -> String {
     let mut text = String::from("The configuration is valid.\n\n");
@@ -56,6 +57,11 @@ pub(super) fn report(config: &Config) -> String {
         "relay.keyframe_interval_seconds",
         &keyframe_interval.to_string(),
     );
+    let state_file = config.relay.state_file.as_deref();
+    line(
+        "relay.state_file",
+        &state_file.map_or_else(|| "none".into(), |path| path.display().to_string()),
+    );
     line("log.level", &config.log.level.to_string().to_lowercase());
     for guest in &config.guests {
         let state = if guest.enabled { "" } else { " (closed)" };
@@ -74,6 +80,11 @@ pub(super) fn report(config: &Config) -> String {
         },
     );
     line("cloudflare.api_base", &cloudflare.api_base);
+    let form = match cloudflare.pull_form {
+        PullForm::SfuOffers => "1 (the SFU offers)",
+        PullForm::WeOffer => "2 (we offer)",
+    };
+    line("cloudflare.pull_form", form);
     line(
         "cloudflare (TURN)",
         if cloudflare.turn_key().is_some() {

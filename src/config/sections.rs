@@ -1,6 +1,7 @@
 //! Our own sections of the file, key by key: names, defaults, ranges and remedies. A key that is not here is a mistake.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::reader::{Found, Reader, Section, excerpt, override_of};
@@ -158,9 +159,30 @@ fn relay(
             0 => None,
             interval => Some(seconds(interval)),
         },
+        state_file: state_file(reader, &mut section),
     };
     reader.refuse_rest(section);
     relay
+}
+
+/// In the directory that systemd made for the service (`StateDirectory=`), unless the file says otherwise.
+fn state_file(reader: &mut Reader<'_>, section: &mut Section) -> Option<PathBuf> {
+    let directory = reader.variable("STATE_DIRECTORY");
+    // There may be several, separated by colons.
+    let directory = directory.as_deref().and_then(|list| list.split(':').next());
+    let default = directory
+        .map_or_else(PathBuf::new, PathBuf::from)
+        .join(Relay::STATE_FILE);
+    let parse = |text: &str| match text {
+        "none" => Ok(None),
+        text if text.ends_with('/') || text.chars().any(char::is_control) => {
+            Err("this is no file name")
+        }
+        text => Ok(Some(PathBuf::from(text))),
+    };
+    let remedy =
+        "write the path of a file that need not exist, or none to keep nothing over a restart";
+    reader.parsed(section, "state_file", Some(default), parse, remedy)
 }
 
 fn log(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> Log {

@@ -3,6 +3,7 @@
 pub mod id;
 mod registry;
 mod state;
+pub mod store;
 
 pub use registry::{Guest, Refusal, Registry, SessionKey, Slot};
 pub use state::{Signs, State};

@@ -74,10 +74,16 @@ impl Registry {
 
     /// Gives the slot to a new session, named `resource` in its WHIP URL. Whoever held it before holds it no longer.
     pub fn take(&mut self, slot: Slot, resource: ResourceId) -> SessionKey {
-        let key = SessionKey(self.next_key);
-        self.next_key += 1;
+        let key = self.next_key();
         let (_, held) = self.guests.get_mut(slot.0).expect("slots are made by this table");
         *held = Some(Held { key, resource });
+        key
+    }
+
+    /// A key for a session that belongs to another one: the connection by which a guest is pulled from the SFU.
+    pub fn next_key(&mut self) -> SessionKey {
+        let key = SessionKey(self.next_key);
+        self.next_key += 1;
         key
     }
 

@@ -5,7 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 
-use super::backend::{Backend, GuestStatus, Health};
+use super::backend::{Backend, ClientInfo, GuestStatus, Health, MediaPath};
+use super::calls;
 use super::message::Response;
 use super::router::Site;
 use crate::guest::id::GuestId;
@@ -24,8 +25,9 @@ pub(super) async fn guests<B: Backend>(backend: &B) -> Response {
     )
 }
 
-/// `{"public_url": …, "max_bitrate_kbps": …, "guests": [{"id", "name", "enabled"}]}`
-pub(super) async fn page_facts<B: Backend>(site: &Site<B>) -> Response {
+/// `{"public_url": …, "max_bitrate_kbps": …, "path": …, "calls_configured": …, "guests": [{"id", "name", "enabled"}]}`;
+/// `path` is the way the media of this client should try first.
+pub(super) async fn page_facts<B: Backend>(site: &Site<B>, client: &ClientInfo) -> Response {
     #[derive(Serialize)]
     struct Slot {
         id: GuestId,
@@ -36,6 +38,8 @@ pub(super) async fn page_facts<B: Backend>(site: &Site<B>) -> Response {
     struct Facts<'a> {
         public_url: Option<&'a str>,
         max_bitrate_kbps: u32,
+        path: MediaPath,
+        calls_configured: bool,
         guests: Vec<Slot>,
     }
     let slot = |guest: GuestStatus| Slot {
@@ -46,6 +50,8 @@ pub(super) async fn page_facts<B: Backend>(site: &Site<B>) -> Response {
     let facts = Facts {
         public_url: site.public_url.as_deref(),
         max_bitrate_kbps: site.max_bitrate_kbps,
+        path: calls::path_for(&site.backend, client),
+        calls_configured: site.backend.calls_configured(),
         guests: site.backend.guests().await.into_iter().map(slot).collect(),
     };
     Response::json(200, &facts)

@@ -5,8 +5,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
+use crate::config::Secret;
 use crate::guest::State;
 use crate::guest::id::{GuestId, ResourceId};
 
@@ -45,6 +46,23 @@ pub trait Backend {
     /// The guest leaves. Only the session that `resource` names may end: a goodbye that arrives late finds
     /// [`Left::NoSuchSession`] and harms nobody.
     async fn leave(&self, guest: &GuestId, resource: &ResourceId) -> Left;
+
+    /// Whether guests can be taken in through the SFU: an app and its secret are configured.
+    fn calls_configured(&self) -> bool;
+
+    /// The addresses by which the internet knows this machine's network, as far as they are known: what a STUN server
+    /// says, global addresses of the interfaces. Who comes from the same address sits behind the same router.
+    fn own_public_addresses(&self) -> Vec<IpAddr>;
+
+    /// STUN servers, and TURN servers with credentials that stay valid for hours where TURN is configured. When fresh
+    /// credentials cannot be had, the STUN servers alone. No `:53` addresses: browsers block them or wait on them.
+    async fn ice_servers(&self) -> Vec<IceServer>;
+
+    /// The SFU's session id of each guest that publishes there.
+    fn calls_sessions(&self) -> Vec<(GuestId, String)>;
+
+    /// Ends the session that a guest publishes through the SFU, whichever it is.
+    async fn close_calls_session(&self, guest: &GuestId) -> Left;
 
     /// All configured guests, in the order of the configuration.
     async fn guests(&self) -> Vec<GuestStatus>;
@@ -105,6 +123,37 @@ pub struct Refusal {
     pub reason: String,
     /// When it is worth trying again.
     pub retry_after: Option<Duration>,
+    /// What is at fault, where the page has words of its own for it.
+    pub fault: Option<Fault>,
+}
+
+/// Faults that a guest is told about in the guest's own language.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// No app or no secret is configured.
+    CallsNotConfigured,
+    /// The SFU's API knows the app or the secret not.
+    CallsMisconfigured,
+    /// The SFU's API cannot be reached, or answers with errors of its own.
+    CallsUnreachable,
+}
+
+impl Fault {
+    /// All faults, for tables.
+    pub const ALL: [Self; 3] = [
+        Self::CallsNotConfigured,
+        Self::CallsMisconfigured,
+        Self::CallsUnreachable,
+    ];
+
+    /// As it stands in the response's `Guest-Relay-Fault`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::CallsNotConfigured => "calls-not-configured",
+            Self::CallsMisconfigured => "calls-misconfigured",
+            Self::CallsUnreachable => "calls-unreachable",
+        }
+    }
 }
 
 impl Refusal {
@@ -114,6 +163,7 @@ impl Refusal {
             status,
             reason: reason.into(),
             retry_after: None,
+            fault: None,
         }
     }
 
@@ -123,6 +173,48 @@ impl Refusal {
         self.retry_after = Some(delay);
         self
     }
+
+    /// Adds what is at fault.
+    #[must_use]
+    pub fn fault(mut self, fault: Fault) -> Self {
+        self.fault = Some(fault);
+        self
+    }
+}
+
+/// A STUN or TURN server, in the shape of W3C WebRTC's `RTCIceServer`.
+#[derive(Debug, Clone, Serialize)]
+pub struct IceServer {
+    /// `stun:`, `turn:` and `turns:` addresses.
+    pub urls: Vec<String>,
+    /// TURN user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// TURN password.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "serialize_exposed"
+    )]
+    pub credential: Option<Secret<String>>,
+}
+
+impl IceServer {
+    /// Cloudflare's STUN server, which needs no credentials.
+    pub fn cloudflare_stun() -> Self {
+        Self {
+            urls: vec!["stun:stun.cloudflare.com:3478".to_owned()],
+            username: None,
+            credential: None,
+        }
+    }
+}
+
+/// For the one who is to use it.
+fn serialize_exposed<S: Serializer>(
+    secret: &Option<Secret<String>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    secret.as_ref().map(Secret::expose).serialize(serializer)
 }
 
 /// Outcome of a goodbye.

@@ -1,8 +1,9 @@
 //! The HTTP side of the daemon: WHIP endpoint, guest API, pages.
 //!
 //! ```text
-//!  TCP ─▶ server ─▶ guard ─▶ router ─┬─▶ whip   POST/PATCH/DELETE /whip/…   (RFC 9725)
-//!         sockets,  head      route  ├─▶ api    /api/guests /healthz
+//!  TCP ─▶ server ─▶ guard ─▶ router ─┬─▶ whip   /whip/… /api/calls/whip/…   (RFC 9725)
+//!         sockets,  head      route  ├─▶ calls  /api/calls/… /api/ice-servers
+//!                                    ├─▶ api    /api/guests /api/page /healthz
 //!         deadlines rules            └─▶ pages  /guest_join /static/…
 //!                                          │
 //!                                    backend::Backend (implemented by the composition root)
@@ -15,6 +16,7 @@
 
 pub mod api;
 pub mod backend;
+mod calls;
 pub mod guard;
 pub mod message;
 pub mod pages;

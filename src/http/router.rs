@@ -4,6 +4,7 @@
 //! Paths are compared as sent. Nothing is decoded or normalised, so `%2e%2e`, `//` and the like are just unknown paths.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -11,14 +12,22 @@ use super::backend::{Backend, MediaPath, Refusal};
 use super::message::{Method, Request, Response};
 use super::pages::Pages;
 use super::rate::RateLimit;
-use super::{api, whip};
+use super::{api, calls, whip};
 use crate::config::Config;
 use crate::guest::id::{GuestId, ResourceId};
 
-/// Session requests (PATCH, DELETE, goodbye) one client network may send in a minute.
+/// Session requests (PATCH, DELETE, status, goodbye) one client network may send in a minute.
 const SESSION_REQUESTS_PER_MINUTE: u32 = 120;
+/// Requests for ICE servers one client network may send in a minute: each may have TURN credentials made.
+const ICE_REQUESTS_PER_MINUTE: u32 = 30;
 /// Offers one client network may send in a minute, for all guests together, as a multiple of the limit for one guest.
 const OFFERS_PER_NETWORK_FACTOR: u32 = 4;
+
+/// The WHIP endpoints, each followed by a guest id: the way in decides how the media comes.
+pub(super) const ENDPOINTS: &[(&str, MediaPath)] = &[
+    ("/whip/", MediaPath::Direct),
+    ("/api/calls/whip/", MediaPath::Calls),
+];
 
 /// Everything a request can reach.
 #[derive(Debug)]
@@ -35,6 +44,10 @@ pub struct Site<B> {
     pub(super) network_offers: RefCell<RateLimit<IpAddr>>,
     /// Other session requests per client network.
     pub(super) session_requests: RefCell<RateLimit<IpAddr>>,
+    /// Requests for ICE servers per client network.
+    pub(super) ice_requests: RefCell<RateLimit<IpAddr>>,
+    /// From which network each slot was published last. One entry per configured guest at most.
+    pub(super) publishers: RefCell<HashMap<GuestId, IpAddr>>,
 }
 
 impl<B: Backend> Site<B> {
@@ -51,6 +64,8 @@ impl<B: Backend> Site<B> {
                 offers_per_minute.saturating_mul(OFFERS_PER_NETWORK_FACTOR),
             )),
             session_requests: RefCell::new(RateLimit::new(SESSION_REQUESTS_PER_MINUTE)),
+            ice_requests: RefCell::new(RateLimit::new(ICE_REQUESTS_PER_MINUTE)),
+            publishers: RefCell::default(),
         }
     }
 
@@ -84,11 +99,17 @@ impl<B: Backend> Site<B> {
         let answer = match route {
             Route::Page(name) => Ok(self.pages.respond(name, request.header("if-none-match"))),
             Route::Guests => Ok(api::guests(&self.backend).await),
-            Route::PageFacts => Ok(api::page_facts(self).await),
+            Route::PageFacts => Ok(api::page_facts(self, &request.client).await),
+            Route::IceServers => calls::ice_servers(self, &request.client, now).await,
+            Route::CallsSessions => Ok(calls::sessions(&self.backend)),
+            Route::CallsSession { guest } => calls::close(self, guest, &request, now).await,
             Route::Health => Ok(api::health(&self.backend).await),
             Route::Publish { guest, path } => whip::publish(self, guest, path, request, now).await,
             Route::Session { guest, resource } if request.method == Method::Patch => {
                 whip::trickle(self, guest, resource, request, now).await
+            }
+            Route::Status { guest, resource } => {
+                whip::status(self, &guest, &resource, request.client, now)
             }
             Route::Session { guest, resource } | Route::Leave { guest, resource } => {
                 whip::leave(self, guest, resource, request.client, now).await
@@ -109,21 +130,38 @@ pub enum Route {
     PageFacts,
     /// `/healthz`
     Health,
-    /// `/whip/{guest_id}`: the WHIP endpoint of a guest.
+    /// `/api/ice-servers`
+    IceServers,
+    /// `/api/calls/sessions`
+    CallsSessions,
+    /// `/api/calls/session/{guest_id}`: whichever session a guest publishes through the SFU.
+    CallsSession {
+        /// Whose.
+        guest: GuestId,
+    },
+    /// `/whip/{guest_id}`, `/api/calls/whip/{guest_id}`: the WHIP endpoints of a guest.
     Publish {
         /// Whose.
         guest: GuestId,
         /// How the media is to come.
         path: MediaPath,
     },
-    /// `/whip/{guest_id}/{resource}`: a WHIP session.
+    /// `/whip/{guest_id}/{resource}` and below the other endpoint: a WHIP session.
     Session {
         /// Whose.
         guest: GuestId,
         /// Which.
         resource: ResourceId,
     },
-    /// `/whip/{guest_id}/{resource}/leave`: the same goodbye as DELETE on the session, as a POST for `sendBeacon`.
+    /// `…/{resource}/status`: whether the session still holds the slot. Not the session's own address, whose GET RFC 9725
+    /// keeps for later.
+    Status {
+        /// Whose.
+        guest: GuestId,
+        /// Which.
+        resource: ResourceId,
+    },
+    /// `…/{resource}/leave`: the same goodbye as DELETE on the session, as a POST for `sendBeacon`.
     Leave {
         /// Whose.
         guest: GuestId,
@@ -140,24 +178,37 @@ impl Route {
             "/healthz" => return Ok(Self::Health),
             "/api/guests" => return Ok(Self::Guests),
             "/api/page" => return Ok(Self::PageFacts),
+            "/api/ice-servers" => return Ok(Self::IceServers),
+            "/api/calls/sessions" => return Ok(Self::CallsSessions),
             _ => {}
         }
-        let Some(whip) = path.strip_prefix("/whip/") else {
+        let guest_id =
+            |text| GuestId::parse(text).map_err(|error| Refusal::new(400, error.to_string()));
+        if let Some(guest) = path.strip_prefix("/api/calls/session/") {
+            return match guest.contains('/') {
+                true => Err(not_found()),
+                false => guest_id(guest).map(|guest| Self::CallsSession { guest }),
+            };
+        }
+        let endpoint = ENDPOINTS
+            .iter()
+            .find_map(|(prefix, media_path)| Some((path.strip_prefix(prefix)?, *media_path)));
+        let Some((whip, media_path)) = endpoint else {
             return Pages::name_of(path).map(Self::Page).ok_or_else(not_found);
         };
         let mut segments = whip.split('/');
-        let guest = GuestId::parse(segments.next().unwrap_or_default())
-            .map_err(|error| Refusal::new(400, error.to_string()))?;
+        let guest = guest_id(segments.next().unwrap_or_default())?;
         let Some(resource) = segments.next() else {
             return Ok(Self::Publish {
                 guest,
-                path: MediaPath::Direct,
+                path: media_path,
             });
         };
         let resource = ResourceId::parse(resource).ok_or_else(not_found)?;
         match (segments.next(), segments.next()) {
             (None, _) => Ok(Self::Session { guest, resource }),
             (Some("leave"), None) => Ok(Self::Leave { guest, resource }),
+            (Some("status"), None) => Ok(Self::Status { guest, resource }),
             _ => Err(not_found()),
         }
     }
@@ -165,9 +216,14 @@ impl Route {
     /// Methods served besides OPTIONS.
     fn methods(&self) -> &'static [Method] {
         match self {
-            Self::Page(_) | Self::Guests | Self::PageFacts | Self::Health => {
-                &[Method::Get, Method::Head]
-            }
+            Self::Page(_)
+            | Self::Guests
+            | Self::PageFacts
+            | Self::Health
+            | Self::IceServers
+            | Self::CallsSessions
+            | Self::Status { .. } => &[Method::Get, Method::Head],
+            Self::CallsSession { .. } => &[Method::Delete],
             Self::Publish { .. } | Self::Leave { .. } => &[Method::Post],
             Self::Session { .. } => &[Method::Patch, Method::Delete],
         }
@@ -185,7 +241,7 @@ impl Route {
     fn is_whip(&self) -> bool {
         matches!(
             self,
-            Self::Publish { .. } | Self::Session { .. } | Self::Leave { .. }
+            Self::Publish { .. } | Self::Session { .. } | Self::Status { .. } | Self::Leave { .. }
         )
     }
 
@@ -201,7 +257,10 @@ impl Route {
 
 /// The response that tells a refusal.
 pub fn refuse(refusal: Refusal) -> Response {
-    let response = Response::text(refusal.status, refusal.reason);
+    let mut response = Response::text(refusal.status, refusal.reason);
+    if let Some(fault) = refusal.fault {
+        response = response.with("guest-relay-fault", fault.as_str());
+    }
     match refusal.retry_after {
         // Whole seconds (RFC 9110 §10.2.3), rounded up: a client that obeys finds the door open.
         Some(delay) => response.with("retry-after", delay.as_secs_f64().ceil().to_string()),

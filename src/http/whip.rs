@@ -5,20 +5,28 @@
 //! PATCH  /whip/{guest_id}/{resource}         fragment ─▶ 204                           §4.3.2
 //! DELETE /whip/{guest_id}/{resource}                  ─▶ 200                           §4.2
 //! POST   /whip/{guest_id}/{resource}/leave            ─▶ 200   (for sendBeacon)
+//! GET    /whip/{guest_id}/{resource}/status           ─▶ 200, {"holds_slot": bool}
 //! ```
+//!
+//! The same below `/api/calls/whip/{guest_id}`, where the media goes through the SFU.
 //!
 //! A page that comes back after a lost connection names the session it had in `Guest-Relay-Replaces`. If somebody else
 //! holds the slot by then it is refused with 409; otherwise two guests with the same link would push each other out for
 //! ever. An offer without the field takes the slot over.
 //!
+//! A page whose connection has gone quiet asks for the status, so that it learns at once when somebody else has the slot;
+//! only that answer counts, never an error: while the daemon is away the media may well flow.
+//!
 //! An ICE restart (§4.3.3) is not served: a guest that lost its connection publishes anew, and the slot is taken over.
 
 use std::time::Instant;
 
+use serde::Serialize;
+
 use super::backend::{Admission, Backend, ClientInfo, Left, MediaPath, Refusal};
 use super::message::{Request, Response};
 use super::rate::network_of;
-use super::router::Site;
+use super::router::{ENDPOINTS, Site};
 use crate::guest::State;
 use crate::guest::id::{GuestId, ResourceId};
 
@@ -30,7 +38,7 @@ pub const FRAGMENT_TYPE: &str = "application/trickle-ice-sdpfrag";
 /// Names the session that an offer is to replace, by the last segment of its URL.
 const REPLACES: &str = "guest-relay-replaces";
 
-/// `POST /whip/{guest_id}`.
+/// `POST` to a guest's endpoint.
 pub(super) async fn publish<B: Backend>(
     site: &Site<B>,
     guest: GuestId,
@@ -61,19 +69,24 @@ pub(super) async fn publish<B: Backend>(
     let client = request.client;
     let offer = text_body(request, OFFER_TYPE)?;
     let published = site.backend.publish(&guest, path, offer, client).await?;
+    site.publishers.borrow_mut().insert(guest.clone(), network);
+    let (prefix, _) = ENDPOINTS
+        .iter()
+        .find(|(_, of)| *of == path)
+        .expect("every path has its endpoint");
     Ok(Response::new(201)
         .with("content-type", OFFER_TYPE)
         .with("cache-control", "no-store")
         // Relative, so that it holds behind any proxy, under the name and scheme the client used.
         .with(
             "location",
-            format!("/whip/{guest}/{}", published.resource.as_str()),
+            format!("{prefix}{guest}/{}", published.resource.as_str()),
         )
         .with("etag", quoted(&published.etag))
         .with_body(published.answer_sdp.into_bytes()))
 }
 
-/// `PATCH /whip/{guest_id}/{resource}`.
+/// `PATCH` on a session.
 pub(super) async fn trickle<B: Backend>(
     site: &Site<B>,
     guest: GuestId,
@@ -92,7 +105,7 @@ pub(super) async fn trickle<B: Backend>(
     Ok(Response::new(204))
 }
 
-/// `DELETE /whip/{guest_id}/{resource}` and `POST …/leave`.
+/// `DELETE` on a session and `POST …/leave`.
 pub(super) async fn leave<B: Backend>(
     site: &Site<B>,
     guest: GuestId,
@@ -107,13 +120,30 @@ pub(super) async fn leave<B: Backend>(
     }
 }
 
+/// `GET …/status`: 200 in either case, so that nothing between us and the page can say "no" in our name.
+pub(super) fn status<B: Backend>(
+    site: &Site<B>,
+    guest: &GuestId,
+    resource: &ResourceId,
+    client: ClientInfo,
+    now: Instant,
+) -> Result<Response, Refusal> {
+    #[derive(Serialize)]
+    struct Status {
+        holds_slot: bool,
+    }
+    limit_session_request(site, client, now)?;
+    let holds_slot = site.backend.session_etag(guest, resource).is_some();
+    Ok(Response::json(200, &Status { holds_slot }))
+}
+
 /// Adds the CORS fields (Fetch standard §3.3): any page may publish, none gets at cookies, since there are none.
 pub(super) fn with_cors(response: Response) -> Response {
     response
         .with("access-control-allow-origin", "*")
         .with(
             "access-control-allow-methods",
-            "OPTIONS, POST, PATCH, DELETE",
+            "OPTIONS, GET, POST, PATCH, DELETE",
         )
         .with(
             "access-control-allow-headers",
@@ -121,7 +151,7 @@ pub(super) fn with_cors(response: Response) -> Response {
         )
         .with(
             "access-control-expose-headers",
-            "ETag, Link, Location, Retry-After",
+            "ETag, Guest-Relay-Fault, Link, Location, Retry-After",
         )
         .with("access-control-max-age", "86400")
 }
@@ -139,18 +169,19 @@ fn check_admission<B: Backend>(backend: &B, guest: &GuestId) -> Result<(), Refus
 }
 
 /// Refuses to replace `former` while another session is in the slot.
-async fn check_not_taken<B: Backend>(backend: &B, guest: &GuestId, former: &str) -> Result<(), Refusal> {
+async fn check_not_taken<B: Backend>(
+    backend: &B,
+    guest: &GuestId,
+    former: &str,
+) -> Result<(), Refusal> {
     let still_ours = ResourceId::parse(former)
         .is_some_and(|former| backend.session_etag(guest, &former).is_some());
-    let present = |state| {
-        matches!(
-            state,
-            State::Joining | State::Publishing | State::Live
-        )
-    };
+    let present = |state| matches!(state, State::Joining | State::Publishing | State::Live);
     let occupied = async || {
         let guests = backend.guests().await;
-        guests.iter().any(|status| status.id == *guest && present(status.state))
+        guests
+            .iter()
+            .any(|status| status.id == *guest && present(status.state))
     };
     if !still_ours && occupied().await {
         return Err(Refusal::new(
@@ -165,7 +196,7 @@ fn no_such_session() -> Refusal {
     Refusal::new(404, "this session has ended")
 }
 
-fn limit_session_request<B: Backend>(
+pub(super) fn limit_session_request<B: Backend>(
     site: &Site<B>,
     client: ClientInfo,
     now: Instant,

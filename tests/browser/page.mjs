@@ -1,116 +1,22 @@
-// The guest page in Chromium: what it says, offers, sends and repeats. The WHIP endpoint is played by this script, with
-// a second browser page as the WebRTC receiver, so that every answer and every failure can be chosen.
+// The guest page in Chromium: what it says, offers, sends and repeats; with page_paths.mjs, which way it takes.
 //
 //   BASE_URL=http://127.0.0.1:8000 node tests/browser/page.mjs        (needs playwright-core and Debian's chromium)
 //
-// BASE_URL is a running daemon; only its pages are used.
+// BASE_URL is a running daemon, of which only the pages are used. Without it the one that GUEST_RELAY names is started.
 
 import assert from "node:assert/strict";
-import http from "node:http";
-import { after, before, test as untimed } from "node:test";
-import { chromium } from "playwright-core";
-
-const BASE = new URL(process.env.BASE_URL ?? "http://127.0.0.1:8000");
-const INSECURE_HOST = "guest-relay.test";
-const FLAGS = [
-  "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-  "--disable-component-update", "--disable-sync", "--use-fake-ui-for-media-stream",
-  "--use-fake-device-for-media-stream=device-count=2,fps=30", `--host-resolver-rules=MAP ${INSECURE_HOST} 127.0.0.1`,
-];
-const SLOTS = { public_url: "https://recorder.example.org", max_bitrate_kbps: 2500, guests: [
-  { id: "guest1", name: "Guest 1", enabled: true }, { id: "guest2", name: "Guest 2", enabled: true },
-  { id: "guest3", name: "Guest 3", enabled: false },
-] };
-
-/** A page that never gets there fails rather than hangs. */
-const test = (name, run) => untimed(name, { timeout: 60_000 }, run);
-
-let browser;
-before(async () => {
-  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: FLAGS });
-});
-after(() => browser.close());
-
-/**
- * A page with its own storage, served by a server of its own that passes pages through from the daemon and plays the
- * WHIP endpoint. `refuse`: what it answers to offers instead of a session, in order.
- */
-async function open(t, { path = "/guest_join", init, refuse = [], locale = "en-GB", host = "127.0.0.1" } = {}) {
-  const context = await browser.newContext({ locale, viewport: { width: 1280, height: 900 } });
-  t.after(() => context.close());
-  const receiver = await context.newPage();
-  await receiver.evaluate(() => (window.sessions = []));
-  const requests = [];
-  const offers = () => requests.filter((r) => r.method === "POST" && !r.pathname.endsWith("/leave"));
-  const server = http.createServer(async (request, response) => {
-    const { pathname } = new URL(request.url, BASE);
-    // As the daemon does; on a connection used before, Chromium would repeat a request that gets no answer.
-    response.setHeader("connection", "close");
-    if (pathname === "/api/page") return response.end(JSON.stringify(SLOTS));
-    if (!pathname.startsWith("/whip/")) {
-      const passed = await fetch(new URL(request.url, BASE));
-      const type = passed.headers.get("content-type");
-      response.writeHead(passed.status, {
-        "content-type": type, "content-security-policy": passed.headers.get("content-security-policy") ?? "",
-      });
-      return response.end(Buffer.from(await passed.arrayBuffer()));
-    }
-    let body = "";
-    for await (const chunk of request) body += chunk;
-    const { method, headers } = request;
-    requests.push({
-      method, pathname, body, type: headers["content-type"], replaces: headers["guest-relay-replaces"],
-    });
-    if (method !== "POST" || pathname.endsWith("/leave")) return response.end("left\n");
-    const refusal = refuse.shift();
-    if (refusal === "abort") return request.socket.destroy();
-    if (refusal) return response.writeHead(refusal.status, refusal.headers).end(refusal.body);
-    const answer = await receiver.evaluate(receive, body);
-    const location = `${pathname}/session${offers().length}`;
-    return response.writeHead(201, { "content-type": "application/sdp", location, etag: '"e"' }).end(answer);
-  });
-  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  t.after(() => server.close());
-  const base = `http://${host}:${server.address().port}`;
-  const page = await context.newPage();
-  const errors = [];
-  page.on("pageerror", (error) => errors.push(error.message));
-  page.on("console", (message) => message.text().includes("Content Security Policy") && errors.push(message.text()));
-  t.after(() => assert.deepEqual(errors, []));
-  if (init) await page.addInitScript(init);
-  await page.goto(base + path);
-  await page.waitForFunction(() => document.getElementById("guest").options.length > 0);
-  return { page, base, requests, receiver, offers, refuse };
-}
-
-/** Runs in the receiver: answers an offer as a recvonly peer. */
-async function receive(offer) {
-  const pc = new RTCPeerConnection();
-  window.sessions.push(pc);
-  await pc.setRemoteDescription({ type: "offer", sdp: offer });
-  await pc.setLocalDescription(await pc.createAnswer());
-  if (pc.iceGatheringState !== "complete") {
-    await new Promise((resolve) => (pc.onicegatheringstatechange = () => pc.iceGatheringState === "complete" && resolve()));
-  }
-  return pc.localDescription.sdp;
-}
-
-const state = (page, wanted, timeout = 15_000) =>
-  page.waitForFunction((wanted) => document.documentElement.dataset.state === wanted, wanted, { timeout });
-const alert = async (page) => {
-  await page.waitForFunction(() => document.getElementById("error").textContent !== "");
-  return page.textContent("#error");
-};
+import { INSECURE_HOST, alert, open, seen, state, test, until } from "./page_stub.mjs";
+import "./page_paths.mjs";
 
 test("a page opened over http from elsewhere names the https link and asks for no camera", async (t) => {
-  const { page, requests } = await open(t, { host: INSECURE_HOST, path: "/guest_join?guest=guest2" });
+  const { page, whip } = await open(t, { host: INSECURE_HOST, path: "/guest_join?guest=guest2" });
   const words = await alert(page);
   assert.match(words, /https/);
   assert.ok(words.includes("https://recorder.example.org/guest_join?guest=guest2"), words);
   await page.click("#join");
   await page.click("#start-preview");
   assert.equal(await page.evaluate(() => document.documentElement.dataset.state), "idle");
-  assert.deepEqual(requests, []);
+  assert.deepEqual(whip(), []);
 });
 
 for (const [name, words] of [
@@ -123,7 +29,7 @@ for (const [name, words] of [
   ["TypeError", /could not be opened \(TypeError\)/],
 ]) {
   test(`a getUserMedia that fails with ${name} is explained, and the button works again`, async (t) => {
-    const { page, requests } = await open(t, {
+    const { page, whip } = await open(t, {
       init: `{
         const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
         window.failing = true;
@@ -134,7 +40,7 @@ for (const [name, words] of [
     await page.click("#join");
     assert.match(await alert(page), words);
     assert.equal(await page.evaluate(() => document.documentElement.dataset.state), "idle");
-    assert.deepEqual(requests, []);
+    assert.deepEqual(whip(), []);
     await page.evaluate(() => (window.failing = false));
     await page.click("#start-preview");
     await state(page, "preview");
@@ -161,7 +67,7 @@ for (const [missing, words, kinds] of [["video", /No camera was found/, ["audio"
 }
 
 test("a browser that cannot send H.264 is told which ones can, and sends no offer", async (t) => {
-  const { page, requests } = await open(t, {
+  const { page, whip } = await open(t, {
     init: `{
       const real = RTCRtpSender.getCapabilities.bind(RTCRtpSender);
       RTCRtpSender.getCapabilities = (kind) => {
@@ -173,11 +79,11 @@ test("a browser that cannot send H.264 is told which ones can, and sends no offe
   assert.match(await alert(page), /cannot send H\.264.*Chrome.*Safari/s);
   await page.click("#join");
   assert.match(await alert(page), /cannot send H\.264/);
-  assert.deepEqual(requests, []);
+  assert.deepEqual(whip(), []);
 });
 
 test("the preview opens camera and microphone in one call, at 720p30, mirrored, with a moving meter", async (t) => {
-  const { page, requests } = await open(t, {
+  const { page, whip } = await open(t, {
     init: `{
       const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
       window.asked = [];
@@ -193,7 +99,7 @@ test("the preview opens camera and microphone in one call, at 720p30, mirrored, 
   assert.deepEqual([settings.width, settings.height, Math.round(settings.frameRate)], [1280, 720, 30]);
   assert.equal(await page.evaluate(() => getComputedStyle(document.getElementById("preview")).transform), "matrix(-1, 0, 0, 1, 0, 0)");
   await page.waitForFunction(() => /scaleX\(0\.[1-9]/.test(document.querySelector("#meter span").style.transform));
-  assert.deepEqual(requests, []);
+  assert.deepEqual(whip(), []);
 });
 
 test("Join sends an offer of H.264 and Opus only, full size from the start, within the bitrate", async (t) => {
@@ -242,31 +148,31 @@ test("the mutes switch tracks off and say so", async (t) => {
 });
 
 test("Leave deletes the session and keeps the preview", async (t) => {
-  const { page, requests } = await open(t);
+  const { page, whip } = await open(t);
   await page.click("#join");
   await state(page, "live");
   await page.click("#leave");
   await state(page, "left");
   await page.waitForFunction(() => !document.getElementById("join").hidden);
-  assert.deepEqual(requests.filter((r) => r.method === "DELETE").map((r) => r.pathname), ["/whip/guest1/session1"]);
+  assert.deepEqual(whip().filter((r) => r.method === "DELETE").map((r) => r.pathname), ["/whip/guest1/session1"]);
   assert.equal(await page.evaluate(() => window.guestRelay.pc), null);
   assert.equal(await page.evaluate(() => document.activeElement.id), "join");
 });
 
 test("a page that goes away says goodbye in two ways", async (t) => {
-  const { page, requests } = await open(t);
+  const { page, whip } = await open(t);
   await page.click("#join");
   await state(page, "live");
   await page.goto("about:blank");
-  for (let i = 0; i < 50 && requests.length < 3; i += 1) await new Promise((resolve) => setTimeout(resolve, 100));
+  await until(() => whip().length >= 3);
   assert.deepEqual(
-    requests.slice(1).map((r) => `${r.method} ${r.pathname}`).sort(),
+    whip().slice(1).map((r) => `${r.method} ${r.pathname}`).sort(),
     ["DELETE /whip/guest1/session1", "POST /whip/guest1/session1/leave"],
   );
 });
 
 test("a lost connection is replaced without a click, in the same slot", async (t) => {
-  const { page, receiver, offers, requests } = await open(t, { path: "/guest_join?guest=guest2" });
+  const { page, receiver, offers, whip } = await open(t, { path: "/guest_join?guest=guest2" });
   await page.click("#join");
   await state(page, "live");
   await receiver.evaluate(() => window.sessions[0].close());
@@ -275,7 +181,7 @@ test("a lost connection is replaced without a click, in the same slot", async (t
   assert.deepEqual(offers().map((r) => r.pathname), ["/whip/guest2", "/whip/guest2"]);
   assert.notEqual(offers()[0].body, offers()[1].body);
   // The mixer's input is kept only while nobody says goodbye.
-  assert.deepEqual(requests.map((r) => [r.method, r.replaces]), [["POST", undefined], ["POST", "session1"]]);
+  assert.deepEqual(whip().map((r) => [r.method, r.replaces]), [["POST", undefined], ["POST", "session1"]]);
   assert.equal(await page.textContent("#error"), "");
 });
 
@@ -297,15 +203,10 @@ test("trouble that may pass is told and tried again: no server, 503, 429", async
   const { page, offers } = await open(t, {
     refuse: ["abort", { status: 503, body: "starting\n" }, { status: 429, headers: { "retry-after": "3" }, body: "wait\n" }],
   });
-  await page.evaluate(() => {
-    const error = document.getElementById("error");
-    window.told = [];
-    new MutationObserver(() => window.told.push(error.textContent)).observe(error, { childList: true });
-  });
   await page.click("#join");
   await state(page, "reconnecting");
   await state(page, "live", 30_000);
-  const told = (await page.evaluate(() => window.told)).join("|");
+  const told = (await seen(page)).errors.join("|");
   assert.match(told, /cannot be reached.*\(starting\).*Too many attempts/);
   assert.equal(await page.textContent("#error"), "");
   assert.equal(offers().length, 4);
@@ -367,11 +268,11 @@ test("what is muted stays muted when devices change", async (t) => {
 });
 
 test("the slot comes from the link, or is chosen among the open ones", async (t) => {
-  const { page, base } = await open(t);
+  const { page, origin } = await open(t);
   assert.deepEqual(await page.$$eval("#guest option", (options) => options.map((o) => o.value)), ["guest1", "guest2"]);
   assert.equal(await page.inputValue("#guest"), "guest1");
   assert.ok(await page.isVisible("#guest"));
-  await page.goto(`${base}/guest_join?guest=guest2`);
+  await page.goto(`${origin}/guest_join?guest=guest2`);
   await page.waitForFunction(() => document.getElementById("guest").value === "guest2");
   assert.ok(!(await page.isVisible("#guest")));
   assert.equal(await page.textContent("#slot"), "Guest 2");

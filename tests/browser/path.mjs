@@ -2,13 +2,13 @@
 // -> the daemon -> an RTMP server. Run through tests/e2e.sh; names of checks as
 // arguments run only those.
 
-import fs from 'node:fs';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { Guest, openBrowser } from './guest.mjs';
-import { decode, notIncreasing, probe, rate } from './recording.mjs';
-import { RtmpTap } from './rtmp_tap.mjs';
-import * as servers from './servers.mjs';
-import { Stage, droppedDatagrams, freeTcpPort, program, until } from './stage.mjs';
+import fs from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Guest, openBrowser } from "./guest.mjs";
+import { decode, notIncreasing, probe, rate } from "./recording.mjs";
+import { RtmpTap } from "./rtmp_tap.mjs";
+import * as servers from "./servers.mjs";
+import { Stage, droppedDatagrams, freeTcpPort, program, until } from "./stage.mjs";
 
 const MEDIA_SECONDS = 20;
 const MIN_FRAMES_PER_SECOND = 25;
@@ -43,9 +43,9 @@ async function firstFrame(tap, guest) {
 
 function requireHealthy(daemon, tap) {
   require(daemon.running, `the daemon ended (${daemon.exit})`);
-  require(!/panicked at/.test(daemon.log()), 'the daemon panicked');
+  require(!/panicked at/.test(daemon.log()), "the daemon panicked");
   const wrong = tap.connections.flatMap((each) => each.errors);
-  require(wrong.length === 0, `on the wire: ${wrong.slice(0, 3).join('; ')}`);
+  require(wrong.length === 0, `on the wire: ${wrong.slice(0, 3).join("; ")}`);
 }
 
 /** Brings a guest's frame counters to rest: what the browser sent, what passed the tap. */
@@ -55,7 +55,12 @@ async function frameCounts(tap, guests) {
   const counts = [];
   for (const guest of guests) {
     const video = await guest.video();
-    counts.push({ sent: video.framesSent, arrived: tap.of(guest.id).video.frames, connection: tap.of(guest.id), lost: video.packetsLost });
+    counts.push({
+      sent: video.framesSent,
+      arrived: tap.of(guest.id).video.frames,
+      connection: tap.of(guest.id),
+      lost: video.packetsLost,
+    });
   }
   await Promise.all(guests.map((guest) => guest.resumeVideo()));
   return counts;
@@ -74,25 +79,25 @@ function recordsInto(startServer) {
   return async (stage) => {
     const { server, tap, daemon } = await relayInto(stage, startServer);
     const browser = await openBrowser(stage);
-    const guest = await Guest.open(browser, daemon, 'guest1');
+    const guest = await Guest.open(browser, daemon, "guest1");
     const joinedAt = await guest.join();
-    const connection = await firstFrame(tap, 'guest1');
+    const connection = await firstFrame(tap, "guest1");
     await sleep(MEDIA_SECONDS * 1_000);
     const encoded = await guest.video();
     await guest.leave();
-    await until('the RTMP connection to end', 5_000, () => connection.closed);
+    await until("the RTMP connection to end", 5_000, () => connection.closed);
     requireHealthy(daemon, tap);
     require(guest.errors.length === 0, `the page threw: ${guest.errors[0]}`);
     require(tap.connections.length === 1, `${tap.connections.length} RTMP connections were made`);
-    require(connection.video.firstIsKey, 'the first frame is no keyframe');
+    require(connection.video.firstIsKey, "the first frame is no keyframe");
 
-    const file = await server.finish('guest1');
+    const file = await server.finish("guest1");
     const { video, audio } = await probe(file);
-    require(video?.stream.codec_name === 'h264', `video is ${video?.stream.codec_name}`);
-    require(audio?.stream.codec_name === 'opus', `audio is ${audio?.stream.codec_name}`);
+    require(video?.stream.codec_name === "h264", `video is ${video?.stream.codec_name}`);
+    require(audio?.stream.codec_name === "opus", `audio is ${audio?.stream.codec_name}`);
     const size = `${video.stream.width}x${video.stream.height}`;
-    require(size === '1280x720', `the picture is ${size}`);
-    require(audio.stream.sample_rate === '48000', `audio runs at ${audio.stream.sample_rate} Hz`);
+    require(size === "1280x720", `the picture is ${size}`);
+    require(audio.stream.sample_rate === "48000", `audio runs at ${audio.stream.sample_rate} Hz`);
     for (const [kind, { dts }] of Object.entries({ video, audio })) {
       require(notIncreasing(dts) === undefined, `${kind} dts: ${notIncreasing(dts)}`);
     }
@@ -104,16 +109,17 @@ function recordsInto(startServer) {
     const packetsPerSecond = rate(audio.dts);
     const [least, most] = OPUS_PACKETS_PER_SECOND;
     require(packetsPerSecond >= least && packetsPerSecond <= most, `${packetsPerSecond.toFixed(1)} Opus packets/s`);
-    require(connection.video.frames === video.dts.length, `${connection.video.frames} frames on the wire, ${video.dts.length} recorded`);
+    require(connection.video.frames ===
+      video.dts.length, `${connection.video.frames} frames on the wire, ${video.dts.length} recorded`);
     const { complaint, frames } = await decode(file);
-    require(complaint === '', `ffmpeg -xerror: ${complaint}`);
+    require(complaint === "", `ffmpeg -xerror: ${complaint}`);
     require(frames === video.dts.length, `${frames} of ${video.dts.length} frames decoded`);
     return {
-      'first frame': `${connection.video.firstAt - joinedAt} ms`,
+      "first frame": `${connection.video.firstAt - joinedAt} ms`,
       picture: size,
-      'frames/s': framesPerSecond.toFixed(1),
-      'opus/s': packetsPerSecond.toFixed(1),
-      dts: 'increasing',
+      "frames/s": framesPerSecond.toFixed(1),
+      "opus/s": packetsPerSecond.toFixed(1),
+      dts: "increasing",
       decoded: `${frames} frames`,
     };
   };
@@ -123,12 +129,12 @@ function recordsInto(startServer) {
 async function oneOfTwoLeaves(stage) {
   const { tap, daemon } = await relayInto(stage, servers.ingest);
   const browser = await openBrowser(stage);
-  const stays = await Guest.open(browser, daemon, 'guest1');
-  const leaves = await Guest.open(browser, daemon, 'guest2');
+  const stays = await Guest.open(browser, daemon, "guest1");
+  const leaves = await Guest.open(browser, daemon, "guest2");
   await stays.join();
   await leaves.join();
-  const staying = await firstFrame(tap, 'guest1');
-  const leaving = await firstFrame(tap, 'guest2');
+  const staying = await firstFrame(tap, "guest1");
+  const leaving = await firstFrame(tap, "guest2");
   await sleep(3_000);
   const [before] = await frameCounts(tap, [stays]);
   await sleep(3_000);
@@ -136,9 +142,9 @@ async function oneOfTwoLeaves(stage) {
   await until("the leaver's RTMP connection to end", 5_000, () => leaving.closed);
   await sleep(3_000);
   const [after] = await frameCounts(tap, [stays]);
-  const kept = requireEveryFrame('guest1', before, after);
-  require(!staying.closed, 'the connection of the guest who stayed ended too');
-  require(await stays.state() === 'live', `the page of the guest who stayed says ${await stays.state()}`);
+  const kept = requireEveryFrame("guest1", before, after);
+  require(!staying.closed, "the connection of the guest who stayed ended too");
+  require((await stays.state()) === "live", `the page of the guest who stayed says ${await stays.state()}`);
   requireHealthy(daemon, tap);
   return { kept };
 }
@@ -147,32 +153,37 @@ async function oneOfTwoLeaves(stage) {
 async function serverRestarts(stage) {
   const { server, tap, daemon } = await relayInto(stage, servers.ingest);
   const browser = await openBrowser(stage);
-  const guest = await Guest.open(browser, daemon, 'guest1');
+  const guest = await Guest.open(browser, daemon, "guest1");
   await guest.join();
-  const first = await firstFrame(tap, 'guest1');
+  const first = await firstFrame(tap, "guest1");
   await sleep(4_000);
   await guest.watchStates();
   await tap.close();
-  await server.server.stop('SIGKILL');
+  await server.server.stop("SIGKILL");
   await sleep(OUTAGE_MS);
   await servers.ingest(stage, server.port);
   await tap.open();
   const backAt = Date.now();
-  const second = await until('a frame after the restart', 15_000, () => {
-    const connection = tap.of('guest1');
-    return connection !== first && connection;
-  }, 5);
+  const second = await until(
+    "a frame after the restart",
+    15_000,
+    () => {
+      const connection = tap.of("guest1");
+      return connection !== first && connection;
+    },
+    5,
+  );
   const away = second.video.firstAt - backAt;
   await sleep(4_000);
   const states = await guest.seenStates();
-  require(states.join() === 'connection connected,page live', `the page went through: ${states.join(', ')}`);
-  require(second.video.firstIsKey, 'the first frame after the restart is no keyframe');
+  require(states.join() === "connection connected,page live", `the page went through: ${states.join(", ")}`);
+  require(second.video.firstIsKey, "the first frame after the restart is no keyframe");
   require(second.video.firstDts < 1_000, `timestamps start at ${second.video.firstDts} ms after the restart`);
   require(second.video.frames > 3 * MIN_FRAMES_PER_SECOND, `${second.video.frames} frames in 4 s after the restart`);
-  require(!second.closed, 'the second connection ended');
+  require(!second.closed, "the second connection ended");
   require(away <= MAX_RETURN_MS, `first frame ${away} ms after the server was back`);
   requireHealthy(daemon, tap);
-  return { 'down for': `${OUTAGE_MS} ms`, 'first frame after': `${away} ms`, page: 'stayed connected' };
+  return { "down for": `${OUTAGE_MS} ms`, "first frame after": `${away} ms`, page: "stayed connected" };
 }
 
 /**
@@ -182,32 +193,44 @@ async function serverRestarts(stage) {
 async function hostileDatagrams(stage) {
   const { tap, daemon } = await relayInto(stage, servers.ingest);
   const browser = await openBrowser(stage);
-  const guest = await Guest.open(browser, daemon, 'guest1');
+  const guest = await Guest.open(browser, daemon, "guest1");
   await guest.join();
-  await firstFrame(tap, 'guest1');
-  const loadgen = (name, args) => stage.start(name, program('LOADGEN'), args);
-  const second = loadgen('guest2', [
-    'publish', '--url', `${daemon.url}/whip/guest2`, '--hostile', `${HOSTILE_DATAGRAMS}`, '--seed', `${HOSTILE_SEED}`,
+  await firstFrame(tap, "guest1");
+  const loadgen = (name, args) => stage.start(name, program("LOADGEN"), args);
+  const second = loadgen("guest2", [
+    "publish",
+    "--url",
+    `${daemon.url}/whip/guest2`,
+    "--hostile",
+    `${HOSTILE_DATAGRAMS}`,
+    "--seed",
+    `${HOSTILE_SEED}`,
   ]);
-  await firstFrame(tap, 'guest2');
+  await firstFrame(tap, "guest2");
   await sleep(3_000);
   const [before] = await frameCounts(tap, [guest]);
-  const memoryBefore = daemon.memoryKib('VmRSS');
+  const memoryBefore = daemon.memoryKib("VmRSS");
   const droppedBefore = droppedDatagrams(daemon.rtcPort);
 
-  const strangers = loadgen('strangers', [
-    'hostile', '--to', `127.0.0.1:${daemon.rtcPort}`, '--count', `${HOSTILE_DATAGRAMS}`, '--seed', `${HOSTILE_SEED}`,
+  const strangers = loadgen("strangers", [
+    "hostile",
+    "--to",
+    `127.0.0.1:${daemon.rtcPort}`,
+    "--count",
+    `${HOSTILE_DATAGRAMS}`,
+    "--seed",
+    `${HOSTILE_SEED}`,
   ]);
-  require(await strangers.exited === 0, `the flood did not go out:\n${strangers.log()}`);
+  require((await strangers.exited) === 0, `the flood did not go out:\n${strangers.log()}`);
   await sleep(5_000);
 
-  const memoryAfter = daemon.memoryKib('VmRSS');
+  const memoryAfter = daemon.memoryKib("VmRSS");
   const dropped = droppedDatagrams(daemon.rtcPort) - droppedBefore;
   const [after] = await frameCounts(tap, [guest]);
-  const kept = requireEveryFrame('guest1', before, after);
+  const kept = requireEveryFrame("guest1", before, after);
   require(after.lost === before.lost, `${after.lost - before.lost} packets were reported lost`);
-  require(await guest.state() === 'live', `the page says ${await guest.state()}`);
-  const connection = tap.of('guest2');
+  require((await guest.state()) === "live", `the page says ${await guest.state()}`);
+  const connection = tap.of("guest2");
   const framesBefore = connection.video.frames;
   await sleep(2_000);
   const frames = connection.video.frames - framesBefore;
@@ -219,17 +242,17 @@ async function hostileDatagrams(stage) {
   return {
     datagrams: `2 x ${HOSTILE_DATAGRAMS}, seed ${HOSTILE_SEED}, ${dropped} dropped by the kernel`,
     kept,
-    'memory growth': `${growth} KiB`,
+    "memory growth": `${growth} KiB`,
   };
 }
 
 const CHECKS = {
-  'into ingest': recordsInto(servers.ingest),
-  'into ffmpeg': recordsInto(servers.ffmpeg),
-  'into nginx-rtmp': recordsInto(servers.nginx),
-  'one of two guests leaves': oneOfTwoLeaves,
-  'the RTMP server restarts': serverRestarts,
-  'hostile datagrams': hostileDatagrams,
+  "into ingest": recordsInto(servers.ingest),
+  "into ffmpeg": recordsInto(servers.ffmpeg),
+  "into nginx-rtmp": recordsInto(servers.nginx),
+  "one of two guests leaves": oneOfTwoLeaves,
+  "the RTMP server restarts": serverRestarts,
+  "hostile datagrams": hostileDatagrams,
 };
 
 function limited(work, limitMs) {
@@ -244,27 +267,31 @@ const wanted = process.argv.slice(2);
 let failed = 0;
 let passed = 0;
 let onStage;
-process.once('SIGTERM', async () => {
+process.once("SIGTERM", async () => {
   await onStage?.strike().catch(() => {});
   process.exit(1);
 });
 for (const [name, check] of Object.entries(CHECKS)) {
   if (wanted.length > 0 && !wanted.some((each) => name.includes(each))) continue;
-  const stage = new Stage(name.replaceAll(' ', '-'));
+  const stage = new Stage(name.replaceAll(" ", "-"));
   onStage = stage;
   try {
     const facts = await limited(check(stage), CHECK_LIMIT_MS);
     await stage.strike();
     passed += 1;
-    console.log(`ok    ${name.padEnd(26)} ${Object.entries(facts).map(([key, value]) => `${key}: ${value}`).join(' | ')}`);
+    console.log(
+      `ok    ${name.padEnd(26)} ${Object.entries(facts)
+        .map(([key, value]) => `${key}: ${value}`)
+        .join(" | ")}`,
+    );
   } catch (error) {
     failed += 1;
-    console.log(`FAIL  ${name.padEnd(26)} ${error.message.split('\n').join('\n      ')}\n      logs: ${stage.dir}`);
-    await stage.strike().catch((late) => fs.appendFileSync(stage.file('strike.log'), `${late.stack}\n`));
+    console.log(`FAIL  ${name.padEnd(26)} ${error.message.split("\n").join("\n      ")}\n      logs: ${stage.dir}`);
+    await stage.strike().catch((late) => fs.appendFileSync(stage.file("strike.log"), `${late.stack}\n`));
   }
 }
 if (passed + failed === 0) {
-  console.log(`no check is called ${wanted.join(' or ')}; there are: ${Object.keys(CHECKS).join(', ')}`);
+  console.log(`no check is called ${wanted.join(" or ")}; there are: ${Object.keys(CHECKS).join(", ")}`);
   failed = 1;
 }
 process.exitCode = failed === 0 ? 0 : 1;

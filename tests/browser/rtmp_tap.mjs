@@ -5,7 +5,7 @@
 // a reader of the wire that shares no code with the daemon and is the same
 // for every server behind it.
 
-import net from 'node:net';
+import net from "node:net";
 
 const HANDSHAKE_LEN = 1 + 1536 + 1536;
 const HEADER_LEN = [11, 7, 3, 0];
@@ -100,18 +100,26 @@ class Connection {
   guest = undefined;
   closed = false;
   errors = [];
-  video = { frames: 0, keyFrames: 0, headers: 0, firstAt: undefined, firstIsKey: undefined, firstDts: undefined, lastDts: undefined };
+  video = {
+    frames: 0,
+    keyFrames: 0,
+    headers: 0,
+    firstAt: undefined,
+    firstIsKey: undefined,
+    firstDts: undefined,
+    lastDts: undefined,
+  };
   audio = { frames: 0, headers: 0, firstAt: undefined, firstDts: undefined, lastDts: undefined };
 
   message(type, dts, payload) {
     if (type === COMMAND) {
-      this.guest ??= payload.toString('latin1').match(/guest\d+/)?.[0];
+      this.guest ??= payload.toString("latin1").match(/guest\d+/)?.[0];
     } else if (type === VIDEO && (payload[0] & 0x0f) === 7) {
       if (payload[1] === 0) this.video.headers += 1;
-      else if (payload[1] === 1) this.#frame('video', dts, payload[0] >> 4 === 1);
+      else if (payload[1] === 1) this.#frame("video", dts, payload[0] >> 4 === 1);
     } else if (type === AUDIO && payload[0] >> 4 === 9) {
       if ((payload[0] & 0x0f) === 0) this.audio.headers += 1;
-      else if ((payload[0] & 0x0f) === 1) this.#frame('audio', dts, false);
+      else if ((payload[0] & 0x0f) === 1) this.#frame("audio", dts, false);
     }
   }
 
@@ -144,7 +152,7 @@ export class RtmpTap {
   async open() {
     this.#server = net.createServer((client) => this.#connect(client));
     await new Promise((resolve, reject) => {
-      this.#server.once('error', reject).listen(this.port, '127.0.0.1', resolve);
+      this.#server.once("error", reject).listen(this.port, "127.0.0.1", resolve);
     });
   }
 
@@ -165,19 +173,22 @@ export class RtmpTap {
     const reader = new ChunkReader();
     this.connections.push(connection);
     client.setNoDelay(true);
-    const server = net.connect(this.serverPort, '127.0.0.1');
+    const server = net.connect(this.serverPort, "127.0.0.1");
     server.setNoDelay(true);
-    for (const [from, to] of [[client, server], [server, client]]) {
+    for (const [from, to] of [
+      [client, server],
+      [server, client],
+    ]) {
       this.#sockets.add(from);
-      from.on('close', () => {
+      from.on("close", () => {
         this.#sockets.delete(from);
         connection.closed = true;
         to.end();
       });
-      from.on('error', () => to.destroy());
+      from.on("error", () => to.destroy());
     }
-    server.on('data', (bytes) => client.write(bytes));
-    client.on('data', (bytes) => {
+    server.on("data", (bytes) => client.write(bytes));
+    client.on("data", (bytes) => {
       server.write(bytes);
       try {
         reader.push(bytes, (type, dts, payload) => connection.message(type, dts, payload));
@@ -185,7 +196,7 @@ export class RtmpTap {
         connection.errors.push(`not RTMP: ${error.message}`);
       }
     });
-    client.on('end', () => server.end());
-    server.on('end', () => client.end());
+    client.on("end", () => server.end());
+    server.on("end", () => client.end());
   }
 }

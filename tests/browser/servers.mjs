@@ -2,9 +2,9 @@
 // `{ name, port, target, finish }`: `target` is the path part of the daemon's
 // relay.output, `finish(guest)` ends the server and names the recording.
 
-import fs from 'node:fs';
-import path from 'node:path';
-import { freeTcpPort, listens, program, until } from './stage.mjs';
+import fs from "node:fs";
+import path from "node:path";
+import { freeTcpPort, listens, program, until } from "./stage.mjs";
 
 async function listening(server, port) {
   await until(`${server.name} to listen`, 10_000, () => {
@@ -14,8 +14,9 @@ async function listening(server, port) {
 }
 
 function newestRecording(dir, guest) {
-  const found = fs.readdirSync(dir, { recursive: true })
-    .filter((name) => name.includes(guest) && name.endsWith('.flv'))
+  const found = fs
+    .readdirSync(dir, { recursive: true })
+    .filter((name) => name.includes(guest) && name.endsWith(".flv"))
     .map((name) => path.join(dir, name))
     .sort((a, b) => fs.statSync(a).mtimeMs - fs.statSync(b).mtimeMs);
   if (found.length === 0) throw new Error(`no recording of ${guest} in ${dir}`);
@@ -25,45 +26,65 @@ function newestRecording(dir, guest) {
 /** tests/ingest: refuses what MediaMTX refuses. */
 export async function ingest(stage, port) {
   port ??= await freeTcpPort();
-  const dir = stage.file('ingest');
+  const dir = stage.file("ingest");
   fs.mkdirSync(dir, { recursive: true });
-  const server = stage.start('ingest', program('INGEST'), ['--listen', `127.0.0.1:${port}`, '--flv-dir', dir]);
+  const server = stage.start("ingest", program("INGEST"), ["--listen", `127.0.0.1:${port}`, "--flv-dir", dir]);
   await listening(server, port);
   const finish = async (guest) => {
     await server.stop();
-    if (!server.log().includes(`${guest}: ready, H264`)) throw new Error(`the ingest never called ${guest} ready:\n${server.log()}`);
+    if (!server.log().includes(`${guest}: ready, H264`))
+      throw new Error(`the ingest never called ${guest} ready:\n${server.log()}`);
     return newestRecording(dir, guest);
   };
-  return { name: 'ingest', port, target: '{guest_id}', server, finish };
+  return { name: "ingest", port, target: "{guest_id}", server, finish };
 }
 
 /** FFmpeg as the server of one connection, copying what it reads into a file. */
 export async function ffmpeg(stage) {
   const port = await freeTcpPort();
-  const file = stage.file('ffmpeg.flv');
-  const server = stage.start('ffmpeg', program('FFMPEG'), [
-    '-nostdin', '-v', 'warning', '-y', '-listen', '1', '-f', 'flv', '-i', `rtmp://127.0.0.1:${port}/live/guest1`,
-    '-c', 'copy', '-f', 'flv', file,
+  const file = stage.file("ffmpeg.flv");
+  const server = stage.start("ffmpeg", program("FFMPEG"), [
+    "-nostdin",
+    "-v",
+    "warning",
+    "-y",
+    "-listen",
+    "1",
+    "-f",
+    "flv",
+    "-i",
+    `rtmp://127.0.0.1:${port}/live/guest1`,
+    "-c",
+    "copy",
+    "-f",
+    "flv",
+    file,
   ]);
   await listening(server, port);
   const finish = async () => {
     // It ends when its publisher does, with a line about the lost connection.
-    await until('ffmpeg to end after its publisher', 10_000, () => !server.running);
-    const said = server.log().split('\n').filter((line) => line.trim() && !/Error during demuxing: (I\/O|Input\/output) error/.test(line));
-    if (server.exit !== 0 || said.length > 0) throw new Error(`ffmpeg -listen ended ${server.exit}: ${said.join(' / ')}`);
+    await until("ffmpeg to end after its publisher", 10_000, () => !server.running);
+    const said = server
+      .log()
+      .split("\n")
+      .filter((line) => line.trim() && !/Error during demuxing: (I\/O|Input\/output) error/.test(line));
+    if (server.exit !== 0 || said.length > 0)
+      throw new Error(`ffmpeg -listen ended ${server.exit}: ${said.join(" / ")}`);
     return file;
   };
-  return { name: 'ffmpeg', port, target: 'live/{guest_id}', server, finish };
+  return { name: "ffmpeg", port, target: "live/{guest_id}", server, finish };
 }
 
 /** nginx-rtmp, which records tag bodies as they came. */
 export async function nginx(stage) {
   const port = await freeTcpPort();
-  const dir = stage.file('nginx');
+  const dir = stage.file("nginx");
   fs.mkdirSync(dir, { recursive: true });
-  const config = stage.file('nginx.conf');
-  fs.writeFileSync(config, `
-    load_module ${program('NGINX_RTMP_MODULE')};
+  const config = stage.file("nginx.conf");
+  fs.writeFileSync(
+    config,
+    `
+    load_module ${program("NGINX_RTMP_MODULE")};
     daemon off;
     master_process off;
     pid ${dir}/nginx.pid;
@@ -75,12 +96,15 @@ export async function nginx(stage) {
         chunk_size 4096;
         application live { live on; record all; record_path ${dir}; record_suffix .flv; }
       }
-    }`);
-  const server = stage.start('nginx', program('NGINX'), ['-p', dir, '-e', `${dir}/error.log`, '-c', config]);
+    }`,
+  );
+  const args = ["-p", dir, "-e", `${dir}/error.log`, "-c", config];
+  // nginx takes a variable NGINX for sockets that it is to inherit.
+  const server = stage.start("nginx", program("NGINX"), args, { env: { ...process.env, NGINX: undefined } });
   await listening(server, port);
   const finish = async (guest) => {
-    await server.stop('SIGQUIT');
+    await server.stop("SIGQUIT");
     return newestRecording(dir, guest);
   };
-  return { name: 'nginx-rtmp', port, target: 'live/{guest_id}', server, finish };
+  return { name: "nginx-rtmp", port, target: "live/{guest_id}", server, finish };
 }

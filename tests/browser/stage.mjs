@@ -3,13 +3,13 @@
 //
 // Everything listens on 127.0.0.1, on ports the kernel chose a moment earlier.
 
-import { spawn } from 'node:child_process';
-import dgram from 'node:dgram';
-import fs from 'node:fs';
-import net from 'node:net';
-import os from 'node:os';
-import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { spawn } from "node:child_process";
+import dgram from "node:dgram";
+import fs from "node:fs";
+import net from "node:net";
+import os from "node:os";
+import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 
 const STOP_GRACE_MS = 5_000;
 
@@ -33,15 +33,15 @@ export async function until(what, limitMs, probe, everyMs = 50) {
 
 export async function freeTcpPort() {
   const server = net.createServer();
-  await new Promise((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve));
+  await new Promise((resolve, reject) => server.once("error", reject).listen(0, "127.0.0.1", resolve));
   const { port } = server.address();
   await new Promise((resolve) => server.close(resolve));
   return port;
 }
 
 export async function freeUdpPort() {
-  const socket = dgram.createSocket('udp4');
-  await new Promise((resolve, reject) => socket.once('error', reject).bind(0, '127.0.0.1', resolve));
+  const socket = dgram.createSocket("udp4");
+  await new Promise((resolve, reject) => socket.once("error", reject).bind(0, "127.0.0.1", resolve));
   const { port } = socket.address();
   await new Promise((resolve) => socket.close(resolve));
   return port;
@@ -50,25 +50,34 @@ export async function freeUdpPort() {
 /** Whether something accepts TCP connections on the port. */
 export function accepts(port) {
   return new Promise((resolve) => {
-    const socket = net.connect(port, '127.0.0.1');
-    socket.once('connect', () => { socket.destroy(); resolve(true); });
-    socket.once('error', () => resolve(false));
+    const socket = net.connect(port, "127.0.0.1");
+    socket.once("connect", () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once("error", () => resolve(false));
   });
 }
 
 /** Whether the kernel has a TCP listener on the port; unlike accepts() it connects to nothing. */
 export function listens(port) {
-  const local = `0100007F:${port.toString(16).toUpperCase().padStart(4, '0')}`;
-  return fs.readFileSync('/proc/net/tcp', 'utf8').split('\n').some((line) => {
-    const [, address, , state] = line.trim().split(/\s+/);
-    return address === local && state === '0A';
-  });
+  const local = `0100007F:${port.toString(16).toUpperCase().padStart(4, "0")}`;
+  return fs
+    .readFileSync("/proc/net/tcp", "utf8")
+    .split("\n")
+    .some((line) => {
+      const [, address, , state] = line.trim().split(/\s+/);
+      return address === local && state === "0A";
+    });
 }
 
 /** Datagrams that the kernel dropped because the socket on this port was not read in time. */
 export function droppedDatagrams(port) {
-  const local = `:${port.toString(16).toUpperCase().padStart(4, '0')}`;
-  const columns = fs.readFileSync('/proc/net/udp', 'utf8').split('\n').map((line) => line.trim().split(/\s+/));
+  const local = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
+  const columns = fs
+    .readFileSync("/proc/net/udp", "utf8")
+    .split("\n")
+    .map((line) => line.trim().split(/\s+/));
   return Number(columns.find(([, address]) => address?.endsWith(local))?.at(-1) ?? 0);
 }
 
@@ -80,10 +89,12 @@ class Process {
     this.logFile = logFile;
     this.stopping = false;
     this.exited = new Promise((resolve) => {
-      child.once('error', (error) => resolve(`could not start: ${error.message}`));
-      child.once('exit', (code, signal) => resolve(signal ?? code));
+      child.once("error", (error) => resolve(`could not start: ${error.message}`));
+      child.once("exit", (code, signal) => resolve(signal ?? code));
     });
-    this.exited.then((how) => { this.exit = how; });
+    this.exited.then((how) => {
+      this.exit = how;
+    });
   }
 
   get running() {
@@ -91,16 +102,16 @@ class Process {
   }
 
   log() {
-    return fs.readFileSync(this.logFile, 'utf8');
+    return fs.readFileSync(this.logFile, "utf8");
   }
 
   /** Ends the process by its pid and resolves to its exit code or signal. */
-  async stop(signal = 'SIGTERM') {
+  async stop(signal = "SIGTERM") {
     this.stopping = true;
     if (this.running) this.child.kill(signal);
     const how = await Promise.race([this.exited, sleep(STOP_GRACE_MS, undefined, { ref: false })]);
     if (this.running) {
-      this.child.kill('SIGKILL');
+      this.child.kill("SIGKILL");
       await this.exited;
       throw new Error(`${this.name} did not end ${STOP_GRACE_MS} ms after ${signal}`);
     }
@@ -109,15 +120,15 @@ class Process {
 
   /** A line of /proc/PID/status in KiB, such as VmRSS or RssAnon. */
   memoryKib(field) {
-    const status = fs.readFileSync(`/proc/${this.pid}/status`, 'utf8');
-    return Number(status.match(new RegExp(`^${field}:\\s+(\\d+) kB`, 'm'))[1]);
+    const status = fs.readFileSync(`/proc/${this.pid}/status`, "utf8");
+    return Number(status.match(new RegExp(`^${field}:\\s+(\\d+) kB`, "m"))[1]);
   }
 }
 
 /** One test's directory and processes. */
 export class Stage {
   constructor(name) {
-    const root = process.env.E2E_DIR ?? fs.mkdtempSync(path.join(os.tmpdir(), 'guest-relay-e2e-'));
+    const root = process.env.E2E_DIR ?? fs.mkdtempSync(path.join(os.tmpdir(), "guest-relay-e2e-"));
     this.dir = path.join(root, name);
     fs.rmSync(this.dir, { recursive: true, force: true });
     fs.mkdirSync(this.dir, { recursive: true });
@@ -135,11 +146,13 @@ export class Stage {
 
   start(name, command, args, options = {}) {
     const logFile = this.file(`${name}.log`);
-    const log = fs.openSync(logFile, 'a');
-    const child = spawn(command, args, { stdio: ['ignore', log, log], ...options });
+    const log = fs.openSync(logFile, "a");
+    const child = spawn(command, args, { stdio: ["ignore", log, log], ...options });
     fs.closeSync(log);
     const process = new Process(name, child, logFile);
-    this.defer(async () => { if (process.running) await process.stop(); });
+    this.defer(async () => {
+      if (process.running) await process.stop();
+    });
     return process;
   }
 
@@ -151,23 +164,29 @@ export class Stage {
   async startDaemon(output) {
     const httpPort = await freeTcpPort();
     const rtcPort = await freeUdpPort();
-    const config = this.file('config.yml');
-    fs.writeFileSync(config, [
-      'guests:',
-      '  guest1: { name: "Guest 1", enabled: true }',
-      '  guest2: { name: "Guest 2", enabled: true }',
-      `http: { listen: "127.0.0.1:${httpPort}" }`,
-      `rtc: { listen: "127.0.0.1:${rtcPort}" }`,
-      `relay: { output: "${output}", hold_seconds: 0 }`,
-      'log: { level: info }',
-      '',
-    ].join('\n'));
-    const daemon = this.start('guest-relay', program('GUEST_RELAY'), ['--config', config]);
+    const config = this.file("config.yml");
+    fs.writeFileSync(
+      config,
+      [
+        "guests:",
+        '  guest1: { name: "Guest 1", enabled: true }',
+        '  guest2: { name: "Guest 2", enabled: true }',
+        `http: { listen: "127.0.0.1:${httpPort}" }`,
+        `rtc: { listen: "127.0.0.1:${rtcPort}" }`,
+        `relay: { output: "${output}", hold_seconds: 0 }`,
+        "log: { level: info }",
+        "",
+      ].join("\n"),
+    );
+    const daemon = this.start("guest-relay", program("GUEST_RELAY"), ["--config", config]);
     daemon.url = `http://localhost:${httpPort}`;
     daemon.rtcPort = rtcPort;
-    await until('the daemon to answer /healthz', 10_000, async () => {
+    await until("the daemon to answer /healthz", 10_000, async () => {
       if (!daemon.running) throw new Error(`the daemon ended (${daemon.exit}):\n${daemon.log()}`);
-      return fetch(`${daemon.url}/healthz`).then((reply) => reply.ok, () => false);
+      return fetch(`${daemon.url}/healthz`).then(
+        (reply) => reply.ok,
+        () => false,
+      );
     });
     daemon.guests = async () => {
       const body = await (await fetch(`${daemon.url}/api/guests`)).json();

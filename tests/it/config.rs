@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use guest_relay::calls::pull::PullForm;
 use guest_relay::config::{Config, OutputTemplate};
 use guest_relay::guest::id::GuestId;
 
@@ -56,6 +57,11 @@ fn an_empty_configuration_has_two_guests_and_the_documented_values() {
     assert_eq!(config.relay.hold, Duration::from_secs(15));
     assert_eq!(config.relay.reorder, Duration::from_millis(400));
     assert_eq!(config.relay.keyframe_interval, Some(Duration::from_secs(4)));
+    assert_eq!(
+        config.relay.state_file.as_deref(),
+        Some(Path::new("guest-relay.state.json"))
+    );
+    assert_eq!(config.cloudflare.pull_form, PullForm::SfuOffers);
     assert_eq!(config.log.level, log::LevelFilter::Info);
     assert_eq!(
         config.cloudflare.api_base,
@@ -428,5 +434,46 @@ fn without_a_file_the_defaults_hold_and_a_notice_says_so() {
     assert_eq!(
         config.notices,
         ["no config.yml here, the defaults hold: guests guest1, guest2"]
+    );
+}
+
+#[test]
+fn the_state_file_stands_in_systemds_directory_unless_the_file_or_the_environment_says_otherwise() {
+    let state_file = |text: &str, variables: &[(&str, &str)]| {
+        let config = with_environment(text, variables).unwrap();
+        let path = config.relay.state_file;
+        path.map(|path| path.display().to_string())
+    };
+    let systemd = [("STATE_DIRECTORY", "/var/lib/guest-relay:/var/lib/other")];
+    let default = "/var/lib/guest-relay/guest-relay.state.json";
+    assert_eq!(state_file("", &systemd).as_deref(), Some(default));
+    let named = "relay: {state_file: /data/state.json}";
+    assert_eq!(
+        state_file(named, &systemd).as_deref(),
+        Some("/data/state.json")
+    );
+    assert_eq!(state_file("relay: {state_file: none}", &systemd), None);
+    let by_variable = [("GUEST_RELAY_RELAY_STATE_FILE", "here.json")];
+    assert_eq!(
+        state_file(named, &by_variable).as_deref(),
+        Some("here.json")
+    );
+    let refused = with_environment("relay: {state_file: /var/lib/}", &[]).unwrap_err();
+    assert!(
+        refused.contains("relay.state_file: this is no file name"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn the_form_of_the_pull_is_1_or_2() {
+    for (text, form) in [("1", PullForm::SfuOffers), ("2", PullForm::WeOffer)] {
+        let config = parse(&format!("cloudflare: {{pull_form: {text}}}"));
+        assert_eq!(config.cloudflare.pull_form, form);
+    }
+    let refused = with_environment("cloudflare: {pull_form: 3}", &[]).unwrap_err();
+    assert!(
+        refused.contains("cloudflare.pull_form: there is no such form"),
+        "{refused}"
     );
 }

@@ -5,6 +5,7 @@ mod daemon;
 mod direct;
 mod dtls;
 mod http;
+mod remote;
 mod rng;
 mod rtc;
 mod rtmp;

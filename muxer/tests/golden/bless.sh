@@ -18,7 +18,7 @@ if [ -z "${FFMPEG:-}" ] || [ -z "${FFPROBE:-}" ]; then
 fi
 
 python3 muxer/tests/record/edit.py --check
-cargo build -q --release -p guest-relay-muxer --example rtp2flv --example flv_listing
+cargo build -q --release --locked --workspace --example rtp2flv --example flv_listing
 examples=${CARGO_TARGET_DIR:-target}/release/examples
 exec python3 muxer/tests/record/bless.py --rtp2flv "$examples/rtp2flv" --listing "$examples/flv_listing" \
   --ffmpeg "$FFMPEG" --ffprobe "$FFPROBE" "$@"

@@ -1,24 +1,25 @@
 //! The HTTP server over loopback, byte by byte, with a backend that only remembers what it was asked.
 #![allow(clippy::unwrap_used)]
 
+mod calls;
 mod pages;
 mod server;
 mod whip;
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
-use guest_relay::config::Config;
+use guest_relay::config::{Config, Secret};
 use guest_relay::guest::State;
 use guest_relay::guest::id::{GuestId, ResourceId};
 use guest_relay::http::backend::{
-    Admission, Backend, ClientInfo, GuestStatus, Health, Left, MediaPath, Published,
-    Refusal, RtmpState,
+    Admission, Backend, ClientInfo, Fault, GuestStatus, Health, IceServer, Left, MediaPath,
+    Published, Refusal, RtmpState,
 };
 use guest_relay::http::{Limits, Site, serve};
 
@@ -28,13 +29,17 @@ const ANSWER: &str = "v=0\r\ns=answer\r\n";
 const FIRST: &str = "01010101010101010101010101010101";
 const SECOND: &str = "02020202020202020202020202020202";
 
+/// The address by which the internet knows the fake backend's network.
+const OWN_PUBLIC_ADDRESS: &str = "198.51.100.20";
+
 /// guest1 and guest2 are open, guest3 is closed; guest2's offers are refused, those of "slow" take a while, those of
-/// "panic" end in a panic. Every call is noted.
+/// "panic" end in a panic; of those through the SFU, guest2's are refused for a wrong secret. Every call is noted.
 #[derive(Default)]
 struct Fake {
     calls: RefCell<Vec<String>>,
     sessions: RefCell<u8>,
     holder: RefCell<Option<ResourceId>>,
+    holder_path: RefCell<Option<MediaPath>>,
 }
 
 impl Backend for Fake {
@@ -59,6 +64,9 @@ impl Backend for Fake {
         ));
         assert!(client.local_addr.ip().is_loopback());
         match guest.as_str() {
+            "guest2" if path == MediaPath::Calls => Err(Refusal::new(503, "not set up correctly")
+                .fault(Fault::CallsMisconfigured)
+                .retry_after(Duration::from_secs(5))),
             "guest2" => Err(Refusal::new(406, "the offer has no H.264")
                 .retry_after(Duration::from_millis(1500))),
             "panic" => panic!("a panic that a test asked for"),
@@ -71,6 +79,7 @@ impl Backend for Fake {
                 *self.sessions.borrow_mut() += 1;
                 let resource = ResourceId::from_random([*self.sessions.borrow(); 16]);
                 *self.holder.borrow_mut() = Some(resource.clone());
+                *self.holder_path.borrow_mut() = Some(path);
                 Ok(Published {
                     resource,
                     etag: "ice-1".into(),
@@ -103,6 +112,47 @@ impl Backend for Fake {
         }
         *self.holder.borrow_mut() = None;
         Left::Ended
+    }
+
+    fn calls_configured(&self) -> bool {
+        true
+    }
+
+    fn own_public_addresses(&self) -> Vec<IpAddr> {
+        vec![
+            OWN_PUBLIC_ADDRESS.parse().unwrap(),
+            "2001:db8:1:2::3".parse().unwrap(),
+        ]
+    }
+
+    async fn ice_servers(&self) -> Vec<IceServer> {
+        let turn = IceServer {
+            urls: vec!["turn:turn.example.org:3478?transport=udp".into()],
+            username: Some("somebody".into()),
+            credential: Some(Secret::new("canary".into())),
+        };
+        self.calls
+            .borrow_mut()
+            .push(format!("ice servers {turn:?}"));
+        vec![IceServer::cloudflare_stun(), turn]
+    }
+
+    fn calls_sessions(&self) -> Vec<(GuestId, String)> {
+        let held = self.holder.borrow().is_some();
+        match *self.holder_path.borrow() {
+            Some(MediaPath::Calls) if held => {
+                vec![(GuestId::parse("guest1").unwrap(), "5f".repeat(16))]
+            }
+            _ => vec![],
+        }
+    }
+
+    async fn close_calls_session(&self, guest: &GuestId) -> Left {
+        self.calls.borrow_mut().push(format!("close {guest}"));
+        match self.holder.borrow_mut().take() {
+            Some(_) => Left::Ended,
+            None => Left::NoSuchSession,
+        }
     }
 
     async fn guests(&self) -> Vec<GuestStatus> {

@@ -6,6 +6,10 @@ use super::{FIRST, Server};
 fn every_route_takes_its_methods_and_no_others() {
     let session = format!("/whip/guest1/{FIRST}");
     let leave = format!("{session}/leave");
+    let status = format!("{session}/status");
+    let through_sfu = format!("/api/calls{session}");
+    let leave_sfu = format!("{through_sfu}/leave");
+    let status_sfu = format!("{through_sfu}/status");
     let server = Server::new();
     for (path, methods, allow) in [
         ("/", "GET HEAD", "OPTIONS, GET, HEAD"),
@@ -17,6 +21,18 @@ fn every_route_takes_its_methods_and_no_others() {
         ("/whip/guest1", "POST", "OPTIONS, POST"),
         (session.as_str(), "PATCH DELETE", "OPTIONS, PATCH, DELETE"),
         (leave.as_str(), "POST", "OPTIONS, POST"),
+        (status.as_str(), "GET HEAD", "OPTIONS, GET, HEAD"),
+        ("/api/calls/whip/guest1", "POST", "OPTIONS, POST"),
+        (
+            through_sfu.as_str(),
+            "PATCH DELETE",
+            "OPTIONS, PATCH, DELETE",
+        ),
+        (leave_sfu.as_str(), "POST", "OPTIONS, POST"),
+        (status_sfu.as_str(), "GET HEAD", "OPTIONS, GET, HEAD"),
+        ("/api/calls/session/guest1", "DELETE", "OPTIONS, DELETE"),
+        ("/api/calls/sessions", "GET HEAD", "OPTIONS, GET, HEAD"),
+        ("/api/ice-servers", "GET HEAD", "OPTIONS, GET, HEAD"),
     ] {
         for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
             let answer = server.request(method, path, &[], "");
@@ -45,10 +61,20 @@ fn every_route_takes_its_methods_and_no_others() {
 #[test]
 fn only_the_whip_routes_are_open_to_other_origins() {
     let server = Server::new();
-    for path in ["/guest_join", "/api/guests", "/healthz", "/nowhere"] {
+    for (method, path) in [
+        ("GET", "/guest_join"),
+        ("GET", "/api/guests"),
+        ("GET", "/api/page"),
+        ("GET", "/api/ice-servers"),
+        ("GET", "/api/calls/sessions"),
+        ("OPTIONS", "/api/calls/session/guest1"),
+        ("DELETE", "/api/calls/session/guest1"),
+        ("GET", "/healthz"),
+        ("GET", "/nowhere"),
+    ] {
         assert!(
             server
-                .get(path)
+                .request(method, path, &[], "")
                 .headers("access-control-allow-origin")
                 .is_empty(),
             "{path}"
@@ -83,6 +109,8 @@ fn the_page_learns_the_slots_and_nothing_about_the_guests() {
     let expected = serde_json::json!({
         "public_url": "https://recorder.example.org",
         "max_bitrate_kbps": 2500,
+        "path": "direct",
+        "calls_configured": true,
         "guests": [
             {"id": "guest1", "name": "Guest 1", "enabled": true},
             {"id": "guest2", "name": "Gjest på \"lufta\"", "enabled": false},
@@ -135,6 +163,9 @@ fn pages_come_with_their_type_and_a_policy_and_are_asked_for_again_each_time() {
     for (path, content_type) in [
         ("/static/guest_join.js", "text/javascript; charset=utf-8"),
         ("/static/devices.js", "text/javascript; charset=utf-8"),
+        ("/static/offer.js", "text/javascript; charset=utf-8"),
+        ("/static/path.js", "text/javascript; charset=utf-8"),
+        ("/static/publisher.js", "text/javascript; charset=utf-8"),
         ("/static/quality.js", "text/javascript; charset=utf-8"),
         ("/static/strings.js", "text/javascript; charset=utf-8"),
         ("/static/whip.js", "text/javascript; charset=utf-8"),

@@ -26,8 +26,8 @@ pub mod rng;
 pub mod rtp;
 pub mod rtpdump;
 mod sdp;
-mod socket;
-mod stack;
+pub mod socket;
+pub mod stack;
 
 pub use driver::Driver;
 pub use stack::Transmit;

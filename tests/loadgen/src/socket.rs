@@ -9,10 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::stack::Transmit;
 
 /// The next datagram, if there is one.
-pub(crate) fn receive(
-    socket: &UdpSocket,
-    buffer: &mut [u8],
-) -> io::Result<Option<(usize, SocketAddr)>> {
+pub fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Option<(usize, SocketAddr)>> {
     loop {
         match socket.recv_from(buffer) {
             Ok(received) => return Ok(Some(received)),
@@ -25,7 +22,7 @@ pub(crate) fn receive(
 }
 
 /// Sends, or loses the datagram as a network would.
-pub(crate) fn send(socket: &UdpSocket, transmit: &Transmit) -> io::Result<()> {
+pub fn send(socket: &UdpSocket, transmit: &Transmit) -> io::Result<()> {
     match socket.send_to(&transmit.datagram, transmit.to) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == ErrorKind::WouldBlock || is_transient(&error) => Ok(()),
@@ -41,7 +38,7 @@ fn is_transient(error: &io::Error) -> bool {
 }
 
 /// Sleeps until a datagram waits at one of the sockets, or until `until`.
-pub(crate) fn wait_readable(sockets: &[&UdpSocket], until: Instant) -> io::Result<()> {
+pub fn wait_readable(sockets: &[&UdpSocket], until: Instant) -> io::Result<()> {
     let timeout = until.saturating_duration_since(Instant::now());
     let timeout = Timespec::try_from(timeout).map_err(io::Error::other)?;
     let mut polled: Vec<PollFd<'_>> = sockets

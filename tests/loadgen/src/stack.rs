@@ -16,8 +16,10 @@ pub struct Transmit {
     pub datagram: Vec<u8>,
 }
 
-pub(crate) struct Stack {
-    pub(crate) rtc: Rtc,
+/// A connection and what came out of it.
+pub struct Stack {
+    /// For changes; [`drain`](Self::drain) follows each.
+    pub rtc: Rtc,
     local: SocketAddr,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
@@ -28,7 +30,7 @@ pub(crate) struct Stack {
 
 impl Stack {
     /// `local` is the bound socket's address and the only candidate.
-    pub(crate) fn new(config: RtcConfig, local: SocketAddr, now: Instant) -> Self {
+    pub fn new(config: RtcConfig, local: SocketAddr, now: Instant) -> Self {
         let mut rtc = config.build(now);
         rtc.add_local_candidate(
             Candidate::host(local, "udp").expect("a bound address is a candidate"),
@@ -43,18 +45,18 @@ impl Stack {
         }
     }
 
-    pub(crate) fn is_alive(&self) -> bool {
+    pub fn is_alive(&self) -> bool {
         self.failure.is_none() && self.rtc.is_alive()
     }
 
-    pub(crate) fn handle_datagram(&mut self, datagram: &[u8], from: SocketAddr, now: Instant) {
+    pub fn handle_datagram(&mut self, datagram: &[u8], from: SocketAddr, now: Instant) {
         // Bytes of no known protocol are not even an input.
         if let Ok(receive) = Receive::new(Protocol::Udp, from, self.local, datagram) {
             self.input(Input::Receive(now, receive));
         }
     }
 
-    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+    pub fn handle_timeout(&mut self, now: Instant) {
         self.input(Input::Timeout(now));
     }
 
@@ -68,7 +70,7 @@ impl Stack {
     }
 
     /// To be called after any change that was made to `rtc` directly.
-    pub(crate) fn drain(&mut self) {
+    pub fn drain(&mut self) {
         while self.failure.is_none() {
             match self.rtc.poll_output() {
                 Ok(Output::Timeout(deadline)) => {
@@ -93,15 +95,15 @@ impl Stack {
         }
     }
 
-    pub(crate) fn poll_transmit(&mut self) -> Option<Transmit> {
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.transmits.pop_front()
     }
 
-    pub(crate) fn poll_event(&mut self) -> Option<Event> {
+    pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    pub(crate) fn poll_timeout(&self) -> Instant {
+    pub fn poll_timeout(&self) -> Instant {
         self.deadline
     }
 }

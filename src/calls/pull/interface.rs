@@ -1,0 +1,190 @@
+//! What goes into a pull and what comes out of it.
+
+use std::fmt;
+use std::time::Duration;
+
+use guest_relay_muxer::TrackKind;
+
+use super::super::error::CallError;
+use super::call::ApiCall;
+#[cfg(doc)]
+use super::{Pull, link};
+
+/// Who makes the offer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PullForm {
+    /// Form 1: the SFU, and we answer with `renegotiate`. The documented recipe.
+    #[default]
+    SfuOffers,
+    /// Form 2: we, receive-only, and the SFU answers.
+    WeOffer,
+}
+
+impl PullForm {
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::SfuOffers => Self::WeOffer,
+            Self::WeOffer => Self::SfuOffers,
+        }
+    }
+}
+
+/// What is pulled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publication {
+    /// The publisher's session.
+    pub session_id: String,
+    /// Kind and name of each track, at most one of a kind.
+    pub tracks: Vec<(TrackKind, String)>,
+}
+
+/// Names a call until its reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CallId(pub u64);
+
+/// Names a peer from the description that makes it to [`Output::DropPeer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerId(pub u64);
+
+/// What the driver has to do.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Make this call and report with [`Pull::handle_reply`].
+    Call(CallId, ApiCall),
+    /// Answer the SFU's offer, with a new peer or, if `renewed`, with the one that exists; report with
+    /// [`Pull::handle_described`].
+    AnswerOffer {
+        peer: PeerId,
+        sdp: String,
+        renewed: bool,
+    },
+    /// Make a new peer and an offer to receive these tracks, everything in it that there will be (nothing can be
+    /// trickled); report with [`Pull::handle_described`].
+    MakeOffer { peer: PeerId, kinds: Vec<TrackKind> },
+    /// Give the SFU's answer to the peer that made the offer; report with [`Pull::handle_applied`].
+    ApplyAnswer { peer: PeerId, sdp: String },
+    /// The SFU knows our side: connectivity checks may begin.
+    Connect { peer: PeerId },
+    /// The peer is of no more use.
+    DropPeer { peer: PeerId },
+    /// Where the pull stands has changed.
+    State(State),
+    /// Something went wrong; for the log.
+    Trouble(Trouble),
+}
+
+/// What became of a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerEvent {
+    /// Keys are there, media may flow.
+    Connected,
+    /// Packets of the track came since this was last said. To be said at least every second while they come.
+    Media(TrackKind),
+    /// Nothing comes any more, not even answers to connectivity checks. Undone by any other event.
+    Lost,
+    /// The peer is over, for this reason.
+    Ended(String),
+}
+
+/// Where a pull stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The SFU is being asked for the tracks.
+    Requesting,
+    /// There are tracks; the transport is being set up, or has brought nothing yet.
+    Connecting,
+    /// Every track flows.
+    Flowing,
+    /// A track flows, this one does not.
+    Partial(TrackKind),
+    /// Between two attempts, or in one that follows a failure.
+    Recovering,
+    /// Over.
+    Ended(EndReason),
+}
+
+/// Why a pull is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    /// [`Pull::stop`].
+    Stopped,
+    /// The publisher's session is no more.
+    PublisherGone,
+}
+
+/// What went wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// A call failed as a whole.
+    Call(CallError),
+    /// The SFU has no packets of a track, or has not got it at all.
+    Track {
+        kind: TrackKind,
+        code: String,
+        description: String,
+        cf_ray: String,
+    },
+    /// A reply with tracks, but without the description that belongs to them.
+    NoDescription,
+    /// The SFU's offer or answer is of no use to us, or we could not make ours.
+    Description(String),
+    /// The transport did not come up.
+    NeverConnected,
+    /// Nothing was heard from the SFU for [`link::LOST_FOR`].
+    PathLost,
+    /// The transport stands, but no packets come.
+    Silent,
+    /// The peer ended.
+    PeerEnded(String),
+}
+
+/// What has been done so far. Sessions made are closed, abandoned, about to be, or in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub calls: u64,
+    pub calls_failed: u64,
+    /// Sessions that the API told us of.
+    pub sessions_made: u64,
+    /// Of them, those whose tracks were closed.
+    pub sessions_closed: u64,
+    /// Of them, those left to expire: nothing was registered on them, or closing them failed.
+    pub sessions_abandoned: u64,
+    /// `sessions/new` without a reply: there may be a session that nobody knows.
+    pub sessions_unknown: u64,
+    /// Times that the tracks began to flow.
+    pub links: u64,
+}
+
+impl Trouble {
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Call(error) => error.retry_after(),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Call(error) => error.fmt(f),
+            Self::Track {
+                kind,
+                code,
+                description,
+                cf_ray,
+            } => write!(
+                f,
+                "the SFU does not give the guest's {kind:?}: {code} \"{description}\" (cf-ray {cf_ray})"
+            ),
+            Self::NoDescription => f.write_str("the SFU's reply lacks its session description"),
+            Self::Description(reason) => write!(f, "no session with the SFU: {reason}"),
+            Self::NeverConnected => {
+                f.write_str("the SFU does not answer over UDP, or did not let us connect")
+            }
+            Self::PathLost => f.write_str("nothing more is heard from the SFU"),
+            Self::Silent => f.write_str("the SFU sends no packets of the guest"),
+            Self::PeerEnded(reason) => write!(f, "the connection to the SFU ended: {reason}"),
+        }
+    }
+}

@@ -1,0 +1,618 @@
+//! The rules of the HTTP API. Statuses, codes and texts are those of Cloudflare's documentation and of third parties'
+//! observations of the real service.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use loadgen::clip::Clip;
+use serde_json::{Value, json};
+use sfu_sim::{Rule, Times};
+
+use crate::media::{both, live_publisher, start};
+use crate::peer::{Api, PATIENCE, Publisher, Subscriber, mid_of, remote, run};
+
+const DISCONNECTED: &str =
+    "Session appears to be disconnected. Please check if the PeerConnection is connected.";
+const NOT_READY: &str = "Session is not ready yet. Please ensure the PeerConnection is connected before making this request";
+const NOT_FOUND_TRACK: &str = "Track not found on remote peer. Make sure the publisher peer is connected and sending packets for this track";
+const NO_TRACK_DATA: &str = "No track data from remote peer. Make sure the publisher peer is connected and sending packets for this track";
+
+fn offer() -> String {
+    Publisher::prepare(&Clip::chromium_720p(), String::new())
+        .0
+        .offer
+}
+
+fn tracks_of(offer: &str) -> Value {
+    json!([
+        {"location": "local", "mid": mid_of(offer, "audio"), "trackName": "audio"},
+        {"location": "local", "mid": mid_of(offer, "video"), "trackName": "video"},
+    ])
+}
+
+fn error(code: &str, description: &str) -> Value {
+    json!({"errorCode": code, "errorDescription": description})
+}
+
+#[test]
+fn each_refusal_has_its_status_code_and_text() {
+    let (sfu, api) = start();
+    let session = api.new_session();
+    let offer = offer();
+    let cut = offer.trim_end();
+    let without_ufrag: String = offer
+        .split_inclusive('\n')
+        .filter(|line| !line.starts_with("a=ice-ufrag"))
+        .collect();
+    let described = |kind: &str, sdp: &str| json!({"type": kind, "sdp": sdp});
+    let publish = |sdp: &str| {
+        json!({"sessionDescription": described("offer", sdp), "tracks": tracks_of(&offer)})
+            .to_string()
+    };
+    let remote_track = remote(&session, "audio");
+    let mut misspelt = remote_track.clone();
+    misspelt["trackname"] = "audio".into();
+    let path = |rest: &str| format!("sessions/{session}/{rest}");
+    let body_error = "Body JSON validation error";
+    let table = [
+        (
+            "sessions/new with {}",
+            "POST",
+            "sessions/new".to_owned(),
+            "{}".to_owned(),
+            400,
+            "decoding_error",
+            "Body JSON validation error: sessionDescription",
+        ),
+        (
+            "sessions/new with tracks alone",
+            "POST",
+            "sessions/new".to_owned(),
+            r#"{"tracks":[]}"#.to_owned(),
+            400,
+            "decoding_error",
+            "Body JSON validation error: sessionDescription",
+        ),
+        (
+            "not JSON",
+            "POST",
+            path("tracks/new"),
+            "tracks".to_owned(),
+            400,
+            "decoding_error",
+            body_error,
+        ),
+        (
+            "a misspelt key",
+            "POST",
+            path("tracks/new"),
+            json!({"tracks": [misspelt]}).to_string(),
+            400,
+            "decoding_error",
+            "Body JSON validation error: trackname",
+        ),
+        (
+            "an SDP without its final CRLF",
+            "POST",
+            path("tracks/new"),
+            publish(cut),
+            400,
+            "invalid_session_description",
+            "Unable to parse SDP, common issue: missing termination at the end",
+        ),
+        (
+            "an SDP without ice-ufrag",
+            "POST",
+            path("tracks/new"),
+            publish(&without_ufrag),
+            400,
+            "invalid_session_description",
+            "SDP contains no ice-ufrag",
+        ),
+        (
+            "no tracks",
+            "POST",
+            path("tracks/new"),
+            r#"{"tracks":[]}"#.to_owned(),
+            406,
+            "invalid_params",
+            "Expecting at least 1 track",
+        ),
+        (
+            "an offer to renegotiate",
+            "PUT",
+            path("renegotiate"),
+            json!({"sessionDescription": described("offer", &offer)}).to_string(),
+            406,
+            "invalid_params",
+            "sessionDescription.type=answer is expected",
+        ),
+        (
+            "an answer to nothing",
+            "PUT",
+            path("renegotiate"),
+            json!({"sessionDescription": described("answer", &offer)}).to_string(),
+            406,
+            "invalid_params",
+            "There is no offer to be answered",
+        ),
+        (
+            "close without force",
+            "PUT",
+            path("tracks/close"),
+            r#"{"tracks":[{"mid":"0"}]}"#.to_owned(),
+            400,
+            "decoding_error",
+            "Body JSON validation error: force",
+        ),
+        (
+            "close without tracks",
+            "PUT",
+            path("tracks/close"),
+            r#"{"tracks":[],"force":true}"#.to_owned(),
+            406,
+            "invalid_params",
+            "Expecting at least 1 track",
+        ),
+        (
+            "a session's close",
+            "PUT",
+            path("close"),
+            String::new(),
+            404,
+            "not_found",
+            "Not found",
+        ),
+        (
+            "a list of tracks",
+            "GET",
+            path("tracks"),
+            String::new(),
+            404,
+            "not_found",
+            "Not found",
+        ),
+        (
+            "tracks/subscribe",
+            "POST",
+            path("tracks/subscribe"),
+            String::new(),
+            404,
+            "not_found",
+            "Not found",
+        ),
+        (
+            "tracks/change",
+            "PUT",
+            path("tracks/change"),
+            String::new(),
+            404,
+            "not_found",
+            "Not found",
+        ),
+        (
+            "a list of sessions",
+            "GET",
+            "sessions".to_owned(),
+            String::new(),
+            404,
+            "not_found",
+            "Not found",
+        ),
+    ];
+    for (name, method, path, body, status, code, text) in table {
+        let answer = api.try_call(method, &path, &body).unwrap();
+        assert_eq!(answer, (status, error(code, text)), "{name}");
+        assert!(!sfu.violations().is_empty(), "{name}");
+        assert_eq!(sfu.violations().len(), 1, "{name}: {:?}", sfu.violations());
+        forget_violations(&sfu);
+    }
+    let (status, body) = api.call("DELETE", &format!("sessions/{session}"), &Value::Null);
+    assert_eq!(
+        (status, body),
+        (405, "reserved for future WHIP/WHEP".into())
+    );
+    // None of it has changed the session.
+    assert_eq!(
+        api.get(&session),
+        (200, json!({"tracks": [], "dataChannels": []}))
+    );
+}
+
+fn forget_violations(sfu: &sfu_sim::SfuSim) {
+    let url = loadgen::http::Url::parse(&format!("{}/violations", sfu.control_url())).unwrap();
+    let reply = loadgen::http::exchange("DELETE", &url, &[], "").unwrap();
+    assert_eq!(reply.second_word(), "200");
+}
+
+#[test]
+fn a_client_needs_a_user_agent_the_app_and_its_secret() {
+    let (sfu, mut api) = start();
+    let create = |api: &Api| api.call("POST", "sessions/new", &Value::Null);
+    let good = api.headers.clone();
+    for user_agent in [None, Some("")] {
+        api.headers = good[1..].to_vec();
+        api.headers
+            .extend(user_agent.map(|value| ("User-Agent".to_owned(), value.to_owned())));
+        assert_eq!(create(&api), (403, "error code: 1010".into()));
+    }
+    for secret in ["", "Bearer wrong", sfu.secret()] {
+        api.headers = vec![
+            good[0].clone(),
+            ("Authorization".to_owned(), secret.to_owned()),
+        ];
+        assert_eq!(create(&api), (401, error("unauthorized", "Unauthorized")));
+    }
+    api.headers = good;
+    let (status, body) = api.call("POST", "../other/sessions/new", &Value::Null);
+    assert_eq!(
+        (status, body["errorCode"].as_str()),
+        (404, Some("not_found"))
+    );
+    assert_eq!(create(&api).0, 201);
+    let rules: Vec<Rule> = sfu
+        .violations()
+        .iter()
+        .map(|violation| violation.rule)
+        .collect();
+    assert_eq!(rules[..2], [Rule::UserAgent, Rule::UserAgent]);
+}
+
+#[test]
+fn a_body_above_the_bound_is_refused() {
+    let (_sfu, api) = start();
+    let session = api.new_session();
+    let body = json!({"tracks": [], "padding": "x".repeat(300_000)});
+    let (status, body) = api.tracks_new(&session, &body);
+    assert_eq!(
+        (status, body["errorCode"].as_str()),
+        (413, Some("payload_too_large"))
+    );
+}
+
+#[test]
+fn the_fifty_first_call_within_a_second_is_refused() {
+    let (sfu, api) = start();
+    let session = api.new_session();
+    let started = Instant::now();
+    let statuses: Vec<u16> = (0..60).map(|_| api.get(&session).0).collect();
+    assert!(
+        started.elapsed() < Duration::from_secs(1),
+        "this machine is too slow for the test"
+    );
+    assert_eq!(statuses.iter().position(|status| *status == 429), Some(50));
+    assert!(
+        sfu.violations()
+            .iter()
+            .all(|violation| violation.rule == Rule::Rate)
+    );
+    assert_eq!(sfu.violations().len(), 10);
+}
+
+#[test]
+fn an_offer_in_sessions_new_is_answered_and_registers_nothing() {
+    let (_sfu, api) = start();
+    let offer = offer();
+    let body =
+        json!({"sessionDescription": {"type": "offer", "sdp": offer}, "tracks": tracks_of(&offer)});
+    let (status, body) = api.call("POST", "sessions/new", &body);
+    assert_eq!(status, 201);
+    assert_eq!(body["sessionDescription"]["type"], "answer");
+    let session = body["sessionId"].as_str().unwrap();
+    assert_eq!(api.get(session).1["tracks"], json!([]));
+    // Its transport is negotiated and not connected.
+    let reply = api.tracks_new(session, &json!({"tracks": [remote(session, "audio")]}));
+    assert_eq!(reply, (425, error("session_error", NOT_READY)));
+}
+
+#[test]
+fn tracks_are_published_under_the_names_given_or_under_random_ones() {
+    let (_sfu, api) = start();
+    let session = api.new_session();
+    let offer = offer();
+    let (audio, video) = (mid_of(&offer, "audio"), mid_of(&offer, "video"));
+    let mut tracks = tracks_of(&offer);
+    tracks.as_array_mut().unwrap().extend([
+        json!({"location": "local", "mid": video, "trackName": "audio"}),
+        json!({"location": "local", "mid": "none", "trackName": "other"}),
+    ]);
+    let description = json!({"type": "offer", "sdp": offer});
+    let (status, reply) = api.tracks_new(
+        &session,
+        &json!({"sessionDescription": description, "tracks": tracks}),
+    );
+    assert_eq!(status, 200);
+    let codes: Vec<Option<&str>> = reply["tracks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|track| track["errorCode"].as_str())
+        .collect();
+    assert_eq!(
+        codes,
+        [
+            None,
+            None,
+            Some("repeated_local_track_error"),
+            Some("track_error")
+        ]
+    );
+    let (_, state) = api.get(&session);
+    assert_eq!(
+        state["tracks"],
+        json!([
+            {"location": "local", "mid": audio, "trackName": "audio", "status": "active"},
+            {"location": "local", "mid": video, "trackName": "video", "status": "active"},
+        ])
+    );
+
+    let session = api.new_session();
+    let (status, reply) = api.tracks_new(
+        &session,
+        &json!({"sessionDescription": description, "autoDiscover": true}),
+    );
+    assert_eq!(status, 200);
+    let mut mids: Vec<&str> = reply["tracks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|track| track["mid"].as_str().unwrap())
+        .collect();
+    mids.sort_unstable();
+    let mut expected = [audio, video];
+    expected.sort_unstable();
+    assert_eq!(mids, expected);
+    assert_ne!(
+        reply["tracks"][0]["trackName"],
+        reply["tracks"][1]["trackName"]
+    );
+}
+
+#[test]
+fn an_unknown_track_fails_at_once_and_one_without_packets_after_a_hold() {
+    let (_sfu, api) = start();
+    let mut publisher = Publisher::publish(&api, &Clip::chromium_720p());
+    publisher.silent = true;
+    let session = api.new_session();
+    let failed = |track: &str, code: &str, text: &str| {
+        json!({
+            "requiresImmediateRenegotiation": false,
+            "tracks": [{
+                "sessionId": publisher.session,
+                "trackName": track,
+                "mid": "",
+                "errorCode": code,
+                "errorDescription": text,
+            }],
+        })
+    };
+    let pull = |track: &str| {
+        api.tracks_new(
+            &session,
+            &json!({"tracks": [remote(&publisher.session, track)]}),
+        )
+    };
+    assert_eq!(
+        pull("nobody"),
+        (
+            200,
+            failed("nobody", "not_found_track_error", NOT_FOUND_TRACK)
+        )
+    );
+    let started = Instant::now();
+    assert_eq!(
+        pull("video"),
+        (200, failed("video", "empty_track_error", NO_TRACK_DATA))
+    );
+    assert!(started.elapsed() >= Times::scaled(20.0).empty_track_hold);
+    // Nothing is left on the session that pulled.
+    assert_eq!(api.get(&session).1["tracks"], json!([]));
+}
+
+#[test]
+fn a_pull_goes_on_as_soon_as_the_first_packets_come() {
+    let (_sfu, api) = start();
+    let mut publisher = Publisher::publish(&api, &Clip::chromium_720p());
+    let tracks = both(&publisher);
+    let pulling = thread::spawn(move || Subscriber::pull(&api, &tracks));
+    assert!(run(&mut [&mut publisher], PATIENCE, |_| pulling.is_finished()));
+    pulling.join().unwrap();
+}
+
+#[test]
+fn a_second_mutation_is_refused_until_the_first_has_ended() {
+    let (sfu, api) = start();
+    let mut publisher = live_publisher(&sfu, &api);
+    let silent = Publisher::publish(&api, &Clip::chromium_720p());
+    let session = api.new_session();
+    let body = json!({"tracks": [remote(&silent.session, "audio")]});
+    thread::scope(|scope| {
+        let held = scope.spawn(|| api.tracks_new(&session, &body));
+        // Asked again and again, because it is not known when the first call has arrived.
+        let overlapping = (0..)
+            .map(|_| api.close(&session, &["0"]))
+            .find(|(status, _)| *status == 406);
+        assert_eq!(overlapping.unwrap().1["errorCode"], "invalid_params");
+        assert_eq!(held.join().unwrap().0, 200);
+    });
+    assert!(
+        sfu.violations()
+            .iter()
+            .all(|violation| violation.rule == Rule::ConcurrentMutation)
+    );
+    assert!(!sfu.violations().is_empty());
+    forget_violations(&sfu);
+
+    // An offer's exchange ends with its answer.
+    let mut subscriber = Subscriber::new(api.new_session());
+    let pull = || json!({"tracks": [remote(&publisher.session, "audio")]});
+    let (_, reply) = api.tracks_new(&subscriber.session, &pull());
+    assert_eq!(api.tracks_new(&subscriber.session, &pull()).0, 406);
+    let answer = subscriber.answer(reply["sessionDescription"]["sdp"].as_str().unwrap());
+    assert_eq!(
+        api.renegotiate(&subscriber.session, "answer", &answer).0,
+        200
+    );
+    assert_eq!(sfu.violations().len(), 1);
+    // It is not to be replayed.
+    assert_eq!(
+        api.renegotiate(&subscriber.session, "answer", &answer).0,
+        406
+    );
+    assert_eq!(sfu.violations()[1].rule, Rule::WrongOrder);
+    assert!(run(
+        &mut [&mut publisher, &mut subscriber],
+        PATIENCE,
+        |_| {
+            sfu.snapshot()
+                .sessions
+                .iter()
+                .any(|session| !session.subscriptions.is_empty() && session.connected)
+        }
+    ));
+}
+
+#[test]
+fn what_needs_a_connected_transport_is_held_then_refused() {
+    let (_sfu, api) = start();
+    let publisher = Publisher::publish(&api, &Clip::chromium_720p());
+    let started = Instant::now();
+    let reply = api.close(&publisher.session, &["0"]);
+    assert_eq!(reply, (425, error("session_error", NOT_READY)));
+    assert!(started.elapsed() >= Times::scaled(20.0).not_ready_hold);
+}
+
+#[test]
+fn a_session_that_never_connects_is_gone() {
+    let (sfu, api) = start();
+    let session = api.new_session();
+    assert_eq!(api.get(&session).0, 200);
+    assert!(sfu.wait(PATIENCE, |snapshot| snapshot.sessions.is_empty()));
+    let gone = (410, error("session_error", DISCONNECTED));
+    assert_eq!(api.get(&session), gone);
+    assert_eq!(
+        api.tracks_new(&session, &json!({"tracks": [remote(&session, "audio")]})),
+        gone
+    );
+    // The service did it, not the client.
+    assert_eq!(sfu.violations(), []);
+    // A pull from it concerns the publisher's session.
+    let mine = api.new_session();
+    assert_eq!(
+        api.tracks_new(&mine, &json!({"tracks": [remote(&session, "audio")]})),
+        gone
+    );
+    assert_eq!(api.get(&mine).0, 200);
+}
+
+#[test]
+fn closed_tracks_are_inactive_and_their_session_counts_as_left() {
+    let (sfu, api) = start();
+    let mut publisher = live_publisher(&sfu, &api);
+    let mids = [
+        mid_of(&publisher.offer, "audio"),
+        mid_of(&publisher.offer, "video"),
+    ];
+    let mids: Vec<&str> = mids.iter().map(String::as_str).collect();
+    let good = json!({"requiresImmediateRenegotiation": false, "tracks": [{"mid": mids[0]}]});
+    assert_eq!(api.close(&publisher.session, &mids[..1]), (200, good));
+    let (status, reply) = api.close(&publisher.session, &mids);
+    assert_eq!(status, 200);
+    let gone = error(
+        "close_track_error",
+        "Track doesn't exist or was already closed",
+    );
+    assert_eq!(reply["tracks"][0]["errorCode"], gone["errorCode"]);
+    assert_eq!(
+        reply["tracks"][0]["errorDescription"],
+        gone["errorDescription"]
+    );
+    assert_eq!(reply["tracks"][1], json!({"mid": mids[1]}));
+    let (_, state) = api.get(&publisher.session);
+    assert!(
+        state["tracks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|track| track["status"] == "inactive")
+    );
+    assert_eq!(sfu.snapshot().sessions, []);
+
+    // A call after its end is the client's mistake.
+    publisher.guest.close(Instant::now());
+    let ended = |sfu: &sfu_sim::SfuSim| !sfu.snapshot().ended.is_empty();
+    assert!(run(&mut [&mut publisher], PATIENCE, |_| ended(&sfu)));
+    assert_eq!(sfu.violations(), []);
+    assert_eq!(api.close(&publisher.session, &mids).0, 410);
+    assert_eq!(sfu.violations()[0].rule, Rule::CallAfterClose);
+}
+
+#[test]
+fn a_negotiated_close_of_the_last_section_ends_the_transport() {
+    let (sfu, api) = start();
+    let publisher = live_publisher(&sfu, &api);
+    let mids = [
+        mid_of(&publisher.offer, "audio"),
+        mid_of(&publisher.offer, "video"),
+    ];
+    let tracks: Vec<Value> = mids.iter().map(|mid| json!({"mid": mid})).collect();
+    let path = format!("sessions/{}/tracks/close", publisher.session);
+    let mut body = json!({"tracks": tracks, "force": false});
+    assert_eq!(api.call("PUT", &path, &body).0, 400);
+    body["sessionDescription"] = json!({"type": "offer", "sdp": publisher.offer});
+    let (status, reply) = api.call("PUT", &path, &body);
+    assert_eq!(status, 200);
+    assert_eq!(reply["sessionDescription"]["type"], "answer");
+    assert_eq!(api.get(&publisher.session).0, 410);
+}
+
+#[test]
+fn a_transceiver_can_be_pointed_at_another_publisher() {
+    let (sfu, api) = start();
+    let mut first = live_publisher(&sfu, &api);
+    let mut second = live_publisher(&sfu, &api);
+    let mut subscriber = Subscriber::pull(&api, &json!([remote(&first.session, "video")]));
+    assert!(run(
+        &mut [&mut first, &mut second, &mut subscriber],
+        PATIENCE,
+        |_| {
+            sfu.snapshot()
+                .sessions
+                .iter()
+                .flat_map(|session| &session.subscriptions)
+                .any(|sub| sub.packets > 10)
+        }
+    ));
+    let path = format!("sessions/{}/tracks/update", subscriber.session);
+    let mut item = remote(&second.session, "video");
+    item["mid"] = "0".into();
+    let (status, reply) = api.call("PUT", &path, &json!({"tracks": [item]}));
+    assert_eq!(
+        (status, &reply["tracks"][0]["errorCode"]),
+        (200, &Value::Null)
+    );
+    let before = subscriber.packets.len();
+    assert!(run(&mut [&mut second, &mut subscriber], PATIENCE, |_| {
+        let snapshot = sfu.snapshot();
+        let mut subscriptions = snapshot
+            .sessions
+            .iter()
+            .flat_map(|session| &session.subscriptions);
+        subscriptions.any(|sub| sub.session == second_session(&item) && sub.packets > 100)
+    }));
+    assert!(subscriber.packets.len() > before + 20);
+    // One SSRC, and numbers without a gap.
+    let numbers: Vec<u64> = subscriber
+        .packets
+        .iter()
+        .map(|packet| *packet.seq_no)
+        .collect();
+    assert!(
+        numbers.windows(2).all(|pair| pair[1] == pair[0] + 1),
+        "{numbers:?}"
+    );
+}
+
+fn second_session(item: &Value) -> &str {
+    item["sessionId"].as_str().unwrap()
+}
