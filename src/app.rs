@@ -298,7 +298,8 @@ impl Daemon {
         self.etags.borrow_mut().remove(&key);
     }
 
-    /// How we answer the SFU. It takes no notice of our candidates: it sees where our checks come from.
+    /// How we answer the SFU. It takes no notice of our candidates: it sees where our checks come from. One whose API
+    /// is on this host (the only case of plain HTTP) may be on this host itself.
     fn pull_config(&self) -> AnswerConfig {
         let remote_addresses = calls::remote_addresses(&self.config.cloudflare.api_base);
         AnswerConfig { remote_addresses, ..self.answer_config(vec![self.media.local_addr()]) }

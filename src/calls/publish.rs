@@ -20,8 +20,7 @@ use guest_relay_muxer::TrackKind;
 use super::api::{MID_MAX, SdpType, SessionDescription, Track, TracksReply, TracksRequest};
 use super::client::Client;
 use super::error::{CallError, Cause};
-use crate::rtc::sdp::RemoteAddresses;
-use crate::rtc::sdp::{MAX_DESCRIPTION_BYTES, Offer, OfferError};
+use crate::rtc::sdp::{MAX_DESCRIPTION_BYTES, Offer, OfferError, RemoteAddresses};
 
 mod edit;
 
@@ -176,7 +175,7 @@ impl std::error::Error for PublishError {}
 
 /// Checks a guest's offer and makes it the SFU's: only the codecs that the relay passes on, payload types as they were.
 pub fn prepare(offer: &str) -> Result<Prepared, PublishError> {
-    let parsed = Offer::parse(offer, RemoteAddresses::default()).map_err(PublishError::Offer)?;
+    let parsed = Offer::parse(offer, RemoteAddresses::Remote).map_err(PublishError::Offer)?;
     let taken: Vec<_> = parsed.tracks().cloned().collect();
     let tracks = taken
         .iter()

@@ -47,12 +47,6 @@ pub(super) fn for_sfu(offer: &str, taken: &[Track]) -> Option<String> {
     upcoming.next().is_none().then_some(edited)
 }
 
-/// The payload type of the media in its preferred form, and that of its retransmissions.
-fn payload_types(track: &Track) -> impl Iterator<Item = u8> {
-    let preferred = track.formats.first().into_iter();
-    preferred.flat_map(|format| std::iter::once(format.payload_type).chain(format.rtx_payload_type))
-}
-
 /// `m=<media> <port> <proto> <fmt> ...` with the formats that are kept. `None` when it is the m-line of another kind.
 fn media_line(line: &str, track: &Track) -> Option<String> {
     let kind = match track.kind {
@@ -62,7 +56,7 @@ fn media_line(line: &str, track: &Track) -> Option<String> {
     let mut words = line.split_ascii_whitespace();
     let media = words.next().filter(|media| *media == kind)?;
     let mut edited = format!("{media} {} {}", words.next()?, words.next()?);
-    for payload_type in payload_types(track) {
+    for payload_type in track.payload_types() {
         edited.push_str(&format!(" {payload_type}"));
     }
     Some(edited)
@@ -88,7 +82,7 @@ fn attribute_line(line: &str, track: Option<&Track>) -> Option<String> {
             let track = track?;
             let format = value.split_ascii_whitespace().next().unwrap_or_default();
             let is_ours = match format.parse::<u8>() {
-                Ok(format) => payload_types(track).any(|payload_type| payload_type == format),
+                Ok(format) => track.payload_types().any(|payload_type| payload_type == format),
                 Err(_) => format == "*",
             };
             is_ours.then(|| line.to_owned())

@@ -237,7 +237,7 @@ impl Track {
     }
 
     /// All payload types that are taken, those of retransmissions included.
-    pub(super) fn payload_types(&self) -> impl Iterator<Item = u8> {
+    pub fn payload_types(&self) -> impl Iterator<Item = u8> {
         self.formats
             .iter()
             .flat_map(|format| [Some(format.payload_type), format.rtx_payload_type])
