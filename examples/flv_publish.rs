@@ -26,17 +26,8 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), String> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (jump, file, url) = match arguments
-        .iter()
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .as_slice()
-    {
-        ["--jump", jump, file, url] => (
-            jump.parse().map_err(|_| "--jump takes milliseconds")?,
-            *file,
-            *url,
-        ),
+    let (jump, file, url) = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["--jump", jump, file, url] => (jump.parse().map_err(|_| "--jump takes milliseconds")?, *file, *url),
         [file, url] => (0, *file, *url),
         _ => {
             return Err("usage: flv_publish [--jump MS] FILE.flv rtmp://host:port/app/name".into());
@@ -46,26 +37,14 @@ fn run() -> Result<(), String> {
     let tags = driver::flv_tags(&bytes).map_err(|error| format!("{file}: {error}"))?;
     let target = Target::parse(url).map_err(|error| error.to_string())?;
     let now = Instant::now();
-    let mut driver = Driver::new(
-        Publisher::new(target, PublisherConfig::default(), 1, now),
-        now,
-    );
+    let mut driver = Driver::new(Publisher::new(target, PublisherConfig::default(), 1, now), now);
     driver.publisher.start(now);
 
-    wait(&mut driver, Duration::from_secs(10), |driver| {
-        driver.publisher.state() == State::Publishing
-    })?;
+    wait(&mut driver, Duration::from_secs(10), |driver| driver.publisher.state() == State::Publishing)?;
     let start = Instant::now();
-    let second_key = tags
-        .iter()
-        .filter(|(tag, _)| tag.frame == Frame::KeyFrame)
-        .nth(1)
-        .map(|(tag, _)| tag.dts);
+    let second_key = tags.iter().filter(|(tag, _)| tag.frame == Frame::KeyFrame).nth(1).map(|(tag, _)| tag.dts);
     for (tag, body) in &tags {
-        let due = start
-            + Duration::from_micros(
-                u64::try_from((tag.dts - MediaTime::ZERO).micros()).unwrap_or(0),
-            );
+        let due = start + Duration::from_micros(u64::try_from((tag.dts - MediaTime::ZERO).micros()).unwrap_or(0));
         while Instant::now() < due {
             driver.now = Instant::now();
             driver.turn();
@@ -79,25 +58,16 @@ fn run() -> Result<(), String> {
         driver.turn();
     }
     driver.publisher.stop(Instant::now());
-    wait(&mut driver, Duration::from_secs(3), |driver| {
-        driver.publisher.state() == State::Stopped
-    })?;
+    wait(&mut driver, Duration::from_secs(3), |driver| driver.publisher.state() == State::Stopped)?;
     println!("{:?}\n{:?}", driver.events, driver.publisher.stats());
     Ok(())
 }
 
-fn wait(
-    driver: &mut Driver,
-    limit: Duration,
-    reached: impl Fn(&Driver) -> bool,
-) -> Result<(), String> {
+fn wait(driver: &mut Driver, limit: Duration, reached: impl Fn(&Driver) -> bool) -> Result<(), String> {
     let deadline = Instant::now() + limit;
     while !reached(driver) {
         if Instant::now() > deadline {
-            return Err(format!(
-                "not reached: {:?}, events {:?}",
-                driver.publisher, driver.events
-            ));
+            return Err(format!("not reached: {:?}, events {:?}", driver.publisher, driver.events));
         }
         driver.now = Instant::now();
         driver.turn();

@@ -60,7 +60,9 @@ impl fmt::Display for AppError {
             Self::Listen { what, key, address, error } => {
                 write!(f, "cannot listen for {what} on {address}: {error}; free the port or set {key} to another one")
             }
-            Self::Output { guest, reason } => write!(f, "cannot publish {guest}: {reason}; check relay.output"),
+            Self::Output { guest, reason } => {
+                write!(f, "cannot publish {guest}: {reason}; check relay.output")
+            }
             Self::Signals(error) => write!(f, "cannot listen for signals: {error}"),
             Self::MediaThread(reason) => write!(f, "the media thread ended: {reason}"),
         }
@@ -122,7 +124,9 @@ async fn serve_until_signal(config: Config, executor: &'static LocalExecutor<'st
             loop {
                 match events.recv().await {
                     Ok(event) => daemon.handle_event(event)?,
-                    Err(_) => return Err(AppError::MediaThread("it closed its channel".to_owned())),
+                    Err(_) => {
+                        return Err(AppError::MediaThread("it closed its channel".to_owned()));
+                    }
                 }
             }
         },
@@ -208,14 +212,7 @@ impl Daemon {
             enabled: guest.enabled,
         });
         let registry = Registry::new(guests);
-        Self {
-            config,
-            media,
-            certificate,
-            registry: RefCell::new(registry),
-            calls,
-            etags: RefCell::default(),
-        }
+        Self { config, media, certificate, registry: RefCell::new(registry), calls, etags: RefCell::default() }
     }
 
     fn name(&self, slot: Slot) -> GuestId {
@@ -328,13 +325,8 @@ impl Daemon {
         let key = self.registry.borrow_mut().take(slot, resource.clone());
         self.etags.borrow_mut().insert(key, etag.clone());
         let (ready, is_ready) = smol::channel::bounded(1);
-        let joined = self.media.send(Command::Join {
-            slot,
-            key,
-            peer: Box::new(peer),
-            transport: Transport::Shared,
-            ready,
-        });
+        let joined =
+            self.media.send(Command::Join { slot, key, peer: Box::new(peer), transport: Transport::Shared, ready });
         // The browser's first check comes milliseconds after the answer: its session must be known by then.
         let known = async { is_ready.recv().await.is_ok() };
         let late = async {
@@ -344,7 +336,9 @@ impl Daemon {
         if joined.is_err() || !smol::future::or(known, late).await {
             self.registry.borrow_mut().release(key);
             self.etags.borrow_mut().remove(&key);
-            return Err(Refusal::new(503, "the relay is overloaded, please try again").retry_after(Duration::from_secs(2)));
+            return Err(
+                Refusal::new(503, "the relay is overloaded, please try again").retry_after(Duration::from_secs(2))
+            );
         }
         log::info!("{id} {key}: joining over the direct path from {}", client.remote_ip);
         Ok(Published { resource, etag, answer_sdp: sdp })

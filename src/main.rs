@@ -38,17 +38,11 @@ fn parse(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> Result<Invo
             }
             Some("--check-config") => parsed.check_config = true,
             Some("--version") => {
-                return Ok(Invocation::Print(format!(
-                    "guest-relay {}",
-                    env!("CARGO_PKG_VERSION")
-                )));
+                return Ok(Invocation::Print(format!("guest-relay {}", env!("CARGO_PKG_VERSION"))));
             }
             Some("--help" | "-h") => return Ok(Invocation::Print(USAGE.to_owned())),
             _ => {
-                return Err(format!(
-                    "unknown argument {}\n\n{USAGE}",
-                    argument.to_string_lossy()
-                ));
+                return Err(format!("unknown argument {}\n\n{USAGE}", argument.to_string_lossy()));
             }
         }
     }
@@ -67,9 +61,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let config = match Config::load(arguments.config.as_deref(), &|name| {
-        std::env::var(name).ok()
-    }) {
+    let config = match Config::load(arguments.config.as_deref(), &|name| std::env::var(name).ok()) {
         Ok(config) => config,
         Err(error) => {
             eprintln!("guest-relay: {error}");

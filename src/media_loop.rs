@@ -7,6 +7,7 @@
 //! Bounds: `COMMAND_QUEUE` commands (a full queue refuses the caller), `EVENT_QUEUE` events (an event that does not fit
 //! is dropped with a warning; a snapshot tells the truth), one session and one relay per slot.
 
+mod lane;
 mod tcp;
 mod udp;
 
@@ -22,19 +23,17 @@ use std::time::{Duration, Instant, SystemTime};
 use guest_relay_muxer::TrackKind;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use crate::guest::{SessionKey, Signs, Slot, State};
-use crate::relay::{Relay, RelayConfig, RelaySnapshot};
+use crate::guest::{SessionKey, Slot, State};
+use crate::relay::{RelayConfig, RelaySnapshot};
 use crate::rtc::demux::Routes;
 use crate::rtc::peer::{self, Peer};
-use crate::rtmp::{self, Disconnected};
+use crate::rtmp;
 
-use tcp::RtmpSocket;
+use lane::{Lane, Session};
 use udp::{Datagram, UdpPort};
 
 const COMMAND_QUEUE: usize = 64;
 const EVENT_QUEUE: usize = 256;
-/// Local addresses remembered per session, one per remote address.
-const LOCAL_ADDRESSES: usize = 8;
 /// How long a shutdown waits for servers to take the last bytes and the unpublish.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_millis(1_500);
 
@@ -170,127 +169,10 @@ pub fn spawn(
     Ok((Handle { commands: command_sender, wake, local_addr }, event_receiver, thread))
 }
 
-struct Session {
-    key: SessionKey,
-    peer: Box<Peer>,
-    connected: bool,
-    /// Its own socket; without one it uses the shared one.
-    port: Option<UdpPort>,
-    /// Where each remote address reached us: what we answer from.
-    local_addresses: Vec<(SocketAddr, IpAddr)>,
-}
-
-impl Session {
-    fn note_local_address(&mut self, remote: SocketAddr, local: Option<IpAddr>) {
-        let Some(local) = local else { return };
-        match self.local_addresses.iter_mut().find(|(known, _)| *known == remote) {
-            Some(entry) => entry.1 = local,
-            None => {
-                if self.local_addresses.len() == LOCAL_ADDRESSES {
-                    self.local_addresses.remove(0);
-                }
-                self.local_addresses.push((remote, local));
-            }
-        }
-    }
-
-    fn send(&self, shared: &UdpPort, datagram: &[u8], to: SocketAddr) {
-        self.port.as_ref().unwrap_or(shared).send(datagram, to, self.local_address(to));
-    }
-
-    fn local_address(&self, remote: SocketAddr) -> Option<IpAddr> {
-        self.local_addresses.iter().find(|(known, _)| *known == remote).map(|(_, local)| *local)
-    }
-}
-
-/// Everything of one slot: its session, its relay, its TCP connection.
-struct Lane {
-    session: Option<Session>,
-    relay: Relay,
-    socket: Option<RtmpSocket>,
-    servers: Vec<SocketAddr>,
-    next_server: usize,
-    /// When something is due; recomputed after each touch, so that an idle slot costs nothing.
-    deadline: Option<Instant>,
-    /// Touched in this wake-up: outputs wait to be drained.
-    touched: bool,
-    /// What the last poll said of the socket.
-    socket_ready: PollFlags,
-    /// The session's own UDP socket has datagrams.
-    port_ready: bool,
-    /// What was last reported, and when it began.
-    state: State,
-    since: SystemTime,
-}
-
 #[derive(Default)]
 struct WokenBy {
     udp: bool,
     command: bool,
-}
-
-impl Lane {
-    fn new(config: RelayConfig, now: Instant) -> Self {
-        let servers = config.servers.clone();
-        Self {
-            session: None,
-            relay: Relay::new(config, now),
-            socket: None,
-            servers,
-            next_server: 0,
-            deadline: None,
-            touched: false,
-            socket_ready: PollFlags::empty(),
-            port_ready: false,
-            state: State::Absent,
-            since: SystemTime::now(),
-        }
-    }
-
-    fn port(&self) -> Option<&UdpPort> {
-        self.session.as_ref()?.port.as_ref()
-    }
-
-    /// Takes what waits at the session's own socket.
-    fn receive(&mut self, now: Instant) -> io::Result<()> {
-        let Self { session: Some(Session { peer, port: Some(port), .. }), relay, touched, .. } = self else {
-            return Ok(());
-        };
-        *touched = true;
-        port.receive(|datagram| {
-            if let Some(received) = peer.handle_datagram(datagram.bytes, datagram.from, now) {
-                relay.handle_rtp(received.kind, &received.packet, now);
-            }
-        })?;
-        Ok(())
-    }
-
-    fn derive_state(&self) -> State {
-        State::of(Signs {
-            session: self.session.is_some(),
-            receiving: self.relay.is_receiving(),
-            publication: self.relay.is_published(),
-            rtmp_live: self.relay.rtmp_state() == rtmp::State::Live,
-        })
-    }
-
-    fn connect(&mut self, now: Instant) {
-        let server = self.servers.get(self.next_server % self.servers.len().max(1)).copied();
-        self.next_server = self.next_server.wrapping_add(1);
-        let outcome = match server {
-            Some(server) => RtmpSocket::connect(server).map_err(|error| error.kind()),
-            None => Err(io::ErrorKind::AddrNotAvailable),
-        };
-        match outcome {
-            Ok(socket) => self.socket = Some(socket),
-            Err(kind) => self.relay.publisher().handle_disconnected(Disconnected::Failed(kind), now),
-        }
-    }
-
-    fn lose_socket(&mut self, how: Disconnected, now: Instant) {
-        self.socket = None;
-        self.relay.publisher().handle_disconnected(how, now);
-    }
 }
 
 struct MediaLoop {
@@ -345,7 +227,9 @@ impl MediaLoop {
             if ready.is_empty() {
                 continue;
             }
-            let Some(socket) = &mut lane.socket else { continue };
+            let Some(socket) = &mut lane.socket else {
+                continue;
+            };
             if let Err(how) = socket.handle_ready(lane.relay.publisher(), ready, now) {
                 lane.lose_socket(how, now);
             }
@@ -392,9 +276,15 @@ impl MediaLoop {
         let Self { udp, routes, lanes, .. } = self;
         udp.receive(|datagram| {
             let Datagram { bytes, from, to } = datagram;
-            let Some(index) = routes.route(bytes, from) else { return };
-            let Some(lane) = lanes.get_mut(index) else { return };
-            let Some(session) = &mut lane.session else { return };
+            let Some(index) = routes.route(bytes, from) else {
+                return;
+            };
+            let Some(lane) = lanes.get_mut(index) else {
+                return;
+            };
+            let Some(session) = &mut lane.session else {
+                return;
+            };
             session.note_local_address(from, to);
             if let Some(received) = session.peer.handle_datagram(bytes, from, now) {
                 lane.relay.handle_rtp(received.kind, &received.packet, now);
@@ -408,7 +298,9 @@ impl MediaLoop {
         match command {
             Command::Join { slot, key, mut peer, transport, ready } => {
                 self.end_session(slot.0, SessionEnd::Replaced, now);
-                let Some(lane) = self.lanes.get_mut(slot.0) else { return };
+                let Some(lane) = self.lanes.get_mut(slot.0) else {
+                    return;
+                };
                 let port = match transport {
                     Transport::Shared => None,
                     Transport::Own => match UdpPort::bind(SocketAddr::new(self.own_ip, 0)) {
@@ -434,7 +326,9 @@ impl MediaLoop {
                 let _ = ready.try_send(());
             }
             Command::Leave { slot, key } => {
-                let Some(lane) = self.lanes.get(slot.0) else { return };
+                let Some(lane) = self.lanes.get(slot.0) else {
+                    return;
+                };
                 if lane.session.as_ref().is_some_and(|session| session.key == key) {
                     self.end_session(slot.0, SessionEnd::Left, now);
                 }
@@ -466,8 +360,12 @@ impl MediaLoop {
 
     /// Ends the slot's session: DTLS and RTCP goodbyes go out, its addresses are forgotten, its media stops.
     fn end_session(&mut self, index: usize, reason: SessionEnd, now: Instant) {
-        let Some(lane) = self.lanes.get_mut(index) else { return };
-        let Some(mut session) = lane.session.take() else { return };
+        let Some(lane) = self.lanes.get_mut(index) else {
+            return;
+        };
+        let Some(mut session) = lane.session.take() else {
+            return;
+        };
         session.peer.close(now);
         while let Some(output) = session.peer.poll_output() {
             if let peer::Output::Transmit { to, datagram } = output {
@@ -482,7 +380,9 @@ impl MediaLoop {
 
     /// Runs what is due in a slot and drains its outputs, until nothing is left to do now.
     fn service(&mut self, index: usize, now: Instant) {
-        let Some(lane) = self.lanes.get_mut(index) else { return };
+        let Some(lane) = self.lanes.get_mut(index) else {
+            return;
+        };
         let due = lane.deadline.is_some_and(|deadline| deadline <= now);
         if !lane.touched && !due {
             return;
@@ -496,7 +396,9 @@ impl MediaLoop {
         }
         self.drain_peer(index, now);
         self.drain_relay(index, now);
-        let Some(lane) = self.lanes.get_mut(index) else { return };
+        let Some(lane) = self.lanes.get_mut(index) else {
+            return;
+        };
         let peer_deadline = lane.session.as_ref().and_then(|session| session.peer.poll_timeout());
         lane.deadline = [peer_deadline, lane.relay.poll_timeout()].into_iter().flatten().min();
         let state = lane.derive_state();
@@ -509,8 +411,12 @@ impl MediaLoop {
 
     fn drain_peer(&mut self, index: usize, now: Instant) {
         let mut ended = None;
-        let Some(lane) = self.lanes.get_mut(index) else { return };
-        let Some(session) = &mut lane.session else { return };
+        let Some(lane) = self.lanes.get_mut(index) else {
+            return;
+        };
+        let Some(session) = &mut lane.session else {
+            return;
+        };
         if lane.relay.take_keyframe_received() {
             session.peer.notify_keyframe(now);
         }
@@ -526,7 +432,9 @@ impl MediaLoop {
                     peer::Event::AddressValidated(address) => self.routes.validate(address, index),
                     peer::Event::AddressForgotten(address) => self.routes.forget(address, index),
                     // A muted track or a camera that is off may say so; its silence is bridged all the same.
-                    peer::Event::Bye { kind } => log::debug!("slot {index}: the sender ended its {kind:?} stream"),
+                    peer::Event::Bye { kind } => {
+                        log::debug!("slot {index}: the sender ended its {kind:?} stream")
+                    }
                     peer::Event::Connected { .. } => {
                         session.connected = true;
                         connected = Some(session.key);
@@ -535,9 +443,13 @@ impl MediaLoop {
                         lane.relay.handle_sender_report(kind, ntp_time, rtp_time, now);
                     }
                     peer::Event::UnexpectedCodec { kind, payload_type, codec } => {
-                        log::warn!("slot {index}: the sender's {kind:?} is {codec} (payload type {payload_type}), which is not taken");
+                        log::warn!(
+                            "slot {index}: the sender's {kind:?} is {codec} (payload type {payload_type}), which is not taken"
+                        );
                     }
-                    peer::Event::Quiet => log::debug!("slot {index}: nothing heard from the sender for {:?}", peer::QUIET_AFTER),
+                    peer::Event::Quiet => {
+                        log::debug!("slot {index}: nothing heard from the sender for {:?}", peer::QUIET_AFTER)
+                    }
                     peer::Event::Ended(reason) => ended = Some(SessionEnd::Peer(reason)),
                 },
             }
@@ -551,7 +463,9 @@ impl MediaLoop {
     }
 
     fn drain_relay(&mut self, index: usize, now: Instant) {
-        let Some(lane) = self.lanes.get_mut(index) else { return };
+        let Some(lane) = self.lanes.get_mut(index) else {
+            return;
+        };
         let mut events = Vec::new();
         loop {
             if let Some(socket) = &mut lane.socket

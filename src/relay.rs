@@ -149,7 +149,9 @@ impl Relay {
     /// A decrypted packet of the current session. The first one starts the publication: the server is ready then before
     /// the first picture is whole.
     pub fn handle_rtp(&mut self, kind: TrackKind, packet: &RtpPacket<'_>, now: Instant) {
-        let Some(source) = &mut self.source else { return };
+        let Some(source) = &mut self.source else {
+            return;
+        };
         source.receiving = true;
         self.rates.count_bytes(packet.payload.len(), now);
         self.publish(now);
@@ -311,7 +313,9 @@ impl Relay {
 
     /// The guest is away: sound that says nothing, and every now and then the last picture once more, in real time.
     fn bridge(&mut self, repeat_picture: bool, now: Instant) {
-        let Some(dts) = self.muxer.timeline_at(self.media_time(now)) else { return };
+        let Some(dts) = self.muxer.timeline_at(self.media_time(now)) else {
+            return;
+        };
         if self.source.is_none_or(|source| !source.receiving) {
             self.muxer.fill_silence(dts);
             self.drain_muxer(now);

@@ -21,8 +21,7 @@ use std::process::ExitCode;
 
 use guest_relay_muxer::bytes::{Reader, Truncated};
 use guest_relay_muxer::{
-    AudioConfig, Config, Frame, MediaTime, Muxer, Output, RtpPacket, SenderReport, TagKind,
-    TrackKind, VideoConfig, flv,
+    AudioConfig, Config, Frame, MediaTime, Muxer, Output, RtpPacket, SenderReport, TagKind, TrackKind, VideoConfig, flv,
 };
 
 /// What is wrong, in one line.
@@ -60,8 +59,7 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), F
     let dump = read(&arguments.rtpdump)?;
     let flv = convert(&sdp, &dump, &arguments)
         .map_err(|Failure(text)| failure(format!("{}: {text}", arguments.rtpdump.display())))?;
-    std::fs::write(&arguments.flv, flv)
-        .map_err(|error| failure(format!("{}: {error}", arguments.flv.display())))
+    std::fs::write(&arguments.flv, flv).map_err(|error| failure(format!("{}: {error}", arguments.flv.display())))
 }
 
 fn read(path: &PathBuf) -> Result<Vec<u8>, Failure> {
@@ -86,14 +84,10 @@ impl Arguments {
             match argument.to_str() {
                 Some("--sdp") => sdp = arguments.next().map(PathBuf::from),
                 Some("--start-ms") => {
-                    let value = arguments
-                        .next()
-                        .and_then(|value| value.to_str().and_then(|text| text.parse().ok()));
+                    let value = arguments.next().and_then(|value| value.to_str().and_then(|text| text.parse().ok()));
                     // An FLV timestamp has 32 bits.
                     let millis = value.filter(|millis| (0..1 << 32).contains(millis));
-                    start = MediaTime::from_millis(
-                        millis.ok_or_else(|| failure("--start-ms takes 0..4294967295"))?,
-                    );
+                    start = MediaTime::from_millis(millis.ok_or_else(|| failure("--start-ms takes 0..4294967295"))?);
                 }
                 Some("--stats") => stats = true,
                 Some(option) if option.starts_with("--") => {
@@ -105,13 +99,7 @@ impl Arguments {
         let (Some(sdp), Ok([rtpdump, flv])) = (sdp, <[PathBuf; 2]>::try_from(files)) else {
             return Err(failure(USAGE));
         };
-        Ok(Self {
-            sdp,
-            rtpdump,
-            flv,
-            start,
-            stats,
-        })
+        Ok(Self { sdp, rtpdump, flv, start, stats })
     }
 }
 
@@ -150,9 +138,7 @@ impl Sdp {
                         sdp.payloads.push((payload_type, Payload::Media(kind)));
                     }
                     ("h264", ..) | ("opus", ..) => {
-                        return Err(failure(format!(
-                            "\"{line}\": H264/90000 video or opus/48000 audio expected"
-                        )));
+                        return Err(failure(format!("\"{line}\": H264/90000 video or opus/48000 audio expected")));
                     }
                     ("rtx", ..) => rtx.push((payload_type, kind)),
                     _ => {}
@@ -162,19 +148,14 @@ impl Sdp {
                 for parameter in parameters.split(';') {
                     match parameter.trim().split_once('=') {
                         Some(("apt", apt)) => {
-                            let kind = rtx
-                                .iter()
-                                .find(|(rtx, _)| *rtx == payload_type)
-                                .map(|(_, kind)| *kind);
+                            let kind = rtx.iter().find(|(rtx, _)| *rtx == payload_type).map(|(_, kind)| *kind);
                             if let (Some(kind), Ok(apt)) = (kind, apt.parse()) {
-                                sdp.payloads
-                                    .push((payload_type, Payload::Rtx { kind, apt }));
+                                sdp.payloads.push((payload_type, Payload::Rtx { kind, apt }));
                             }
                         }
                         Some(("sprop-parameter-sets", sets)) => {
                             for set in sets.split(',').filter(|set| !set.is_empty()) {
-                                let nal = base64(set)
-                                    .ok_or_else(|| failure(format!("\"{line}\": not base64")))?;
+                                let nal = base64(set).ok_or_else(|| failure(format!("\"{line}\": not base64")))?;
                                 sdp.parameter_sets.push(nal);
                             }
                         }
@@ -190,30 +171,19 @@ impl Sdp {
     }
 
     fn has(&self, kind: TrackKind) -> bool {
-        self.payloads
-            .iter()
-            .any(|(_, payload)| *payload == Payload::Media(kind))
+        self.payloads.iter().any(|(_, payload)| *payload == Payload::Media(kind))
     }
 
     fn payload(&self, payload_type: u8) -> Option<Payload> {
-        self.payloads
-            .iter()
-            .find(|(known, _)| *known == payload_type)
-            .map(|(_, payload)| *payload)
+        self.payloads.iter().find(|(known, _)| *known == payload_type).map(|(_, payload)| *payload)
     }
 }
 
 /// `96 rest`: a payload type and what is said of it.
 fn numbered<'a>(value: &'a str, line: &str) -> Result<(u8, &'a str), Failure> {
     let (number, rest) = value.split_once(' ').unwrap_or((value, ""));
-    let payload_type = number
-        .parse()
-        .ok()
-        .filter(|payload_type| *payload_type < 128);
-    Ok((
-        payload_type.ok_or_else(|| failure(format!("\"{line}\": payload type 0..127 expected")))?,
-        rest.trim(),
-    ))
+    let payload_type = number.parse().ok().filter(|payload_type| *payload_type < 128);
+    Ok((payload_type.ok_or_else(|| failure(format!("\"{line}\": payload type 0..127 expected")))?, rest.trim()))
 }
 
 fn base64(text: &str) -> Option<Vec<u8>> {
@@ -247,10 +217,9 @@ struct Record<'a> {
 
 fn convert(sdp: &Sdp, dump: &[u8], arguments: &Arguments) -> Result<Vec<u8>, Failure> {
     let muxer = Muxer::new(Config {
-        video: sdp.has(TrackKind::Video).then(|| VideoConfig {
-            parameter_sets: sdp.parameter_sets.clone(),
-            ..VideoConfig::default()
-        }),
+        video: sdp
+            .has(TrackKind::Video)
+            .then(|| VideoConfig { parameter_sets: sdp.parameter_sets.clone(), ..VideoConfig::default() }),
         audio: sdp.has(TrackKind::Audio).then(AudioConfig::default),
         start: arguments.start,
         ..Config::default()
@@ -268,8 +237,7 @@ fn convert(sdp: &Sdp, dump: &[u8], arguments: &Arguments) -> Result<Vec<u8>, Fai
     let mut number = 0;
     while !reader.is_empty() {
         number += 1;
-        let record = record(&mut reader)
-            .map_err(|Failure(text)| failure(format!("record {number}: {text}")))?;
+        let record = record(&mut reader).map_err(|Failure(text)| failure(format!("record {number}: {text}")))?;
         conversion.handle(&record);
     }
     conversion.muxer.flush();
@@ -278,9 +246,7 @@ fn convert(sdp: &Sdp, dump: &[u8], arguments: &Arguments) -> Result<Vec<u8>, Fai
         eprintln!("{:#?}", conversion.muxer.stats());
     }
     if conversion.tags.is_empty() {
-        return Err(failure(format!(
-            "{number} records, but no picture and no sound to write"
-        )));
+        return Err(failure(format!("{number} records, but no picture and no sound to write")));
     }
     let mut flv = Vec::with_capacity(conversion.tags.len() + 13);
     flv::write_header(&mut flv, conversion.has_audio, conversion.has_video);
@@ -291,15 +257,11 @@ fn convert(sdp: &Sdp, dump: &[u8], arguments: &Arguments) -> Result<Vec<u8>, Fai
 fn file_header(dump: &[u8]) -> Result<Reader<'_>, Failure> {
     let line_end = dump.iter().take(256).position(|byte| *byte == b'\n');
     let mut reader = Reader::new(dump);
-    let line = line_end
-        .and_then(|end| reader.take(end + 1).ok())
-        .unwrap_or_default();
+    let line = line_end.and_then(|end| reader.take(end + 1).ok()).unwrap_or_default();
     if !line.starts_with(b"#!rtpplay1.0 ") {
         return Err(failure("not an rtptools dump (#!rtpplay1.0)"));
     }
-    reader
-        .take(16)
-        .map_err(|truncated| failure(format!("file header {truncated}")))?;
+    reader.take(16).map_err(|truncated| failure(format!("file header {truncated}")))?;
     Ok(reader)
 }
 
@@ -308,25 +270,14 @@ fn record<'a>(reader: &mut Reader<'a>) -> Result<Record<'a>, Failure> {
     let length = reader.u16().map_err(truncated)?;
     let packet_length = reader.u16().map_err(truncated)?;
     let offset = reader.u32().map_err(truncated)?;
-    let length = length
-        .checked_sub(8)
-        .ok_or_else(|| failure(format!("length {length} is below 8")))?;
+    let length = length.checked_sub(8).ok_or_else(|| failure(format!("length {length} is below 8")))?;
     let packet = reader.take(usize::from(length)).map_err(truncated)?;
     if packet_length > length {
-        return Err(failure(format!(
-            "holds {length} of {packet_length} bytes (payload was not recorded)"
-        )));
+        return Err(failure(format!("holds {length} of {packet_length} bytes (payload was not recorded)")));
     }
     // Some writers put RTCP down like RTP.
-    let is_rtcp = packet_length == 0
-        || packet
-            .get(1)
-            .is_some_and(|second| (192..=223).contains(second));
-    Ok(Record {
-        is_rtcp,
-        offset: MediaTime::from_millis(i64::from(offset)),
-        packet,
-    })
+    let is_rtcp = packet_length == 0 || packet.get(1).is_some_and(|second| (192..=223).contains(second));
+    Ok(Record { is_rtcp, offset: MediaTime::from_millis(i64::from(offset)), packet })
 }
 
 /// SSRCs remembered.
@@ -345,11 +296,7 @@ struct Conversion<'a> {
 
 impl Conversion<'_> {
     fn handle(&mut self, record: &Record<'_>) {
-        while let Some(timeout) = self
-            .muxer
-            .poll_timeout()
-            .filter(|timeout| *timeout <= record.offset)
-        {
+        while let Some(timeout) = self.muxer.poll_timeout().filter(|timeout| *timeout <= record.offset) {
             self.muxer.handle_timeout(timeout);
             self.collect();
         }
@@ -394,8 +341,7 @@ impl Conversion<'_> {
                 continue;
             };
             if let Some((_, kind)) = self.ssrcs.iter().find(|(known, _)| *known == ssrc) {
-                self.muxer
-                    .handle_sender_report(*kind, report, record.offset);
+                self.muxer.handle_sender_report(*kind, report, record.offset);
             }
         }
     }

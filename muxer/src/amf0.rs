@@ -38,9 +38,7 @@ pub struct Writer<'a> {
 impl<'a> Writer<'a> {
     /// Appends after what `out` already holds.
     pub fn new(out: &'a mut Vec<u8>) -> Self {
-        Self {
-            out: bytes::Writer::new(out),
-        }
+        Self { out: bytes::Writer::new(out) }
     }
 
     /// A number.
@@ -64,8 +62,7 @@ impl<'a> Writer<'a> {
             self.out.u16(len);
         } else {
             self.out.u8(LONG_STRING);
-            self.out
-                .u32(u32::try_from(value.len()).expect("no name or URL reaches 4 GiB"));
+            self.out.u32(u32::try_from(value.len()).expect("no name or URL reaches 4 GiB"));
         }
         self.out.bytes(value.as_bytes());
         self
@@ -99,8 +96,7 @@ impl<'a> Writer<'a> {
 
     /// The name of a property.
     pub fn key(&mut self, name: &str) -> &mut Self {
-        self.out
-            .u16(u16::try_from(name.len()).expect("property names are short literals"));
+        self.out.u16(u16::try_from(name.len()).expect("property names are short literals"));
         self.out.bytes(name.as_bytes());
         self
     }
@@ -173,20 +169,12 @@ impl Value {
 
     /// The number, if it is one.
     pub fn as_number(&self) -> Option<f64> {
-        if let Value::Number(number) = self {
-            Some(*number)
-        } else {
-            None
-        }
+        if let Value::Number(number) = self { Some(*number) } else { None }
     }
 
     /// The string, if it is one.
     pub fn as_str(&self) -> Option<&str> {
-        if let Value::String(string) = self {
-            Some(string)
-        } else {
-            None
-        }
+        if let Value::String(string) = self { Some(string) } else { None }
     }
 
     /// The first property called `name`, if this is an object that has it.
@@ -194,17 +182,10 @@ impl Value {
         let Value::Object(properties) = self else {
             return None;
         };
-        properties
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value)
+        properties.iter().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 
-    fn parse_at(
-        reader: &mut Reader<'_>,
-        depth: usize,
-        items: &mut usize,
-    ) -> Result<Value, Amf0Error> {
+    fn parse_at(reader: &mut Reader<'_>, depth: usize, items: &mut usize) -> Result<Value, Amf0Error> {
         if depth >= MAX_DEPTH {
             return Err(Amf0Error::TooDeep);
         }
@@ -288,10 +269,7 @@ mod tests {
                 b"\x08\x00\x00\x00\x01\x00\x01w\x00\x40\x94\0\0\0\0\0\0\x00\x00\x09",
                 Value::Object(vec![("w".into(), Value::Number(1280.0))]),
             ),
-            (
-                b"\x0a\x00\x00\x00\x01\x02\x00\x04avc1",
-                Value::Array(vec![Value::String("avc1".into())]),
-            ),
+            (b"\x0a\x00\x00\x00\x01\x02\x00\x04avc1", Value::Array(vec![Value::String("avc1".into())])),
         ]
     }
 
@@ -338,37 +316,23 @@ mod tests {
         for (bytes, _) in table() {
             for len in 0..bytes.len() {
                 let result = Value::parse(&mut Reader::new(&bytes[..len]));
-                assert!(
-                    matches!(result, Err(Amf0Error::Truncated(_))),
-                    "{bytes:?} cut at {len}: {result:?}"
-                );
+                assert!(matches!(result, Err(Amf0Error::Truncated(_))), "{bytes:?} cut at {len}: {result:?}");
             }
         }
     }
 
     #[test]
     fn nesting_and_counts_are_bounded() {
-        let deep: Vec<u8> = std::iter::repeat_n([STRICT_ARRAY, 0, 0, 0, 1], 10_000)
-            .flatten()
-            .collect();
-        assert_eq!(
-            Value::parse(&mut Reader::new(&deep)),
-            Err(Amf0Error::TooDeep)
-        );
+        let deep: Vec<u8> = std::iter::repeat_n([STRICT_ARRAY, 0, 0, 0, 1], 10_000).flatten().collect();
+        assert_eq!(Value::parse(&mut Reader::new(&deep)), Err(Amf0Error::TooDeep));
         let mut wide = vec![STRICT_ARRAY, 0xff, 0xff, 0xff, 0xff];
         wide.resize(5000, NULL);
-        assert_eq!(
-            Value::parse(&mut Reader::new(&wide)),
-            Err(Amf0Error::TooMany)
-        );
+        assert_eq!(Value::parse(&mut Reader::new(&wide)), Err(Amf0Error::TooMany));
     }
 
     #[test]
     fn an_unknown_marker_is_named() {
-        assert_eq!(
-            Value::parse(&mut Reader::new(&[0x11])),
-            Err(Amf0Error::Marker(0x11))
-        );
+        assert_eq!(Value::parse(&mut Reader::new(&[0x11])), Err(Amf0Error::Marker(0x11)));
     }
 
     #[test]

@@ -48,10 +48,7 @@ impl AudioTrack {
     }
 
     pub(crate) fn stats(&self) -> AudioStats {
-        AudioStats {
-            packets: self.source.stats,
-            ..self.stats
-        }
+        AudioStats { packets: self.source.stats, ..self.stats }
     }
 
     /// Takes in the next packet in sequence, with `lost` packets missing in front of it.
@@ -64,20 +61,14 @@ impl AudioTrack {
             return;
         };
         let floor = self.end.unwrap_or(shared.timeline.start());
-        let mut pts =
-            shared
-                .timeline
-                .stamp(TrackKind::Audio, packet.rtp_time, packet.arrival, floor);
+        let mut pts = shared.timeline.stamp(TrackKind::Audio, packet.rtp_time, packet.arrival, floor);
         if self.is_overtaken(pts, parsed.samples) {
             self.stats.overtaken += 1;
-            if packet.arrival - *self.overtaken_since.get_or_insert(packet.arrival) < MAX_OVERTAKEN
-            {
+            if packet.arrival - *self.overtaken_since.get_or_insert(packet.arrival) < MAX_OVERTAKEN {
                 return;
             }
             shared.timeline.restart(TrackKind::Audio);
-            pts = shared
-                .timeline
-                .stamp(TrackKind::Audio, packet.rtp_time, packet.arrival, floor);
+            pts = shared.timeline.stamp(TrackKind::Audio, packet.rtp_time, packet.arrival, floor);
         }
         self.overtaken_since = None;
         self.conceal(lost, pts, shared);
@@ -110,9 +101,7 @@ impl AudioTrack {
     /// Silence in the place of `lost` packets, as far as there is time between what went out and `pts`.
     fn conceal(&mut self, lost: u64, pts: MediaTime, shared: &mut Shared) {
         let Some(mut end) = self.end else { return };
-        let most = u64::from(self.samples)
-            .saturating_mul(lost)
-            .min(u64::from(opus::CLOCK_RATE));
+        let most = u64::from(self.samples).saturating_mul(lost).min(u64::from(opus::CLOCK_RATE));
         let mut left = u32::try_from(most).expect("at most a second");
         while let Some((samples, silence)) = opus::silence(left.min(samples_between(end, pts))) {
             if !self.push(&silence, samples, end, shared) {
@@ -134,9 +123,7 @@ impl AudioTrack {
         if !self.header_sent && !self.push_headers(dts, shared) {
             return false;
         }
-        let sent = shared.outbox.push_tag(Frame::Audio, dts, |out| {
-            flv::write_opus_frames(out, payload)
-        });
+        let sent = shared.outbox.push_tag(Frame::Audio, dts, |out| flv::write_opus_frames(out, payload));
         if sent {
             self.dts.set(dts);
             self.end = Some(pts + span(samples));
@@ -150,11 +137,9 @@ impl AudioTrack {
             return false;
         }
         let channels = self.channels;
-        self.header_sent = shared
-            .outbox
-            .push_tag(Frame::AudioSequenceHeader, dts, |out| {
-                flv::write_opus_sequence_header(out, channels);
-            });
+        self.header_sent = shared.outbox.push_tag(Frame::AudioSequenceHeader, dts, |out| {
+            flv::write_opus_sequence_header(out, channels);
+        });
         self.header_sent
     }
 }

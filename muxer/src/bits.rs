@@ -16,12 +16,7 @@ pub(crate) struct RbspBits<'a> {
 impl<'a> RbspBits<'a> {
     /// Starts at the first bit of `bytes`: what follows the NAL unit header.
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self {
-            rest: bytes,
-            zeros: 0,
-            current: 0,
-            left: 0,
-        }
+        Self { rest: bytes, zeros: 0, current: 0, left: 0 }
     }
 
     fn next_byte(&mut self) -> Result<u8, BitsEnded> {
@@ -31,11 +26,7 @@ impl<'a> RbspBits<'a> {
             self.zeros = 0;
             return self.next_byte();
         }
-        self.zeros = if byte == 0 {
-            self.zeros.saturating_add(1)
-        } else {
-            0
-        };
+        self.zeros = if byte == 0 { self.zeros.saturating_add(1) } else { 0 };
         Ok(byte)
     }
 
@@ -85,13 +76,7 @@ mod tests {
     #[test]
     fn exp_golomb_codes_follow_table_9_2_and_9_3() {
         // 1 | 010 | 011 | 00100 | 00101 | 00110 | 00111 | 0001000, then padding.
-        let bytes = [
-            0b1010_0110,
-            0b0100_0010,
-            0b1001_1000,
-            0b1110_0010,
-            0b0000_0000,
-        ];
+        let bytes = [0b1010_0110, 0b0100_0010, 0b1001_1000, 0b1110_0010, 0b0000_0000];
         let mut bits = RbspBits::new(&bytes);
         for code in 0..8 {
             assert_eq!(bits.ue(), Ok(code));
@@ -106,10 +91,7 @@ mod tests {
     fn the_largest_code_is_read_and_a_longer_one_refused() {
         let largest = [0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff];
         assert_eq!(RbspBits::new(&largest).ue(), Ok(u32::MAX - 1));
-        assert_eq!(
-            RbspBits::new(&[0, 0, 0, 0, 0x80, 0, 0, 0, 0]).ue(),
-            Err(BitsEnded)
-        );
+        assert_eq!(RbspBits::new(&[0, 0, 0, 0, 0x80, 0, 0, 0, 0]).ue(), Err(BitsEnded));
         assert_eq!(RbspBits::new(&[0; 64]).ue(), Err(BitsEnded));
     }
 

@@ -51,20 +51,14 @@ impl<'a> Reader<'a> {
 
     /// The next `len` bytes.
     pub fn take(&mut self, len: usize) -> Result<&'a [u8], Truncated> {
-        let (head, tail) = self.rest.split_at_checked(len).ok_or(Truncated {
-            need: len,
-            have: self.rest.len(),
-        })?;
+        let (head, tail) = self.rest.split_at_checked(len).ok_or(Truncated { need: len, have: self.rest.len() })?;
         self.rest = tail;
         Ok(head)
     }
 
     /// The last `len` bytes; what comes before them stays to be read.
     pub fn take_back(&mut self, len: usize) -> Result<&'a [u8], Truncated> {
-        let truncated = Truncated {
-            need: len,
-            have: self.rest.len(),
-        };
+        let truncated = Truncated { need: len, have: self.rest.len() };
         let keep = self.rest.len().checked_sub(len).ok_or(truncated)?;
         let (head, tail) = self.rest.split_at_checked(keep).ok_or(truncated)?;
         self.rest = head;
@@ -73,10 +67,7 @@ impl<'a> Reader<'a> {
 
     /// The next `N` bytes by value.
     pub fn take_array<const N: usize>(&mut self) -> Result<[u8; N], Truncated> {
-        let (head, tail) = self.rest.split_first_chunk::<N>().ok_or(Truncated {
-            need: N,
-            have: self.rest.len(),
-        })?;
+        let (head, tail) = self.rest.split_first_chunk::<N>().ok_or(Truncated { need: N, have: self.rest.len() })?;
         self.rest = tail;
         Ok(*head)
     }
@@ -98,14 +89,12 @@ impl<'a> Reader<'a> {
 
     /// Three bytes, big-endian.
     pub fn u24(&mut self) -> Result<u32, Truncated> {
-        self.take_array()
-            .map(|[a, b, c]| u32::from_be_bytes([0, a, b, c]))
+        self.take_array().map(|[a, b, c]| u32::from_be_bytes([0, a, b, c]))
     }
 
     /// Three bytes, big-endian, two's complement (FLV's SI24).
     pub fn i24(&mut self) -> Result<i32, Truncated> {
-        self.take_array()
-            .map(|[a, b, c]| i32::from_be_bytes([a, b, c, 0]) >> 8)
+        self.take_array().map(|[a, b, c]| i32::from_be_bytes([a, b, c, 0]) >> 8)
     }
 
     /// Four bytes, big-endian.
@@ -212,11 +201,7 @@ mod tests {
     #[test]
     fn three_byte_fields_keep_their_sign() {
         // Values from the FLV specification's SI24: -1 is FF FF FF, -8388608 is 80 00 00.
-        for (value, bytes) in [
-            (-1, [0xff, 0xff, 0xff]),
-            (-8_388_608, [0x80, 0, 0]),
-            (40, [0, 0, 40]),
-        ] {
+        for (value, bytes) in [(-1, [0xff, 0xff, 0xff]), (-8_388_608, [0x80, 0, 0]), (40, [0, 0, 40])] {
             let mut out = Vec::new();
             Writer::new(&mut out).i24(value);
             assert_eq!(out, bytes);

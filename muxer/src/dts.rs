@@ -67,8 +67,7 @@ impl DecodeTimes {
     /// Times of the next picture in the order of sending, shown at `pts`.
     pub(crate) fn next(&mut self, pts: MediaTime) -> Times {
         let delayed = pts + millis(self.depth);
-        self.due
-            .insert(self.due.partition_point(|due| *due <= delayed), delayed);
+        self.due.insert(self.due.partition_point(|due| *due <= delayed), delayed);
         let wanted = if self.leading > 0 {
             self.leading -= 1;
             self.first + millis(self.depth - self.leading - 1)
@@ -83,10 +82,7 @@ impl DecodeTimes {
             self.first = dts;
         }
         self.latest = self.latest.max(pts);
-        Times {
-            dts,
-            pts: delayed.max(dts),
-        }
+        Times { dts, pts: delayed.max(dts) }
     }
 
     /// `dts` went out.
@@ -129,27 +125,14 @@ mod tests {
     #[test]
     fn without_reordering_dts_is_pts() {
         let mut decode_times = begun(0, 0);
-        assert_eq!(
-            times(&mut decode_times, &[0, 33, 66]),
-            [(0, 0), (33, 33), (66, 66)]
-        );
+        assert_eq!(times(&mut decode_times, &[0, 33, 66]), [(0, 0), (33, 33), (66, 66)]);
     }
 
     #[test]
     fn with_a_pyramid_of_b_frames_each_picture_is_decoded_in_time() {
         // What x264 sends with three B-frames and b-pyramid: reorder depth 2, 40 ms a picture.
         let sent = [0, 160, 80, 40, 120, 320, 240, 200, 280];
-        let expected = [
-            (0, 2),
-            (1, 162),
-            (2, 82),
-            (42, 42),
-            (82, 122),
-            (122, 322),
-            (162, 242),
-            (202, 202),
-            (242, 282),
-        ];
+        let expected = [(0, 2), (1, 162), (2, 82), (42, 42), (82, 122), (122, 322), (162, 242), (202, 202), (242, 282)];
         assert_eq!(times(&mut begun(2, 0), &sent), expected);
     }
 
@@ -158,10 +141,7 @@ mod tests {
         let mut decode_times = begun(0, 0);
         let sent = [0, 80, 40, 160, 120, 240, 200, 320, 280];
         let given = times(&mut decode_times, &sent);
-        assert!(
-            given.windows(2).all(|pair| pair[0].0 < pair[1].0),
-            "{given:?}"
-        );
+        assert!(given.windows(2).all(|pair| pair[0].0 < pair[1].0), "{given:?}");
         assert!(given.iter().all(|(dts, pts)| dts <= pts), "{given:?}");
         // From the fourth picture on each is shown where it belongs, a millisecond later than without reordering.
         let shown: Vec<i64> = given.iter().skip(3).map(|(_, pts)| *pts).collect();
@@ -173,28 +153,15 @@ mod tests {
         let mut decode_times = begun(2, 0);
         times(&mut decode_times, &[0, 160, 80]);
         decode_times.begin(2, MediaTime::from_millis(5000), true);
-        assert_eq!(
-            times(&mut decode_times, &[5000, 5160, 5080]),
-            [(5000, 5002), (5001, 5162), (5002, 5082)]
-        );
+        assert_eq!(times(&mut decode_times, &[5000, 5160, 5080]), [(5000, 5002), (5001, 5162), (5002, 5082)]);
     }
 
     #[test]
     fn behind_a_pause_decoding_times_go_on_with_the_pictures() {
         let mut decode_times = begun(1, 0);
         let hours = 3 * 3_600_000;
-        let given = times(
-            &mut decode_times,
-            &[0, 80, 40, hours, hours + 80, hours + 40],
-        );
-        assert_eq!(
-            given[3..],
-            [
-                (hours - 1999, hours + 1),
-                (hours + 1, hours + 81),
-                (hours + 41, hours + 41)
-            ]
-        );
+        let given = times(&mut decode_times, &[0, 80, 40, hours, hours + 80, hours + 40]);
+        assert_eq!(given[3..], [(hours - 1999, hours + 1), (hours + 1, hours + 81), (hours + 41, hours + 41)]);
     }
 
     #[test]

@@ -58,10 +58,7 @@ pub fn write_header(out: &mut Vec<u8>, has_audio: bool, has_video: bool) {
 /// # Panics
 /// When the body does not fit the 24-bit size; the muxer's access units end far below.
 pub fn write_tag(out: &mut Vec<u8>, kind: TagKind, dts: MediaTime, body: &[u8]) {
-    let size = u32::try_from(body.len())
-        .ok()
-        .filter(|size| *size < 1 << 24)
-        .expect("a tag body is below 16 MiB");
+    let size = u32::try_from(body.len()).ok().filter(|size| *size < 1 << 24).expect("a tag body is below 16 MiB");
     let [_, _, _, _, high, a, b, c] = dts.millis().to_be_bytes();
     let mut writer = Writer::new(out);
     writer.u8(kind.id());
@@ -94,14 +91,8 @@ impl VideoHeader {
     pub fn to_bytes(self) -> [u8; VIDEO_HEADER_LEN] {
         let (frame_type, packet_type, composition_time_ms) = match self {
             VideoHeader::SequenceHeader => (1, 0, 0),
-            VideoHeader::Picture {
-                key: true,
-                composition_time_ms,
-            } => (1, 1, composition_time_ms),
-            VideoHeader::Picture {
-                key: false,
-                composition_time_ms,
-            } => (2, 1, composition_time_ms),
+            VideoHeader::Picture { key: true, composition_time_ms } => (1, 1, composition_time_ms),
+            VideoHeader::Picture { key: false, composition_time_ms } => (2, 1, composition_time_ms),
         };
         let [_, a, b, c] = composition_time_ms.to_be_bytes();
         [frame_type << 4 | CODEC_ID_AVC, packet_type, a, b, c]
@@ -147,8 +138,7 @@ pub struct Metadata<'a> {
 
 /// The body of an `onMetaData` script tag. RTMP puts the string `@setDataFrame` in front.
 pub fn write_metadata(out: &mut Vec<u8>, metadata: &Metadata<'_>) {
-    let properties =
-        1 + metadata.video_size.map_or(0, |_| 3) + metadata.audio_channels.map_or(0, |_| 4);
+    let properties = 1 + metadata.video_size.map_or(0, |_| 3) + metadata.audio_channels.map_or(0, |_| 4);
     let mut writer = amf0::Writer::new(out);
     writer.string("onMetaData").ecma_array(properties);
     if let Some((width, height)) = metadata.video_size {
@@ -158,9 +148,7 @@ pub fn write_metadata(out: &mut Vec<u8>, metadata: &Metadata<'_>) {
     }
     if let Some(channels) = metadata.audio_channels {
         writer.key("audiocodecid").number(f64::from(FOURCC_OPUS));
-        writer
-            .key("audiosamplerate")
-            .number(f64::from(OPUS_SAMPLE_RATE));
+        writer.key("audiosamplerate").number(f64::from(OPUS_SAMPLE_RATE));
         writer.key("audiosamplesize").number(16.0);
         writer.key("stereo").boolean(channels == 2);
     }
@@ -186,59 +174,23 @@ mod tests {
     #[test]
     fn a_tag_carries_its_time_in_24_bits_and_an_extension_byte_and_its_size_behind() {
         let mut out = Vec::new();
-        write_tag(
-            &mut out,
-            TagKind::Video,
-            MediaTime::from_millis(0x0123_4567),
-            &[0xaa, 0xbb],
-        );
-        assert_eq!(
-            out,
-            [
-                9, 0, 0, 2, 0x23, 0x45, 0x67, 0x01, 0, 0, 0, 0xaa, 0xbb, 0, 0, 0, 13
-            ]
-        );
+        write_tag(&mut out, TagKind::Video, MediaTime::from_millis(0x0123_4567), &[0xaa, 0xbb]);
+        assert_eq!(out, [9, 0, 0, 2, 0x23, 0x45, 0x67, 0x01, 0, 0, 0, 0xaa, 0xbb, 0, 0, 0, 13]);
     }
 
     #[test]
     fn time_wraps_after_32_bits_of_milliseconds() {
         let mut out = Vec::new();
-        write_tag(
-            &mut out,
-            TagKind::Audio,
-            MediaTime::from_millis((1 << 32) + 5),
-            &[],
-        );
+        write_tag(&mut out, TagKind::Audio, MediaTime::from_millis((1 << 32) + 5), &[]);
         assert_eq!(out, [8, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 11]);
     }
 
     #[test]
     fn video_headers_are_the_legacy_avc_ones() {
         assert_eq!(VideoHeader::SequenceHeader.to_bytes(), [0x17, 0, 0, 0, 0]);
-        assert_eq!(
-            VideoHeader::Picture {
-                key: true,
-                composition_time_ms: 0
-            }
-            .to_bytes(),
-            [0x17, 1, 0, 0, 0]
-        );
-        assert_eq!(
-            VideoHeader::Picture {
-                key: false,
-                composition_time_ms: 80
-            }
-            .to_bytes(),
-            [0x27, 1, 0, 0, 80]
-        );
-        assert_eq!(
-            VideoHeader::Picture {
-                key: false,
-                composition_time_ms: -1
-            }
-            .to_bytes(),
-            [0x27, 1, 255, 255, 255]
-        );
+        assert_eq!(VideoHeader::Picture { key: true, composition_time_ms: 0 }.to_bytes(), [0x17, 1, 0, 0, 0]);
+        assert_eq!(VideoHeader::Picture { key: false, composition_time_ms: 80 }.to_bytes(), [0x27, 1, 0, 0, 80]);
+        assert_eq!(VideoHeader::Picture { key: false, composition_time_ms: -1 }.to_bytes(), [0x27, 1, 255, 255, 255]);
     }
 
     #[test]
@@ -246,10 +198,7 @@ mod tests {
         // What FFmpeg 8 writes for stereo Opus.
         let mut out = Vec::new();
         write_opus_sequence_header(&mut out, 2);
-        assert_eq!(
-            out,
-            b"\x90OpusOpusHead\x01\x02\x38\x01\x80\xbb\x00\x00\x00\x00\x00"
-        );
+        assert_eq!(out, b"\x90OpusOpusHead\x01\x02\x38\x01\x80\xbb\x00\x00\x00\x00\x00");
         out.clear();
         write_opus_frames(&mut out, &[0xf8, 0xff, 0xfe]);
         assert_eq!(out, b"\x91Opus\xf8\xff\xfe");
@@ -257,50 +206,23 @@ mod tests {
 
     #[test]
     fn metadata_names_size_and_codecs_and_counts_its_properties() {
-        for (video_size, audio_channels) in [
-            (Some((1280, 720)), Some(2)),
-            (None, Some(1)),
-            (Some((320, 180)), None),
-        ] {
+        for (video_size, audio_channels) in [(Some((1280, 720)), Some(2)), (None, Some(1)), (Some((320, 180)), None)] {
             let mut out = Vec::new();
-            write_metadata(
-                &mut out,
-                &Metadata {
-                    video_size,
-                    audio_channels,
-                    encoder: "test",
-                },
-            );
+            write_metadata(&mut out, &Metadata { video_size, audio_channels, encoder: "test" });
             let mut reader = Reader::new(&out);
-            assert_eq!(
-                Value::parse(&mut reader).unwrap(),
-                Value::String("onMetaData".into())
-            );
+            assert_eq!(Value::parse(&mut reader).unwrap(), Value::String("onMetaData".into()));
             let mut count = reader;
             count.u8().unwrap();
             let count = usize::try_from(count.u32().unwrap()).unwrap();
             let value = Value::parse(&mut reader).unwrap();
             assert!(reader.is_empty());
-            let Value::Object(properties) = &value else {
-                panic!("an ECMA array")
-            };
+            let Value::Object(properties) = &value else { panic!("an ECMA array") };
             assert_eq!(properties.len(), count);
-            assert_eq!(
-                value.property("width"),
-                video_size
-                    .map(|(w, _)| Value::Number(f64::from(w)))
-                    .as_ref()
-            );
-            assert_eq!(
-                value.property("videocodecid"),
-                video_size.map(|_| Value::Number(7.0)).as_ref()
-            );
+            assert_eq!(value.property("width"), video_size.map(|(w, _)| Value::Number(f64::from(w))).as_ref());
+            assert_eq!(value.property("videocodecid"), video_size.map(|_| Value::Number(7.0)).as_ref());
             let codec = audio_channels.map(|_| Value::Number(1_332_770_163.0));
             assert_eq!(value.property("audiocodecid"), codec.as_ref());
-            assert_eq!(
-                value.property("stereo"),
-                audio_channels.map(|c| Value::Boolean(c == 2)).as_ref()
-            );
+            assert_eq!(value.property("stereo"), audio_channels.map(|c| Value::Boolean(c == 2)).as_ref());
         }
     }
 }

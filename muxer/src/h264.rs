@@ -157,14 +157,12 @@ impl Depacketizer {
 
     /// Whether a packet of this RTP time starts another access unit than the one in progress.
     pub(crate) fn ends_before(&self, rtp_time: u32) -> bool {
-        self.in_progress
-            .is_some_and(|(current, _)| current != rtp_time)
+        self.in_progress.is_some_and(|(current, _)| current != rtp_time)
     }
 
     /// Takes in one packet that is not empty.
     pub(crate) fn push(&mut self, packet: &MediaPacket<'_>) {
-        self.in_progress
-            .get_or_insert((packet.rtp_time, packet.arrival));
+        self.in_progress.get_or_insert((packet.rtp_time, packet.arrival));
         self.gap |= std::mem::take(&mut self.gap_ahead);
         let mut reader = Reader::new(packet.payload);
         let Ok(header) = reader.u8() else { return };
@@ -202,12 +200,7 @@ impl Depacketizer {
             self.clear_body();
             return damage.map_or(AccessUnit::NoPicture, AccessUnit::Damaged);
         };
-        AccessUnit::Picture(Picture {
-            rtp_time,
-            arrival,
-            idr: slice.idr,
-            pps_id: slice.ids.map(|(_, pps_id)| pps_id),
-        })
+        AccessUnit::Picture(Picture { rtp_time, arrival, idr: slice.idr, pps_id: slice.ids.map(|(_, pps_id)| pps_id) })
     }
 
     /// The body of the picture that just ended, for an empty buffer; its first [`VIDEO_HEADER_LEN`] bytes are free
@@ -228,8 +221,7 @@ impl Depacketizer {
     /// Whether an IDR picture is whole although packets in front of it are missing: its parameter sets, which come
     /// first, are there; or it never has any and its first slice is the picture's first.
     fn has_head(&self, slice: FirstSlice) -> bool {
-        self.sets_since == (true, true)
-            || (!self.sets_in_band && slice.ids.is_some_and(|(first_mb, _)| first_mb == 0))
+        self.sets_since == (true, true) || (!self.sets_in_band && slice.ids.is_some_and(|(first_mb, _)| first_mb == 0))
     }
 
     fn push_stap_a(&mut self, mut reader: Reader<'_>) {
@@ -275,9 +267,7 @@ impl Depacketizer {
         let (start, end) = (fu_header & 0x80 != 0, fu_header & 0x40 != 0);
         let nal_type = fu_header & 0x1f;
         self.saw_slice |= (SLICE..=IDR_SLICE).contains(&nal_type);
-        let continues = self
-            .fragmented
-            .is_some_and(|fragmented| fragmented.nal_type == nal_type);
+        let continues = self.fragmented.is_some_and(|fragmented| fragmented.nal_type == nal_type);
         if reader.is_empty() || start == continues || (start && end) {
             return self.spoil_as_received();
         }
@@ -308,11 +298,7 @@ impl Depacketizer {
             }
             _ => Target::Nowhere,
         };
-        self.fragmented = Some(Fragmented {
-            nal_type,
-            bytes: 0,
-            target,
-        });
+        self.fragmented = Some(Fragmented { nal_type, bytes: 0, target });
         self.append_fragment(&[header]);
     }
 
@@ -323,9 +309,7 @@ impl Depacketizer {
         fragmented.bytes += bytes.len();
         let (total, target) = (fragmented.bytes, fragmented.target);
         match target {
-            Target::Set if total <= MAX_PARAMETER_SET_BYTES => {
-                self.fragmented_set.extend_from_slice(bytes)
-            }
+            Target::Set if total <= MAX_PARAMETER_SET_BYTES => self.fragmented_set.extend_from_slice(bytes),
             Target::Body(start) if total <= MAX_NAL_BYTES => self.append(start, bytes),
             Target::Nowhere if total <= MAX_NAL_BYTES => {}
             _ => self.spoil(Damage::TooLarge),
@@ -377,10 +361,7 @@ impl Depacketizer {
     fn set_slice_ids(&mut self, nal_type: u8, ids: Option<(u32, u8)>) {
         // Partitions B and C begin otherwise.
         if matches!(nal_type, SLICE | 2 | IDR_SLICE)
-            && let Some(slice) = self
-                .first_slice
-                .as_mut()
-                .filter(|slice| slice.ids.is_none())
+            && let Some(slice) = self.first_slice.as_mut().filter(|slice| slice.ids.is_none())
         {
             slice.ids = ids;
         }
@@ -412,9 +393,7 @@ impl Depacketizer {
         self.body.extend_from_slice(bytes);
         let (_, unit) = self.body.split_at_mut(start);
         if let Some((length, nal)) = unit.split_first_chunk_mut::<4>() {
-            *length = u32::try_from(nal.len())
-                .expect("at most MAX_ACCESS_UNIT_BYTES")
-                .to_be_bytes();
+            *length = u32::try_from(nal.len()).expect("at most MAX_ACCESS_UNIT_BYTES").to_be_bytes();
         }
     }
 
@@ -425,11 +404,7 @@ impl Depacketizer {
 
     fn store_set(&mut self, nal: &[u8]) {
         let is_sps = nal.first().is_some_and(|header| header & 0x1f == SPS);
-        let stored = if is_sps {
-            self.sets.store_sps(nal)
-        } else {
-            self.sets.store_pps(nal)
-        };
+        let stored = if is_sps { self.sets.store_sps(nal) } else { self.sets.store_pps(nal) };
         self.sets_in_band = true;
         match stored {
             Ok(()) if is_sps => self.sets_since.0 = true,
@@ -440,11 +415,7 @@ impl Depacketizer {
 
     /// Right behind a loss, what does not fit together is part of the loss.
     fn spoil_as_received(&mut self) {
-        self.spoil(if self.gap {
-            Damage::Loss
-        } else {
-            Damage::Malformed
-        });
+        self.spoil(if self.gap { Damage::Loss } else { Damage::Malformed });
     }
 
     fn spoil(&mut self, damage: Damage) {

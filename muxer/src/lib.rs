@@ -146,10 +146,7 @@ pub struct AudioConfig {
 
 impl Default for AudioConfig {
     fn default() -> Self {
-        Self {
-            channels: 2,
-            reorder: ReorderLimits::DEFAULT,
-        }
+        Self { channels: 2, reorder: ReorderLimits::DEFAULT }
     }
 }
 
@@ -166,15 +163,10 @@ struct Shared {
 impl Shared {
     /// Queues `onMetaData`; `false` when the queue is full.
     fn push_metadata(&mut self, video_size: Option<(u32, u32)>) -> bool {
-        let metadata = flv::Metadata {
-            video_size,
-            audio_channels: self.audio_channels,
-            encoder: &self.encoder,
-        };
-        self.outbox
-            .push_tag(Frame::Metadata, MediaTime::ZERO, |out| {
-                flv::write_metadata(out, &metadata);
-            })
+        let metadata = flv::Metadata { video_size, audio_channels: self.audio_channels, encoder: &self.encoder };
+        self.outbox.push_tag(Frame::Metadata, MediaTime::ZERO, |out| {
+            flv::write_metadata(out, &metadata);
+        })
     }
 }
 
@@ -205,12 +197,7 @@ impl Muxer {
     /// Takes in one packet of a track. Retransmissions are undone before ([`RtpPacket::undo_rtx`]); packets of a
     /// track the muxer was not made for are ignored.
     pub fn handle_rtp(&mut self, kind: TrackKind, packet: &RtpPacket<'_>, arrival: MediaTime) {
-        let media = MediaPacket {
-            marker: packet.marker,
-            rtp_time: packet.rtp_time,
-            arrival,
-            payload: packet.payload,
-        };
+        let media = MediaPacket { marker: packet.marker, rtp_time: packet.rtp_time, arrival, payload: packet.payload };
         match (kind, &mut self.video, &mut self.audio) {
             (TrackKind::Video, Some(track), _) => match track.source.push(packet, arrival) {
                 Arrived::InOrder => track.handle(&media, 0, &mut self.shared),
@@ -232,15 +219,8 @@ impl Muxer {
     }
 
     /// Takes in what an RTCP sender report says about a track's clock.
-    pub fn handle_sender_report(
-        &mut self,
-        kind: TrackKind,
-        report: SenderReport,
-        arrival: MediaTime,
-    ) {
-        self.shared
-            .timeline
-            .handle_sender_report(kind, report, arrival);
+    pub fn handle_sender_report(&mut self, kind: TrackKind, report: SenderReport, arrival: MediaTime) {
+        self.shared.timeline.handle_sender_report(kind, report, arrival);
     }
 
     /// Gives up the gaps that were waited for long enough at `now`.
@@ -250,14 +230,8 @@ impl Muxer {
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
     pub fn poll_timeout(&self) -> Option<MediaTime> {
-        let video = self
-            .video
-            .as_ref()
-            .and_then(|track| track.source.deadline());
-        let audio = self
-            .audio
-            .as_ref()
-            .and_then(|track| track.source.deadline());
+        let video = self.video.as_ref().and_then(|track| track.source.deadline());
+        let audio = self.audio.as_ref().and_then(|track| track.source.deadline());
         video.into_iter().chain(audio).min()
     }
 
@@ -327,16 +301,8 @@ impl Muxer {
     pub fn stats(&self) -> Stats {
         let (video_correction_micros, video_skew_micros) = self.shared.timeline.correction();
         Stats {
-            video: self
-                .video
-                .as_ref()
-                .map(VideoTrack::stats)
-                .unwrap_or_default(),
-            audio: self
-                .audio
-                .as_ref()
-                .map(AudioTrack::stats)
-                .unwrap_or_default(),
+            video: self.video.as_ref().map(VideoTrack::stats).unwrap_or_default(),
+            audio: self.audio.as_ref().map(AudioTrack::stats).unwrap_or_default(),
             overflow: self.shared.outbox.overflow,
             video_correction_micros,
             video_skew_micros,

@@ -101,11 +101,7 @@ impl OpusPacket {
         if samples > MAX_SAMPLES {
             return Err(OpusError::Duration { samples });
         }
-        Ok(Self {
-            samples,
-            frames,
-            stereo: toc & 4 != 0,
-        })
+        Ok(Self { samples, frames, stereo: toc & 4 != 0 })
     }
 }
 
@@ -162,11 +158,7 @@ fn frame_length(reader: &mut Reader<'_>) -> Result<usize, OpusError> {
 }
 
 fn frame_fits(bytes: usize) -> Result<(), OpusError> {
-    if bytes > MAX_FRAME_BYTES {
-        Err(OpusError::FrameSize(bytes))
-    } else {
-        Ok(())
-    }
+    if bytes > MAX_FRAME_BYTES { Err(OpusError::FrameSize(bytes)) } else { Ok(()) }
 }
 
 fn equal_frames(bytes: usize, frames: usize) -> Result<(), OpusError> {
@@ -181,20 +173,15 @@ pub const SILENCE_SAMPLES: u32 = 960;
 /// A packet that every decoder turns into 20 ms of digital silence: CELT fullband, mono, the silence flag set.
 pub const SILENCE_20_MS: [u8; 3] = [0xf8, 0xff, 0xfe];
 /// As above for 10, 5 and 2.5 ms, with their samples.
-const SHORT_SILENCES: [(u32, [u8; 3]); 3] = [
-    (480, [0xf0, 0xff, 0xfe]),
-    (240, [0xe8, 0xff, 0xfe]),
-    (120, [0xe0, 0xff, 0xfe]),
-];
+const SHORT_SILENCES: [(u32, [u8; 3]); 3] =
+    [(480, [0xf0, 0xff, 0xfe]), (240, [0xe8, 0xff, 0xfe]), (120, [0xe0, 0xff, 0xfe])];
 
 /// The longest silent packet that is no longer than `samples`, and its samples; `None` below 2.5 ms.
 pub fn silence(samples: u32) -> Option<(u32, [u8; 3])> {
     if samples >= SILENCE_SAMPLES {
         return Some((SILENCE_SAMPLES, SILENCE_20_MS));
     }
-    SHORT_SILENCES
-        .into_iter()
-        .find(|(short, _)| *short <= samples)
+    SHORT_SILENCES.into_iter().find(|(short, _)| *short <= samples)
 }
 
 #[cfg(test)]
@@ -226,15 +213,7 @@ mod tests {
                     ] {
                         let parsed = OpusPacket::parse(&packet).unwrap();
                         let samples = frame * u32::from(frames);
-                        assert_eq!(
-                            parsed,
-                            OpusPacket {
-                                samples,
-                                frames,
-                                stereo: stereo != 0
-                            },
-                            "{packet:02x?}"
-                        );
+                        assert_eq!(parsed, OpusPacket { samples, frames, stereo: stereo != 0 }, "{packet:02x?}");
                     }
                 }
             }
@@ -249,117 +228,42 @@ mod tests {
             ("R1", vec![], Err(OpusError::Empty)),
             ("DTX", vec![0xf8], Ok(960)),
             ("R2 at the bound", long(&[0xf8], 1275), Ok(960)),
-            (
-                "R2 beyond",
-                long(&[0xf8], 1276),
-                Err(OpusError::FrameSize(1276)),
-            ),
-            (
-                "R3 odd",
-                long(&[0xf9], 3),
-                Err(OpusError::UnequalFrames {
-                    bytes: 3,
-                    frames: 2,
-                }),
-            ),
+            ("R2 beyond", long(&[0xf8], 1276), Err(OpusError::FrameSize(1276))),
+            ("R3 odd", long(&[0xf9], 3), Err(OpusError::UnequalFrames { bytes: 3, frames: 2 })),
             ("R3 empty frames", vec![0xf9], Ok(1920)),
-            (
-                "R4 no length",
-                vec![0xfa],
-                Err(OpusError::Truncated(Truncated { need: 1, have: 0 })),
-            ),
-            (
-                "R4 half a length",
-                vec![0xfa, 252],
-                Err(OpusError::Truncated(Truncated { need: 1, have: 0 })),
-            ),
-            (
-                "R4 too long",
-                vec![0xfa, 2, 1],
-                Err(OpusError::Truncated(Truncated { need: 2, have: 1 })),
-            ),
+            ("R4 no length", vec![0xfa], Err(OpusError::Truncated(Truncated { need: 1, have: 0 }))),
+            ("R4 half a length", vec![0xfa, 252], Err(OpusError::Truncated(Truncated { need: 1, have: 0 }))),
+            ("R4 too long", vec![0xfa, 2, 1], Err(OpusError::Truncated(Truncated { need: 2, have: 1 }))),
             ("R4 two-byte length", long(&[0xfa, 252, 1], 256), Ok(1920)),
-            (
-                "R5 without count",
-                vec![0xfb],
-                Err(OpusError::Truncated(Truncated { need: 1, have: 0 })),
-            ),
-            (
-                "R5 no frames",
-                vec![0xfb, 0],
-                Err(OpusError::Duration { samples: 0 }),
-            ),
+            ("R5 without count", vec![0xfb], Err(OpusError::Truncated(Truncated { need: 1, have: 0 }))),
+            ("R5 no frames", vec![0xfb, 0], Err(OpusError::Duration { samples: 0 })),
             ("R5 120 ms", vec![0xfb, 6], Ok(5760)),
-            (
-                "R5 140 ms",
-                vec![0xfb, 7],
-                Err(OpusError::Duration { samples: 6720 }),
-            ),
+            ("R5 140 ms", vec![0xfb, 7], Err(OpusError::Duration { samples: 6720 })),
             ("R5 48 frames of 2.5 ms", vec![0x83, 48], Ok(5760)),
-            (
-                "R5 49 frames of 2.5 ms",
-                vec![0x83, 49],
-                Err(OpusError::Duration { samples: 5880 }),
-            ),
-            (
-                "R6",
-                long(&[0xfb, 3], 7),
-                Err(OpusError::UnequalFrames {
-                    bytes: 7,
-                    frames: 3,
-                }),
-            ),
+            ("R5 49 frames of 2.5 ms", vec![0x83, 49], Err(OpusError::Duration { samples: 5880 })),
+            ("R6", long(&[0xfb, 3], 7), Err(OpusError::UnequalFrames { bytes: 7, frames: 3 })),
             ("R6 padding", vec![0xfb, 0x42, 2, 1, 1, 0, 0], Ok(1920)),
-            (
-                "R6 padding beyond",
-                vec![0xfb, 0x42, 5, 0, 0],
-                Err(OpusError::Truncated(Truncated { need: 5, have: 2 })),
-            ),
-            (
-                "R6 padding chain",
-                long(&[0xfb, 0x41, 255, 255, 1], 509),
-                Ok(960),
-            ),
+            ("R6 padding beyond", vec![0xfb, 0x42, 5, 0, 0], Err(OpusError::Truncated(Truncated { need: 5, have: 2 }))),
+            ("R6 padding chain", long(&[0xfb, 0x41, 255, 255, 1], 509), Ok(960)),
             (
                 "R6 endless padding chain",
-                vec![0xfb; 1]
-                    .into_iter()
-                    .chain([0x41])
-                    .chain([255; 40])
-                    .collect(),
+                vec![0xfb; 1].into_iter().chain([0x41]).chain([255; 40]).collect(),
                 Err(OpusError::Truncated(Truncated { need: 1, have: 0 })),
             ),
             ("R7", vec![0xfb, 0x83, 1, 2, 9, 9, 9, 9], Ok(2880)),
-            (
-                "R7 beyond",
-                vec![0xfb, 0x83, 1, 2, 9, 9],
-                Err(OpusError::Truncated(Truncated { need: 3, have: 2 })),
-            ),
-            (
-                "R7 last too large",
-                long(&[0xfb, 0x82, 0], 1276),
-                Err(OpusError::FrameSize(1276)),
-            ),
+            ("R7 beyond", vec![0xfb, 0x83, 1, 2, 9, 9], Err(OpusError::Truncated(Truncated { need: 3, have: 2 }))),
+            ("R7 last too large", long(&[0xfb, 0x82, 0], 1276), Err(OpusError::FrameSize(1276))),
         ];
         for (name, packet, expected) in cases {
-            assert_eq!(
-                OpusPacket::parse(&packet).map(|p| p.samples),
-                expected,
-                "{name}"
-            );
+            assert_eq!(OpusPacket::parse(&packet).map(|p| p.samples), expected, "{name}");
         }
     }
 
     #[test]
     fn silence_comes_in_the_largest_piece_that_fits() {
-        for (asked, expected) in [
-            (5760, Some(960)),
-            (960, Some(960)),
-            (959, Some(480)),
-            (240, Some(240)),
-            (120, Some(120)),
-            (119, None),
-        ] {
+        for (asked, expected) in
+            [(5760, Some(960)), (960, Some(960)), (959, Some(480)), (240, Some(240)), (120, Some(120)), (119, None)]
+        {
             let found = silence(asked);
             assert_eq!(found.map(|(samples, _)| samples), expected);
             if let Some((samples, packet)) = found {

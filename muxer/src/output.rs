@@ -101,12 +101,7 @@ pub(crate) struct Outbox {
 impl Outbox {
     /// Queues a tag whose body `write` appends; `false` when the queue is full.
     #[must_use]
-    pub(crate) fn push_tag(
-        &mut self,
-        frame: Frame,
-        dts: MediaTime,
-        write: impl FnOnce(&mut Vec<u8>),
-    ) -> bool {
+    pub(crate) fn push_tag(&mut self, frame: Frame, dts: MediaTime, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         if self.queue.len() >= MAX_QUEUED || self.queued_bytes > MAX_QUEUED_BYTES {
             self.overflow += 1;
             return false;
@@ -114,12 +109,7 @@ impl Outbox {
         let mut body = self.spare.pop().unwrap_or_default();
         write(&mut body);
         self.queued_bytes += body.len();
-        let tag = Tag {
-            kind: frame.kind(),
-            frame,
-            dts,
-            len: body.len(),
-        };
+        let tag = Tag { kind: frame.kind(), frame, dts, len: body.len() };
         self.queue.push_back((Output::Tag(tag), body));
         true
     }
@@ -127,9 +117,7 @@ impl Outbox {
     /// Queues the wish for an IDR picture, once.
     pub(crate) fn push_keyframe_needed(&mut self, reason: KeyframeReason) {
         let output = Output::KeyframeNeeded(reason);
-        if self.queue.back().is_none_or(|(last, _)| *last != output)
-            && self.queue.len() < 2 * MAX_QUEUED
-        {
+        if self.queue.back().is_none_or(|(last, _)| *last != output) && self.queue.len() < 2 * MAX_QUEUED {
             self.queue.push_back((output, Vec::new()));
         }
     }

@@ -111,10 +111,7 @@ impl<'a> RtpPacket<'a> {
         } else {
             let profile = reader.u16()?;
             let words = usize::from(reader.u16()?);
-            Some(HeaderExtension {
-                profile,
-                data: reader.take(words * 4)?,
-            })
+            Some(HeaderExtension { profile, data: reader.take(words * 4)? })
         };
         if first & 0x20 != 0 {
             // RFC 3550 section 5.1: the count includes the byte that holds it, so it is at least 1.
@@ -138,19 +135,11 @@ impl<'a> RtpPacket<'a> {
     /// The RFC 8285 extension elements, both forms; ends at the first one that is not well-formed.
     pub fn extensions(&self) -> impl Iterator<Item = Extension<'a>> + use<'a> {
         let (form, data) = match self.extension {
-            Some(HeaderExtension {
-                profile: ONE_BYTE_PROFILE,
-                data,
-            }) => (Form::OneByte, data),
-            Some(HeaderExtension { profile, data }) if profile >> 4 == TWO_BYTE_PROFILE => {
-                (Form::TwoByte, data)
-            }
+            Some(HeaderExtension { profile: ONE_BYTE_PROFILE, data }) => (Form::OneByte, data),
+            Some(HeaderExtension { profile, data }) if profile >> 4 == TWO_BYTE_PROFILE => (Form::TwoByte, data),
             _ => (Form::OneByte, &[][..]),
         };
-        Extensions {
-            form,
-            reader: Reader::new(data),
-        }
+        Extensions { form, reader: Reader::new(data) }
     }
 
     /// What a retransmission carries (RFC 4588 section 4): the original sequence number in front of the original
@@ -158,13 +147,7 @@ impl<'a> RtpPacket<'a> {
     pub fn undo_rtx(&self, payload_type: u8, ssrc: u32) -> Option<RtpPacket<'a>> {
         let mut reader = Reader::new(self.payload);
         let sequence_number = reader.u16().ok()?;
-        Some(RtpPacket {
-            payload_type,
-            ssrc,
-            sequence_number,
-            payload: reader.rest(),
-            ..*self
-        })
+        Some(RtpPacket { payload_type, ssrc, sequence_number, payload: reader.rest(), ..*self })
     }
 }
 
@@ -203,10 +186,7 @@ impl<'a> Extensions<'a> {
             if matches!(self.form, Form::OneByte) && (id == ONE_BYTE_END || id == 0) {
                 return Ok(None);
             }
-            return Ok(Some(Extension {
-                id,
-                data: self.reader.take(len)?,
-            }));
+            return Ok(Some(Extension { id, data: self.reader.take(len)? }));
         }
         Ok(None)
     }
@@ -238,11 +218,7 @@ mod tests {
 
     fn elements(rest: &[u8]) -> Vec<(u8, Vec<u8>)> {
         let bytes = packet(0x90, rest);
-        RtpPacket::parse(&bytes)
-            .unwrap()
-            .extensions()
-            .map(|e| (e.id, e.data.to_vec()))
-            .collect()
+        RtpPacket::parse(&bytes).unwrap().extensions().map(|e| (e.id, e.data.to_vec())).collect()
     }
 
     #[test]
@@ -267,72 +243,35 @@ mod tests {
     fn any_prefix_of_a_header_is_refused_as_truncated() {
         let bytes = packet(0x91, &[0, 0, 0, 9, 0xbe, 0xde, 0, 1, 0x10, 7, 0, 0, 0x55]);
         for len in 0..24 {
-            assert!(
-                matches!(RtpPacket::parse(&bytes[..len]), Err(RtpError::Truncated(_))),
-                "length {len}"
-            );
+            assert!(matches!(RtpPacket::parse(&bytes[..len]), Err(RtpError::Truncated(_))), "length {len}");
         }
         assert_eq!(RtpPacket::parse(&bytes).unwrap().payload, [0x55]);
     }
 
     #[test]
     fn fifteen_csrcs_in_twelve_bytes_are_refused() {
-        assert_eq!(
-            RtpPacket::parse(&packet(0x8f, &[])),
-            Err(RtpError::Truncated(Truncated { need: 60, have: 0 }))
-        );
+        assert_eq!(RtpPacket::parse(&packet(0x8f, &[])), Err(RtpError::Truncated(Truncated { need: 60, have: 0 })));
     }
 
     #[test]
     fn other_versions_are_refused() {
         for first in [0x00, 0x40, 0xc0] {
-            assert_eq!(
-                RtpPacket::parse(&packet(first, &[1])),
-                Err(RtpError::Version(first >> 6))
-            );
+            assert_eq!(RtpPacket::parse(&packet(first, &[1])), Err(RtpError::Version(first >> 6)));
         }
     }
 
     #[test]
     fn padding_is_cut_off_and_may_be_all_there_is() {
-        assert_eq!(
-            RtpPacket::parse(&packet(0xa0, &[7, 8, 0, 2]))
-                .unwrap()
-                .payload,
-            [7, 8]
-        );
-        assert_eq!(
-            RtpPacket::parse(&packet(0xa0, &[0, 0, 0, 4]))
-                .unwrap()
-                .payload,
-            []
-        );
+        assert_eq!(RtpPacket::parse(&packet(0xa0, &[7, 8, 0, 2])).unwrap().payload, [7, 8]);
+        assert_eq!(RtpPacket::parse(&packet(0xa0, &[0, 0, 0, 4])).unwrap().payload, []);
         assert_eq!(RtpPacket::parse(&packet(0xa0, &[1])).unwrap().payload, []);
     }
 
     #[test]
     fn padding_of_zero_or_more_than_there_is_is_refused() {
-        assert_eq!(
-            RtpPacket::parse(&packet(0xa0, &[1, 0])),
-            Err(RtpError::Padding {
-                padding: 0,
-                have: 2
-            })
-        );
-        assert_eq!(
-            RtpPacket::parse(&packet(0xa0, &[1, 3])),
-            Err(RtpError::Padding {
-                padding: 3,
-                have: 2
-            })
-        );
-        assert_eq!(
-            RtpPacket::parse(&packet(0xa0, &[])),
-            Err(RtpError::Padding {
-                padding: 0,
-                have: 0
-            })
-        );
+        assert_eq!(RtpPacket::parse(&packet(0xa0, &[1, 0])), Err(RtpError::Padding { padding: 0, have: 2 }));
+        assert_eq!(RtpPacket::parse(&packet(0xa0, &[1, 3])), Err(RtpError::Padding { padding: 3, have: 2 }));
+        assert_eq!(RtpPacket::parse(&packet(0xa0, &[])), Err(RtpError::Padding { padding: 0, have: 0 }));
     }
 
     #[test]
@@ -345,29 +284,14 @@ mod tests {
     #[test]
     fn one_byte_extensions_follow_the_example_of_rfc_8285_section_4_2() {
         // id 1 with 1 byte, id 2 with 2 bytes, padding, id 3 with 4 bytes.
-        let found = elements(&[
-            0xbe, 0xde, 0, 3, 0x10, 0xa1, 0x21, 0xb1, 0xb2, 0, 0, 0x33, 1, 2, 3, 4,
-        ]);
-        assert_eq!(
-            found,
-            [
-                (1, vec![0xa1]),
-                (2, vec![0xb1, 0xb2]),
-                (3, vec![1, 2, 3, 4])
-            ]
-        );
+        let found = elements(&[0xbe, 0xde, 0, 3, 0x10, 0xa1, 0x21, 0xb1, 0xb2, 0, 0, 0x33, 1, 2, 3, 4]);
+        assert_eq!(found, [(1, vec![0xa1]), (2, vec![0xb1, 0xb2]), (3, vec![1, 2, 3, 4])]);
     }
 
     #[test]
     fn id_15_and_id_0_with_a_length_end_one_byte_extensions() {
-        assert_eq!(
-            elements(&[0xbe, 0xde, 0, 2, 0x10, 1, 0xf0, 9, 0x20, 2, 0, 0]),
-            [(1, vec![1])]
-        );
-        assert_eq!(
-            elements(&[0xbe, 0xde, 0, 2, 0x10, 1, 0x03, 9, 0x20, 2, 0, 0]),
-            [(1, vec![1])]
-        );
+        assert_eq!(elements(&[0xbe, 0xde, 0, 2, 0x10, 1, 0xf0, 9, 0x20, 2, 0, 0]), [(1, vec![1])]);
+        assert_eq!(elements(&[0xbe, 0xde, 0, 2, 0x10, 1, 0x03, 9, 0x20, 2, 0, 0]), [(1, vec![1])]);
     }
 
     #[test]
@@ -379,10 +303,7 @@ mod tests {
 
     #[test]
     fn an_element_longer_than_the_extension_ends_it() {
-        assert_eq!(
-            elements(&[0xbe, 0xde, 0, 1, 0x10, 1, 0x2f, 2]),
-            [(1, vec![1])]
-        );
+        assert_eq!(elements(&[0xbe, 0xde, 0, 1, 0x10, 1, 0x2f, 2]), [(1, vec![1])]);
         assert_eq!(elements(&[0x10, 0, 0, 1, 1, 1, 9, 200]), [(1, vec![9])]);
     }
 
@@ -395,18 +316,8 @@ mod tests {
     fn a_retransmission_gives_back_number_and_payload_and_a_probe_gives_nothing() {
         let bytes = packet(0x80, &[0x00, 0x07, 0x65, 0x88]);
         let original = RtpPacket::parse(&bytes).unwrap().undo_rtx(102, 5).unwrap();
-        assert_eq!(
-            (
-                original.payload_type,
-                original.ssrc,
-                original.sequence_number
-            ),
-            (102, 5, 7)
-        );
-        assert_eq!(
-            (original.rtp_time, original.marker, original.payload),
-            (0x0102_0304, true, &[0x65, 0x88][..])
-        );
+        assert_eq!((original.payload_type, original.ssrc, original.sequence_number), (102, 5, 7));
+        assert_eq!((original.rtp_time, original.marker, original.payload), (0x0102_0304, true, &[0x65, 0x88][..]));
         let probe = packet(0xa0, &[0, 0, 0, 4]);
         assert_eq!(RtpPacket::parse(&probe).unwrap().undo_rtx(102, 5), None);
     }

@@ -45,20 +45,12 @@ impl ParameterSets {
         };
         match self.sps.iter_mut().find(|stored| stored.sps.id == sps.id) {
             Some(stored) if stored.nal == nal => {}
-            Some(stored) => {
-                *stored = StoredSps {
-                    sps,
-                    nal: nal.to_vec(),
-                }
-            }
+            Some(stored) => *stored = StoredSps { sps, nal: nal.to_vec() },
             None => {
                 if self.sps.len() >= MAX_SPS {
                     self.sps.remove(0);
                 }
-                self.sps.push(StoredSps {
-                    sps,
-                    nal: nal.to_vec(),
-                });
+                self.sps.push(StoredSps { sps, nal: nal.to_vec() });
             }
         }
         Ok(())
@@ -69,24 +61,12 @@ impl ParameterSets {
         let (id, sps_id) = sps::pps_ids(nal)?;
         match self.pps.iter_mut().find(|stored| stored.id == id) {
             Some(stored) if stored.nal == nal => {}
-            Some(stored) => {
-                *stored = StoredPps {
-                    id,
-                    sps_id,
-                    nal: nal.to_vec(),
-                    fresh: true,
-                }
-            }
+            Some(stored) => *stored = StoredPps { id, sps_id, nal: nal.to_vec(), fresh: true },
             None => {
                 if self.pps.len() >= MAX_PPS {
                     self.pps.remove(0);
                 }
-                self.pps.push(StoredPps {
-                    id,
-                    sps_id,
-                    nal: nal.to_vec(),
-                    fresh: true,
-                });
+                self.pps.push(StoredPps { id, sps_id, nal: nal.to_vec(), fresh: true });
             }
         }
         Ok(())
@@ -97,10 +77,7 @@ impl ParameterSets {
     /// servers that read only the first PPS of avcC would lose the others.
     pub(crate) fn in_band(&self, idr: bool) -> impl Iterator<Item = &[u8]> {
         let several = self.pps.len() > 1;
-        self.pps
-            .iter()
-            .filter(move |pps| if idr { several } else { pps.fresh })
-            .map(|pps| pps.nal.as_slice())
+        self.pps.iter().filter(move |pps| if idr { several } else { pps.fresh }).map(|pps| pps.nal.as_slice())
     }
 
     /// A picture has begun: whatever was new is known now.
@@ -110,10 +87,7 @@ impl ParameterSets {
 
     /// Writes avcC for a picture whose slices name `pps_id` (any PPS if `None`); `None` when its sets are not known.
     pub(crate) fn write_avcc(&self, pps_id: Option<u8>, out: &mut Vec<u8>) -> Option<Sps> {
-        let pps = self
-            .pps
-            .iter()
-            .find(|pps| pps_id.is_none_or(|id| pps.id == id))?;
+        let pps = self.pps.iter().find(|pps| pps_id.is_none_or(|id| pps.id == id))?;
         let active = self.sps.iter().find(|stored| stored.sps.id == pps.sps_id)?;
         let sps = active.sps;
         let mut writer = Writer::new(out);
@@ -156,12 +130,7 @@ mod tests {
     fn sets(nals: &[&[u8]]) -> ParameterSets {
         let mut sets = ParameterSets::default();
         for nal in nals {
-            if nal.first() == Some(&0x67) {
-                sets.store_sps(nal)
-            } else {
-                sets.store_pps(nal)
-            }
-            .unwrap();
+            if nal.first() == Some(&0x67) { sets.store_sps(nal) } else { sets.store_pps(nal) }.unwrap();
         }
         sets
     }
@@ -174,40 +143,20 @@ mod tests {
     #[test]
     fn avcc_of_baseline_is_what_ffmpeg_writes() {
         // extradata of an FLV that FFmpeg 8 wrote from the same stream.
-        let expected = [
-            &[1, 0x42, 0xc0, 0x0d, 0xff, 0xe1, 0, 24],
-            SPS,
-            &[1, 0, 5],
-            PPS,
-        ]
-        .concat();
+        let expected = [&[1, 0x42, 0xc0, 0x0d, 0xff, 0xe1, 0, 24], SPS, &[1, 0, 5], PPS].concat();
         assert_eq!(avcc(&sets(&[SPS, PPS]), Some(0)), Some(expected));
     }
 
     #[test]
     fn avcc_of_high_ends_in_chroma_format_and_bit_depths() {
-        let expected = [
-            &[1, 0x64, 0, 0x28, 0xff, 0xe1, 0, 27],
-            SPS_HIGH,
-            &[1, 0, 6],
-            PPS_HIGH,
-            &[0xfd, 0xf8, 0xf8, 0],
-        ]
-        .concat();
+        let expected =
+            [&[1, 0x64, 0, 0x28, 0xff, 0xe1, 0, 27], SPS_HIGH, &[1, 0, 6], PPS_HIGH, &[0xfd, 0xf8, 0xf8, 0]].concat();
         assert_eq!(avcc(&sets(&[SPS_HIGH, PPS_HIGH]), None), Some(expected));
     }
 
     #[test]
     fn avcc_lists_every_pps_of_the_sps_by_id() {
-        let expected = [
-            &[1, 0x42, 0xc0, 0x0d, 0xff, 0xe1, 0, 24],
-            SPS,
-            &[2, 0, 5],
-            PPS,
-            &[0, 5],
-            PPS_1,
-        ]
-        .concat();
+        let expected = [&[1, 0x42, 0xc0, 0x0d, 0xff, 0xe1, 0, 24], SPS, &[2, 0, 5], PPS, &[0, 5], PPS_1].concat();
         assert_eq!(avcc(&sets(&[PPS_1, SPS, PPS]), Some(1)), Some(expected));
     }
 
@@ -223,11 +172,7 @@ mod tests {
         let mut sets = sets(&[SPS, PPS]);
         sets.store_sps(SPS_HIGH).unwrap();
         sets.store_pps(PPS_HIGH).unwrap();
-        assert_eq!(
-            sets.write_avcc(Some(0), &mut Vec::new())
-                .map(|sps| sps.width),
-            Some(1920)
-        );
+        assert_eq!(sets.write_avcc(Some(0), &mut Vec::new()).map(|sps| sps.width), Some(1920));
         assert_eq!((sets.sps.len(), sets.pps.len()), (1, 1));
     }
 
@@ -246,8 +191,7 @@ mod tests {
             let code = u32::from(id) + 1;
             let zeros = code.ilog2();
             let bits = (u64::from(code) << 2 | 0b11) << (64 - (2 * zeros + 3));
-            sets.store_pps(&[&[0x68][..], &bits.to_be_bytes()].concat())
-                .unwrap();
+            sets.store_pps(&[&[0x68][..], &bits.to_be_bytes()].concat()).unwrap();
         }
         assert_eq!(sets.pps.len(), MAX_PPS);
         assert!(avcc(&sets, Some(255)).is_some());

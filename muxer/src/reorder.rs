@@ -25,11 +25,8 @@ pub struct ReorderLimits {
 impl ReorderLimits {
     /// Wait up to 400 ms: several round trips' worth of retransmissions, and what a live mixer forgives.
     /// 512 packets are that much of a 15 Mbit/s stream.
-    pub const DEFAULT: ReorderLimits = ReorderLimits {
-        max_wait: Duration::from_millis(400),
-        max_packets: 512,
-        max_bytes: 1 << 20,
-    };
+    pub const DEFAULT: ReorderLimits =
+        ReorderLimits { max_wait: Duration::from_millis(400), max_packets: 512, max_bytes: 1 << 20 };
 }
 
 impl Default for ReorderLimits {
@@ -63,12 +60,7 @@ pub(crate) struct Held {
 
 impl Held {
     pub(crate) fn packet(&self) -> MediaPacket<'_> {
-        MediaPacket {
-            marker: self.marker,
-            rtp_time: self.rtp_time,
-            arrival: self.arrival,
-            payload: &self.payload,
-        }
+        MediaPacket { marker: self.marker, rtp_time: self.rtp_time, arrival: self.arrival, payload: &self.payload }
     }
 }
 
@@ -138,11 +130,7 @@ impl Reorder {
     /// Takes one packet in; a packet that has to wait is copied.
     pub(crate) fn push(&mut self, seq: SeqNo, packet: &MediaPacket<'_>) -> Pushed {
         if seq < self.next {
-            return if self.was_handed_on(seq) {
-                Pushed::Duplicate
-            } else {
-                Pushed::Late
-            };
+            return if self.was_handed_on(seq) { Pushed::Duplicate } else { Pushed::Late };
         }
         if seq == self.next && self.held.front().is_none_or(|front| front.seq > seq) {
             self.advance_past(seq);
@@ -150,10 +138,7 @@ impl Reorder {
             return Pushed::InOrder;
         }
         let place = self.held.iter().rposition(|held| held.seq <= seq);
-        if place
-            .and_then(|place| self.held.get(place))
-            .is_some_and(|held| held.seq == seq)
-        {
+        if place.and_then(|place| self.held.get(place)).is_some_and(|held| held.seq == seq) {
             return Pushed::Duplicate;
         }
         let held = self.hold(seq, packet);
@@ -199,13 +184,7 @@ impl Reorder {
     pub(crate) fn hold(&mut self, seq: SeqNo, packet: &MediaPacket<'_>) -> Held {
         let mut payload = self.spare.pop().unwrap_or_default();
         payload.extend_from_slice(packet.payload);
-        Held {
-            seq,
-            marker: packet.marker,
-            rtp_time: packet.rtp_time,
-            arrival: packet.arrival,
-            payload,
-        }
+        Held { seq, marker: packet.marker, rtp_time: packet.rtp_time, arrival: packet.arrival, payload }
     }
 
     /// Takes back the buffer of a handled packet.
@@ -239,18 +218,12 @@ impl Reorder {
 
     fn was_handed_on(&self, seq: SeqNo) -> bool {
         let age = self.next.0 - 1 - seq.0;
-        u32::try_from(age)
-            .ok()
-            .and_then(|age| self.handed_on.checked_shr(age))
-            .is_some_and(|bits| bits & 1 == 1)
+        u32::try_from(age).ok().and_then(|age| self.handed_on.checked_shr(age)).is_some_and(|bits| bits & 1 == 1)
     }
 }
 
 fn shift(bits: u128, by: u64) -> u128 {
-    u32::try_from(by)
-        .ok()
-        .and_then(|by| bits.checked_shl(by))
-        .unwrap_or(0)
+    u32::try_from(by).ok().and_then(|by| bits.checked_shl(by)).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -266,27 +239,15 @@ mod tests {
 
     impl Rig {
         fn new(max_packets: usize, max_bytes: usize) -> Self {
-            let mut reorder = Reorder::new(ReorderLimits {
-                max_wait: WAIT,
-                max_packets,
-                max_bytes,
-            });
+            let mut reorder = Reorder::new(ReorderLimits { max_wait: WAIT, max_packets, max_bytes });
             reorder.restart(SeqNo(10));
-            Self {
-                reorder,
-                out: Vec::new(),
-            }
+            Self { reorder, out: Vec::new() }
         }
 
         fn push(&mut self, seq: u64, at_ms: i64) -> Pushed {
             let arrival = MediaTime::from_millis(at_ms);
             let payload = [0; 100];
-            let packet = MediaPacket {
-                marker: false,
-                rtp_time: 0,
-                arrival,
-                payload: &payload,
-            };
+            let packet = MediaPacket { marker: false, rtp_time: 0, arrival, payload: &payload };
             let pushed = self.reorder.push(SeqNo(seq), &packet);
             if pushed == Pushed::InOrder {
                 self.out.push(seq.to_string());
@@ -297,11 +258,7 @@ mod tests {
 
         fn drain(&mut self, at_ms: i64) {
             while let Some((lost, held)) = self.reorder.pop(MediaTime::from_millis(at_ms)) {
-                self.out.push(if lost > 0 {
-                    format!("{}(-{lost})", held.seq.0)
-                } else {
-                    held.seq.0.to_string()
-                });
+                self.out.push(if lost > 0 { format!("{}(-{lost})", held.seq.0) } else { held.seq.0.to_string() });
                 self.reorder.recycle(held);
             }
         }

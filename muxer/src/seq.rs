@@ -80,14 +80,8 @@ mod tests {
         let (mut unwrapper, first) = Unwrapper::new(1000);
         assert_eq!(unwrapper.step(1000 + MAX_DROPOUT), Step::Jump);
         assert_eq!(unwrapper.step(1000 - MAX_MISORDER), Step::Jump);
-        assert_eq!(
-            unwrapper.step(1000 - MAX_MISORDER + 1),
-            Step::Behind(SeqNo(first.0 - 499))
-        );
-        assert_eq!(
-            unwrapper.step(1000 + MAX_DROPOUT - 1),
-            Step::Ahead(SeqNo(first.0 + 2999))
-        );
+        assert_eq!(unwrapper.step(1000 - MAX_MISORDER + 1), Step::Behind(SeqNo(first.0 - 499)));
+        assert_eq!(unwrapper.step(1000 + MAX_DROPOUT - 1), Step::Ahead(SeqNo(first.0 + 2999)));
     }
 
     #[test]
@@ -102,9 +96,7 @@ mod tests {
         let mut last = first;
         for n in 1..=65_536_000u64 / 2048 {
             let [.., a, b] = (n * 2048).to_be_bytes();
-            let Step::Ahead(seq) = unwrapper.step(u16::from_be_bytes([a, b])) else {
-                panic!("step {n}")
-            };
+            let Step::Ahead(seq) = unwrapper.step(u16::from_be_bytes([a, b])) else { panic!("step {n}") };
             assert_eq!(seq.0, last.0 + 2048);
             last = seq;
         }

@@ -96,12 +96,7 @@ impl Source {
         self.stats.packets += 1;
         self.stats.bytes += u64::try_from(packet.payload.len()).unwrap_or(u64::MAX);
         self.stats.padding_only += u64::from(packet.payload.is_empty());
-        let media = MediaPacket {
-            marker: packet.marker,
-            rtp_time: packet.rtp_time,
-            arrival,
-            payload: packet.payload,
-        };
+        let media = MediaPacket { marker: packet.marker, rtp_time: packet.rtp_time, arrival, payload: packet.payload };
         let Some(current) = &mut self.current else {
             let seq = self.begin(packet.ssrc, packet.sequence_number);
             return self.place(seq, &media);
@@ -167,35 +162,21 @@ impl Source {
     /// A packet that may belong to another stream: the first is kept, its successor confirms it.
     fn probe(&mut self, packet: &RtpPacket<'_>, media: &MediaPacket<'_>) -> Arrived {
         let confirmed = self.suspect.as_ref().is_some_and(|suspect| {
-            suspect.ssrc == packet.ssrc
-                && suspect.sequence_number.wrapping_add(1) == packet.sequence_number
+            suspect.ssrc == packet.ssrc && suspect.sequence_number.wrapping_add(1) == packet.sequence_number
         });
         if confirmed {
             let ssrc_changed = self.ssrc() != Some(packet.ssrc);
-            let restart = if ssrc_changed {
-                Restart::Ssrc
-            } else {
-                Restart::Sequence
-            };
+            let restart = if ssrc_changed { Restart::Ssrc } else { Restart::Sequence };
             return self.restart(restart, packet, media);
         }
         self.drop_suspect();
         let (_, seq) = Unwrapper::new(packet.sequence_number);
         let held = self.reorder.hold(seq, media);
-        self.suspect = Some(Suspect {
-            ssrc: packet.ssrc,
-            sequence_number: packet.sequence_number,
-            held,
-        });
+        self.suspect = Some(Suspect { ssrc: packet.ssrc, sequence_number: packet.sequence_number, held });
         Arrived::Dropped
     }
 
-    fn restart(
-        &mut self,
-        restart: Restart,
-        packet: &RtpPacket<'_>,
-        media: &MediaPacket<'_>,
-    ) -> Arrived {
+    fn restart(&mut self, restart: Restart, packet: &RtpPacket<'_>, media: &MediaPacket<'_>) -> Arrived {
         self.stats.restarts += 1;
         self.retire(packet.ssrc);
         match self.suspect.take() {
@@ -210,8 +191,7 @@ impl Source {
             }
         }
         let current = self.current.as_mut().expect("begin() has set it");
-        if let Step::Ahead(seq) | Step::Behind(seq) = current.unwrapper.step(packet.sequence_number)
-        {
+        if let Step::Ahead(seq) | Step::Behind(seq) = current.unwrapper.step(packet.sequence_number) {
             let held = self.reorder.hold(seq, media);
             self.reorder.requeue(held);
         }
@@ -223,11 +203,7 @@ impl Source {
         let Some(ssrc) = self.ssrc().filter(|ssrc| *ssrc != successor) else {
             return;
         };
-        if let Some(slot) = self
-            .retired
-            .iter_mut()
-            .find(|retired| **retired == Some(successor))
-        {
+        if let Some(slot) = self.retired.iter_mut().find(|retired| **retired == Some(successor)) {
             *slot = Some(ssrc);
             return;
         }
@@ -261,10 +237,7 @@ mod tests {
 
     impl Rig {
         fn new() -> Self {
-            Self {
-                source: Source::new(ReorderLimits::DEFAULT),
-                out: Vec::new(),
-            }
+            Self { source: Source::new(ReorderLimits::DEFAULT), out: Vec::new() }
         }
 
         fn push(&mut self, ssrc: u32, sequence_number: u16) -> Arrived {
@@ -373,10 +346,7 @@ mod tests {
             rig.push(1, sequence_number);
         }
         assert_eq!(rig.out(), "100 101 102");
-        assert_eq!(
-            (rig.source.stats.recovered, rig.source.stats.duplicates),
-            (1, 1)
-        );
+        assert_eq!((rig.source.stats.recovered, rig.source.stats.duplicates), (1, 1));
     }
 
     #[test]

@@ -132,10 +132,7 @@ impl Sps {
         sps.pic_order_cnt_type = picture_order_count_type(&mut bits)?;
         let max_ref_frames = bits.ue()?;
         if max_ref_frames > MAX_REF_FRAMES {
-            return Err(ParameterSetError::OutOfRange(
-                "max_num_ref_frames",
-                max_ref_frames,
-            ));
+            return Err(ParameterSetError::OutOfRange("max_num_ref_frames", max_ref_frames));
         }
         sps.max_ref_frames = u8::try_from(max_ref_frames).expect("at most 16");
         bits.flag()?; // gaps_in_frame_num_value_allowed_flag
@@ -152,16 +149,8 @@ impl Sps {
         if width > u64::from(MAX_DIMENSION) || height > u64::from(MAX_DIMENSION) {
             return Err(ParameterSetError::Size { width, height });
         }
-        let crop = if bits.flag()? {
-            [bits.ue()?, bits.ue()?, bits.ue()?, bits.ue()?]
-        } else {
-            [0; 4]
-        };
-        let chroma_array_type = if separate_planes {
-            0
-        } else {
-            sps.chroma_format_idc
-        };
+        let crop = if bits.flag()? { [bits.ue()?, bits.ue()?, bits.ue()?, bits.ue()?] } else { [0; 4] };
+        let chroma_array_type = if separate_planes { 0 } else { sps.chroma_format_idc };
         let [left, right, top, bottom] = crop.map(u64::from);
         let (unit_x, unit_y) = crop_units(chroma_array_type, fields);
         sps.width = cropped(width, (left + right) * unit_x)?;
@@ -211,18 +200,12 @@ fn byte(bits: &mut RbspBits<'_>) -> Result<u8, ParameterSetError> {
 
 fn up_to(bits: &mut RbspBits<'_>, element: &'static str, max: u8) -> Result<u8, ParameterSetError> {
     let value = bits.ue()?;
-    u8::try_from(value)
-        .ok()
-        .filter(|value| *value <= max)
-        .ok_or(ParameterSetError::OutOfRange(element, value))
+    u8::try_from(value).ok().filter(|value| *value <= max).ok_or(ParameterSetError::OutOfRange(element, value))
 }
 
 /// Section 7.3.2.1.1: the profiles whose SPS goes on with the chroma format.
 fn has_chroma_format(profile_idc: u8) -> bool {
-    matches!(
-        profile_idc,
-        100 | 110 | 122 | 244 | 44 | 83 | 86 | 118 | 128 | 138 | 139 | 134 | 135
-    )
+    matches!(profile_idc, 100 | 110 | 122 | 244 | 44 | 83 | 86 | 118 | 128 | 138 | 139 | 134 | 135)
 }
 
 /// Section 7.3.2.1.1.1: six lists of 16 entries, then lists of 64.
@@ -236,10 +219,7 @@ fn skip_scaling_lists(bits: &mut RbspBits<'_>, lists: usize) -> Result<(), Param
             if next != 0 {
                 let delta = bits.se()?;
                 if !(-128..=127).contains(&delta) {
-                    return Err(ParameterSetError::OutOfRange(
-                        "delta_scale",
-                        delta.unsigned_abs(),
-                    ));
+                    return Err(ParameterSetError::OutOfRange("delta_scale", delta.unsigned_abs()));
                 }
                 next = (last + delta + 256) % 256;
             }
@@ -280,10 +260,7 @@ fn crop_units(chroma_array_type: u8, fields: u32) -> (u64, u64) {
 }
 
 fn cropped(size: u64, crop: u64) -> Result<u32, ParameterSetError> {
-    let left = size
-        .checked_sub(crop)
-        .filter(|left| *left > 0)
-        .ok_or(ParameterSetError::Crop)?;
+    let left = size.checked_sub(crop).filter(|left| *left > 0).ok_or(ParameterSetError::Crop)?;
     u32::try_from(left).map_err(|_| ParameterSetError::Crop)
 }
 
@@ -294,11 +271,7 @@ fn max_reorder_frames(bits: &mut RbspBits<'_>) -> Result<Option<u8>, ParameterSe
         Ok(depth) => depth
             .map(|depth| {
                 let out_of_range = ParameterSetError::OutOfRange("max_num_reorder_frames", depth);
-                if depth > MAX_REF_FRAMES {
-                    Err(out_of_range)
-                } else {
-                    u8::try_from(depth).map_err(|_| out_of_range)
-                }
+                if depth > MAX_REF_FRAMES { Err(out_of_range) } else { u8::try_from(depth).map_err(|_| out_of_range) }
             })
             .transpose(),
         Err(BitsEnded) => Ok(None),

@@ -43,19 +43,13 @@ impl Guest {
     }
 
     fn video_only() -> Self {
-        Self::new(Config {
-            audio: None,
-            ..Config::default()
-        })
+        Self::new(Config { audio: None, ..Config::default() })
     }
 
     /// A video-only guest after its first IDR picture at 0 ms.
     fn showing() -> Self {
         let mut guest = Self::video_only();
-        guest.video(
-            0,
-            &fixtures::stap_a(&[fixtures::SPS, fixtures::PPS, fixtures::IDR]),
-        );
+        guest.video(0, &fixtures::stap_a(&[fixtures::SPS, fixtures::PPS, fixtures::IDR]));
         assert_eq!(guest.lines(), ["metadata 0", "avcC 0", "key 0"]);
         guest
     }
@@ -67,13 +61,7 @@ impl Guest {
         self.video_packet(sequence_number, at_ms, at_ms, payload);
     }
 
-    fn video_packet(
-        &mut self,
-        sequence_number: u16,
-        captured_ms: i64,
-        arrival_ms: i64,
-        payload: &[u8],
-    ) {
+    fn video_packet(&mut self, sequence_number: u16, captured_ms: i64, arrival_ms: i64, payload: &[u8]) {
         let packet = RtpPacket {
             payload_type: 96,
             marker: true,
@@ -83,8 +71,7 @@ impl Guest {
             extension: None,
             payload,
         };
-        self.muxer
-            .handle_rtp(TrackKind::Video, &packet, ms(arrival_ms));
+        self.muxer.handle_rtp(TrackKind::Video, &packet, ms(arrival_ms));
         self.drain();
     }
 
@@ -94,13 +81,7 @@ impl Guest {
         self.audio_packet(sequence_number, at_ms, at_ms, payload);
     }
 
-    fn audio_packet(
-        &mut self,
-        sequence_number: u16,
-        captured_ms: i64,
-        arrival_ms: i64,
-        payload: &[u8],
-    ) {
+    fn audio_packet(&mut self, sequence_number: u16, captured_ms: i64, arrival_ms: i64, payload: &[u8]) {
         let packet = RtpPacket {
             payload_type: 111,
             marker: false,
@@ -110,8 +91,7 @@ impl Guest {
             extension: None,
             payload,
         };
-        self.muxer
-            .handle_rtp(TrackKind::Audio, &packet, ms(arrival_ms));
+        self.muxer.handle_rtp(TrackKind::Audio, &packet, ms(arrival_ms));
         self.drain();
     }
 
@@ -176,78 +156,34 @@ fn ticks(captured_ms: i64, per_ms: i64) -> u32 {
 fn metadata_and_sequence_headers_come_before_what_they_describe() {
     let mut guest = Guest::with_both();
     guest.audio(0, OPUS);
-    guest.video(
-        5,
-        &fixtures::stap_a(&[fixtures::SPS, fixtures::PPS, fixtures::IDR]),
-    );
+    guest.video(5, &fixtures::stap_a(&[fixtures::SPS, fixtures::PPS, fixtures::IDR]));
     guest.audio(20, OPUS);
     guest.video(38, fixtures::P);
-    assert_eq!(
-        guest.lines(),
-        [
-            "OpusHead 0",
-            "audio 0",
-            "metadata 0",
-            "avcC 5",
-            "key 5",
-            "audio 20",
-            "inter 38"
-        ]
-    );
+    assert_eq!(guest.lines(), ["OpusHead 0", "audio 0", "metadata 0", "avcC 5", "key 5", "audio 20", "inter 38"]);
 }
 
 #[test]
 fn tags_are_the_bytes_of_flv() {
     let mut guest = Guest::with_both();
-    guest.video(
-        0,
-        &fixtures::stap_a(&[fixtures::SPS, fixtures::PPS, fixtures::IDR]),
-    );
+    guest.video(0, &fixtures::stap_a(&[fixtures::SPS, fixtures::PPS, fixtures::IDR]));
     guest.video(40, fixtures::P);
     guest.audio(40, OPUS);
     let [_, avcc, key, inter, _, audio] = <[Vec<u8>; 6]>::try_from(guest.bodies).expect("six tags");
     assert_eq!(avcc[..8], [0x17, 0, 0, 0, 0, 1, 0x42, 0xc0]);
-    assert_eq!(
-        key,
-        [
-            &[0x17, 1, 0, 0, 0],
-            &fixtures::with_lengths(&[fixtures::IDR])[..]
-        ]
-        .concat()
-    );
-    assert_eq!(
-        inter,
-        [
-            &[0x27, 1, 0, 0, 0],
-            &fixtures::with_lengths(&[fixtures::P])[..]
-        ]
-        .concat()
-    );
+    assert_eq!(key, [&[0x17, 1, 0, 0, 0], &fixtures::with_lengths(&[fixtures::IDR])[..]].concat());
+    assert_eq!(inter, [&[0x27, 1, 0, 0, 0], &fixtures::with_lengths(&[fixtures::P])[..]].concat());
     assert_eq!(audio, [b"\x91Opus", OPUS].concat());
 }
 
 #[test]
 fn the_timeline_starts_where_the_config_says() {
-    let mut guest = Guest::new(Config {
-        start: ms(16_777_000),
-        ..Config::default()
-    });
+    let mut guest = Guest::new(Config { start: ms(16_777_000), ..Config::default() });
     guest.audio(7_000_000, OPUS);
-    guest.video(
-        7_000_010,
-        &fixtures::stap_a(&[fixtures::SPS, fixtures::PPS, fixtures::IDR]),
-    );
+    guest.video(7_000_010, &fixtures::stap_a(&[fixtures::SPS, fixtures::PPS, fixtures::IDR]));
     guest.audio(7_000_020, OPUS);
     assert_eq!(
         guest.lines(),
-        [
-            "OpusHead 16777000",
-            "audio 16777000",
-            "metadata 0",
-            "avcC 16777010",
-            "key 16777010",
-            "audio 16777020"
-        ]
+        ["OpusHead 16777000", "audio 16777000", "metadata 0", "avcC 16777010", "key 16777010", "audio 16777020"]
     );
 }
 
@@ -256,13 +192,7 @@ fn packets_of_a_track_that_is_not_configured_are_ignored() {
     let mut guest = Guest::video_only();
     guest.audio(0, OPUS);
     assert_eq!(guest.lines(), [""; 0]);
-    assert_eq!(
-        guest.muxer.stats(),
-        Stats {
-            video: guest.muxer.stats().video,
-            ..Stats::default()
-        }
-    );
+    assert_eq!(guest.muxer.stats(), Stats { video: guest.muxer.stats().video, ..Stats::default() });
 }
 
 #[test]
@@ -280,10 +210,7 @@ fn a_caller_that_does_not_poll_loses_tags_and_not_memory() {
     for n in 0..3000 {
         muxer.handle_rtp(TrackKind::Audio, &packet(n, OPUS), ms(i64::from(n) * 20));
     }
-    assert_eq!(
-        muxer.stats().overflow,
-        3001 - u64::try_from(MAX_QUEUED).expect("small")
-    );
+    assert_eq!(muxer.stats().overflow, 3001 - u64::try_from(MAX_QUEUED).expect("small"));
     let idr = fixtures::stap_a(&[fixtures::SPS, fixtures::PPS, fixtures::IDR]);
     muxer.handle_rtp(TrackKind::Video, &packet(0, &idr), ms(60_000));
     assert!(muxer.stats().video.waiting_for_keyframe);
@@ -301,10 +228,7 @@ fn a_caller_that_does_not_poll_loses_tags_and_not_memory() {
 
 #[test]
 fn bodies_beyond_the_bound_are_not_queued() {
-    let mut muxer = Muxer::new(Config {
-        audio: None,
-        ..Config::default()
-    });
+    let mut muxer = Muxer::new(Config { audio: None, ..Config::default() });
     let sets = fixtures::stap_a(&[fixtures::SPS, fixtures::PPS]);
     let slice = [fixtures::IDR, &[0x55; 60_000]].concat();
     let mut sequence_number = 0;
@@ -326,9 +250,5 @@ fn bodies_beyond_the_bound_are_not_queued() {
     }
     let mut queued = Vec::new();
     while muxer.poll_output(&mut queued).is_some() {}
-    assert!(
-        (MAX_QUEUED_BYTES..MAX_QUEUED_BYTES + (4 << 20)).contains(&queued.len()),
-        "{} bytes",
-        queued.len()
-    );
+    assert!((MAX_QUEUED_BYTES..MAX_QUEUED_BYTES + (4 << 20)).contains(&queued.len()), "{} bytes", queued.len());
 }

@@ -48,11 +48,7 @@ struct LeastTransit {
 
 impl LeastTransit {
     fn new(transit: i64, arrival: i64) -> Self {
-        Self {
-            least: transit,
-            least_before: transit,
-            since: arrival,
-        }
+        Self { least: transit, least_before: transit, since: arrival }
     }
 
     fn update(&mut self, transit: i64, arrival: i64) {
@@ -91,13 +87,7 @@ struct Clock {
 
 impl Clock {
     fn new(rate: u32) -> Self {
-        Self {
-            rate: i64::from(rate),
-            anchor: None,
-            report: None,
-            correction: 0,
-            target: 0,
-        }
+        Self { rate: i64::from(rate), anchor: None, report: None, correction: 0, target: 0 }
     }
 
     /// What the anchor says about an RTP time, without the correction.
@@ -111,14 +101,9 @@ impl Clock {
 
     /// NTP and media time of the newest sender report, unless it is old.
     fn reported(&self, now: i64) -> Option<(u64, i64)> {
-        let (report, _) = self
-            .report
-            .filter(|(_, at)| now - at <= MAX_REPORT_AGE_MICROS)?;
+        let (report, _) = self.report.filter(|(_, at)| now - at <= MAX_REPORT_AGE_MICROS)?;
         let anchor = self.anchor?;
-        Some((
-            report.ntp_time,
-            self.media(&anchor, unwrap(anchor.last_rtp, report.rtp_time)),
-        ))
+        Some((report.ntp_time, self.media(&anchor, unwrap(anchor.last_rtp, report.rtp_time))))
     }
 
     /// Whether no network can explain that this RTP time comes now.
@@ -126,9 +111,7 @@ impl Clock {
         let step = self.span(rtp - anchor.last_rtp);
         let elapsed = (arrival - anchor.last_arrival).max(0);
         let behind = arrival - self.media(anchor, rtp) - anchor.transit.micros();
-        step < -MAX_BACKWARD_MICROS
-            || step - elapsed > MAX_AHEAD_MICROS
-            || behind > MAX_BEHIND_MICROS
+        step < -MAX_BACKWARD_MICROS || step - elapsed > MAX_AHEAD_MICROS || behind > MAX_BEHIND_MICROS
     }
 
     /// Moves the correction towards its target, slower than the `step` that time made.
@@ -164,12 +147,7 @@ pub(crate) struct Timeline {
 
 impl Timeline {
     pub(crate) fn new(start: MediaTime, audio_rate: u32, video_rate: u32) -> Self {
-        Self {
-            start: start.micros(),
-            offset: None,
-            audio: Clock::new(audio_rate),
-            video: Clock::new(video_rate),
-        }
+        Self { start: start.micros(), offset: None, audio: Clock::new(audio_rate), video: Clock::new(video_rate) }
     }
 
     /// The time of the first tag.
@@ -180,25 +158,16 @@ impl Timeline {
     /// Where the timeline stands when something arrives at `arrival`; `None` before the first media.
     pub(crate) fn at(&self, arrival: MediaTime) -> Option<MediaTime> {
         let offset = self.offset?;
-        Some(MediaTime::from_micros(
-            arrival.micros().saturating_add(offset).max(self.start),
-        ))
+        Some(MediaTime::from_micros(arrival.micros().saturating_add(offset).max(self.start)))
     }
 
     /// Starts the timeline at `arrival`, unless it runs already.
     pub(crate) fn begin(&mut self, arrival: MediaTime) {
-        self.offset
-            .get_or_insert(self.start.saturating_sub(arrival.micros()));
+        self.offset.get_or_insert(self.start.saturating_sub(arrival.micros()));
     }
 
     /// Presentation time of `rtp_time`. When the track has to be placed anew, it goes on no earlier than `floor`.
-    pub(crate) fn stamp(
-        &mut self,
-        kind: TrackKind,
-        rtp_time: u32,
-        arrival: MediaTime,
-        floor: MediaTime,
-    ) -> MediaTime {
+    pub(crate) fn stamp(&mut self, kind: TrackKind, rtp_time: u32, arrival: MediaTime, floor: MediaTime) -> MediaTime {
         let now = arrival.micros();
         let clock = self.clock(kind);
         let placed = clock.anchor.and_then(|anchor| {
@@ -229,36 +198,19 @@ impl Timeline {
         clock.report = None;
     }
 
-    pub(crate) fn handle_sender_report(
-        &mut self,
-        kind: TrackKind,
-        report: SenderReport,
-        arrival: MediaTime,
-    ) {
+    pub(crate) fn handle_sender_report(&mut self, kind: TrackKind, report: SenderReport, arrival: MediaTime) {
         self.clock_mut(kind).report = Some((report, arrival.micros()));
         self.find_target(arrival);
     }
 
     /// The correction of the video clock, and what is still missing.
     pub(crate) fn correction(&self) -> (i64, i64) {
-        (
-            self.video.correction,
-            self.video.target - self.video.correction,
-        )
+        (self.video.correction, self.video.target - self.video.correction)
     }
 
-    fn place(
-        &mut self,
-        kind: TrackKind,
-        rtp_time: u32,
-        arrival: MediaTime,
-        floor: MediaTime,
-    ) -> MediaTime {
+    fn place(&mut self, kind: TrackKind, rtp_time: u32, arrival: MediaTime, floor: MediaTime) -> MediaTime {
         self.begin(arrival);
-        let media = self
-            .at(arrival)
-            .map_or(floor, |media| media.max(floor))
-            .micros();
+        let media = self.at(arrival).map_or(floor, |media| media.max(floor)).micros();
         let rtp = i64::from(rtp_time);
         let now = arrival.micros();
         let transit = LeastTransit::new(now - media, now);
@@ -266,13 +218,7 @@ impl Timeline {
         if clock.anchor.is_some() {
             clock.report = None;
         }
-        clock.anchor = Some(Anchor {
-            rtp,
-            media,
-            last_rtp: rtp,
-            last_arrival: now,
-            transit,
-        });
+        clock.anchor = Some(Anchor { rtp, media, last_rtp: rtp, last_arrival: now, transit });
         clock.correction = 0;
         clock.target = 0;
         // Nothing of the track is out that a jump could disturb: go to where the reports say at once.
@@ -322,8 +268,7 @@ pub(crate) struct StrictlyIncreasing {
 impl StrictlyIncreasing {
     /// The earliest time that may come next, no earlier than `start`.
     pub(crate) fn floor(&self, start: MediaTime) -> MediaTime {
-        self.last
-            .map_or(start, |last| MediaTime::from_millis(last.millis() + 1))
+        self.last.map_or(start, |last| MediaTime::from_millis(last.millis() + 1))
     }
 
     /// `wanted`, or the earliest possible time after the last.

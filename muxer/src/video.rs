@@ -54,8 +54,7 @@ impl VideoTrack {
         VideoStats {
             packets: self.source.stats,
             waiting_for_keyframe: !self.open,
-            bad_parameter_sets: self.stats.bad_parameter_sets
-                + self.depacketizer.bad_parameter_sets,
+            bad_parameter_sets: self.stats.bad_parameter_sets + self.depacketizer.bad_parameter_sets,
             ..self.stats
         }
     }
@@ -97,10 +96,7 @@ impl VideoTrack {
             return;
         };
         let dts = self.times.floor(at).max(at);
-        let header = VideoHeader::Picture {
-            key: true,
-            composition_time_ms: 0,
-        };
+        let header = VideoHeader::Picture { key: true, composition_time_ms: 0 };
         let sent = shared.outbox.push_tag(Frame::KeyFrame, dts, |out| {
             out.extend_from_slice(body);
             overwrite_header(out, header);
@@ -119,12 +115,8 @@ impl VideoTrack {
                 self.stats.access_units += 1;
                 let (counter, reason) = match damage {
                     Damage::Loss => (&mut self.stats.dropped.loss, KeyframeReason::Loss),
-                    Damage::Malformed => {
-                        (&mut self.stats.dropped.malformed, KeyframeReason::Malformed)
-                    }
-                    Damage::TooLarge => {
-                        (&mut self.stats.dropped.too_large, KeyframeReason::TooLarge)
-                    }
+                    Damage::Malformed => (&mut self.stats.dropped.malformed, KeyframeReason::Malformed),
+                    Damage::TooLarge => (&mut self.stats.dropped.too_large, KeyframeReason::TooLarge),
                 };
                 *counter += 1;
                 self.shut(reason, shared);
@@ -141,10 +133,7 @@ impl VideoTrack {
         let mut sps = None;
         if picture.idr {
             self.next_avcc.clear();
-            sps = self
-                .depacketizer
-                .sets
-                .write_avcc(picture.pps_id, &mut self.next_avcc);
+            sps = self.depacketizer.sets.write_avcc(picture.pps_id, &mut self.next_avcc);
             if sps.is_none() {
                 self.stats.dropped.no_parameter_sets += 1;
                 self.open = false;
@@ -158,9 +147,7 @@ impl VideoTrack {
             return;
         }
         let floor = self.times.floor(shared.timeline.start());
-        let pts = shared
-            .timeline
-            .stamp(TrackKind::Video, picture.rtp_time, picture.arrival, floor);
+        let pts = shared.timeline.stamp(TrackKind::Video, picture.rtp_time, picture.arrival, floor);
         if let Some(sps) = &sps {
             self.times.begin(reorder_depth(sps), pts, !self.open);
         }
@@ -191,12 +178,10 @@ impl VideoTrack {
             return false;
         }
         let avcc = &self.next_avcc;
-        let sent = shared
-            .outbox
-            .push_tag(Frame::VideoSequenceHeader, dts, |out| {
-                out.extend_from_slice(&VideoHeader::SequenceHeader.to_bytes());
-                out.extend_from_slice(avcc);
-            });
+        let sent = shared.outbox.push_tag(Frame::VideoSequenceHeader, dts, |out| {
+            out.extend_from_slice(&VideoHeader::SequenceHeader.to_bytes());
+            out.extend_from_slice(avcc);
+        });
         if sent {
             self.size = Some(size);
             std::mem::swap(&mut self.avcc, &mut self.next_avcc);
@@ -210,15 +195,8 @@ impl VideoTrack {
 
     fn push_picture(&mut self, key: bool, times: &Times, shared: &mut Shared) -> bool {
         let composition_time_ms = times.composition_time_ms();
-        let frame = if key {
-            Frame::KeyFrame
-        } else {
-            Frame::InterFrame
-        };
-        let header = VideoHeader::Picture {
-            key,
-            composition_time_ms,
-        };
+        let frame = if key { Frame::KeyFrame } else { Frame::InterFrame };
+        let header = VideoHeader::Picture { key, composition_time_ms };
         let (depacketizer, keyframe) = (&mut self.depacketizer, &mut self.keyframe);
         shared.outbox.push_tag(frame, times.dts, |out| {
             depacketizer.swap_body(out);

@@ -22,10 +22,7 @@ mod listing;
 mod rtp2flv;
 
 fn golden_file(name: &str, extension: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(name)
-        .with_extension(extension)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name).with_extension(extension)
 }
 
 /// A directory of this process and case, removed when dropped.
@@ -33,8 +30,7 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(name: &str) -> Self {
-        let directory =
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         Self(directory)
     }
@@ -73,21 +69,12 @@ fn muxed(name: &str) -> Vec<u8> {
 
 /// The first tag in which the two files differ, as both sides read.
 fn first_difference(expected: &[u8], actual: &[u8]) -> String {
-    let (expected_tags, actual_tags) =
-        (listing::listed_tags(expected), listing::listed_tags(actual));
-    let bytes = |flv: &[u8], tag: &listing::ListedTag| {
-        flv.get(tag.offset..tag.offset + tag.len)
-            .map(<[u8]>::to_vec)
-    };
+    let (expected_tags, actual_tags) = (listing::listed_tags(expected), listing::listed_tags(actual));
+    let bytes = |flv: &[u8], tag: &listing::ListedTag| flv.get(tag.offset..tag.offset + tag.len).map(<[u8]>::to_vec);
     for (index, pair) in expected_tags.iter().zip(&actual_tags).enumerate() {
         let (wanted, got) = (bytes(expected, pair.0), bytes(actual, pair.1));
         if wanted != got {
-            let at = wanted
-                .iter()
-                .flatten()
-                .zip(got.iter().flatten())
-                .take_while(|(a, b)| a == b)
-                .count();
+            let at = wanted.iter().flatten().zip(got.iter().flatten()).take_while(|(a, b)| a == b).count();
             return format!(
                 "tag {index} differs from its byte {at} on\n  expected {}\n  actual   {}",
                 pair.0.line, pair.1.line
@@ -95,10 +82,7 @@ fn first_difference(expected: &[u8], actual: &[u8]) -> String {
         }
     }
     let common = expected_tags.len().min(actual_tags.len());
-    let line = |tags: &[listing::ListedTag]| {
-        tags.get(common)
-            .map_or("end of file".to_owned(), |tag| tag.line.clone())
-    };
+    let line = |tags: &[listing::ListedTag]| tags.get(common).map_or("end of file".to_owned(), |tag| tag.line.clone());
     format!(
         "tag {common} is there on one side only\n  expected {}\n  actual   {}",
         line(&expected_tags),
@@ -109,22 +93,14 @@ fn first_difference(expected: &[u8], actual: &[u8]) -> String {
 fn assert_golden(name: &str) {
     let expected = fs::read(golden_file(name, "flv")).unwrap();
     let actual = muxed(name);
-    assert!(
-        expected == actual,
-        "{name}: {}",
-        first_difference(&expected, &actual)
-    );
+    assert!(expected == actual, "{name}: {}", first_difference(&expected, &actual));
 
     let stored = fs::read_to_string(golden_file(name, "txt")).unwrap();
     let read = listing::listing(&expected);
     for (number, (stored, read)) in stored.lines().zip(read.lines()).enumerate() {
         assert_eq!(stored, read, "{name}.txt line {}", number + 1);
     }
-    assert_eq!(
-        stored.lines().count(),
-        read.lines().count(),
-        "{name}.txt has another number of lines"
-    );
+    assert_eq!(stored.lines().count(), read.lines().count(), "{name}.txt has another number of lines");
 }
 
 macro_rules! recordings {
@@ -184,15 +160,9 @@ fn every_recording_in_the_directory_is_a_case_with_all_its_files() {
     let provenance = fs::read_to_string(golden_file("PROVENANCE", "md")).unwrap();
     for name in RECORDINGS {
         for extension in ["sdp", "flv", "txt"] {
-            assert!(
-                golden_file(name, extension).is_file(),
-                "{name}.{extension} is missing"
-            );
+            assert!(golden_file(name, extension).is_file(), "{name}.{extension} is missing");
         }
-        assert!(
-            provenance.contains(&format!("\n| {name} | ")),
-            "{name} has no row in PROVENANCE.md"
-        );
+        assert!(provenance.contains(&format!("\n| {name} | ")), "{name} has no row in PROVENANCE.md");
     }
 }
 
@@ -204,14 +174,8 @@ fn a_changed_tag_is_named_in_readable_form() {
     let last_byte_of_tag_5 = tags[5].offset + tags[5].len - 5;
     changed[last_byte_of_tag_5] ^= 1;
     let text = first_difference(&flv, &changed);
-    assert!(
-        text.starts_with("tag 5 differs") && text.contains(&tags[5].line),
-        "{text}"
-    );
+    assert!(text.starts_with("tag 5 differs") && text.contains(&tags[5].line), "{text}");
 
     let text = first_difference(&flv, &flv[..tags[7].offset]);
-    assert!(
-        text.starts_with("tag 7 is there on one side only") && text.contains(&tags[7].line),
-        "{text}"
-    );
+    assert!(text.starts_with("tag 7 is there on one side only") && text.contains(&tags[7].line), "{text}");
 }

@@ -52,7 +52,9 @@ impl Backend for DaemonBackend {
     }
 
     async fn leave(&self, guest: &GuestId, resource: &ResourceId) -> Left {
-        let Some((slot, key)) = self.0.registry.borrow().session(guest, resource) else { return Left::NoSuchSession };
+        let Some((slot, key)) = self.0.registry.borrow().session(guest, resource) else {
+            return Left::NoSuchSession;
+        };
         self.0.registry.borrow_mut().release(key);
         if self.0.calls.as_ref().is_some_and(|calls| calls.key(slot) == Some(key)) {
             self.0.end_slot(slot);
@@ -77,7 +79,9 @@ impl Backend for DaemonBackend {
     }
 
     fn calls_sessions(&self) -> Vec<(GuestId, String)> {
-        let Some(calls) = &self.0.calls else { return Vec::new() };
+        let Some(calls) = &self.0.calls else {
+            return Vec::new();
+        };
         let registry = self.0.registry.borrow();
         let session = |(slot, guest): (Slot, &guest::Guest)| Some((guest.id.clone(), calls.session(slot)?));
         registry.guests().filter_map(session).collect()
@@ -135,10 +139,11 @@ fn fill(status: &mut GuestStatus, snapshot: &SlotSnapshot, now: Instant) {
         status.codec = Some("H264");
         (status.width, status.height) = (Some(relay.width), Some(relay.height));
     }
-    status.last_keyframe_age_ms = relay.last_keyframe.map(|at| {
-        u64::try_from(now.saturating_duration_since(at).as_millis()).unwrap_or(u64::MAX)
-    });
-    let Some(session) = &snapshot.session else { return };
+    status.last_keyframe_age_ms =
+        relay.last_keyframe.map(|at| u64::try_from(now.saturating_duration_since(at).as_millis()).unwrap_or(u64::MAX));
+    let Some(session) = &snapshot.session else {
+        return;
+    };
     status.path = Some(MediaPath::Direct);
     status.fps = Some(relay.fps);
     status.bitrate_kbps = Some(relay.bitrate_kbps);

@@ -88,7 +88,9 @@ impl CallsPath {
 
     /// Ends the slot's publication: its pull stops, its tracks are closed at the SFU. `false`: there was none.
     pub(super) fn end(&self, slot: Slot) -> bool {
-        let Some(held) = self.publications.borrow_mut().remove(&slot) else { return false };
+        let Some(held) = self.publications.borrow_mut().remove(&slot) else {
+            return false;
+        };
         held.inputs.stop();
         self.save();
         let client = Arc::clone(&self.client);
@@ -165,7 +167,9 @@ pub(super) fn restore(daemon: &Rc<Daemon>) {
                 let key = hold(daemon, calls, slot, session);
                 log::info!("{id} {key}: was here before the restart, pulling again");
             }
-            Err(_) => log::warn!("{id} was here before the restart and is not among the guests any more"),
+            Err(_) => {
+                log::warn!("{id} was here before the restart and is not among the guests any more")
+            }
         }
     }
 }
@@ -186,7 +190,13 @@ fn hold(daemon: &Rc<Daemon>, calls: &CallsPath, slot: Slot, session: store::Sess
     calls.publications.borrow_mut().insert(slot, held);
     calls.save();
     let pulling = async move {
-        smol::future::or(async { drop(subscriber.run(pull, &*host).await) }, host.look(&inputs)).await;
+        smol::future::or(
+            async {
+                subscriber.run(pull, &*host).await;
+            },
+            host.look(&inputs),
+        )
+        .await;
         if let Some(daemon) = host.daemon.upgrade() {
             daemon.forget_publication(slot, key);
         }
@@ -232,11 +242,19 @@ impl Host {
             if !self.peers.borrow().values().any(|peer| peer.connected) {
                 continue;
             }
-            let Some(daemon) = self.daemon.upgrade() else { return };
-            let Some(slots) = daemon.snapshot().await else { continue };
-            let Some(session) = slots.into_iter().nth(self.slot.0).and_then(|slot| slot.session) else { continue };
+            let Some(daemon) = self.daemon.upgrade() else {
+                return;
+            };
+            let Some(slots) = daemon.snapshot().await else {
+                continue;
+            };
+            let Some(session) = slots.into_iter().nth(self.slot.0).and_then(|slot| slot.session) else {
+                continue;
+            };
             let mut peers = self.peers.borrow_mut();
-            let Some((id, peer)) = peers.iter_mut().find(|(_, peer)| peer.key == session.key) else { continue };
+            let Some((id, peer)) = peers.iter_mut().find(|(_, peer)| peer.key == session.key) else {
+                continue;
+            };
             for event in peer.news(session.stats) {
                 inputs.peer(*id, event);
             }
@@ -309,10 +327,16 @@ impl PeerHost for Host {
     }
 
     fn connect(&self, id: PeerId) {
-        let Some(daemon) = self.daemon.upgrade() else { return };
+        let Some(daemon) = self.daemon.upgrade() else {
+            return;
+        };
         let mut peers = self.peers.borrow_mut();
-        let Some(pull_peer) = peers.get_mut(&id) else { return };
-        let Some(peer) = pull_peer.waiting.take() else { return };
+        let Some(pull_peer) = peers.get_mut(&id) else {
+            return;
+        };
+        let Some(peer) = pull_peer.waiting.take() else {
+            return;
+        };
         let (ready, _) = smol::channel::bounded(1);
         let command = Command::Join { slot: self.slot, key: pull_peer.key, peer, transport: Transport::Own, ready };
         if daemon.media.send(command).is_err() {
@@ -321,7 +345,9 @@ impl PeerHost for Host {
     }
 
     fn drop_peer(&self, id: PeerId) {
-        let Some(peer) = self.peers.borrow_mut().remove(&id) else { return };
+        let Some(peer) = self.peers.borrow_mut().remove(&id) else {
+            return;
+        };
         if let Some(daemon) = self.daemon.upgrade() {
             let _ = daemon.media.send(Command::Leave { slot: self.slot, key: peer.key });
         }

@@ -27,17 +27,11 @@ pub struct SessionDescription {
 
 impl SessionDescription {
     pub fn offer(sdp: impl Into<String>) -> Self {
-        Self {
-            kind: SdpType::Offer,
-            sdp: sdp.into(),
-        }
+        Self { kind: SdpType::Offer, sdp: sdp.into() }
     }
 
     pub fn answer(sdp: impl Into<String>) -> Self {
-        Self {
-            kind: SdpType::Answer,
-            sdp: sdp.into(),
-        }
+        Self { kind: SdpType::Answer, sdp: sdp.into() }
     }
 }
 
@@ -95,15 +89,13 @@ impl Track {
     pub fn outcome(&self) -> Result<&str, TrackError<'_>> {
         let code = self.error_code.as_deref().filter(|code| !code.is_empty());
         match (code, self.mid.as_deref()) {
-            (Some(code), _) => Err(TrackError {
-                code,
-                description: self.error_description.as_deref().unwrap_or_default(),
-            }),
+            (Some(code), _) => {
+                Err(TrackError { code, description: self.error_description.as_deref().unwrap_or_default() })
+            }
             (None, Some(mid)) if (1..=MID_MAX).contains(&mid.len()) => Ok(mid),
-            (None, _) => Err(TrackError {
-                code: "no_mid",
-                description: "the reply names no transceiver for the track",
-            }),
+            (None, _) => {
+                Err(TrackError { code: "no_mid", description: "the reply names no transceiver for the track" })
+            }
         }
     }
 }
@@ -216,11 +208,7 @@ mod tests {
                           {"mid":"0","sessionId":"p","trackName":"audio","somethingNew":1}, {"mid":null,"trackName":"odd"}]}"#,
         )
         .unwrap();
-        let outcomes: Vec<_> = reply
-            .tracks
-            .iter()
-            .map(|track| track.outcome().map_err(|error| error.code))
-            .collect();
+        let outcomes: Vec<_> = reply.tracks.iter().map(|track| track.outcome().map_err(|error| error.code)).collect();
         assert_eq!(outcomes, [Err("internal_error"), Ok("0"), Err("no_mid")]);
     }
 }

@@ -5,8 +5,8 @@
 //! [`super::transport`].
 
 use super::api::{
-    CloseTrack, CloseTracksRequest, ErrorReply, NewSessionReply, RenegotiateRequest,
-    SessionDescription, SessionReply, TracksReply, TracksRequest,
+    CloseTrack, CloseTracksRequest, ErrorReply, NewSessionReply, RenegotiateRequest, SessionDescription, SessionReply,
+    TracksReply, TracksRequest,
 };
 use super::error::{Call, CallError, Cause};
 use super::transport::{Reply, Timeouts, Transport};
@@ -27,17 +27,9 @@ impl Client {
         Self::with_timeouts(api_base, app_id, token, Timeouts::default())
     }
 
-    pub fn with_timeouts(
-        api_base: &str,
-        app_id: &str,
-        token: Secret<String>,
-        timeouts: Timeouts,
-    ) -> Self {
+    pub fn with_timeouts(api_base: &str, app_id: &str, token: Secret<String>, timeouts: Timeouts) -> Self {
         let base = api_base.trim_end_matches('/');
-        Self {
-            transport: Transport::new(base, token, timeouts),
-            app: format!("{base}/apps/{app_id}"),
-        }
+        Self { transport: Transport::new(base, token, timeouts), app: format!("{base}/apps/{app_id}") }
     }
 
     /// `POST sessions/new`, without a body: a JSON body without an offer is refused. Gives the session's id.
@@ -46,37 +38,21 @@ impl Client {
         let call = Call::NewSession;
         let reply: Reply<NewSessionReply> = self.transport.post_empty(call, &url)?;
         let cf_ray = reply.cf_ray;
-        let NewSessionReply {
-            session_id,
-            error_code,
-            error_description,
-        } = reply.body;
+        let NewSessionReply { session_id, error_code, error_description } = reply.body;
         self.refuse_error(call, error_code, error_description, &cf_ray)?;
         if is_session_id(&session_id) {
             return Ok(session_id);
         }
-        Err(CallError {
-            call,
-            cause: Cause::ReplyLost("it holds no usable sessionId".to_owned()),
-        })
+        Err(CallError { call, cause: Cause::ReplyLost("it holds no usable sessionId".to_owned()) })
     }
 
     /// `POST sessions/{sid}/tracks/new`. HTTP 200 says nothing about the single tracks: look at each.
-    pub fn new_tracks(
-        &self,
-        session: &str,
-        request: &TracksRequest,
-    ) -> Result<TracksReply, CallError> {
+    pub fn new_tracks(&self, session: &str, request: &TracksRequest) -> Result<TracksReply, CallError> {
         let url = self.session_url(session, "/tracks/new");
         let call = Call::NewTracks;
         let reply: Reply<TracksReply> = self.transport.post(call, &url, request)?;
         let mut tracks = reply.body;
-        self.refuse_error(
-            call,
-            tracks.error_code.take(),
-            tracks.error_description.take(),
-            &reply.cf_ray,
-        )?;
+        self.refuse_error(call, tracks.error_code.take(), tracks.error_description.take(), &reply.cf_ray)?;
         for track in &mut tracks.tracks {
             for text in [&mut track.error_code, &mut track.error_description] {
                 *text = text.take().map(|text| self.transport.printable(&text));
@@ -90,9 +66,7 @@ impl Client {
     pub fn renegotiate(&self, session: &str, answer: &str) -> Result<(), CallError> {
         let url = self.session_url(session, "/renegotiate");
         let call = Call::Renegotiate;
-        let request = RenegotiateRequest {
-            session_description: SessionDescription::answer(answer),
-        };
+        let request = RenegotiateRequest { session_description: SessionDescription::answer(answer) };
         let reply: Reply<ErrorReply> = self.transport.put(call, &url, &request)?;
         let body = reply.body;
         self.refuse_error(call, body.error_code, body.error_description, &reply.cf_ray)
@@ -106,10 +80,7 @@ impl Client {
         let url = self.session_url(session, "/tracks/close");
         let call = Call::CloseTracks;
         let request = CloseTracksRequest {
-            tracks: mids
-                .iter()
-                .map(|mid| CloseTrack { mid: mid.clone() })
-                .collect(),
+            tracks: mids.iter().map(|mid| CloseTrack { mid: mid.clone() }).collect(),
             force: true,
         };
         let reply: Reply<ErrorReply> = match self.transport.put(call, &url, &request) {
@@ -118,19 +89,12 @@ impl Client {
         };
         let body = reply.body;
         self.refuse_error(call, body.error_code, body.error_description, &reply.cf_ray)?;
-        let failed = body.tracks.into_iter().find(|track| {
-            track
-                .error_code
-                .as_deref()
-                .is_some_and(|code| code != ALREADY_CLOSED)
-        });
+        let failed = body
+            .tracks
+            .into_iter()
+            .find(|track| track.error_code.as_deref().is_some_and(|code| code != ALREADY_CLOSED));
         match failed {
-            Some(track) => self.refuse_error(
-                call,
-                track.error_code,
-                track.error_description,
-                &reply.cf_ray,
-            ),
+            Some(track) => self.refuse_error(call, track.error_code, track.error_description, &reply.cf_ray),
             None => Ok(()),
         }
     }
@@ -141,12 +105,7 @@ impl Client {
         let call = Call::Inspect;
         let reply: Reply<SessionReply> = self.transport.get(call, &url)?;
         let mut session = reply.body;
-        self.refuse_error(
-            call,
-            session.error_code.take(),
-            session.error_description.take(),
-            &reply.cf_ray,
-        )?;
+        self.refuse_error(call, session.error_code.take(), session.error_description.take(), &reply.cf_ray)?;
         Ok(session)
     }
 
@@ -183,10 +142,7 @@ const ALREADY_CLOSED: &str = "close_track_error";
 
 /// Session ids stand in URLs and in the state file.
 pub fn is_session_id(text: &str) -> bool {
-    (1..=SESSION_ID_MAX).contains(&text.len())
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    (1..=SESSION_ID_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 #[cfg(test)]

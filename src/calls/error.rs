@@ -112,25 +112,23 @@ impl CallError {
     pub fn remedy(&self) -> Option<&'static str> {
         let turn = self.call == Call::TurnCredentials;
         match &self.cause {
-            Cause::Unreachable(_) => Some(
-                "check this machine's way to the internet (name resolution, TCP port 443) and its clock",
-            ),
+            Cause::Unreachable(_) => {
+                Some("check this machine's way to the internet (name resolution, TCP port 443) and its clock")
+            }
             Cause::Refused { status: 401, .. } if turn => {
                 Some("check cloudflare.turn_api_token: it belongs to the TURN key")
             }
-            Cause::Refused { status: 401, .. } => Some(
-                "check cloudflare.calls_api_token: it is the app's own secret, not an account token",
-            ),
-            Cause::Refused { status: 403, .. } => Some(
-                "something in front of the API refuses this machine; give Cloudflare's support the cf-ray",
-            ),
+            Cause::Refused { status: 401, .. } => {
+                Some("check cloudflare.calls_api_token: it is the app's own secret, not an account token")
+            }
+            Cause::Refused { status: 403, .. } => {
+                Some("something in front of the API refuses this machine; give Cloudflare's support the cf-ray")
+            }
             Cause::Refused { status: 404, .. } if turn => Some("check cloudflare.turn_token_id"),
             Cause::Refused { status: 404, .. } if self.call == Call::NewSession => {
                 Some("check cloudflare.calls_app_id; an app made a moment ago takes some seconds")
             }
-            Cause::Refused {
-                status: 300..=399, ..
-            } => Some("check cloudflare.api_base"),
+            Cause::Refused { status: 300..=399, .. } => Some("check cloudflare.api_base"),
             _ => None,
         }
     }
@@ -144,12 +142,8 @@ impl CallError {
             Cause::Unreachable(_) => {
                 "The studio cannot reach the video service at the moment. Please try again in a minute."
             }
-            Cause::Refused { status: 429, .. } => {
-                "The video service is busy. Please try again in a few seconds."
-            }
-            Cause::Refused {
-                status: 400..=499, ..
-            } if self.call != Call::Inspect && !self.is_transient() => {
+            Cause::Refused { status: 429, .. } => "The video service is busy. Please try again in a few seconds.",
+            Cause::Refused { status: 400..=499, .. } if self.call != Call::Inspect && !self.is_transient() => {
                 "The video service did not accept the connection. Please reload the page and join again."
             }
             _ => "The video service did not answer properly. Please try again.",
@@ -162,17 +156,9 @@ impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let call = self.call;
         match &self.cause {
-            Cause::Unreachable(reason) => {
-                write!(f, "{call}: the SFU's API is unreachable: {reason}")?
-            }
+            Cause::Unreachable(reason) => write!(f, "{call}: the SFU's API is unreachable: {reason}")?,
             Cause::ReplyLost(reason) => write!(f, "{call}: the reply was lost: {reason}")?,
-            Cause::Refused {
-                status,
-                code,
-                description,
-                cf_ray,
-                ..
-            } => {
+            Cause::Refused { status, code, description, cf_ray, .. } => {
                 write!(f, "{call}: refused with {status}")?;
                 if !code.is_empty() {
                     write!(f, " {code}")?;

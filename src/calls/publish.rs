@@ -83,12 +83,7 @@ pub enum PublishError {
     /// A call failed as a whole.
     Call(CallError),
     /// The SFU did not take one of the tracks.
-    Track {
-        name: String,
-        code: String,
-        description: String,
-        cf_ray: String,
-    },
+    Track { name: String, code: String, description: String, cf_ray: String },
     /// The reply holds no answer that could be given to a guest.
     NoAnswer(&'static str),
 }
@@ -104,11 +99,7 @@ impl PublishError {
                 Cause::Unreachable(_) => 503,
                 Cause::Refused { status: 429, .. } => 429,
                 // The API found fault with the offer that we passed on.
-                Cause::Refused {
-                    status: 400,
-                    ref code,
-                    ..
-                } if code == "invalid_session_description" => 400,
+                Cause::Refused { status: 400, ref code, .. } if code == "invalid_session_description" => 400,
                 Cause::Refused { .. } | Cause::ReplyLost(_) => 502,
             },
             Self::Track { .. } | Self::NoAnswer(_) => 502,
@@ -132,8 +123,7 @@ impl PublishError {
             Self::FurtherMedia | Self::NoMid => self.to_string(),
             Self::Call(error) => error.guest_text().to_owned(),
             Self::Track { .. } | Self::NoAnswer(_) => {
-                "The video service did not accept the camera or the microphone. Please try again."
-                    .to_owned()
+                "The video service did not accept the camera or the microphone. Please try again.".to_owned()
             }
         }
     }
@@ -152,20 +142,14 @@ impl fmt::Display for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Offer(error) => error.fmt(f),
-            Self::FurtherMedia => f.write_str(
-                "the offer has m-lines beside one audio and one video that are sent; offer only those",
-            ),
+            Self::FurtherMedia => {
+                f.write_str("the offer has m-lines beside one audio and one video that are sent; offer only those")
+            }
             Self::NoMid => write!(f, "a=mid is missing or longer than {MID_MAX} bytes"),
             Self::Call(error) => error.fmt(f),
-            Self::Track {
-                name,
-                code,
-                description,
-                cf_ray,
-            } => write!(
-                f,
-                "tracks/new: {name} was not registered: {code} \"{description}\" (cf-ray {cf_ray})"
-            ),
+            Self::Track { name, code, description, cf_ray } => {
+                write!(f, "tracks/new: {name} was not registered: {code} \"{description}\" (cf-ray {cf_ray})")
+            }
             Self::NoAnswer(reason) => write!(f, "tracks/new: {reason}"),
         }
     }
@@ -180,11 +164,9 @@ pub fn prepare(offer: &str) -> Result<Prepared, PublishError> {
     let tracks = taken
         .iter()
         .map(|track| match &track.mid {
-            Some(mid) if (1..=MID_MAX).contains(&mid.len()) => Ok(PublishedTrack {
-                mid: mid.clone(),
-                name: track_name(track.kind).to_owned(),
-                kind: track.kind,
-            }),
+            Some(mid) if (1..=MID_MAX).contains(&mid.len()) => {
+                Ok(PublishedTrack { mid: mid.clone(), name: track_name(track.kind).to_owned(), kind: track.kind })
+            }
             _ => Err(PublishError::NoMid),
         })
         .collect::<Result<_, _>>()?;
@@ -197,21 +179,14 @@ impl Prepared {
     pub fn request(&self) -> TracksRequest {
         TracksRequest {
             session_description: Some(SessionDescription::offer(self.offer.as_str())),
-            tracks: self
-                .tracks
-                .iter()
-                .map(|track| Track::local(&track.mid, &track.name))
-                .collect(),
+            tracks: self.tracks.iter().map(|track| Track::local(&track.mid, &track.name)).collect(),
         }
     }
 
     /// Reads the reply to [`Prepared::request`]: all tracks registered and an answer, or an error.
     pub fn answer(&self, reply: TracksReply) -> Result<String, PublishError> {
         for wanted in &self.tracks {
-            let item = reply
-                .tracks
-                .iter()
-                .find(|item| item.track_name.as_ref() == Some(&wanted.name));
+            let item = reply.tracks.iter().find(|item| item.track_name.as_ref() == Some(&wanted.name));
             let outcome = item.map(Track::outcome);
             let (code, description) = match outcome {
                 Some(Ok(mid)) if *mid == wanted.mid => continue,
@@ -227,9 +202,7 @@ impl Prepared {
             });
         }
         if reply.requires_immediate_renegotiation {
-            return Err(PublishError::NoAnswer(
-                "the reply to our offer asks for a renegotiation",
-            ));
+            return Err(PublishError::NoAnswer("the reply to our offer asks for a renegotiation"));
         }
         let answer = match reply.session_description {
             Some(description) if description.kind == SdpType::Answer => description.sdp,
@@ -239,17 +212,13 @@ impl Prepared {
         let m_lines = |sdp: &str| sdp.lines().filter(|line| line.starts_with("m=")).count();
         // RFC 3264 section 6; a browser would refuse it, with words that help nobody.
         if m_lines(&answer) != self.tracks.len() {
-            return Err(PublishError::NoAnswer(
-                "the answer has not as many m-lines as the offer",
-            ));
+            return Err(PublishError::NoAnswer("the answer has not as many m-lines as the offer"));
         }
         if answer.len() > MAX_DESCRIPTION_BYTES {
             return Err(PublishError::NoAnswer("the answer is too long"));
         }
         if !answer.contains("a=ice-ufrag:") || !answer.contains("a=fingerprint:") {
-            return Err(PublishError::NoAnswer(
-                "the answer has no ICE credentials or no fingerprint",
-            ));
+            return Err(PublishError::NoAnswer("the answer has no ICE credentials or no fingerprint"));
         }
         Ok(answer)
     }
@@ -278,32 +247,18 @@ pub async fn publish(client: &Arc<Client>, offer: &str) -> Result<PublishedSessi
 
 fn publish_once(client: &Client, prepared: &Prepared) -> Result<PublishedSession, PublishError> {
     let session_id = client.new_session().map_err(PublishError::Call)?;
-    let reply = client
-        .new_tracks(&session_id, &prepared.request())
-        .map_err(PublishError::Call)?;
+    let reply = client.new_tracks(&session_id, &prepared.request()).map_err(PublishError::Call)?;
     let answer = prepared.answer(reply)?;
-    Ok(PublishedSession {
-        session_id,
-        tracks: prepared.tracks.clone(),
-        answer,
-    })
+    Ok(PublishedSession { session_id, tracks: prepared.tracks.clone(), answer })
 }
 
 /// Closes a guest's tracks, whether or not the guest is still connected; the session then ends by itself. May take a
 /// minute when the session is dead: do not let anybody wait for it.
-pub async fn close(
-    client: &Arc<Client>,
-    session_id: &str,
-    mids: &[String],
-) -> Result<(), CallError> {
+pub async fn close(client: &Arc<Client>, session_id: &str, mids: &[String]) -> Result<(), CallError> {
     let mut pause = CLOSE_PAUSE;
     let mut attempt = 1;
     loop {
-        let (client, session, mids) = (
-            Arc::clone(client),
-            session_id.to_owned(),
-            Vec::from_iter(mids.iter().cloned()),
-        );
+        let (client, session, mids) = (Arc::clone(client), session_id.to_owned(), Vec::from_iter(mids.iter().cloned()));
         match smol::unblock(move || client.close_tracks(&session, &mids)).await {
             Ok(()) => return Ok(()),
             // It has no transport to close anything on, and will not get one any more.

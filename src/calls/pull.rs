@@ -39,9 +39,7 @@ mod interface;
 mod link;
 
 pub use call::{ApiCall, ApiReply};
-pub use interface::{
-    CallId, EndReason, Output, PeerEvent, PeerId, Publication, PullForm, State, Stats, Trouble,
-};
+pub use interface::{CallId, EndReason, Output, PeerEvent, PeerId, Publication, PullForm, State, Stats, Trouble};
 
 use attempt::Attempt;
 use backoff::Backoff;
@@ -151,10 +149,7 @@ impl Pull {
     }
 
     pub fn stats(&self) -> Stats {
-        Stats {
-            calls: self.calls.made,
-            ..self.stats
-        }
+        Stats { calls: self.calls.made, ..self.stats }
     }
 
     /// Sessions that are in use or about to be closed.
@@ -181,18 +176,8 @@ impl Pull {
 
     /// When [`Pull::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let link = self
-            .link
-            .as_ref()
-            .and_then(|link| link.poll_timeout(self.now));
-        [
-            self.attempt.poll_timeout(),
-            link,
-            self.closings.poll_timeout(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        let link = self.link.as_ref().and_then(|link| link.poll_timeout(self.now));
+        [self.attempt.poll_timeout(), link, self.closings.poll_timeout()].into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -209,12 +194,10 @@ impl Pull {
             self.handle_attempt_reply(reply, now);
         } else if self.link.as_ref().and_then(Link::under_way) == Some(id) {
             self.handle_link_reply(reply, now);
-        } else if matches!(self.inquiry, Some(Inquiry::Ours(call) | Inquiry::Publisher(call)) if call == id)
-        {
+        } else if matches!(self.inquiry, Some(Inquiry::Ours(call) | Inquiry::Publisher(call)) if call == id) {
             self.handle_inquiry(reply, now);
         } else {
-            self.closings
-                .handle_reply(id, reply, &mut self.calls, &mut self.stats, now);
+            self.closings.handle_reply(id, reply, &mut self.calls, &mut self.stats, now);
         }
         self.settle(now);
     }
@@ -223,10 +206,8 @@ impl Pull {
     pub fn handle_described(&mut self, peer: PeerId, sdp: Result<String, String>, now: Instant) {
         if matches!(self.attempt, Attempt::Offering { peer: own, .. } if own == peer) {
             self.handle_offer_made(peer, sdp, now);
-        } else if let Some(link) = self
-            .link
-            .as_mut()
-            .filter(|link| link.peer == peer && matches!(link.exchange, Exchange::Answering))
+        } else if let Some(link) =
+            self.link.as_mut().filter(|link| link.peer == peer && matches!(link.exchange, Exchange::Answering))
         {
             match sdp {
                 Ok(answer) => {
@@ -245,10 +226,8 @@ impl Pull {
 
     /// Whether the peer took the SFU's answer.
     pub fn handle_applied(&mut self, peer: PeerId, result: Result<(), String>, now: Instant) {
-        if let Some(link) = self
-            .link
-            .as_mut()
-            .filter(|link| link.peer == peer && matches!(link.exchange, Exchange::Applying))
+        if let Some(link) =
+            self.link.as_mut().filter(|link| link.peer == peer && matches!(link.exchange, Exchange::Applying))
         {
             match result {
                 Ok(()) => Self::exchange_done(link, &mut self.calls, now),

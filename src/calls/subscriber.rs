@@ -30,10 +30,7 @@ const REMIND_AFTER: Duration = Duration::from_secs(60);
 /// Where the peers live. The SFU has one address for all sessions, so that datagrams from it do not tell whose they are:
 /// each peer has to have a UDP port of its own. Each name that comes with [`PeerHost::answer`] or [`PeerHost::offer`] goes with
 /// [`PeerHost::drop_peer`]. Descriptions are to be made within a second or so: nothing else happens meanwhile.
-#[expect(
-    async_fn_in_trait,
-    reason = "runs on a LocalExecutor; the futures need not be Send"
-)]
+#[expect(async_fn_in_trait, reason = "runs on a LocalExecutor; the futures need not be Send")]
 pub trait PeerHost {
     /// Answers the SFU's offer with a new peer, or, if `renewed`, with the one that exists. A host that can only do the
     /// former says so: the tracks are then taken over to a new peer.
@@ -90,11 +87,7 @@ impl Subscriber {
     pub fn new(name: impl Into<String>, client: Arc<Client>) -> (Self, Inputs) {
         let (sender, inputs) = bounded(INPUTS_MAX);
         let name = name.into();
-        let subscriber = Self {
-            name,
-            client,
-            inputs,
-        };
+        let subscriber = Self { name, client, inputs };
         (subscriber, Inputs(sender))
     }
 
@@ -130,12 +123,7 @@ impl Subscriber {
     }
 
     /// Waits for whatever comes first.
-    async fn next(
-        &self,
-        replies: &Receiver<Replied>,
-        due: Option<Instant>,
-        is_stopping: bool,
-    ) -> Next {
+    async fn next(&self, replies: &Receiver<Replied>, due: Option<Instant>, is_stopping: bool) -> Next {
         let reply = async {
             match replies.recv().await {
                 Ok((id, reply)) => Next::Reply(id, reply),
@@ -164,13 +152,7 @@ impl Subscriber {
     }
 
     /// Does everything that the pull wants done.
-    async fn drain(
-        &self,
-        pull: &mut Pull,
-        host: &impl PeerHost,
-        replies: &Sender<Replied>,
-        log: &mut TroubleLog,
-    ) {
+    async fn drain(&self, pull: &mut Pull, host: &impl PeerHost, replies: &Sender<Replied>, log: &mut TroubleLog) {
         while let Some(output) = pull.poll_output() {
             match output {
                 Output::Call(id, call) => {

@@ -116,19 +116,11 @@ impl Transport {
             BeforeSending(DefaultConnector::default()),
             BeforeSending(DefaultResolver::default()),
         );
-        Self {
-            agent,
-            token,
-            timeouts,
-        }
+        Self { agent, token, timeouts }
     }
 
     /// `POST` without a body and without a Content-Type.
-    pub(super) fn post_empty<R: DeserializeOwned>(
-        &self,
-        call: Call,
-        url: &str,
-    ) -> Result<Reply<R>, CallError> {
+    pub(super) fn post_empty<R: DeserializeOwned>(&self, call: Call, url: &str) -> Result<Reply<R>, CallError> {
         let started = Instant::now();
         let response = self.authorised(call, self.agent.post(url)).send_empty();
         self.finish(call, started, response)
@@ -152,11 +144,7 @@ impl Transport {
         self.send_json(call, self.agent.put(url), body)
     }
 
-    pub(super) fn get<R: DeserializeOwned>(
-        &self,
-        call: Call,
-        url: &str,
-    ) -> Result<Reply<R>, CallError> {
+    pub(super) fn get<R: DeserializeOwned>(&self, call: Call, url: &str) -> Result<Reply<R>, CallError> {
         let started = Instant::now();
         let response = self.authorised(call, self.agent.get(url)).call();
         self.finish(call, started, response)
@@ -169,9 +157,7 @@ impl Transport {
             true => text.to_owned(),
             false => text.replace(token.as_str(), "***"),
         };
-        let printable = text
-            .chars()
-            .filter(|character| matches!(character, ' '..='~'));
+        let printable = text.chars().filter(|character| matches!(character, ' '..='~'));
         printable.take(DESCRIPTION_LIMIT).collect()
     }
 
@@ -183,20 +169,14 @@ impl Transport {
     ) -> Result<Reply<R>, CallError> {
         let started = Instant::now();
         let body = serde_json::to_vec(body).expect("the request types have only string keys");
-        let request = self
-            .authorised(call, request)
-            .content_type("application/json");
+        let request = self.authorised(call, request).content_type("application/json");
         self.finish(call, started, request.send(&body))
     }
 
     fn authorised<B>(&self, call: Call, request: RequestBuilder<B>) -> RequestBuilder<B> {
         let timeout = self.timeouts.of(call);
         let bearer = format!("Bearer {}", self.token.expose());
-        request
-            .config()
-            .timeout_global(Some(timeout))
-            .build()
-            .header("Authorization", bearer)
+        request.config().timeout_global(Some(timeout)).build().header("Authorization", bearer)
     }
 
     fn finish<R: DeserializeOwned>(
@@ -244,21 +224,13 @@ impl Transport {
                 Ok(body) => Ok(Reply { body, cf_ray }),
                 Err(error) => Err(CallError {
                     call,
-                    cause: Cause::ReplyLost(
-                        self.printable(&format!("not the JSON expected: {error}")),
-                    ),
+                    cause: Cause::ReplyLost(self.printable(&format!("not the JSON expected: {error}"))),
                 }),
             };
         }
         let (code, description) = match serde_json::from_slice::<ErrorReply>(&body) {
-            Ok(reply) => (
-                reply.error_code.unwrap_or_default(),
-                reply.error_description.unwrap_or_default(),
-            ),
-            Err(_) if status.is_redirection() => (
-                String::new(),
-                "a redirect, which is not followed".to_owned(),
-            ),
+            Ok(reply) => (reply.error_code.unwrap_or_default(), reply.error_description.unwrap_or_default()),
+            Err(_) if status.is_redirection() => (String::new(), "a redirect, which is not followed".to_owned()),
             Err(_) => (String::new(), String::from_utf8_lossy(&body).into_owned()),
         };
         let asked = retry_after.map(Duration::from_secs);
@@ -276,16 +248,12 @@ impl Transport {
 
     fn not_answered(&self, call: Call, error: &ureq::Error) -> CallError {
         match error {
-            ureq::Error::Other(inner) if inner.is::<NotSent>() => CallError {
-                call,
-                cause: Cause::Unreachable(self.printable(&inner.to_string())),
-            },
+            ureq::Error::Other(inner) if inner.is::<NotSent>() => {
+                CallError { call, cause: Cause::Unreachable(self.printable(&inner.to_string())) }
+            }
             // What is checked before a name is looked up.
             ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::RequireHttpsOnly(_) => {
-                CallError {
-                    call,
-                    cause: Cause::Unreachable(self.printable(&error.to_string())),
-                }
+                CallError { call, cause: Cause::Unreachable(self.printable(&error.to_string())) }
             }
             error => self.reply_lost(call, error),
         }
@@ -298,10 +266,7 @@ impl Transport {
             }
             error => self.printable(&error.to_string()),
         };
-        CallError {
-            call,
-            cause: Cause::ReplyLost(reason),
-        }
+        CallError { call, cause: Cause::ReplyLost(reason) }
     }
 }
 
@@ -318,9 +283,7 @@ impl NotSent {
 impl fmt::Display for NotSent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            ureq::Error::Timeout(ureq::Timeout::Resolve) => {
-                f.write_str("looking up the host's name took too long")
-            }
+            ureq::Error::Timeout(ureq::Timeout::Resolve) => f.write_str("looking up the host's name took too long"),
             ureq::Error::Timeout(_) => f.write_str("connecting took too long"),
             error => error.fmt(f),
         }
@@ -336,11 +299,7 @@ struct BeforeSending<T>(T);
 impl Connector<()> for BeforeSending<DefaultConnector> {
     type Out = Box<dyn Connection>;
 
-    fn connect(
-        &self,
-        details: &ConnectionDetails<'_>,
-        chained: Option<()>,
-    ) -> Result<Option<Self::Out>, ureq::Error> {
+    fn connect(&self, details: &ConnectionDetails<'_>, chained: Option<()>) -> Result<Option<Self::Out>, ureq::Error> {
         self.0.connect(details, chained).map_err(NotSent::mark)
     }
 }

@@ -42,24 +42,15 @@ pub struct IceServer {
 impl fmt::Debug for IceServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let credential = self.credential.as_ref().map(|_| "***");
-        f.debug_struct("IceServer")
-            .field("urls", &self.urls)
-            .field("credential", &credential)
-            .finish()
+        f.debug_struct("IceServer").field("urls", &self.urls).field("credential", &credential).finish()
     }
 }
 
 impl IceServers {
     /// Without a TURN key: enough wherever UDP gets through.
     pub fn stun_only() -> Self {
-        let stun = IceServer {
-            urls: vec![STUN.to_owned()],
-            username: None,
-            credential: None,
-        };
-        Self {
-            ice_servers: vec![stun],
-        }
+        let stun = IceServer { urls: vec![STUN.to_owned()], username: None, credential: None };
+        Self { ice_servers: vec![stun] }
     }
 }
 
@@ -129,16 +120,8 @@ impl GeneratedServer {
             OneOrMany::One(url) => vec![url],
             OneOrMany::Many(urls) => urls,
         };
-        let urls: Vec<_> = urls
-            .into_iter()
-            .filter(|url| is_usable(url))
-            .take(URLS_MAX)
-            .collect();
-        (!urls.is_empty()).then_some(IceServer {
-            urls,
-            username: self.username,
-            credential: self.credential,
-        })
+        let urls: Vec<_> = urls.into_iter().filter(|url| is_usable(url)).take(URLS_MAX).collect();
+        (!urls.is_empty()).then_some(IceServer { urls, username: self.username, credential: self.credential })
     }
 }
 

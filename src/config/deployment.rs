@@ -25,16 +25,10 @@ pub(super) fn cloudflare(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> Clou
     };
     let account_id = either(&["account_id"], "CLOUDFLARE_ACCOUNT_ID");
     let app_id = either(&["calls_app_id", "app_id"], "CLOUDFLARE_CALLS_APP_ID");
-    let api_token = either(
-        &["calls_api_token", "api_token"],
-        "CLOUDFLARE_CALLS_API_TOKEN",
-    )
-    .map(Secret::new);
+    let api_token = either(&["calls_api_token", "api_token"], "CLOUDFLARE_CALLS_API_TOKEN").map(Secret::new);
     let turn_token_id = either(&["turn_token_id"], "CLOUDFLARE_TURN_TOKEN_ID");
     let turn_api_token = either(&["turn_api_token"], "CLOUDFLARE_TURN_API_TOKEN").map(Secret::new);
-    let app_name = reader
-        .found(&mut section, "calls_app_name", None)
-        .map(|found| found.text);
+    let app_name = reader.found(&mut section, "calls_app_name", None).map(|found| found.text);
     let api_base = reader.parsed(
         &mut section,
         "api_base",
@@ -54,39 +48,18 @@ pub(super) fn cloudflare(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> Clou
         "write 1, or 2 to have the relay make the offer",
     );
     for (key, present, other, other_present) in [
-        (
-            "calls_app_id",
-            app_id.is_some(),
-            "calls_api_token",
-            api_token.is_some(),
-        ),
-        (
-            "turn_token_id",
-            turn_token_id.is_some(),
-            "turn_api_token",
-            turn_api_token.is_some(),
-        ),
+        ("calls_app_id", app_id.is_some(), "calls_api_token", api_token.is_some()),
+        ("turn_token_id", turn_token_id.is_some(), "turn_api_token", turn_api_token.is_some()),
     ] {
         let (there, missing) = match (present, other_present) {
             (true, false) => (key, other),
             (false, true) => (other, key),
             _ => continue,
         };
-        reader.notices.push(format!(
-            "cloudflare.{there} is not used, because cloudflare.{missing} is missing"
-        ));
+        reader.notices.push(format!("cloudflare.{there} is not used, because cloudflare.{missing} is missing"));
     }
     reader.tolerate_rest(section);
-    Cloudflare {
-        account_id,
-        app_id,
-        api_token,
-        app_name,
-        api_base,
-        pull_form,
-        turn_token_id,
-        turn_api_token,
-    }
+    Cloudflare { account_id, app_id, api_token, app_name, api_base, pull_form, turn_token_id, turn_api_token }
 }
 
 pub(super) fn mediamtx(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> MediaMtx {
@@ -96,71 +69,30 @@ pub(super) fn mediamtx(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> MediaM
             Ok(port) if port > 0 => Ok(port),
             _ => Err(format!("'{}' is no port", excerpt(text))),
         };
-        reader.parsed(
-            &mut section,
-            key,
-            default,
-            parse,
-            "write a port number from 1 to 65535",
-        )
+        reader.parsed(&mut section, key, default, parse, "write a port number from 1 to 65535")
     };
-    let (rtsp_port, rtmp_port, srt_port) = (
-        port("rtsp_port", 8554),
-        port("rtmp_port", 1935),
-        port("srt_port", 8890),
-    );
-    let enabled = reader.parsed(
-        &mut section,
-        "enabled",
-        true,
-        parse_bool,
-        "write true or false",
-    );
+    let (rtsp_port, rtmp_port, srt_port) = (port("rtsp_port", 8554), port("rtmp_port", 1935), port("srt_port", 8890));
+    let enabled = reader.parsed(&mut section, "enabled", true, parse_bool, "write true or false");
     reader.tolerate_rest(section);
-    MediaMtx {
-        enabled,
-        rtsp_port,
-        rtmp_port,
-        srt_port,
-    }
+    MediaMtx { enabled, rtsp_port, rtmp_port, srt_port }
 }
 
 pub(super) fn guests(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> Vec<Guest> {
-    let entry = root
-        .iter()
-        .position(|entry| entry.key == "guests")
-        .map(|at| root.remove(at));
-    let entries = entry
-        .map(|entry| reader.entries(entry.node, "guests"))
-        .unwrap_or_default();
+    let entry = root.iter().position(|entry| entry.key == "guests").map(|at| root.remove(at));
+    let entries = entry.map(|entry| reader.entries(entry.node, "guests")).unwrap_or_default();
     if entries.is_empty() {
-        return ["guest1", "guest2"]
-            .into_iter()
-            .map(default_guest)
-            .collect();
+        return ["guest1", "guest2"].into_iter().map(default_guest).collect();
     }
     if let Some(surplus) = entries.get(GUESTS_MAX) {
         let place = reader.line(surplus.line);
-        reader.problem(
-            place,
-            "guests",
-            format!("there are {} guests", entries.len()),
-            format!("keep {GUESTS_MAX}"),
-        );
+        reader.problem(place, "guests", format!("there are {} guests", entries.len()), format!("keep {GUESTS_MAX}"));
     }
-    entries
-        .into_iter()
-        .filter_map(|entry| guest(reader, entry))
-        .collect()
+    entries.into_iter().filter_map(|entry| guest(reader, entry)).collect()
 }
 
 fn default_guest(id: &str) -> Guest {
     let id = GuestId::parse(id).expect("the default ids are letters and a digit");
-    Guest {
-        name: default_name(&id),
-        id,
-        enabled: true,
-    }
+    Guest { name: default_name(&id), id, enabled: true }
 }
 
 /// `guest1` is shown as "Guest 1", any other id as itself.
@@ -180,50 +112,27 @@ fn guest(reader: &mut Reader<'_>, entry: Entry) -> Option<Guest> {
     let id = match GuestId::parse(&entry.key) {
         Ok(id) => id,
         Err(error) => {
-            reader.problem(
-                place,
-                key,
-                error.to_string(),
-                "rename it, for example to guest1",
-            );
+            reader.problem(place, key, error.to_string(), "rename it, for example to guest1");
             return None;
         }
     };
-    let mut guest = Guest {
-        name: default_name(&id),
-        id,
-        enabled: true,
-    };
+    let mut guest = Guest { name: default_name(&id), id, enabled: true };
     for setting in reader.entries(entry.node, &key) {
-        let (place, path) = (
-            reader.line(setting.line),
-            format!("{key}.{}", excerpt(&setting.key)),
-        );
+        let (place, path) = (reader.line(setting.line), format!("{key}.{}", excerpt(&setting.key)));
         let Value::Scalar(text) = setting.node.value else {
             continue;
         };
-        let found = Found {
-            text,
-            place: place.clone(),
-            key: path.clone(),
-        };
+        let found = Found { text, place: place.clone(), key: path.clone() };
         match setting.key.as_str() {
             "enabled" => {
-                guest.enabled = reader
-                    .parse_found(found, parse_bool, "write true or false")
-                    .unwrap_or(true);
+                guest.enabled = reader.parse_found(found, parse_bool, "write true or false").unwrap_or(true);
             }
-            "name"
-                if found.text.chars().count() > NAME_MAX
-                    || found.text.chars().any(char::is_control) =>
-            {
+            "name" if found.text.chars().count() > NAME_MAX || found.text.chars().any(char::is_control) => {
                 let problem = "the name is longer than 64 characters or holds control characters";
                 reader.problem(place, path, problem, "write a short name in one line");
             }
             "name" => guest.name = found.text,
-            _ => reader
-                .notices
-                .push(format!("{place}: {path} is not used here")),
+            _ => reader.notices.push(format!("{place}: {path} is not used here")),
         }
     }
     Some(guest)
@@ -232,10 +141,9 @@ fn guest(reader: &mut Reader<'_>, entry: Entry) -> Option<Guest> {
 /// https, or http to this host (for a simulator).
 fn parse_api_base(text: &str) -> Result<String, &'static str> {
     let local = ["http://127.0.0.1", "http://localhost", "http://[::1]"];
-    let is_local = local.iter().any(|prefix| {
-        text.strip_prefix(prefix)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
-    });
+    let is_local = local
+        .iter()
+        .any(|prefix| text.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/'])));
     if !text.starts_with("https://") && !is_local {
         return Err("this is neither an https:// address nor one of this host");
     }

@@ -22,10 +22,7 @@ pub enum Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File {
-                file,
-                line: Some(line),
-            } => write!(f, "{file}:{line}"),
+            Self::File { file, line: Some(line) } => write!(f, "{file}:{line}"),
             Self::File { file, line: None } => f.write_str(file),
             Self::Environment { variable } => write!(f, "environment {variable}"),
         }

@@ -143,10 +143,7 @@ impl Cloudflare {
 
     /// The TURN key and its secret, when both are there.
     pub fn turn_key(&self) -> Option<(&str, &Secret<String>)> {
-        Some((
-            self.turn_token_id.as_deref()?,
-            self.turn_api_token.as_ref()?,
-        ))
+        Some((self.turn_token_id.as_deref()?, self.turn_api_token.as_ref()?))
     }
 }
 
@@ -215,10 +212,7 @@ impl OutputTemplate {
 
 impl fmt::Display for OutputTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (address, query) = self
-            .0
-            .split_once('?')
-            .map_or((self.0.as_str(), ""), |(address, _)| (address, "?***"));
+        let (address, query) = self.0.split_once('?').map_or((self.0.as_str(), ""), |(address, _)| (address, "?***"));
         let rest = address.strip_prefix("rtmp://").unwrap_or(address);
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         match authority.rsplit_once('@') {
@@ -238,10 +232,7 @@ impl Config {
     /// Reads the file at `path`, or [`DEFAULT_FILE`] when there is one, and lays the environment over it.
     ///
     /// A file that was named must exist; without a file the defaults hold, and a notice says so.
-    pub fn load(
-        path: Option<&Path>,
-        environment: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Self, ConfigError> {
+    pub fn load(path: Option<&Path>, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let named = path.is_some();
         let path = path.unwrap_or(Path::new(DEFAULT_FILE));
         let file = path.display().to_string();
@@ -257,13 +248,7 @@ impl Config {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound && !named => {
                 let mut config = Self::parse("", &file, environment)?;
-                config.notices.insert(
-                    0,
-                    format!(
-                        "no {file} here, the defaults hold: guests {}",
-                        config.guest_list()
-                    ),
-                );
+                config.notices.insert(0, format!("no {file} here, the defaults hold: guests {}", config.guest_list()));
                 Ok(config)
             }
             Err(error) => Err(ConfigError {
@@ -271,38 +256,26 @@ impl Config {
                     place: Place::File { file, line: None },
                     key: String::new(),
                     problem: format!("the file cannot be read: {error}"),
-                    remedy: "check the path given with --config and the file's permissions"
-                        .to_owned(),
+                    remedy: "check the path given with --config and the file's permissions".to_owned(),
                 }],
             }),
         }
     }
 
     /// Reads the text of a configuration file; `file` names it in messages.
-    pub fn parse(
-        text: &str,
-        file: &str,
-        environment: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Self, ConfigError> {
+    pub fn parse(text: &str, file: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let environment: Environment<'_> = environment;
         let mut reader = Reader::new(file, environment);
-        let root = tree::parse(text, file).map_err(|problem| ConfigError {
-            problems: vec![problem],
-        })?;
+        let root = tree::parse(text, file).map_err(|problem| ConfigError { problems: vec![problem] })?;
         let config = sections::read(&mut reader, root);
         if reader.problems.is_empty() {
-            Ok(Self {
-                notices: reader.notices,
-                ..config
-            })
+            Ok(Self { notices: reader.notices, ..config })
         } else {
             reader.problems.sort_by_key(|problem| match problem.place {
                 Place::File { line, .. } => line.unwrap_or(0),
                 Place::Environment { .. } => u64::MAX,
             });
-            Err(ConfigError {
-                problems: reader.problems,
-            })
+            Err(ConfigError { problems: reader.problems })
         }
     }
 
@@ -319,18 +292,13 @@ impl Config {
     }
 
     fn guest_list(&self) -> String {
-        self.guests
-            .iter()
-            .map(|guest| guest.id.as_str())
-            .collect::<Vec<_>>()
-            .join(", ")
+        self.guests.iter().map(|guest| guest.id.as_str()).collect::<Vec<_>>().join(", ")
     }
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self::parse("", DEFAULT_FILE, &|_| None)
-            .expect("nothing is wrong with an empty configuration")
+        Self::parse("", DEFAULT_FILE, &|_| None).expect("nothing is wrong with an empty configuration")
     }
 }
 
@@ -341,10 +309,7 @@ fn read(path: &Path) -> io::Result<(String, u32)> {
     let mut text = String::new();
     file.take(FILE_MAX + 1).read_to_string(&mut text)?;
     if u64::try_from(text.len()).unwrap_or(u64::MAX) > FILE_MAX {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("it is longer than {FILE_MAX} bytes"),
-        ));
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is longer than {FILE_MAX} bytes")));
     }
     Ok((text, mode))
 }

@@ -40,12 +40,7 @@ pub(super) struct Found {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(file: &str, environment: Environment<'a>) -> Self {
-        Self {
-            file: file.to_owned(),
-            environment,
-            problems: Vec::new(),
-            notices: Vec::new(),
-        }
+        Self { file: file.to_owned(), environment, problems: Vec::new(), notices: Vec::new() }
     }
 
     /// The variable's value, unless it is unset or empty.
@@ -54,10 +49,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn line(&self, line: u64) -> Place {
-        Place::File {
-            file: self.file.clone(),
-            line: Some(line),
-        }
+        Place::File { file: self.file.clone(), line: Some(line) }
     }
 
     pub(super) fn problem(
@@ -67,12 +59,7 @@ impl<'a> Reader<'a> {
         problem: impl Into<String>,
         remedy: impl Into<String>,
     ) {
-        self.problems.push(Problem {
-            place,
-            key: key.into(),
-            problem: problem.into(),
-            remedy: remedy.into(),
-        });
+        self.problems.push(Problem { place, key: key.into(), problem: problem.into(), remedy: remedy.into() });
     }
 
     /// The entries of a mapping; nothing for a missing value, a problem for anything else.
@@ -82,12 +69,7 @@ impl<'a> Reader<'a> {
             Value::Null => Vec::new(),
             _ => {
                 let place = self.line(node.line);
-                self.problem(
-                    place,
-                    key,
-                    "this is not a section",
-                    format!("write '{key}:' and indented keys below it"),
-                );
+                self.problem(place, key, "this is not a section", format!("write '{key}:' and indented keys below it"));
                 Vec::new()
             }
         }
@@ -95,18 +77,9 @@ impl<'a> Reader<'a> {
 
     /// Takes a section out of the entries of the file.
     pub(super) fn section(&mut self, root: &mut Vec<Entry>, name: &'static str) -> Section {
-        let entry = root
-            .iter()
-            .position(|entry| entry.key == name)
-            .map(|at| root.remove(at));
-        let entries = entry
-            .map(|entry| self.entries(entry.node, name))
-            .unwrap_or_default();
-        Section {
-            name,
-            entries,
-            known: Vec::new(),
-        }
+        let entry = root.iter().position(|entry| entry.key == name).map(|at| root.remove(at));
+        let entries = entry.map(|entry| self.entries(entry.node, name)).unwrap_or_default();
+        Section { name, entries, known: Vec::new() }
     }
 
     /// Takes a node out of a section.
@@ -117,43 +90,23 @@ impl<'a> Reader<'a> {
     }
 
     /// Takes a scalar out of a section; `variable` overrides it. A missing or empty value is `None`.
-    pub(super) fn found(
-        &mut self,
-        section: &mut Section,
-        key: &'static str,
-        variable: Option<&str>,
-    ) -> Option<Found> {
+    pub(super) fn found(&mut self, section: &mut Section, key: &'static str, variable: Option<&str>) -> Option<Found> {
         let path = format!("{}.{key}", section.name);
         let node = self.node(section, key);
         if let Some(variable) = variable
             && let Some(text) = self.variable(variable)
         {
-            let place = Place::Environment {
-                variable: variable.to_owned(),
-            };
-            return Some(Found {
-                text: text.trim().to_owned(),
-                place,
-                key: path,
-            });
+            let place = Place::Environment { variable: variable.to_owned() };
+            return Some(Found { text: text.trim().to_owned(), place, key: path });
         }
         let node = node?;
         let place = self.line(node.line);
         match node.value {
             Value::Scalar(text) if text.trim().is_empty() => None,
-            Value::Scalar(text) => Some(Found {
-                text: text.trim().to_owned(),
-                place,
-                key: path,
-            }),
+            Value::Scalar(text) => Some(Found { text: text.trim().to_owned(), place, key: path }),
             Value::Null => None,
             Value::Sequence(_) | Value::Mapping(_) => {
-                self.problem(
-                    place,
-                    path,
-                    "this is not a single value",
-                    format!("write '{key}: value' on one line"),
-                );
+                self.problem(place, path, "this is not a single value", format!("write '{key}: value' on one line"));
                 None
             }
         }
@@ -205,11 +158,7 @@ impl<'a> Reader<'a> {
         range: RangeInclusive<u32>,
         unit: &str,
     ) -> u32 {
-        let remedy = format!(
-            "write a whole number of {unit} from {} to {}",
-            range.start(),
-            range.end()
-        );
+        let remedy = format!("write a whole number of {unit} from {} to {}", range.start(), range.end());
         let parse = |text: &str| match text.parse::<u32>() {
             Ok(number) if range.contains(&number) => Ok(number),
             Ok(number) => Err(format!("{number} is out of range")),
@@ -220,11 +169,7 @@ impl<'a> Reader<'a> {
 
     /// Keys of one of our sections that nobody asked for are mistakes.
     pub(super) fn refuse_rest(&mut self, section: Section) {
-        let remedy = format!(
-            "remove it; the keys of '{}' are {}",
-            section.name,
-            section.known.join(", ")
-        );
+        let remedy = format!("remove it; the keys of '{}' are {}", section.name, section.known.join(", "));
         for entry in section.entries {
             let place = self.line(entry.line);
             let key = format!("{}.{}", section.name, excerpt(&entry.key));
@@ -236,11 +181,7 @@ impl<'a> Reader<'a> {
     pub(super) fn tolerate_rest(&mut self, section: Section) {
         for entry in section.entries {
             let place = self.line(entry.line);
-            self.notices.push(format!(
-                "{place}: {}.{} is not used here",
-                section.name,
-                excerpt(&entry.key)
-            ));
+            self.notices.push(format!("{place}: {}.{} is not used here", section.name, excerpt(&entry.key)));
         }
     }
 }
@@ -253,11 +194,7 @@ pub(super) fn override_of(section: &str, key: &str) -> String {
 /// A value as it may be quoted in a message: short, and in one line.
 pub(super) fn excerpt(text: &str) -> String {
     const LONGEST: usize = 40;
-    let mut short: String = text
-        .chars()
-        .take(LONGEST)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect();
+    let mut short: String = text.chars().take(LONGEST).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     if text.chars().count() > LONGEST {
         short.push('…');
     }

@@ -38,10 +38,7 @@ mod tests {
     #[test]
     fn a_secret_prints_as_three_stars_in_every_form() {
         let secret = Secret::new("canary");
-        assert_eq!(
-            format!("{secret} {secret:?} {secret:#?} {:?}", Some(&secret)),
-            "*** *** *** Some(***)"
-        );
+        assert_eq!(format!("{secret} {secret:?} {secret:#?} {:?}", Some(&secret)), "*** *** *** Some(***)");
         assert_eq!(*secret.expose(), "canary");
     }
 }

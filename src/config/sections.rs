@@ -6,10 +6,7 @@ use std::time::Duration;
 
 use super::reader::{Found, Reader, Section, excerpt, override_of};
 use super::tree::{Entry, Node, Value};
-use super::{
-    CANDIDATES_MAX, Config, Guest, Http, Log, MediaMtx, OutputTemplate, Place, Relay, Rtc,
-    deployment,
-};
+use super::{CANDIDATES_MAX, Config, Guest, Http, Log, MediaMtx, OutputTemplate, Place, Relay, Rtc, deployment};
 
 /// Reads all sections. What is wrong is left in `reader.problems`; the values then do not matter.
 pub(super) fn read(reader: &mut Reader<'_>, root: Node) -> Config {
@@ -18,12 +15,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: Node) -> Config {
         Value::Null => Vec::new(),
         Value::Scalar(_) | Value::Sequence(_) => {
             let place = reader.line(root.line);
-            reader.problem(
-                place,
-                "",
-                "this is not a configuration",
-                "begin with a section such as 'guests:'",
-            );
+            reader.problem(place, "", "this is not a configuration", "begin with a section such as 'guests:'");
             Vec::new()
         }
     };
@@ -36,32 +28,15 @@ pub(super) fn read(reader: &mut Reader<'_>, root: Node) -> Config {
     let cloudflare = deployment::cloudflare(reader, &mut root);
     if !root.is_empty() {
         let names: Vec<_> = root.iter().map(|entry| excerpt(&entry.key)).collect();
-        reader.notices.push(format!(
-            "sections that are not used here: {}",
-            names.join(", ")
-        ));
+        reader.notices.push(format!("sections that are not used here: {}", names.join(", ")));
     }
-    Config {
-        http,
-        rtc,
-        relay,
-        log,
-        cloudflare,
-        guests,
-        mediamtx,
-        notices: Vec::new(),
-    }
+    Config { http, rtc, relay, log, cloudflare, guests, mediamtx, notices: Vec::new() }
 }
 
 fn http(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> Http {
     let mut section = reader.section(root, "http");
     let http = Http {
-        listen: address(
-            reader,
-            &mut section,
-            "listen",
-            SocketAddr::from(([0, 0, 0, 0], 8000)),
-        ),
+        listen: address(reader, &mut section, "listen", SocketAddr::from(([0, 0, 0, 0], 8000))),
         public_url: reader.parsed(
             &mut section,
             "public_url",
@@ -77,85 +52,40 @@ fn http(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> Http {
 
 fn rtc(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> Rtc {
     let mut section = reader.section(root, "rtc");
-    let listen = address(
-        reader,
-        &mut section,
-        "listen",
-        SocketAddr::from(([0, 0, 0, 0], 8189)),
-    );
+    let listen = address(reader, &mut section, "listen", SocketAddr::from(([0, 0, 0, 0], 8189)));
     let candidates = candidates(reader, &mut section, listen.port());
-    let start = reader.number(
-        &mut section,
-        "start_bitrate_kbps",
-        1500,
-        100..=50_000,
-        "kbit/s",
-    );
-    let max_bitrate_kbps = reader.number(
-        &mut section,
-        "max_bitrate_kbps",
-        2500,
-        100..=50_000,
-        "kbit/s",
-    );
+    let start = reader.number(&mut section, "start_bitrate_kbps", 1500, 100..=50_000, "kbit/s");
+    let max_bitrate_kbps = reader.number(&mut section, "max_bitrate_kbps", 2500, 100..=50_000, "kbit/s");
     reader.refuse_rest(section);
     if start > max_bitrate_kbps {
         reader.notices.push(format!(
             "rtc.start_bitrate_kbps: lowered from {start} to {max_bitrate_kbps}, which is rtc.max_bitrate_kbps"
         ));
     }
-    Rtc {
-        listen,
-        candidates,
-        start_bitrate_kbps: start.min(max_bitrate_kbps),
-        max_bitrate_kbps,
-    }
+    Rtc { listen, candidates, start_bitrate_kbps: start.min(max_bitrate_kbps), max_bitrate_kbps }
 }
 
-fn relay(
-    reader: &mut Reader<'_>,
-    root: &mut Vec<Entry>,
-    mediamtx: &MediaMtx,
-    guests: &[Guest],
-) -> Relay {
+fn relay(reader: &mut Reader<'_>, root: &mut Vec<Entry>, mediamtx: &MediaMtx, guests: &[Guest]) -> Relay {
     let mut section = reader.section(root, "relay");
-    let default = OutputTemplate::parse(&format!(
-        "rtmp://127.0.0.1:{}/{{guest_id}}",
-        mediamtx.rtmp_port
-    ))
-    .expect("a port number is all that varies");
+    let default = OutputTemplate::parse(&format!("rtmp://127.0.0.1:{}/{{guest_id}}", mediamtx.rtmp_port))
+        .expect("a port number is all that varies");
     let mut output = default.clone();
     if let Some(found) = reader.ours(&mut section, "output") {
         let (place, key) = (found.place.clone(), found.key.clone());
         let remedy = "write an address such as rtmp://127.0.0.1:1935/{guest_id}";
-        output = reader
-            .parse_found(found, OutputTemplate::parse, remedy)
-            .unwrap_or(default);
+        output = reader.parse_found(found, OutputTemplate::parse, remedy).unwrap_or(default);
         if guests.iter().filter(|guest| guest.enabled).count() > 1 && !output.tells_guests_apart() {
             let remedy = "put {guest_id} into the path";
-            reader.problem(
-                place,
-                key,
-                "several guests would be published at the same address",
-                remedy,
-            );
+            reader.problem(place, key, "several guests would be published at the same address", remedy);
         }
     }
     let relay = Relay {
         output,
         hold: seconds(reader.number(&mut section, "hold_seconds", 15, 0..=600, "seconds")),
         reorder: Duration::from_millis(
-            reader
-                .number(&mut section, "reorder_ms", 400, 20..=2000, "milliseconds")
-                .into(),
+            reader.number(&mut section, "reorder_ms", 400, 20..=2000, "milliseconds").into(),
         ),
-        keyframe_interval: match reader.number(
-            &mut section,
-            "keyframe_interval_seconds",
-            4,
-            0..=60,
-            "seconds",
-        ) {
+        keyframe_interval: match reader.number(&mut section, "keyframe_interval_seconds", 4, 0..=60, "seconds") {
             0 => None,
             interval => Some(seconds(interval)),
         },
@@ -170,47 +100,31 @@ fn state_file(reader: &mut Reader<'_>, section: &mut Section) -> Option<PathBuf>
     let directory = reader.variable("STATE_DIRECTORY");
     // There may be several, separated by colons.
     let directory = directory.as_deref().and_then(|list| list.split(':').next());
-    let default = directory
-        .map_or_else(PathBuf::new, PathBuf::from)
-        .join(Relay::STATE_FILE);
+    let default = directory.map_or_else(PathBuf::new, PathBuf::from).join(Relay::STATE_FILE);
     let parse = |text: &str| match text {
         "none" => Ok(None),
-        text if text.ends_with('/') || text.chars().any(char::is_control) => {
-            Err("this is no file name")
-        }
+        text if text.ends_with('/') || text.chars().any(char::is_control) => Err("this is no file name"),
         text => Ok(Some(PathBuf::from(text))),
     };
-    let remedy =
-        "write the path of a file that need not exist, or none to keep nothing over a restart";
+    let remedy = "write the path of a file that need not exist, or none to keep nothing over a restart";
     reader.parsed(section, "state_file", Some(default), parse, remedy)
 }
 
 fn log(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> Log {
     let mut section = reader.section(root, "log");
-    let parse = |text: &str| {
-        text.parse::<log::LevelFilter>()
-            .map_err(|_| format!("'{}' is no log level", excerpt(text)))
-    };
+    let parse =
+        |text: &str| text.parse::<log::LevelFilter>().map_err(|_| format!("'{}' is no log level", excerpt(text)));
     let remedy = "write one of off, error, warn, info, debug, trace";
     let level = reader.parsed(&mut section, "level", log::LevelFilter::Info, parse, remedy);
     reader.refuse_rest(section);
     Log { level }
 }
 
-fn address(
-    reader: &mut Reader<'_>,
-    section: &mut Section,
-    key: &'static str,
-    default: SocketAddr,
-) -> SocketAddr {
+fn address(reader: &mut Reader<'_>, section: &mut Section, key: &'static str, default: SocketAddr) -> SocketAddr {
     let parse = |text: &str| {
-        text.parse::<SocketAddr>()
-            .map_err(|_| format!("'{}' is not an address with a port", excerpt(text)))
+        text.parse::<SocketAddr>().map_err(|_| format!("'{}' is not an address with a port", excerpt(text)))
     };
-    let remedy = format!(
-        "write {default} for every IPv4 address, or [::]:{} for IPv6 too",
-        default.port()
-    );
+    let remedy = format!("write {default} for every IPv4 address, or [::]:{} for IPv6 too", default.port());
     reader.parsed(section, key, default, parse, &remedy)
 }
 
@@ -223,9 +137,7 @@ fn candidates(reader: &mut Reader<'_>, section: &mut Section, port: u16) -> Vec<
     let list: Vec<Found> = if let Some(value) = reader.variable(&variable) {
         let found = |text: &str| Found {
             text: text.trim().to_owned(),
-            place: Place::Environment {
-                variable: variable.clone(),
-            },
+            place: Place::Environment { variable: variable.clone() },
             key: path.to_owned(),
         };
         value.split(',').map(found).collect()
@@ -235,53 +147,32 @@ fn candidates(reader: &mut Reader<'_>, section: &mut Section, port: u16) -> Vec<
             Some((_, Value::Sequence(items))) => items
                 .into_iter()
                 .map(|item| Found {
-                    text: if let Value::Scalar(text) = item.value {
-                        text
-                    } else {
-                        String::new()
-                    },
+                    text: if let Value::Scalar(text) = item.value { text } else { String::new() },
                     place: reader.line(item.line),
                     key: path.to_owned(),
                 })
                 .collect(),
             Some((line, _)) => {
                 let place = reader.line(line);
-                reader.problem(
-                    place,
-                    path,
-                    "this is not a list",
-                    "write one address per line, each after '- '",
-                );
+                reader.problem(place, path, "this is not a list", "write one address per line, each after '- '");
                 Vec::new()
             }
         }
     };
     if let Some(surplus) = list.get(CANDIDATES_MAX) {
-        let (place, problem) = (
-            surplus.place.clone(),
-            format!("there are {} addresses", list.len()),
-        );
+        let (place, problem) = (surplus.place.clone(), format!("there are {} addresses", list.len()));
         reader.problem(place, path, problem, format!("keep {CANDIDATES_MAX}"));
     }
     let parse = |text: &str| {
         let with_port = text.parse::<SocketAddr>();
-        let address =
-            with_port.or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, port)));
+        let address = with_port.or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, port)));
         match address {
-            Ok(address) if !address.ip().is_unspecified() && !address.ip().is_multicast() => {
-                Ok(address)
-            }
-            _ => Err(format!(
-                "'{}' is not an address that guests can reach",
-                excerpt(text)
-            )),
+            Ok(address) if !address.ip().is_unspecified() && !address.ip().is_multicast() => Ok(address),
+            _ => Err(format!("'{}' is not an address that guests can reach", excerpt(text))),
         }
     };
-    let remedy =
-        "write an IP address such as 203.0.113.7, with :port when it differs from rtc.listen";
-    list.into_iter()
-        .filter_map(|found| reader.parse_found(found, parse, remedy))
-        .collect()
+    let remedy = "write an IP address such as 203.0.113.7, with :port when it differs from rtc.listen";
+    list.into_iter().filter_map(|found| reader.parse_found(found, parse, remedy)).collect()
 }
 
 /// Scheme and host, with a port if need be.

@@ -46,27 +46,18 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Node, Problem> {
     };
     match serde_saphyr::from_str_with_options::<Option<Spanned<Raw>>>(text, options) {
         Ok(Some(spanned)) => Ok(node(spanned, text)),
-        Ok(None) => Ok(Node {
-            line: 1,
-            value: Value::Null,
-        }),
+        Ok(None) => Ok(Node { line: 1, value: Value::Null }),
         Err(error) => {
             let line = error.location().map(|location| location.line());
-            let message = error
-                .without_snippet()
-                .render_with_formatter(&UserMessageFormatter);
+            let message = error.without_snippet().render_with_formatter(&UserMessageFormatter);
             let message = message.lines().next().unwrap_or_default();
             // The line is in the place already.
             let message = message.split(" at line ").next().unwrap_or_default();
             Err(Problem {
-                place: super::error::Place::File {
-                    file: file.to_owned(),
-                    line,
-                },
+                place: super::error::Place::File { file: file.to_owned(), line },
                 key: String::new(),
                 problem: format!("this is not valid YAML: {message}"),
-                remedy: "check indentation (spaces, no tabs), colons and quotes near this line"
-                    .to_owned(),
+                remedy: "check indentation (spaces, no tabs), colons and quotes near this line".to_owned(),
             })
         }
     }
@@ -89,18 +80,13 @@ fn node(spanned: Spanned<Raw>, text: &str) -> Node {
         Raw::Text(scalar) => Value::Scalar(scalar),
         Raw::Typed(spelling) => {
             let span = spanned.defined.span();
-            let written = span
-                .byte_offset()
-                .zip(span.byte_len())
-                .and_then(|(offset, len)| {
-                    let start = usize::try_from(offset).ok()?;
-                    text.get(start..start.checked_add(usize::try_from(len).ok()?)?)
-                });
+            let written = span.byte_offset().zip(span.byte_len()).and_then(|(offset, len)| {
+                let start = usize::try_from(offset).ok()?;
+                text.get(start..start.checked_add(usize::try_from(len).ok()?)?)
+            });
             Value::Scalar(written.map_or(spelling, |written| written.trim().to_owned()))
         }
-        Raw::Sequence(items) => {
-            Value::Sequence(items.into_iter().map(|item| node(item, text)).collect())
-        }
+        Raw::Sequence(items) => Value::Sequence(items.into_iter().map(|item| node(item, text)).collect()),
         Raw::Mapping(entries) => {
             let entry = |(key, value): (Spanned<String>, _)| Entry {
                 line: key.referenced.line(),
@@ -206,11 +192,7 @@ mod tests {
             }
             Value::Mapping(entries) => {
                 for entry in entries {
-                    listing(
-                        &entry.node,
-                        &format!("{path}/{}:{}", entry.key, entry.line),
-                        out,
-                    );
+                    listing(&entry.node, &format!("{path}/{}:{}", entry.key, entry.line), out);
                 }
             }
         }
@@ -226,12 +208,7 @@ mod tests {
     fn every_key_and_value_knows_its_line() {
         assert_eq!(
             list("# comment\na:\n  b: x\n  c:\n    - 1\n    - y\nd:\n"),
-            [
-                "/a:2/b:3 @3 = x",
-                "/a:2/c:4[0] @5 = 1",
-                "/a:2/c:4[1] @6 = y",
-                "/d:7 @7 null"
-            ]
+            ["/a:2/b:3 @3 = x", "/a:2/c:4[0] @5 = 1", "/a:2/c:4[1] @6 = y", "/d:7 @7 null"]
         );
     }
 
@@ -258,41 +235,23 @@ mod tests {
 
     #[test]
     fn positions_hold_after_text_that_is_not_ascii() {
-        assert_eq!(
-            list("navn: Gjest på lufta\nid: 0012\n"),
-            ["/navn:1 @1 = Gjest på lufta", "/id:2 @2 = 0012"]
-        );
+        assert_eq!(list("navn: Gjest på lufta\nid: 0012\n"), ["/navn:1 @1 = Gjest på lufta", "/id:2 @2 = 0012"]);
     }
 
     #[test]
     fn an_empty_file_is_an_empty_configuration() {
         for text in ["", "\n", "# only a comment\n", "---\n"] {
-            assert!(
-                matches!(parse(text, "t.yml").unwrap().value, Value::Null),
-                "{text:?}"
-            );
+            assert!(matches!(parse(text, "t.yml").unwrap().value, Value::Null), "{text:?}");
         }
     }
 
     #[test]
     fn what_is_not_yaml_is_one_line_that_names_the_place() {
         for (text, beginning) in [
-            (
-                "a: 1\nb: [\n",
-                "t.yml:2: this is not valid YAML: unclosed bracket",
-            ),
-            (
-                "a: 1\n\tb: 2\n",
-                "t.yml:1: this is not valid YAML: while scanning a plain scalar, found a tab;",
-            ),
-            (
-                "a: 1\na: 2\n",
-                "t.yml:2: this is not valid YAML: duplicate mapping key `a` is not allowed here;",
-            ),
-            (
-                "a: \"x\n",
-                "t.yml:1: this is not valid YAML: unclosed quote;",
-            ),
+            ("a: 1\nb: [\n", "t.yml:2: this is not valid YAML: unclosed bracket"),
+            ("a: 1\n\tb: 2\n", "t.yml:1: this is not valid YAML: while scanning a plain scalar, found a tab;"),
+            ("a: 1\na: 2\n", "t.yml:2: this is not valid YAML: duplicate mapping key `a` is not allowed here;"),
+            ("a: \"x\n", "t.yml:1: this is not valid YAML: unclosed quote;"),
         ] {
             let problem = parse(text, "t.yml").unwrap_err().to_string();
             assert!(problem.starts_with(beginning), "{problem}");

@@ -36,16 +36,12 @@ impl fmt::Display for GuestIdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("a guest id must not be empty"),
-            Self::TooLong { len } => write!(
-                f,
-                "a guest id has at most {} characters, this one has {len}",
-                GuestId::MAX_LEN
-            ),
-            Self::Character { at } => write!(
-                f,
-                "a guest id holds only letters, digits, '_' and '-'; character {} is none of them",
-                at + 1
-            ),
+            Self::TooLong { len } => {
+                write!(f, "a guest id has at most {} characters, this one has {len}", GuestId::MAX_LEN)
+            }
+            Self::Character { at } => {
+                write!(f, "a guest id holds only letters, digits, '_' and '-'; character {} is none of them", at + 1)
+            }
         }
     }
 }
@@ -187,13 +183,7 @@ mod tests {
     fn a_text_that_no_resource_id_can_be_is_refused_before_any_lookup() {
         let upper_case = "AB".repeat(16);
         let long = "ab".repeat(17);
-        for text in [
-            "",
-            "ab",
-            upper_case.as_str(),
-            long.as_str(),
-            "../../../../../../../../../../etc",
-        ] {
+        for text in ["", "ab", upper_case.as_str(), long.as_str(), "../../../../../../../../../../etc"] {
             assert_eq!(ResourceId::parse(text), None, "{text:?}");
         }
     }

@@ -96,10 +96,7 @@ pub struct Store {
 
 impl Store {
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: path.into(),
-            written: Mutex::new(0),
-        }
+        Self { path: path.into(), written: Mutex::new(0) }
     }
 
     pub fn path(&self) -> &Path {
@@ -123,10 +120,7 @@ impl Store {
             return Ok(());
         }
         let text = to_json(sessions);
-        replace(&self.path, &text).map_err(|error| StoreError {
-            path: self.path.clone(),
-            error,
-        })?;
+        replace(&self.path, &text).map_err(|error| StoreError { path: self.path.clone(), error })?;
         *written = revision;
         Ok(())
     }
@@ -151,10 +145,7 @@ struct SessionEntry {
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "path", rename_all = "lowercase")]
 enum PathEntry {
-    Calls {
-        session_id: String,
-        tracks: Vec<TrackEntry>,
-    },
+    Calls { session_id: String, tracks: Vec<TrackEntry> },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -185,10 +176,7 @@ impl From<&Session> for SessionEntry {
             guest: session.guest.as_str().to_owned(),
             resource: session.resource.as_str().to_owned(),
             etag: session.etag.clone(),
-            path: PathEntry::Calls {
-                session_id: session.session_id.clone(),
-                tracks: tracks.collect(),
-            },
+            path: PathEntry::Calls { session_id: session.session_id.clone(), tracks: tracks.collect() },
         }
     }
 }
@@ -209,30 +197,20 @@ impl SessionEntry {
         if !(1..=TRACKS_MAX).contains(&tracks.len()) {
             return Err("it has no tracks, or too many");
         }
-        let tracks: Vec<_> = tracks
-            .into_iter()
-            .map(TrackEntry::check)
-            .collect::<Result<_, _>>()?;
+        let tracks: Vec<_> = tracks.into_iter().map(TrackEntry::check).collect::<Result<_, _>>()?;
         if let [first, second] = tracks.as_slice()
             && first.kind == second.kind
         {
             return Err("it has two tracks of one kind");
         }
-        Ok(Session {
-            guest,
-            resource,
-            etag: self.etag,
-            session_id,
-            tracks,
-        })
+        Ok(Session { guest, resource, etag: self.etag, session_id, tracks })
     }
 }
 
 impl TrackEntry {
     fn check(self) -> Result<Track, &'static str> {
-        let is_text = |text: &str, max| {
-            (1..=max).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
-        };
+        let is_text =
+            |text: &str, max| (1..=max).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
         if !is_text(&self.mid, MID_MAX) || !is_text(&self.name, NAME_MAX) {
             return Err("a track's mid or name is empty, too long or not printable");
         }
@@ -240,11 +218,7 @@ impl TrackEntry {
             KindEntry::Audio => TrackKind::Audio,
             KindEntry::Video => TrackKind::Video,
         };
-        Ok(Track {
-            kind,
-            mid: self.mid,
-            name: self.name,
-        })
+        Ok(Track { kind, mid: self.mid, name: self.name })
     }
 }
 
@@ -253,9 +227,7 @@ fn to_json(sessions: &[Session]) -> Vec<u8> {
     let entries = sessions.iter().take(GUESTS_MAX).map(entry);
     let file = StateFile {
         version: VERSION,
-        sessions: entries
-            .collect::<Result<_, _>>()
-            .expect("strings and lists become JSON"),
+        sessions: entries.collect::<Result<_, _>>().expect("strings and lists become JSON"),
     };
     let mut text = serde_json::to_vec_pretty(&file).expect("strings and lists become JSON");
     text.push(b'\n');
@@ -265,10 +237,7 @@ fn to_json(sessions: &[Session]) -> Vec<u8> {
 fn nothing(path: &Path, why: &str) -> Loaded {
     let path = path.display();
     let warning = format!("{path} is not used, remote guests have to join again: {why}");
-    Loaded {
-        sessions: Vec::new(),
-        warnings: vec![warning],
-    }
+    Loaded { sessions: Vec::new(), warnings: vec![warning] }
 }
 
 fn parse(text: &[u8], path: &Path) -> Loaded {
@@ -276,29 +245,17 @@ fn parse(text: &[u8], path: &Path) -> Loaded {
         Ok(file) => file,
         // The text of the error could repeat what a file holds, at any length.
         Err(error) => {
-            let why = format!(
-                "it is no state file (line {}, column {})",
-                error.line(),
-                error.column()
-            );
+            let why = format!("it is no state file (line {}, column {})", error.line(), error.column());
             return nothing(path, &why);
         }
     };
     if file.version != VERSION {
-        return nothing(
-            path,
-            &format!(
-                "it has version {}, this program reads {VERSION}",
-                file.version
-            ),
-        );
+        return nothing(path, &format!("it has version {}, this program reads {VERSION}", file.version));
     }
     let mut loaded = Loaded::default();
     let mut left_out = |number: usize, why: &str| {
         let path = path.display();
-        loaded
-            .warnings
-            .push(format!("{path}: session {number} is left out: {why}"));
+        loaded.warnings.push(format!("{path}: session {number} is left out: {why}"));
     };
     for (number, entry) in (1..).zip(file.sessions) {
         if number > GUESTS_MAX {
@@ -310,12 +267,7 @@ fn parse(text: &[u8], path: &Path) -> Loaded {
             Err(_) => Err("it lacks something, or has something of the wrong type"),
         };
         match session {
-            Ok(session)
-                if loaded
-                    .sessions
-                    .iter()
-                    .any(|known| known.guest == session.guest) =>
-            {
+            Ok(session) if loaded.sessions.iter().any(|known| known.guest == session.guest) => {
                 left_out(number, "its guest has another one");
             }
             Ok(session) => loaded.sessions.push(session),
@@ -359,19 +311,13 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&new);
         return Err(error);
     }
-    let directory = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn write_synced(path: &Path, text: &[u8]) -> io::Result<()> {
     // `create_new` follows no symbolic link that somebody may have put there.
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     // Whatever the umask says.
     file.set_permissions(fs::Permissions::from_mode(0o600))?;
     file.write_all(text)?;

@@ -17,12 +17,7 @@ pub(super) async fn guests<B: Backend>(backend: &B) -> Response {
     struct Guests {
         guests: Vec<GuestStatus>,
     }
-    Response::json(
-        200,
-        &Guests {
-            guests: backend.guests().await,
-        },
-    )
+    Response::json(200, &Guests { guests: backend.guests().await })
 }
 
 /// `{"public_url": …, "max_bitrate_kbps": …, "path": …, "calls_configured": …, "guests": [{"id", "name", "enabled"}]}`;
@@ -42,11 +37,7 @@ pub(super) async fn page_facts<B: Backend>(site: &Site<B>, client: &ClientInfo) 
         calls_configured: bool,
         guests: Vec<Slot>,
     }
-    let slot = |guest: GuestStatus| Slot {
-        id: guest.id,
-        name: guest.name,
-        enabled: guest.enabled,
-    };
+    let slot = |guest: GuestStatus| Slot { id: guest.id, name: guest.name, enabled: guest.enabled };
     let facts = Facts {
         public_url: site.public_url.as_deref(),
         max_bitrate_kbps: site.max_bitrate_kbps,
@@ -67,10 +58,7 @@ pub(super) async fn health<B: Backend>(backend: &B) -> Response {
 }
 
 /// Writes a moment as `2026-02-28T23:59:59Z` (RFC 3339, whole seconds), or null.
-pub(super) fn serialize_utc<S: Serializer>(
-    moment: &Option<SystemTime>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+pub(super) fn serialize_utc<S: Serializer>(moment: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
     match moment.and_then(|moment| moment.duration_since(UNIX_EPOCH).ok()) {
         Some(since_epoch) => serializer.serialize_str(&utc(since_epoch.as_secs())),
         None => serializer.serialize_none(),
@@ -82,22 +70,13 @@ fn utc(unix_seconds: u64) -> String {
     let (days, second_of_day) = (unix_seconds / 86_400, unix_seconds % 86_400);
     let days = days + 719_468; // since 0000-03-01
     let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (
-        second_of_day / 3_600,
-        second_of_day / 60 % 60,
-        second_of_day % 60,
-    );
+    let (hour, minute, second) = (second_of_day / 3_600, second_of_day / 60 % 60, second_of_day % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 

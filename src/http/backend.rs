@@ -15,10 +15,7 @@ use crate::guest::id::{GuestId, ResourceId};
 ///
 /// The asynchronous calls may wait (for the media thread, for the SFU's API) but must end by themselves within a bounded
 /// time: the server does not interrupt them, so that a session is never left half made by an impatient client.
-#[expect(
-    async_fn_in_trait,
-    reason = "runs on a LocalExecutor; the futures need not be Send"
-)]
+#[expect(async_fn_in_trait, reason = "runs on a LocalExecutor; the futures need not be Send")]
 pub trait Backend {
     /// Whether a guest may publish in a slot of this name.
     fn admission(&self, guest: &GuestId) -> Admission;
@@ -36,12 +33,7 @@ pub trait Backend {
     fn session_etag(&self, guest: &GuestId, resource: &ResourceId) -> Option<String>;
 
     /// Candidates that came after the offer (RFC 8840 SDP fragment).
-    async fn trickle(
-        &self,
-        guest: &GuestId,
-        resource: &ResourceId,
-        fragment: String,
-    ) -> Result<(), Refusal>;
+    async fn trickle(&self, guest: &GuestId, resource: &ResourceId, fragment: String) -> Result<(), Refusal>;
 
     /// The guest leaves. Only the session that `resource` names may end: a goodbye that arrives late finds
     /// [`Left::NoSuchSession`] and harms nobody.
@@ -140,11 +132,7 @@ pub enum Fault {
 
 impl Fault {
     /// All faults, for tables.
-    pub const ALL: [Self; 3] = [
-        Self::CallsNotConfigured,
-        Self::CallsMisconfigured,
-        Self::CallsUnreachable,
-    ];
+    pub const ALL: [Self; 3] = [Self::CallsNotConfigured, Self::CallsMisconfigured, Self::CallsUnreachable];
 
     /// As it stands in the response's `Guest-Relay-Fault`.
     pub fn as_str(self) -> &'static str {
@@ -159,12 +147,7 @@ impl Fault {
 impl Refusal {
     /// A refusal that trying again will not change.
     pub fn new(status: u16, reason: impl Into<String>) -> Self {
-        Self {
-            status,
-            reason: reason.into(),
-            retry_after: None,
-            fault: None,
-        }
+        Self { status, reason: reason.into(), retry_after: None, fault: None }
     }
 
     /// Adds when to try again.
@@ -191,29 +174,19 @@ pub struct IceServer {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
     /// TURN password.
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "serialize_exposed"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "serialize_exposed")]
     pub credential: Option<Secret<String>>,
 }
 
 impl IceServer {
     /// Cloudflare's STUN server, which needs no credentials.
     pub fn cloudflare_stun() -> Self {
-        Self {
-            urls: vec!["stun:stun.cloudflare.com:3478".to_owned()],
-            username: None,
-            credential: None,
-        }
+        Self { urls: vec!["stun:stun.cloudflare.com:3478".to_owned()], username: None, credential: None }
     }
 }
 
 /// For the one who is to use it.
-fn serialize_exposed<S: Serializer>(
-    secret: &Option<Secret<String>>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+fn serialize_exposed<S: Serializer>(secret: &Option<Secret<String>>, serializer: S) -> Result<S::Ok, S::Error> {
     secret.as_ref().map(Secret::expose).serialize(serializer)
 }
 

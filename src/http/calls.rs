@@ -29,13 +29,8 @@ use crate::guest::id::GuestId;
 /// Direct also when there is no other way.
 pub(super) fn path_for<B: Backend>(backend: &B, client: &ClientInfo) -> MediaPath {
     let same_network = |own: IpAddr| network_of(own) == network_of(client.remote_ip);
-    let near = is_private(client.remote_ip)
-        || backend.own_public_addresses().into_iter().any(same_network);
-    if near || !backend.calls_configured() {
-        MediaPath::Direct
-    } else {
-        MediaPath::Calls
-    }
+    let near = is_private(client.remote_ip) || backend.own_public_addresses().into_iter().any(same_network);
+    if near || !backend.calls_configured() { MediaPath::Direct } else { MediaPath::Calls }
 }
 
 /// Whether an address has a meaning only within somebody's own network, which a client that reached us shares with us:
@@ -108,10 +103,7 @@ pub(super) async fn close<B: Backend>(
     let on_this_machine = client.remote_ip.is_loopback() && !client.tunnelled;
     let publisher = site.publishers.borrow().get(&guest).copied();
     if !on_this_machine && publisher != Some(network_of(client.remote_ip)) {
-        return Err(Refusal::new(
-            403,
-            format!("only the one who joined as {guest} can end this session"),
-        ));
+        return Err(Refusal::new(403, format!("only the one who joined as {guest} can end this session")));
     }
     match site.backend.close_calls_session(&guest).await {
         Left::Ended => answer("closed", guest),
@@ -132,9 +124,7 @@ fn is_of_our_origin(request: &Request, public_url: Option<&str>) -> bool {
     }
     let origin = request.header("origin").unwrap_or_default();
     let host = origin.split_once("://").map_or("", |(_, host)| host);
-    let ours = request
-        .header("host")
-        .is_some_and(|own| own.eq_ignore_ascii_case(host));
+    let ours = request.header("host").is_some_and(|own| own.eq_ignore_ascii_case(host));
     let public = public_url.is_some_and(|url| url.eq_ignore_ascii_case(origin));
     !host.is_empty() && (ours || public)
 }

@@ -86,14 +86,8 @@ impl Refused {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Byte { byte, at } => write!(
-                f,
-                "byte 0x{byte:02x} at {at} of the head is not printable ASCII"
-            ),
-            Self::LineEnd { at } => write!(
-                f,
-                "byte {at} of the head is half a line end; lines end with CR LF"
-            ),
+            Self::Byte { byte, at } => write!(f, "byte 0x{byte:02x} at {at} of the head is not printable ASCII"),
+            Self::LineEnd { at } => write!(f, "byte {at} of the head is half a line end; lines end with CR LF"),
             Self::HeadTooLong => write!(f, "the head is longer than {HEAD_MAX} bytes"),
             Self::TooManyFields => write!(f, "the head has more than {FIELDS_MAX} fields"),
             Self::RequestLine => f.write_str("the request line is not 'METHOD /path HTTP/1.1'"),
@@ -102,16 +96,10 @@ impl fmt::Display for Refused {
             Self::Target => f.write_str("the request target must be a path that begins with '/'"),
             Self::Field { number } => write!(f, "header field {number} is not 'Name: value'"),
             Self::Host => f.write_str("exactly one Host field with a host name is needed"),
-            Self::ContentLength => {
-                f.write_str("Content-Length must be given once, as a decimal number")
-            }
+            Self::ContentLength => f.write_str("Content-Length must be given once, as a decimal number"),
             Self::BodyTooLong => write!(f, "the body is longer than {BODY_MAX} bytes"),
-            Self::LengthAndTransferEncoding => {
-                f.write_str("Content-Length and Transfer-Encoding exclude each other")
-            }
-            Self::TransferEncoding => {
-                f.write_str("send the body with Content-Length, not with Transfer-Encoding")
-            }
+            Self::LengthAndTransferEncoding => f.write_str("Content-Length and Transfer-Encoding exclude each other"),
+            Self::TransferEncoding => f.write_str("send the body with Content-Length, not with Transfer-Encoding"),
             Self::Expectation => f.write_str("only the expectation 100-continue is understood"),
         }
     }
@@ -240,21 +228,13 @@ fn parse(head: &[u8], rest: Vec<u8>) -> Result<Head, Refused> {
     if body_len > BODY_MAX {
         return Err(Refused::BodyTooLong);
     }
-    Ok(Head {
-        method,
-        target: target.to_owned(),
-        bytes,
-        body_len,
-        expects_continue,
-        rest,
-    })
+    Ok(Head { method, target: target.to_owned(), bytes, body_len, expects_continue, rest })
 }
 
 /// RFC 9112 §3: `method SP request-target SP HTTP-version`.
 fn parse_request_line(line: &str) -> Result<(Method, &str), Refused> {
     let mut parts = line.split(' ');
-    let (Some(method), Some(target), Some(version), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
+    let (Some(method), Some(target), Some(version), None) = (parts.next(), parts.next(), parts.next(), parts.next())
     else {
         return Err(Refused::RequestLine);
     };
@@ -263,11 +243,7 @@ fn parse_request_line(line: &str) -> Result<(Method, &str), Refused> {
     }
     if version != "HTTP/1.1" {
         let is_version = version.starts_with("HTTP/") && version.len() <= "HTTP/1.1".len();
-        return Err(if is_version {
-            Refused::Version
-        } else {
-            Refused::RequestLine
-        });
+        return Err(if is_version { Refused::Version } else { Refused::RequestLine });
     }
     if !target.starts_with('/') || target.contains('#') {
         return Err(Refused::Target);
@@ -301,19 +277,9 @@ fn is_host(value: &str) -> bool {
         Some(digits) => digits.is_empty() || digits.parse::<u16>().is_ok(),
         None => port.is_empty(),
     };
-    let label_ok = |label: &str| {
-        !label.is_empty()
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    };
-    port_ok
-        && host.len() <= 255
-        && host
-            .strip_suffix('.')
-            .unwrap_or(host)
-            .split('.')
-            .all(label_ok)
+    let label_ok =
+        |label: &str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    port_ok && host.len() <= 255 && host.strip_suffix('.').unwrap_or(host).split('.').all(label_ok)
 }
 
 #[cfg(test)]

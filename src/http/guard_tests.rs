@@ -21,9 +21,7 @@ fn a_head_of_chromium_is_let_through_unchanged() {
                 Content-Length: 5\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n\
                 Content-Type: application/sdp\r\nAccept: */*\r\nOrigin: http://192.168.1.58:8000\r\n\
                 Accept-Language: en-US,en;q=0.9\r\n\r\n";
-    let parsed = push_all(format!("{head}v=0\r\nmore").as_bytes())
-        .unwrap()
-        .unwrap();
+    let parsed = push_all(format!("{head}v=0\r\nmore").as_bytes()).unwrap().unwrap();
     assert_eq!(parsed.method, Method::Post);
     assert_eq!(parsed.target, "/whip/guest1?x=1");
     assert_eq!(parsed.bytes, head.as_bytes());
@@ -45,16 +43,10 @@ fn a_head_that_arrives_byte_by_byte_is_the_same_head() {
 
 #[test]
 fn expect_100_continue_is_noted_and_taken_out() {
-    let parsed = push_all(
-        b"POST / HTTP/1.1\r\nExpect: 100-Continue\r\nHost: a\r\nContent-Length: 1\r\n\r\n",
-    )
-    .unwrap()
-    .unwrap();
+    let parsed =
+        push_all(b"POST / HTTP/1.1\r\nExpect: 100-Continue\r\nHost: a\r\nContent-Length: 1\r\n\r\n").unwrap().unwrap();
     assert!(parsed.expects_continue);
-    assert_eq!(
-        parsed.bytes,
-        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n"
-    );
+    assert_eq!(parsed.bytes, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n");
 }
 
 #[test]
@@ -84,11 +76,7 @@ fn request_lines_other_than_http_1_1_origin_form_are_refused() {
         ("GET guest_join HTTP/1.1", Some(400)),
         ("GET /#fragment HTTP/1.1", Some(400)),
     ] {
-        assert_eq!(
-            status_of(&format!("{line}\r\nHost: a\r\n\r\n")),
-            status,
-            "{line:?}"
-        );
+        assert_eq!(status_of(&format!("{line}\r\nHost: a\r\n\r\n")), status, "{line:?}");
     }
 }
 
@@ -112,11 +100,7 @@ fn exactly_one_plausible_host_is_needed() {
         ("Host: [guest]", Some(400)),
         ("Host: %61", Some(400)),
     ] {
-        assert_eq!(
-            status_of(&format!("GET / HTTP/1.1\r\n{fields}\r\n\r\n")),
-            status,
-            "{fields:?}"
-        );
+        assert_eq!(status_of(&format!("GET / HTTP/1.1\r\n{fields}\r\n\r\n")), status, "{fields:?}");
     }
 }
 
@@ -129,42 +113,23 @@ fn body_lengths_that_two_parsers_could_read_differently_are_refused() {
         (format!("Content-Length: {longest}"), None),
         ("Content-Length:\t5 ".to_owned(), None),
         (format!("Content-Length: {too_long}"), Some(413)),
-        (
-            "Content-Length: 99999999999999999999999999".to_owned(),
-            Some(413),
-        ),
-        (
-            "Content-Length: 5\r\nContent-Length: 5".to_owned(),
-            Some(400),
-        ),
-        (
-            "Content-Length: 5\r\ncontent-length: 6".to_owned(),
-            Some(400),
-        ),
+        ("Content-Length: 99999999999999999999999999".to_owned(), Some(413)),
+        ("Content-Length: 5\r\nContent-Length: 5".to_owned(), Some(400)),
+        ("Content-Length: 5\r\ncontent-length: 6".to_owned(), Some(400)),
         ("Content-Length: 5, 5".to_owned(), Some(400)),
         ("Content-Length: +5".to_owned(), Some(400)),
         ("Content-Length: -1".to_owned(), Some(400)),
         ("Content-Length: 0x5".to_owned(), Some(400)),
         ("Content-Length: 5 5".to_owned(), Some(400)),
         ("Content-Length:".to_owned(), Some(400)),
-        (
-            "Content-Length: 5\r\nTransfer-Encoding: chunked".to_owned(),
-            Some(400),
-        ),
-        (
-            "Transfer-Encoding: chunked\r\nContent-Length: 5".to_owned(),
-            Some(400),
-        ),
+        ("Content-Length: 5\r\nTransfer-Encoding: chunked".to_owned(), Some(400)),
+        ("Transfer-Encoding: chunked\r\nContent-Length: 5".to_owned(), Some(400)),
         ("Transfer-Encoding: chunked".to_owned(), Some(411)),
         ("Transfer-Encoding: identity".to_owned(), Some(411)),
         ("transfer-encoding:\tx, chunked".to_owned(), Some(411)),
         ("Expect: 200-ok".to_owned(), Some(417)),
     ] {
-        assert_eq!(
-            status_of(&format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n")),
-            status,
-            "{fields:?}"
-        );
+        assert_eq!(status_of(&format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n")), status, "{fields:?}");
     }
 }
 
@@ -181,40 +146,21 @@ fn header_fields_that_are_not_name_colon_value_are_refused() {
         ("\tfolded", Some(400)),
         ("na(me: x", Some(400)),
     ] {
-        assert_eq!(
-            status_of(&format!("GET / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n")),
-            status,
-            "{field:?}"
-        );
+        assert_eq!(status_of(&format!("GET / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n")), status, "{field:?}");
     }
 }
 
 #[test]
 fn bytes_outside_printable_ascii_are_refused_where_they_stand() {
     for (head, refused) in [
-        (
-            "GET / HTTP/1.1\nHost: a\r\n\r\n".as_bytes(),
-            Refused::LineEnd { at: 14 },
-        ),
-        (
-            b"GET / HTTP/1.1\rHost: a\r\n\r\n",
-            Refused::LineEnd { at: 14 },
-        ),
+        ("GET / HTTP/1.1\nHost: a\r\n\r\n".as_bytes(), Refused::LineEnd { at: 14 }),
+        (b"GET / HTTP/1.1\rHost: a\r\n\r\n", Refused::LineEnd { at: 14 }),
         (b"GET / HTTP/1.1\r\r\n", Refused::LineEnd { at: 14 }),
         (b"\nGET / HTTP/1.1\r\n", Refused::LineEnd { at: 0 }),
         (b"GET /\0 HTTP/1.1\r\n", Refused::Byte { byte: 0, at: 5 }),
-        (
-            b"GET /\x7f HTTP/1.1\r\n",
-            Refused::Byte { byte: 0x7f, at: 5 },
-        ),
-        (
-            "GET / HTTP/1.1\r\nX: \u{e6}\r\n".as_bytes(),
-            Refused::Byte { byte: 0xc3, at: 19 },
-        ),
-        (
-            b"GET / HTTP/1.1\r\nX: \xff\r\n",
-            Refused::Byte { byte: 0xff, at: 19 },
-        ),
+        (b"GET /\x7f HTTP/1.1\r\n", Refused::Byte { byte: 0x7f, at: 5 }),
+        ("GET / HTTP/1.1\r\nX: \u{e6}\r\n".as_bytes(), Refused::Byte { byte: 0xc3, at: 19 }),
+        (b"GET / HTTP/1.1\r\nX: \xff\r\n", Refused::Byte { byte: 0xff, at: 19 }),
         (b"\x16\x03\x01\x02\x00", Refused::Byte { byte: 0x16, at: 0 }),
     ] {
         assert_eq!(push_all(head), Err(refused), "{head:?}");
@@ -236,24 +182,9 @@ fn every_byte_value_is_either_printable_or_refused() {
 #[test]
 fn a_head_one_byte_too_long_is_refused_and_one_that_just_fits_is_not() {
     let frame = "GET / HTTP/1.1\r\nHost: a\r\nX: \r\n\r\n".len();
-    let head = |len: usize| {
-        format!(
-            "GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n",
-            "x".repeat(len - frame)
-        )
-    };
-    assert_eq!(
-        push_all(head(HEAD_MAX).as_bytes())
-            .unwrap()
-            .unwrap()
-            .bytes
-            .len(),
-        HEAD_MAX
-    );
-    assert_eq!(
-        push_all(head(HEAD_MAX + 1).as_bytes()),
-        Err(Refused::HeadTooLong)
-    );
+    let head = |len: usize| format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(len - frame));
+    assert_eq!(push_all(head(HEAD_MAX).as_bytes()).unwrap().unwrap().bytes.len(), HEAD_MAX);
+    assert_eq!(push_all(head(HEAD_MAX + 1).as_bytes()), Err(Refused::HeadTooLong));
 }
 
 #[test]
@@ -273,12 +204,7 @@ fn a_line_without_end_is_refused_at_the_limit() {
 
 #[test]
 fn the_sixty_fifth_field_is_one_too_many() {
-    let head = |fields: usize| {
-        format!(
-            "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
-            "X: y\r\n".repeat(fields - 1)
-        )
-    };
+    let head = |fields: usize| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(fields - 1));
     assert_eq!(status_of(&head(FIELDS_MAX)), None);
     assert_eq!(status_of(&head(FIELDS_MAX + 1)), Some(431));
 }

@@ -27,15 +27,7 @@ pub enum Method {
 
 impl Method {
     /// All methods, for tables.
-    pub const ALL: [Self; 7] = [
-        Self::Delete,
-        Self::Get,
-        Self::Head,
-        Self::Options,
-        Self::Patch,
-        Self::Post,
-        Self::Put,
-    ];
+    pub const ALL: [Self; 7] = [Self::Delete, Self::Get, Self::Head, Self::Options, Self::Patch, Self::Post, Self::Put];
 
     /// The method of a request line; methods are case-sensitive (RFC 9110 §9.1).
     pub fn parse(text: &str) -> Option<Self> {
@@ -77,11 +69,7 @@ impl Request {
     /// The value of a field that was sent exactly once; `None` when it is missing or was sent several times, so that
     /// nothing is decided on one of two contradicting values.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let mut values = self
-            .headers
-            .iter()
-            .filter(|(n, _)| n == name)
-            .map(|(_, value)| value.as_str());
+        let mut values = self.headers.iter().filter(|(n, _)| n == name).map(|(_, value)| value.as_str());
         let first = values.next()?;
         values.next().is_none().then_some(first)
     }
@@ -89,12 +77,7 @@ impl Request {
     /// Media type of Content-Type in lower case, without parameters; empty when there is none.
     pub fn media_type(&self) -> String {
         let value = self.header("content-type").unwrap_or_default();
-        value
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase()
+        value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
     }
 }
 
@@ -112,11 +95,7 @@ pub struct Response {
 impl Response {
     /// A response without body.
     pub fn new(status: u16) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: Cow::Borrowed(&[]),
-        }
+        Self { status, headers: Vec::new(), body: Cow::Borrowed(&[]) }
     }
 
     /// A response of one plain line, the form in which every refusal states its reason.
@@ -131,8 +110,7 @@ impl Response {
 
     /// A JSON response that is never kept by a cache.
     pub fn json(status: u16, value: &impl serde::Serialize) -> Self {
-        let body = serde_json::to_vec(value)
-            .expect("our types have string keys and finite numbers or null");
+        let body = serde_json::to_vec(value).expect("our types have string keys and finite numbers or null");
         Self::new(status)
             .with("content-type", "application/json")
             .with("cache-control", "no-store")
@@ -156,9 +134,6 @@ impl Response {
 
     /// The value of a header field set so far.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(n, _)| *n == name)
-            .map(|(_, value)| value.as_ref())
+        self.headers.iter().find(|(n, _)| *n == name).map(|(_, value)| value.as_ref())
     }
 }

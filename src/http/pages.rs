@@ -14,8 +14,7 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
      frame-ancestors 'none'";
 
 /// What the page may ask the browser for.
-const PERMISSIONS_POLICY: &str =
-    "camera=(self), microphone=(self), screen-wake-lock=(self), geolocation=()";
+const PERMISSIONS_POLICY: &str = "camera=(self), microphone=(self), screen-wake-lock=(self), geolocation=()";
 
 struct File {
     /// Path in URLs.
@@ -48,10 +47,7 @@ const FILES: &[File] = &[
 ];
 
 /// Other names of files.
-const ALIASES: &[(&str, &str)] = &[
-    ("/", "/static/guest_join.html"),
-    ("/guest_join", "/static/guest_join.html"),
-];
+const ALIASES: &[(&str, &str)] = &[("/", "/static/guest_join.html"), ("/guest_join", "/static/guest_join.html")];
 
 /// The files with their entity tags.
 #[derive(Debug)]
@@ -71,43 +67,25 @@ impl Pages {
     pub fn new() -> Self {
         let tag = |bytes: &[u8]| {
             let digest = Sha256::digest(bytes);
-            let hex: String = digest
-                .iter()
-                .take(8)
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
+            let hex: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
             format!("\"{hex}\"")
         };
-        Self {
-            etags: FILES.iter().map(|file| tag(file.bytes)).collect(),
-        }
+        Self { etags: FILES.iter().map(|file| tag(file.bytes)).collect() }
     }
 
     /// The file that a path names.
     pub fn name_of(path: &str) -> Option<&'static str> {
-        let path = ALIASES
-            .iter()
-            .find(|(alias, _)| *alias == path)
-            .map_or(path, |(_, target)| target);
-        FILES
-            .iter()
-            .find(|file| file.path == path)
-            .map(|file| file.path)
+        let path = ALIASES.iter().find(|(alias, _)| *alias == path).map_or(path, |(_, target)| target);
+        FILES.iter().find(|file| file.path == path).map(|file| file.path)
     }
 
     /// 200 with the file, or 304 when the client has it (RFC 9110 §13.1.2).
     pub(super) fn respond(&self, name: &str, if_none_match: Option<&str>) -> Response {
-        let Some((file, etag)) = FILES
-            .iter()
-            .zip(&self.etags)
-            .find(|(file, _)| file.path == name)
-        else {
+        let Some((file, etag)) = FILES.iter().zip(&self.etags).find(|(file, _)| file.path == name) else {
             return Response::text(404, "there is nothing at this address");
         };
         let known = if_none_match.is_some_and(|tags| {
-            tags.split(',')
-                .map(str::trim)
-                .any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag)
+            tags.split(',').map(str::trim).any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag)
         });
         let response = Response::new(if known { 304 } else { 200 })
             .with("etag", etag.clone())

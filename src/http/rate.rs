@@ -24,11 +24,7 @@ impl<K: Eq + Hash + Clone> RateLimit<K> {
     /// `per_minute` is at least 1.
     pub fn new(per_minute: u32) -> Self {
         let burst = per_minute.max(1);
-        Self {
-            burst,
-            interval: Duration::from_secs(60) / burst,
-            full_at: HashMap::new(),
-        }
+        Self { burst, interval: Duration::from_secs(60) / burst, full_at: HashMap::new() }
     }
 
     /// Takes one token, or says how long until there is one.
@@ -53,11 +49,7 @@ impl<K: Eq + Hash + Clone> RateLimit<K> {
         }
         self.full_at.retain(|_, full_at| *full_at > now);
         if self.full_at.len() >= KEYS_MAX
-            && let Some(oldest) = self
-                .full_at
-                .iter()
-                .min_by_key(|(_, at)| **at)
-                .map(|(key, _)| key.clone())
+            && let Some(oldest) = self.full_at.iter().min_by_key(|(_, at)| **at).map(|(key, _)| key.clone())
         {
             self.full_at.remove(&oldest);
         }
@@ -86,15 +78,9 @@ mod tests {
             assert_eq!(limit.take(&"a", start), Ok(()));
         }
         assert_eq!(limit.take(&"a", start), Err(Duration::from_secs(6)));
-        assert_eq!(
-            limit.take(&"a", start + Duration::from_secs(4)),
-            Err(Duration::from_secs(2))
-        );
+        assert_eq!(limit.take(&"a", start + Duration::from_secs(4)), Err(Duration::from_secs(2)));
         assert_eq!(limit.take(&"a", start + Duration::from_secs(6)), Ok(()));
-        assert_eq!(
-            limit.take(&"a", start + Duration::from_secs(6)),
-            Err(Duration::from_secs(6))
-        );
+        assert_eq!(limit.take(&"a", start + Duration::from_secs(6)), Err(Duration::from_secs(6)));
     }
 
     #[test]
@@ -114,10 +100,7 @@ mod tests {
         let start = Instant::now();
         let mut limit = RateLimit::new(1);
         for key in 0..3 * KEYS_MAX {
-            assert_eq!(
-                limit.take(&key, start + Duration::from_millis(key.try_into().unwrap())),
-                Ok(())
-            );
+            assert_eq!(limit.take(&key, start + Duration::from_millis(key.try_into().unwrap())), Ok(()));
             assert!(limit.full_at.len() <= KEYS_MAX);
         }
     }

@@ -24,10 +24,8 @@ const ICE_REQUESTS_PER_MINUTE: u32 = 30;
 const OFFERS_PER_NETWORK_FACTOR: u32 = 4;
 
 /// The WHIP endpoints, each followed by a guest id: the way in decides how the media comes.
-pub(super) const ENDPOINTS: &[(&str, MediaPath)] = &[
-    ("/whip/", MediaPath::Direct),
-    ("/api/calls/whip/", MediaPath::Calls),
-];
+pub(super) const ENDPOINTS: &[(&str, MediaPath)] =
+    &[("/whip/", MediaPath::Direct), ("/api/calls/whip/", MediaPath::Calls)];
 
 /// Everything a request can reach.
 #[derive(Debug)]
@@ -60,9 +58,7 @@ impl<B: Backend> Site<B> {
             public_url: config.http.public_url.clone(),
             max_bitrate_kbps: config.rtc.max_bitrate_kbps,
             offers: RefCell::new(RateLimit::new(offers_per_minute)),
-            network_offers: RefCell::new(RateLimit::new(
-                offers_per_minute.saturating_mul(OFFERS_PER_NETWORK_FACTOR),
-            )),
+            network_offers: RefCell::new(RateLimit::new(offers_per_minute.saturating_mul(OFFERS_PER_NETWORK_FACTOR))),
             session_requests: RefCell::new(RateLimit::new(SESSION_REQUESTS_PER_MINUTE)),
             ice_requests: RefCell::new(RateLimit::new(ICE_REQUESTS_PER_MINUTE)),
             publishers: RefCell::default(),
@@ -79,19 +75,11 @@ impl<B: Backend> Site<B> {
         let response = if request.method == Method::Options {
             route.options()
         } else if !route.methods().contains(&request.method) {
-            Response::text(
-                405,
-                format!("{} is not served here", request.method.as_str()),
-            )
-            .with("allow", route.allow())
+            Response::text(405, format!("{} is not served here", request.method.as_str())).with("allow", route.allow())
         } else {
             self.dispatch(route, request).await
         };
-        if cors {
-            whip::with_cors(response)
-        } else {
-            response
-        }
+        if cors { whip::with_cors(response) } else { response }
     }
 
     async fn dispatch(&self, route: Route, request: Request) -> Response {
@@ -108,9 +96,7 @@ impl<B: Backend> Site<B> {
             Route::Session { guest, resource } if request.method == Method::Patch => {
                 whip::trickle(self, guest, resource, request, now).await
             }
-            Route::Status { guest, resource } => {
-                whip::status(self, &guest, &resource, request.client, now)
-            }
+            Route::Status { guest, resource } => whip::status(self, &guest, &resource, request.client, now),
             Route::Session { guest, resource } | Route::Leave { guest, resource } => {
                 whip::leave(self, guest, resource, request.client, now).await
             }
@@ -182,27 +168,22 @@ impl Route {
             "/api/calls/sessions" => return Ok(Self::CallsSessions),
             _ => {}
         }
-        let guest_id =
-            |text| GuestId::parse(text).map_err(|error| Refusal::new(400, error.to_string()));
+        let guest_id = |text| GuestId::parse(text).map_err(|error| Refusal::new(400, error.to_string()));
         if let Some(guest) = path.strip_prefix("/api/calls/session/") {
             return match guest.contains('/') {
                 true => Err(not_found()),
                 false => guest_id(guest).map(|guest| Self::CallsSession { guest }),
             };
         }
-        let endpoint = ENDPOINTS
-            .iter()
-            .find_map(|(prefix, media_path)| Some((path.strip_prefix(prefix)?, *media_path)));
+        let endpoint =
+            ENDPOINTS.iter().find_map(|(prefix, media_path)| Some((path.strip_prefix(prefix)?, *media_path)));
         let Some((whip, media_path)) = endpoint else {
             return Pages::name_of(path).map(Self::Page).ok_or_else(not_found);
         };
         let mut segments = whip.split('/');
         let guest = guest_id(segments.next().unwrap_or_default())?;
         let Some(resource) = segments.next() else {
-            return Ok(Self::Publish {
-                guest,
-                path: media_path,
-            });
+            return Ok(Self::Publish { guest, path: media_path });
         };
         let resource = ResourceId::parse(resource).ok_or_else(not_found)?;
         match (segments.next(), segments.next()) {
@@ -239,10 +220,7 @@ impl Route {
     }
 
     fn is_whip(&self) -> bool {
-        matches!(
-            self,
-            Self::Publish { .. } | Self::Session { .. } | Self::Status { .. } | Self::Leave { .. }
-        )
+        matches!(self, Self::Publish { .. } | Self::Session { .. } | Self::Status { .. } | Self::Leave { .. })
     }
 
     fn options(&self) -> Response {

@@ -93,10 +93,7 @@ pub async fn serve<'a, B: Backend + 'a>(
         };
         accept_failing = false;
         if open.count() >= limits.connections && !open.evict() {
-            debug!(
-                "http: {peer} turned away, all {} connections are at work",
-                limits.connections
-            );
+            debug!("http: {peer} turned away, all {} connections are at work", limits.connections);
             continue;
         }
         open.spawn(executor, |waiting| {
@@ -132,18 +129,12 @@ impl Open {
     /// Ends the oldest connection that waits on its client; `false` when there is none.
     fn evict(&self) -> bool {
         let mut connections = self.connections.borrow_mut();
-        let oldest = connections
-            .iter()
-            .find(|(_, connection)| connection.waiting.get())
-            .map(|(id, _)| *id);
+        let oldest = connections.iter().find(|(_, connection)| connection.waiting.get()).map(|(id, _)| *id);
         oldest.and_then(|id| connections.remove(&id)).is_some()
     }
 
-    fn spawn<'a, F>(
-        self: &Rc<Self>,
-        executor: &LocalExecutor<'a>,
-        connection: impl FnOnce(Rc<Cell<bool>>) -> F,
-    ) where
+    fn spawn<'a, F>(self: &Rc<Self>, executor: &LocalExecutor<'a>, connection: impl FnOnce(Rc<Cell<bool>>) -> F)
+    where
         F: Future<Output = ()> + 'a,
     {
         let id = self.next.replace(self.next.get() + 1);
@@ -156,16 +147,12 @@ impl Open {
             if AssertUnwindSafe(conversation).catch_unwind().await.is_err() {
                 error!("http: a request made its handler panic; the connection was closed");
             }
-            let done = open
-                .upgrade()
-                .and_then(|open| open.connections.borrow_mut().remove(&id));
+            let done = open.upgrade().and_then(|open| open.connections.borrow_mut().remove(&id));
             if let Some(done) = done {
                 done.task.detach();
             }
         });
-        self.connections
-            .borrow_mut()
-            .insert(id, Connection { task, waiting });
+        self.connections.borrow_mut().insert(id, Connection { task, waiting });
     }
 }
 
@@ -193,22 +180,14 @@ async fn converse<B: Backend>(
         }
         Err(ReadError::Refused(refused)) => {
             debug!("http: request of {peer} refused: {refused}");
-            (
-                refuse(Refusal::new(refused.status(), refused.to_string())),
-                Method::Get,
-            )
+            (refuse(Refusal::new(refused.status(), refused.to_string())), Method::Get)
         }
-        Err(ReadError::TooSlow) => (
-            refuse(Refusal::new(408, "the request took too long to arrive")),
-            Method::Get,
-        ),
+        Err(ReadError::TooSlow) => (refuse(Refusal::new(408, "the request took too long to arrive")), Method::Get),
         Err(ReadError::NothingCame) => return Ok(()),
         Err(ReadError::Io(error)) => return Err(error),
     };
     let bytes = encode(response, method).await?;
-    within(limits.write, stream.write_all(&bytes))
-        .await
-        .unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
+    within(limits.write, stream.write_all(&bytes)).await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
     within(limits.linger, close(stream)).await.unwrap_or(Ok(()))
 }
 
@@ -243,10 +222,7 @@ impl From<io::Error> for ReadError {
 }
 
 /// Reads one whole request: its checked head and its body.
-async fn read_request(
-    stream: &mut TcpStream,
-    limits: &Limits,
-) -> Result<(Head, Vec<u8>), ReadError> {
+async fn read_request(stream: &mut TcpStream, limits: &Limits) -> Result<(Head, Vec<u8>), ReadError> {
     let mut first = [0_u8; READ_CHUNK];
     let received = match within(limits.idle, stream.read(&mut first)).await {
         None => return Err(ReadError::NothingCame),
@@ -256,25 +232,16 @@ async fn read_request(
         return Err(ReadError::NothingCame);
     }
     let first = first.get(..received).unwrap_or_default();
-    let mut head = within(limits.head, read_head(stream, first))
-        .await
-        .unwrap_or(Err(ReadError::TooSlow))?;
+    let mut head = within(limits.head, read_head(stream, first)).await.unwrap_or(Err(ReadError::TooSlow))?;
     if head.expects_continue && head.rest.len() < head.body_len {
-        within(
-            limits.write,
-            stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n"),
-        )
-        .await
-        .ok_or(ReadError::TooSlow)??;
+        within(limits.write, stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")).await.ok_or(ReadError::TooSlow)??;
     }
     let mut body = std::mem::take(&mut head.rest);
     let received = body.len();
     // One request per connection: what follows the body is not looked at.
     body.resize(head.body_len, 0);
     if let Some(missing) = body.get_mut(received..) {
-        within(limits.body, stream.read_exact(missing))
-            .await
-            .ok_or(ReadError::TooSlow)??;
+        within(limits.body, stream.read_exact(missing)).await.ok_or(ReadError::TooSlow)??;
     }
     Ok((head, body))
 }
@@ -291,9 +258,7 @@ async fn read_head(stream: &mut TcpStream, first: &[u8]) -> Result<Head, ReadErr
         if received == 0 {
             return Err(ReadError::Io(io::ErrorKind::UnexpectedEof.into()));
         }
-        head = reader
-            .push(chunk.get(..received).unwrap_or_default())
-            .map_err(ReadError::Refused)?;
+        head = reader.push(chunk.get(..received).unwrap_or_default()).map_err(ReadError::Refused)?;
     }
 }
 
@@ -307,23 +272,14 @@ async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T
 }
 
 /// Has `async-h1` read the request from memory. `None` when it does not take what the guard let through.
-async fn decode_request(
-    head: Head,
-    body: Vec<u8>,
-    local_addr: SocketAddr,
-    peer: IpAddr,
-) -> Option<Request> {
+async fn decode_request(head: Head, body: Vec<u8>, local_addr: SocketAddr, peer: IpAddr) -> Option<Request> {
     let mut bytes = head.bytes;
     bytes.extend_from_slice(&body);
     let (mut decoded, _) = decode(InMemory::new(bytes)).await.ok().flatten()?;
     let body = decoded.body_bytes().await.ok()?;
     let headers = decoded
         .iter()
-        .flat_map(|(name, values)| {
-            values
-                .iter()
-                .map(move |value| (name.to_string(), value.to_string()))
-        })
+        .flat_map(|(name, values)| values.iter().map(move |value| (name.to_string(), value.to_string())))
         .collect();
     // Not from the decoded URL, in which `..` and `%2e` are already resolved.
     let (path, query) = head.target.split_once('?').unwrap_or((&head.target, ""));
@@ -333,17 +289,11 @@ async fn decode_request(
         query: query.to_owned(),
         headers,
         body,
-        client: ClientInfo {
-            local_addr,
-            remote_ip: peer.to_canonical(),
-            tunnelled: false,
-        },
+        client: ClientInfo { local_addr, remote_ip: peer.to_canonical(), tunnelled: false },
     };
     // The tunnel runs on this host; from anywhere else the field is anybody's claim.
     if request.client.remote_ip.is_loopback()
-        && let Some(remote_ip) = request
-            .header("cf-connecting-ip")
-            .and_then(|ip| ip.trim().parse::<IpAddr>().ok())
+        && let Some(remote_ip) = request.header("cf-connecting-ip").and_then(|ip| ip.trim().parse::<IpAddr>().ok())
     {
         request.client.remote_ip = remote_ip.to_canonical();
         request.client.tunnelled = true;
@@ -353,8 +303,8 @@ async fn decode_request(
 
 /// The bytes of a response, written by `async-h1`.
 async fn encode(response: Response, method: Method) -> io::Result<Vec<u8>> {
-    let status = http_types::StatusCode::try_from(response.status)
-        .unwrap_or(http_types::StatusCode::InternalServerError);
+    let status =
+        http_types::StatusCode::try_from(response.status).unwrap_or(http_types::StatusCode::InternalServerError);
     let mut encodable = http_types::Response::new(status);
     if !response.body.is_empty() {
         encodable.set_body(http_types::Body::from_bytes(response.body.into_owned()));
@@ -368,16 +318,11 @@ async fn encode(response: Response, method: Method) -> io::Result<Vec<u8>> {
         _ => http_types::Method::Get,
     };
     let mut bytes = Vec::new();
-    Encoder::new(encodable, method)
-        .read_to_end(&mut bytes)
-        .await?;
+    Encoder::new(encodable, method).read_to_end(&mut bytes).await?;
     // The encoder states a length for every body; these have none to state (RFC 9110 §8.6).
     if matches!(response.status, 204 | 304) {
         const EMPTY: &[u8] = b"content-length: 0\r\n";
-        if let Some(at) = bytes
-            .windows(EMPTY.len())
-            .position(|window| window == EMPTY)
-        {
+        if let Some(at) = bytes.windows(EMPTY.len()).position(|window| window == EMPTY) {
             bytes.drain(at..at + EMPTY.len());
         }
     }
@@ -395,22 +340,14 @@ impl InMemory {
 }
 
 impl AsyncRead for InMemory {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut cursor = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Pin::new(&mut *cursor).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for InMemory {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Poll::Ready(Ok(buf.len()))
     }
 

@@ -60,8 +60,7 @@ fn whatever_the_guard_lets_through_is_decoded_or_refused_and_never_panics() {
         let mut body = std::mem::take(&mut head.rest);
         body.resize(head.body_len, 0);
         let expected = (head.method, head.target.clone(), body.clone());
-        let Some(request) = smol::block_on(decode_request(head, body, address, address.ip()))
-        else {
+        let Some(request) = smol::block_on(decode_request(head, body, address, address.ip())) else {
             continue;
         };
         decoded += 1;
@@ -75,10 +74,7 @@ fn whatever_the_guard_lets_through_is_decoded_or_refused_and_never_panics() {
         );
     }
     // Both ways must have been taken often, or the test shows nothing.
-    assert!(
-        decoded > 5_000 && refused > 2_000,
-        "{decoded} decoded, {refused} refused"
-    );
+    assert!(decoded > 5_000 && refused > 2_000, "{decoded} decoded, {refused} refused");
 }
 
 #[test]
@@ -88,17 +84,8 @@ fn a_response_is_written_by_the_encoder_with_its_length_and_closes() {
     let text = String::from_utf8(bytes).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 404 Not Found\r\n"), "{head}");
-    for field in [
-        "allow: GET",
-        "connection: close",
-        "content-length: 8",
-        "content-type: text/plain; charset=utf-8",
-    ] {
-        assert_eq!(
-            head.lines().filter(|line| *line == field).count(),
-            1,
-            "{field} in {head}"
-        );
+    for field in ["allow: GET", "connection: close", "content-length: 8", "content-type: text/plain; charset=utf-8"] {
+        assert_eq!(head.lines().filter(|line| *line == field).count(), 1, "{field} in {head}");
     }
     assert_eq!(body, "nothing\n");
 }

@@ -49,20 +49,10 @@ pub(super) async fn publish<B: Backend>(
     check_admission(&site.backend, &guest)?;
     let network = network_of(request.client.remote_ip);
     let too_many = |delay| {
-        Refusal::new(
-            429,
-            format!("too many attempts to join as {guest}; wait before the next one"),
-        )
-        .retry_after(delay)
+        Refusal::new(429, format!("too many attempts to join as {guest}; wait before the next one")).retry_after(delay)
     };
-    site.offers
-        .borrow_mut()
-        .take(&(guest.clone(), network), now)
-        .map_err(too_many)?;
-    site.network_offers
-        .borrow_mut()
-        .take(&network, now)
-        .map_err(too_many)?;
+    site.offers.borrow_mut().take(&(guest.clone(), network), now).map_err(too_many)?;
+    site.network_offers.borrow_mut().take(&network, now).map_err(too_many)?;
     if let Some(former) = request.header(REPLACES) {
         check_not_taken(&site.backend, &guest, former).await?;
     }
@@ -70,18 +60,12 @@ pub(super) async fn publish<B: Backend>(
     let offer = text_body(request, OFFER_TYPE)?;
     let published = site.backend.publish(&guest, path, offer, client).await?;
     site.publishers.borrow_mut().insert(guest.clone(), network);
-    let (prefix, _) = ENDPOINTS
-        .iter()
-        .find(|(_, of)| *of == path)
-        .expect("every path has its endpoint");
+    let (prefix, _) = ENDPOINTS.iter().find(|(_, of)| *of == path).expect("every path has its endpoint");
     Ok(Response::new(201)
         .with("content-type", OFFER_TYPE)
         .with("cache-control", "no-store")
         // Relative, so that it holds behind any proxy, under the name and scheme the client used.
-        .with(
-            "location",
-            format!("{prefix}{guest}/{}", published.resource.as_str()),
-        )
+        .with("location", format!("{prefix}{guest}/{}", published.resource.as_str()))
         .with("etag", quoted(&published.etag))
         .with_body(published.answer_sdp.into_bytes()))
 }
@@ -95,10 +79,7 @@ pub(super) async fn trickle<B: Backend>(
     now: Instant,
 ) -> Result<Response, Refusal> {
     limit_session_request(site, request.client, now)?;
-    let etag = site
-        .backend
-        .session_etag(&guest, &resource)
-        .ok_or_else(no_such_session)?;
+    let etag = site.backend.session_etag(&guest, &resource).ok_or_else(no_such_session)?;
     check_if_match(request.header("if-match"), &etag)?;
     let fragment = text_body(request, FRAGMENT_TYPE)?;
     site.backend.trickle(&guest, &resource, fragment).await?;
@@ -141,18 +122,9 @@ pub(super) fn status<B: Backend>(
 pub(super) fn with_cors(response: Response) -> Response {
     response
         .with("access-control-allow-origin", "*")
-        .with(
-            "access-control-allow-methods",
-            "OPTIONS, GET, POST, PATCH, DELETE",
-        )
-        .with(
-            "access-control-allow-headers",
-            "Authorization, Content-Type, Guest-Relay-Replaces, If-Match",
-        )
-        .with(
-            "access-control-expose-headers",
-            "ETag, Guest-Relay-Fault, Link, Location, Retry-After",
-        )
+        .with("access-control-allow-methods", "OPTIONS, GET, POST, PATCH, DELETE")
+        .with("access-control-allow-headers", "Authorization, Content-Type, Guest-Relay-Replaces, If-Match")
+        .with("access-control-expose-headers", "ETag, Guest-Relay-Fault, Link, Location, Retry-After")
         .with("access-control-max-age", "86400")
 }
 
@@ -160,34 +132,21 @@ pub(super) fn with_cors(response: Response) -> Response {
 fn check_admission<B: Backend>(backend: &B, guest: &GuestId) -> Result<(), Refusal> {
     match backend.admission(guest) {
         Admission::Open => Ok(()),
-        Admission::Closed => Err(Refusal::new(
-            403,
-            format!("the producer has closed the slot {guest}"),
-        )),
+        Admission::Closed => Err(Refusal::new(403, format!("the producer has closed the slot {guest}"))),
         Admission::Unknown => Err(Refusal::new(404, format!("there is no guest slot {guest}"))),
     }
 }
 
 /// Refuses to replace `former` while another session is in the slot.
-async fn check_not_taken<B: Backend>(
-    backend: &B,
-    guest: &GuestId,
-    former: &str,
-) -> Result<(), Refusal> {
-    let still_ours = ResourceId::parse(former)
-        .is_some_and(|former| backend.session_etag(guest, &former).is_some());
+async fn check_not_taken<B: Backend>(backend: &B, guest: &GuestId, former: &str) -> Result<(), Refusal> {
+    let still_ours = ResourceId::parse(former).is_some_and(|former| backend.session_etag(guest, &former).is_some());
     let present = |state| matches!(state, State::Joining | State::Publishing | State::Live);
     let occupied = async || {
         let guests = backend.guests().await;
-        guests
-            .iter()
-            .any(|status| status.id == *guest && present(status.state))
+        guests.iter().any(|status| status.id == *guest && present(status.state))
     };
     if !still_ours && occupied().await {
-        return Err(Refusal::new(
-            409,
-            format!("somebody else has joined as {guest}"),
-        ));
+        return Err(Refusal::new(409, format!("somebody else has joined as {guest}")));
     }
     Ok(())
 }
@@ -211,17 +170,8 @@ pub(super) fn limit_session_request<B: Backend>(
 fn check_if_match(if_match: Option<&str>, etag: &str) -> Result<(), Refusal> {
     match if_match {
         None => Err(Refusal::new(428, "send If-Match with the session's ETag")),
-        Some("*") => Err(Refusal::new(
-            422,
-            "ICE restarts are not supported; publish anew",
-        )),
-        Some(tags)
-            if tags
-                .split(',')
-                .any(|tag| tag.trim_matches([' ', '\t']) == quoted(etag)) =>
-        {
-            Ok(())
-        }
+        Some("*") => Err(Refusal::new(422, "ICE restarts are not supported; publish anew")),
+        Some(tags) if tags.split(',').any(|tag| tag.trim_matches([' ', '\t']) == quoted(etag)) => Ok(()),
         Some(_) => Err(Refusal::new(412, "If-Match names another ICE session")),
     }
 }
@@ -233,10 +183,7 @@ fn quoted(etag: &str) -> String {
 /// The body as text, when it has the expected type and is not empty.
 fn text_body(request: Request, media_type: &str) -> Result<String, Refusal> {
     if request.media_type() != media_type {
-        return Err(Refusal::new(
-            415,
-            format!("send the body as Content-Type: {media_type}"),
-        ));
+        return Err(Refusal::new(415, format!("send the body as Content-Type: {media_type}")));
     }
     if request.body.is_empty() {
         return Err(Refusal::new(400, "the body is empty"));

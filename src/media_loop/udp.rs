@@ -51,7 +51,13 @@ impl UdpPort {
         socket.bind(&listen.into())?;
         let socket = UdpSocket::from(socket);
         let state = UdpSocketState::new((&socket).into())?;
-        Ok(Self { socket, state, dual_stack, buffers: vec![0; BATCH * BUFFER_BYTES], meta: [RecvMeta::default(); BATCH] })
+        Ok(Self {
+            socket,
+            state,
+            dual_stack,
+            buffers: vec![0; BATCH * BUFFER_BYTES],
+            meta: [RecvMeta::default(); BATCH],
+        })
     }
 
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {

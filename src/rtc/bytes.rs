@@ -14,9 +14,7 @@ pub struct Writer {
 impl Writer {
     /// An empty datagram with room for `capacity` bytes.
     pub fn with_capacity(capacity: usize) -> Self {
-        Self {
-            bytes: Vec::with_capacity(capacity),
-        }
+        Self { bytes: Vec::with_capacity(capacity) }
     }
 
     /// How many bytes were written.
@@ -78,11 +76,7 @@ impl Writer {
 
     /// Writes a 16-bit field over the one at `at`: length fields are known only when their content is.
     pub fn set_u16(&mut self, at: usize, value: u16) {
-        if let Some(field) = self
-            .bytes
-            .get_mut(at..)
-            .and_then(|rest| rest.first_chunk_mut::<2>())
-        {
+        if let Some(field) = self.bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<2>()) {
             *field = value.to_be_bytes();
         }
     }

@@ -48,10 +48,7 @@ pub struct Routes<K> {
 
 impl<K> Default for Routes<K> {
     fn default() -> Self {
-        Self {
-            by_ufrag: HashMap::new(),
-            by_address: HashMap::new(),
-        }
+        Self { by_ufrag: HashMap::new(), by_address: HashMap::new() }
     }
 }
 
@@ -98,10 +95,8 @@ impl<K: Copy + Eq> Routes<K> {
     pub fn route(&self, datagram: &[u8], from: SocketAddr) -> Option<K> {
         match classify(datagram) {
             Class::Other => None,
-            Class::Stun => stun::named_ufrag(datagram).map_or_else(
-                || self.by_address.get(&from).copied(),
-                |ufrag| self.by_ufrag.get(ufrag).copied(),
-            ),
+            Class::Stun => stun::named_ufrag(datagram)
+                .map_or_else(|| self.by_address.get(&from).copied(), |ufrag| self.by_ufrag.get(ufrag).copied()),
             Class::Dtls | Class::Rtp | Class::Rtcp => self.by_address.get(&from).copied(),
         }
     }
@@ -146,11 +141,7 @@ mod tests {
     #[test]
     fn rtcp_is_told_by_a_second_byte_of_192_to_223() {
         for second in 0..=u8::MAX {
-            let expected = if (192..=223).contains(&second) {
-                Class::Rtcp
-            } else {
-                Class::Rtp
-            };
+            let expected = if (192..=223).contains(&second) { Class::Rtcp } else { Class::Rtp };
             assert_eq!(classify(&[0x80, second, 0, 0]), expected, "{second}");
         }
     }
@@ -162,12 +153,9 @@ mod tests {
         assert!(routes.insert("bbbbbbbb", 2));
         assert!(!routes.insert("bbbbbbbb", 3));
         let request = |username| {
-            MessageWriter::binding(StunClass::Request, TransactionId([0; 12]))
-                .username(username)
-                .finish(b"x")
+            MessageWriter::binding(StunClass::Request, TransactionId([0; 12])).username(username).finish(b"x")
         };
-        let response =
-            MessageWriter::binding(StunClass::Success, TransactionId([0; 12])).finish(b"x");
+        let response = MessageWriter::binding(StunClass::Success, TransactionId([0; 12])).finish(b"x");
         let media = [0x80, 96, 0, 0];
         assert_eq!(routes.route(&request("aaaaaaaa:peer"), address(1)), Some(1));
         assert_eq!(routes.route(&request("bbbbbbbb:peer"), address(1)), Some(2));

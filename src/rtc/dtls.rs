@@ -23,9 +23,7 @@ mod reassembly;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-pub use self::certificate::{
-    Certificate, Fingerprint, FingerprintError, MAX_FINGERPRINTS, PeerFingerprints,
-};
+pub use self::certificate::{Certificate, Fingerprint, FingerprintError, MAX_FINGERPRINTS, PeerFingerprints};
 use self::engine::Engine;
 pub use self::guard::Dropped;
 use self::guard::Guard;
@@ -57,12 +55,7 @@ pub struct Handshake {
 impl Handshake {
     /// Starts a handshake: the first flight is in [`poll_transmit`](Self::poll_transmit) at once. `profiles` are
     /// offered for SRTP, of which the peer picks one.
-    pub fn new(
-        certificate: &Certificate,
-        peer: PeerFingerprints,
-        profiles: &[SrtpProfile],
-        now: Instant,
-    ) -> Self {
+    pub fn new(certificate: &Certificate, peer: PeerFingerprints, profiles: &[SrtpProfile], now: Instant) -> Self {
         let mut handshake = Self {
             guard: Guard::default(),
             engine: None,
@@ -137,9 +130,7 @@ impl Handshake {
         let outcome = if elapsed < HANDSHAKE_TIMEOUT {
             engine.pump(now)
         } else {
-            Some(Err(DtlsError::TimedOut {
-                clear_alert: self.guard.clear_alert(),
-            }))
+            Some(Err(DtlsError::TimedOut { clear_alert: self.guard.clear_alert() }))
         };
         let mut has_sent = false;
         while let Some(datagram) = engine.poll_transmit() {

@@ -97,9 +97,8 @@ impl Feedback {
         max_bitrate_kbps: u32,
         now: Instant,
     ) {
-        let transport_wide = tracks
-            .clone()
-            .any(|track| track.feedback.transport_cc && track.extensions.transport_cc.is_some());
+        let transport_wide =
+            tracks.clone().any(|track| track.feedback.transport_cc && track.extensions.transport_cc.is_some());
         let remb = !transport_wide && tracks.clone().any(|track| track.feedback.remb);
         self.reduced_size = tracks.clone().all(|track| track.reduced_size_rtcp);
         self.transport_wide = transport_wide.then(|| {
@@ -109,10 +108,7 @@ impl Feedback {
                 sent_at: now,
             })
         });
-        self.remb = remb.then(|| Remb {
-            bitrate_bps: u64::from(max_bitrate_kbps) * 1000,
-            due: now,
-        });
+        self.remb = remb.then(|| Remb { bitrate_bps: u64::from(max_bitrate_kbps) * 1000, due: now });
         let mut known = std::mem::take(&mut self.streams);
         self.streams = tracks
             .map(|track| {
@@ -146,9 +142,7 @@ impl Feedback {
         now: Instant,
     ) {
         let epoch = self.epoch;
-        let sample = self
-            .stream(kind)
-            .and_then(|stream| stream.record(ssrc, sequence_number, rtp_time, epoch, now));
+        let sample = self.stream(kind).and_then(|stream| stream.record(ssrc, sequence_number, rtp_time, epoch, now));
         self.record_round_trip(sample);
     }
 
@@ -181,24 +175,13 @@ impl Feedback {
             && transport_wide.arrivals.record(sequence, now)
         {
             let next = transport_wide.sent_at + FEEDBACK_INTERVAL;
-            transport_wide.due = Some(if next > now {
-                next
-            } else {
-                now + FEEDBACK_INTERVAL
-            });
+            transport_wide.due = Some(if next > now { next } else { now + FEEDBACK_INTERVAL });
         }
     }
 
     /// Records a sender report; returns which track it is about.
-    pub(super) fn record_sender_report(
-        &mut self,
-        report: &rtcp::SenderReport,
-        now: Instant,
-    ) -> Option<TrackKind> {
-        let stream = self
-            .streams
-            .iter_mut()
-            .find(|stream| stream.ssrc == Some(report.ssrc))?;
+    pub(super) fn record_sender_report(&mut self, report: &rtcp::SenderReport, now: Instant) -> Option<TrackKind> {
+        let stream = self.streams.iter_mut().find(|stream| stream.ssrc == Some(report.ssrc))?;
         if let Some(run) = &mut stream.run {
             run.reception.record_sender_report(report.ntp_time, now);
         }
@@ -207,10 +190,7 @@ impl Feedback {
 
     /// The track that `ssrc` is the media of.
     pub(super) fn kind_of(&self, ssrc: u32) -> Option<TrackKind> {
-        let stream = self
-            .streams
-            .iter()
-            .find(|stream| stream.ssrc == Some(ssrc))?;
+        let stream = self.streams.iter().find(|stream| stream.ssrc == Some(ssrc))?;
         Some(stream.kind)
     }
 
@@ -239,10 +219,7 @@ impl Feedback {
     }
 
     pub(super) fn stats(&self, kind: TrackKind) -> StreamStats {
-        self.streams
-            .iter()
-            .find(|stream| stream.kind == kind)
-            .map_or_else(StreamStats::default, Stream::stats)
+        self.streams.iter().find(|stream| stream.kind == kind).map_or_else(StreamStats::default, Stream::stats)
     }
 
     /// When [`Feedback::poll_compound`] will have something.
@@ -253,16 +230,12 @@ impl Feedback {
         });
         let transport_wide = self.transport_wide.as_ref().and_then(|wide| wide.due);
         let remb = self.remb.as_ref().map(|remb| remb.due);
-        streams
-            .chain([transport_wide, remb])
-            .flatten()
-            .fold(self.report_at, Instant::min)
+        streams.chain([transport_wide, remb]).flatten().fold(self.report_at, Instant::min)
     }
 
     /// The next compound that is due; call until `None`.
     pub(super) fn poll_compound(&mut self, now: Instant) -> Option<Vec<u8>> {
-        self.poll_requests(now)
-            .or_else(|| self.poll_transport_feedback(now))
+        self.poll_requests(now).or_else(|| self.poll_transport_feedback(now))
     }
 
     /// Receiver report, REMB, NACK, PLI and FIR, as far as due.

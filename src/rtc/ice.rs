@@ -48,26 +48,16 @@ impl Credentials {
     pub fn generate() -> Self {
         let mut random = [0; UFRAG_LEN + PWD_LEN];
         fill_random(&mut random);
-        let mut chars = random.iter().map(|byte| {
-            ICE_CHARS
-                .get(usize::from(byte & 0x3f))
-                .map_or('A', |c| char::from(*c))
-        });
-        Self {
-            ufrag: chars.by_ref().take(UFRAG_LEN).collect(),
-            pwd: chars.collect(),
-        }
+        let mut chars =
+            random.iter().map(|byte| ICE_CHARS.get(usize::from(byte & 0x3f)).map_or('A', |c| char::from(*c)));
+        Self { ufrag: chars.by_ref().take(UFRAG_LEN).collect(), pwd: chars.collect() }
     }
 
     /// Credentials received in SDP; `None` unless both have the length and characters of RFC 8839 section 5.4.
     pub fn parse(ufrag: &str, pwd: &str) -> Option<Self> {
-        let is_ice_text = |text: &str, min| {
-            (min..=256).contains(&text.len()) && text.bytes().all(|c| ICE_CHARS.contains(&c))
-        };
-        (is_ice_text(ufrag, 4) && is_ice_text(pwd, 22)).then(|| Self {
-            ufrag: ufrag.to_owned(),
-            pwd: pwd.to_owned(),
-        })
+        let is_ice_text =
+            |text: &str, min| (min..=256).contains(&text.len()) && text.bytes().all(|c| ICE_CHARS.contains(&c));
+        (is_ice_text(ufrag, 4) && is_ice_text(pwd, 22)).then(|| Self { ufrag: ufrag.to_owned(), pwd: pwd.to_owned() })
     }
 }
 
@@ -162,12 +152,7 @@ impl Agent {
 
     /// A controlling agent that checks `candidates`, in their order, against a lite peer, once told to
     /// [begin](Self::begin_checks).
-    pub fn controlling(
-        local: Credentials,
-        remote: Credentials,
-        candidates: &[SocketAddr],
-        now: Instant,
-    ) -> Self {
+    pub fn controlling(local: Credentials, remote: Credentials, candidates: &[SocketAddr], now: Instant) -> Self {
         let mut agent = Self::offering(local, now);
         agent.set_remote(remote, candidates, true);
         agent
@@ -261,12 +246,7 @@ impl Agent {
     }
 
     /// Takes a datagram of the STUN class.
-    pub fn handle_datagram(
-        &mut self,
-        datagram: &[u8],
-        from: SocketAddr,
-        now: Instant,
-    ) -> Result<(), Ignored> {
+    pub fn handle_datagram(&mut self, datagram: &[u8], from: SocketAddr, now: Instant) -> Result<(), Ignored> {
         if self.expired {
             return Err(Ignored::Expired);
         }
@@ -297,8 +277,7 @@ impl Agent {
         };
         let names_us = request.username.is_some_and(|username| {
             let mut parts = username.splitn(2, |byte| *byte == b':');
-            parts.next() == Some(self.local.ufrag.as_bytes())
-                && parts.next() == Some(remote.ufrag.as_bytes())
+            parts.next() == Some(self.local.ufrag.as_bytes()) && parts.next() == Some(remote.ufrag.as_bytes())
         });
         if !request.is_authentic(self.local.pwd.as_bytes()) || !names_us {
             return Err(Ignored::NotAuthentic);
@@ -313,15 +292,11 @@ impl Agent {
             return Ok(());
         }
         if !self.resolve_role(request.role) {
-            let reply = self
-                .reply(Class::Error, request.transaction_id)
-                .error_code(stun::error_code::ROLE_CONFLICT);
+            let reply = self.reply(Class::Error, request.transaction_id).error_code(stun::error_code::ROLE_CONFLICT);
             self.transmit_reply(reply, request_len, from);
             return Ok(());
         }
-        let reply = self
-            .reply(Class::Success, request.transaction_id)
-            .mapped_address(from);
+        let reply = self.reply(Class::Success, request.transaction_id).mapped_address(from);
         self.transmit_reply(reply, request_len, from);
         self.record_proof(from, now);
         let nominated = match &mut self.role {
@@ -347,12 +322,7 @@ impl Agent {
         }
     }
 
-    fn handle_response(
-        &mut self,
-        response: &Message<'_>,
-        from: SocketAddr,
-        now: Instant,
-    ) -> Result<(), Ignored> {
+    fn handle_response(&mut self, response: &Message<'_>, from: SocketAddr, now: Instant) -> Result<(), Ignored> {
         let Role::Full(checks) = &mut self.role else {
             return Err(Ignored::Unexpected);
         };
@@ -408,10 +378,7 @@ impl Agent {
                 self.outputs.push_back(Output::Forgotten(forgotten.address));
             }
         }
-        self.validated.push(Validated {
-            address,
-            last_proof: now,
-        });
+        self.validated.push(Validated { address, last_proof: now });
         self.outputs.push_back(Output::Validated(address));
     }
 
@@ -473,9 +440,7 @@ impl Agent {
             }
             alive
         });
-        self.selected = self
-            .selected
-            .filter(|address| self.validated.iter().any(|v| v.address == *address));
+        self.selected = self.selected.filter(|address| self.validated.iter().any(|v| v.address == *address));
         let waits_too_long = now >= self.first_proof_due();
         let never_came = self.validated.is_empty() && (had_any || waits_too_long);
         if never_came || (waits_too_long && self.is_still_checking()) {
@@ -499,10 +464,7 @@ impl Agent {
             if check.nominate {
                 request = request.use_candidate();
             }
-            self.outputs.push_back(Output::Transmit {
-                to: check.to,
-                datagram: request.finish(remote.pwd.as_bytes()),
-            });
+            self.outputs.push_back(Output::Transmit { to: check.to, datagram: request.finish(remote.pwd.as_bytes()) });
         }
     }
 }

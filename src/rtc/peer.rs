@@ -210,12 +210,7 @@ impl Peer {
     }
 
     /// Takes a datagram that came from `from` at `now`; gives the RTP packet in it, if it is one of a track.
-    pub fn handle_datagram(
-        &mut self,
-        datagram: &[u8],
-        from: SocketAddr,
-        now: Instant,
-    ) -> Option<Received<'_>> {
+    pub fn handle_datagram(&mut self, datagram: &[u8], from: SocketAddr, now: Instant) -> Option<Received<'_>> {
         if self.is_over() {
             return None;
         }
@@ -238,9 +233,7 @@ impl Peer {
                 }
             }
             Class::Rtcp => {
-                let result =
-                    self.media
-                        .handle_rtcp(datagram, now, &mut self.outputs, &mut self.stats);
+                let result = self.media.handle_rtcp(datagram, now, &mut self.outputs, &mut self.stats);
                 self.srtp_panicked |= result == Err(SrtpError::Crashed);
                 if result.is_ok() {
                     self.ice.record_heard(now);
@@ -248,9 +241,7 @@ impl Peer {
                 self.drive(now);
             }
             Class::Rtp => {
-                let received =
-                    self.media
-                        .handle_rtp(datagram, now, &mut self.outputs, &mut self.stats);
+                let received = self.media.handle_rtp(datagram, now, &mut self.outputs, &mut self.stats);
                 self.srtp_panicked |= matches!(received, Err(SrtpError::Crashed));
                 if received.is_ok() {
                     self.ice.record_heard(now);
@@ -292,15 +283,7 @@ impl Peer {
             State::Connected => self.liveness.poll_timeout(self.last_heard()),
             _ => None,
         };
-        [
-            self.ice.poll_timeout(),
-            handshake,
-            self.media.poll_timeout(),
-            quiet,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        [self.ice.poll_timeout(), handshake, self.media.poll_timeout(), quiet].into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -417,9 +400,7 @@ impl Peer {
         self.state = State::Connected;
         self.stats.profile = Some(keys.profile);
         self.media.start(keys, self.ice.round_trip(), now);
-        self.push_event(Event::Connected {
-            profile: keys.profile,
-        });
+        self.push_event(Event::Connected { profile: keys.profile });
     }
 
     /// Sends to the nominated pair, or nowhere.

@@ -25,8 +25,7 @@ mod write;
 
 use transport_cc::TransportFeedback;
 pub use write::{
-    MAX_NACK_PAIRS, write_bye, write_cname, write_fir, write_nack, write_pli,
-    write_receiver_report, write_remb,
+    MAX_NACK_PAIRS, write_bye, write_cname, write_fir, write_nack, write_pli, write_receiver_report, write_remb,
 };
 
 /// Packet types.
@@ -232,9 +231,7 @@ pub struct Compound<'a> {
 impl<'a> Compound<'a> {
     /// Reads `datagram` from its start. Reduced-size compounds (RFC 5506) are taken as they come.
     pub fn new(datagram: &'a [u8]) -> Self {
-        Self {
-            rest: Reader::new(datagram),
-        }
+        Self { rest: Reader::new(datagram) }
     }
 
     fn read(&mut self) -> Result<Packet<'a>, RtcpError> {
@@ -248,10 +245,8 @@ impl<'a> Compound<'a> {
         if first & 0x20 != 0 {
             let padding = body.last().copied().unwrap_or(0);
             let kept = body.len().checked_sub(usize::from(padding));
-            body = kept
-                .filter(|_| padding != 0)
-                .and_then(|kept| body.get(..kept))
-                .ok_or(RtcpError::Padding(padding))?;
+            body =
+                kept.filter(|_| padding != 0).and_then(|kept| body.get(..kept)).ok_or(RtcpError::Padding(padding))?;
         }
         read_packet(packet_type, first & 0x1F, Reader::new(body))
     }
@@ -296,19 +291,12 @@ fn read_packet(packet_type: u8, count: u8, mut body: Reader<'_>) -> Result<Packe
             let sender_ssrc = body.u32()?;
             let media_ssrc = body.u32()?;
             match count {
-                feedback_type::NACK => Packet::Nack {
-                    media_ssrc,
-                    lost: LostSequences {
-                        pairs: body,
-                        next: 0,
-                        mask: 0,
-                    },
-                },
-                feedback_type::TRANSPORT_CC => Packet::TransportFeedback(TransportFeedback::read(
-                    sender_ssrc,
-                    media_ssrc,
-                    &mut body,
-                )?),
+                feedback_type::NACK => {
+                    Packet::Nack { media_ssrc, lost: LostSequences { pairs: body, next: 0, mask: 0 } }
+                }
+                feedback_type::TRANSPORT_CC => {
+                    Packet::TransportFeedback(TransportFeedback::read(sender_ssrc, media_ssrc, &mut body)?)
+                }
                 _ => Packet::Other { packet_type },
             }
         }
@@ -329,22 +317,15 @@ fn read_packet(packet_type: u8, count: u8, mut body: Reader<'_>) -> Result<Packe
 /// `"REMB"`, number of SSRCs (8), exponent (6), mantissa (18), SSRCs: bitrate = mantissa * 2^exponent.
 fn read_application_feedback(mut body: Reader<'_>) -> Result<Packet<'_>, RtcpError> {
     if body.take_array()? != REMB_IDENTIFIER {
-        return Ok(Packet::Other {
-            packet_type: packet_type::PAYLOAD_FEEDBACK,
-        });
+        return Ok(Packet::Other { packet_type: packet_type::PAYLOAD_FEEDBACK });
     }
     let ssrc_count = usize::from(body.u8()?);
     let bitrate = body.u24()?;
     let mantissa = u64::from(bitrate & 0x3_FFFF);
     let exponent = bitrate >> 18;
-    let bitrate_bps = mantissa
-        .checked_shl(exponent)
-        .filter(|shifted| shifted >> exponent == mantissa)
-        .unwrap_or(u64::MAX);
-    Ok(Packet::Remb {
-        bitrate_bps,
-        ssrcs: Ssrcs(body.sub(ssrc_count * 4)?),
-    })
+    let bitrate_bps =
+        mantissa.checked_shl(exponent).filter(|shifted| shifted >> exponent == mantissa).unwrap_or(u64::MAX);
+    Ok(Packet::Remb { bitrate_bps, ssrcs: Ssrcs(body.sub(ssrc_count * 4)?) })
 }
 
 fn read_report_block(reader: &mut Reader<'_>) -> Result<ReportBlock, Truncated> {

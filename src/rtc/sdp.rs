@@ -101,10 +101,9 @@ impl fmt::Display for OfferError {
         match self {
             Self::Text(error) => write!(f, "{error}"),
             Self::NothingSent => write!(f, "the offer sends neither audio nor video"),
-            Self::NoH264 => write!(
-                f,
-                "the offer's video has no H.264 with packetization-mode=1; this browser cannot send it"
-            ),
+            Self::NoH264 => {
+                write!(f, "the offer's video has no H.264 with packetization-mode=1; this browser cannot send it")
+            }
             Self::NoOpus => write!(f, "the offer's audio has no opus/48000/2"),
             Self::NoBundle => write!(f, "audio and video are not in one BUNDLE group"),
             Self::NoRtcpMux => write!(f, "a=rtcp-mux is missing"),
@@ -112,16 +111,12 @@ impl fmt::Display for OfferError {
             Self::DuplicatePayloadType => write!(f, "audio and video share a payload type"),
             Self::IceCredentials => write!(f, "a=ice-ufrag or a=ice-pwd is missing or malformed"),
             Self::NoCandidates => write!(f, "an ice-lite offer needs a UDP candidate"),
-            Self::SetupActive => write!(
-                f,
-                "a=setup:active is not supported; offer actpass or passive"
-            ),
+            Self::SetupActive => write!(f, "a=setup:active is not supported; offer actpass or passive"),
             Self::Setup => write!(f, "a=setup is malformed"),
             Self::Fingerprint(error) => write!(f, "{error}"),
-            Self::OtherTransport => write!(
-                f,
-                "the offer has other ICE credentials or another certificate than this session"
-            ),
+            Self::OtherTransport => {
+                write!(f, "the offer has other ICE credentials or another certificate than this session")
+            }
             Self::OurOfferIsOpen => write!(f, "our own offer waits for its answer"),
         }
     }
@@ -182,10 +177,7 @@ impl fmt::Display for AnswerError {
             Self::OtherMLines => write!(f, "the answer's m-lines are not those of the offer"),
             Self::NothingGranted => write!(f, "the answer sends neither audio nor video"),
             Self::NoCodec(TrackKind::Video) => {
-                write!(
-                    f,
-                    "the answer's video has no H.264 with packetization-mode=1"
-                )
+                write!(f, "the answer's video has no H.264 with packetization-mode=1")
             }
             Self::NoCodec(TrackKind::Audio) => {
                 write!(f, "the answer's audio has no opus/48000/2")

@@ -71,10 +71,7 @@ pub enum SrtpError {
 
 impl From<Truncated> for SrtpError {
     fn from(truncated: Truncated) -> Self {
-        Self::TooShort {
-            need: truncated.need,
-            have: truncated.have,
-        }
+        Self::TooShort { need: truncated.need, have: truncated.have }
     }
 }
 
@@ -117,9 +114,7 @@ impl Counters {
     fn count<T>(&mut self, result: &Result<T, SrtpError>) {
         let counter = match result {
             Ok(_) => &mut self.accepted,
-            Err(SrtpError::TooShort { .. } | SrtpError::NotVersion2 | SrtpError::NotEncrypted) => {
-                &mut self.malformed
-            }
+            Err(SrtpError::TooShort { .. } | SrtpError::NotVersion2 | SrtpError::NotEncrypted) => &mut self.malformed,
             Err(SrtpError::UnknownSsrc | SrtpError::TooManySsrcs) => &mut self.not_admitted,
             Err(SrtpError::Replayed) => &mut self.replayed,
             Err(SrtpError::Unauthentic | SrtpError::KeyExhausted) => &mut self.unauthentic,
@@ -191,9 +186,7 @@ impl Inbound {
     pub fn unprotect_rtp(&mut self, datagram: &[u8], now: Instant) -> Result<&[u8], SrtpError> {
         let result = RtpShape::parse(datagram, self.profile).and_then(|shape| {
             let header = opaque_header(&shape);
-            self.unprotect(Kind::Rtp, shape.ssrc, now, |context| {
-                context.decrypt_rtp_with_header(datagram, &header)
-            })
+            self.unprotect(Kind::Rtp, shape.ssrc, now, |context| context.decrypt_rtp_with_header(datagram, &header))
         });
         self.stats.rtp.count(&result);
         self.lend(result)
@@ -201,11 +194,8 @@ impl Inbound {
 
     /// An SRTCP packet in, the compound RTCP packet out.
     pub fn unprotect_rtcp(&mut self, datagram: &[u8], now: Instant) -> Result<&[u8], SrtpError> {
-        let result = shape::rtcp_sender(datagram, self.profile).and_then(|ssrc| {
-            self.unprotect(Kind::Rtcp, ssrc, now, |context| {
-                context.decrypt_rtcp(datagram)
-            })
-        });
+        let result = shape::rtcp_sender(datagram, self.profile)
+            .and_then(|ssrc| self.unprotect(Kind::Rtcp, ssrc, now, |context| context.decrypt_rtcp(datagram)));
         self.stats.rtcp.count(&result);
         self.lend(result)
     }
@@ -281,10 +271,7 @@ struct Trials {
 
 impl Trials {
     fn new(now: Instant) -> Self {
-        Self {
-            left: TRIAL_BURST,
-            refilled_at: now,
-        }
+        Self { left: TRIAL_BURST, refilled_at: now }
     }
 
     fn allowed(&mut self, now: Instant) -> bool {
@@ -312,10 +299,7 @@ pub struct Outbound {
 impl Outbound {
     /// Protects with `keys.local`.
     pub fn new(keys: &Keys) -> Self {
-        Self {
-            context: new_context(keys.profile, &keys.local),
-            protected: 0,
-        }
+        Self { context: new_context(keys.profile, &keys.local), protected: 0 }
     }
 
     /// A compound RTCP packet in, an SRTCP packet out.
@@ -324,10 +308,7 @@ impl Outbound {
             return Err(SrtpError::KeyExhausted);
         }
         if compound.len() < shape::RTCP_HEADER_LEN {
-            return Err(SrtpError::TooShort {
-                need: shape::RTCP_HEADER_LEN,
-                have: compound.len(),
-            });
+            return Err(SrtpError::TooShort { need: shape::RTCP_HEADER_LEN, have: compound.len() });
         }
         let packet = contained(|| self.context.encrypt_rtcp(compound))?;
         self.protected += 1;
@@ -401,14 +382,7 @@ mod tests {
         let keys = Keys::from_client_export(SrtpProfile::AeadAes128Gcm, &[1; 56]).unwrap();
         let mut outbound = Outbound::new(&keys);
         outbound.protected = LAST_SRTCP_INDEX - 1;
-        assert!(
-            outbound
-                .protect_rtcp(&[0x80, 201, 0, 1, 0, 0, 0, 1])
-                .is_ok()
-        );
-        assert_eq!(
-            outbound.protect_rtcp(&[0x80, 201, 0, 1, 0, 0, 0, 1]),
-            Err(SrtpError::KeyExhausted)
-        );
+        assert!(outbound.protect_rtcp(&[0x80, 201, 0, 1, 0, 0, 0, 1]).is_ok());
+        assert_eq!(outbound.protect_rtcp(&[0x80, 201, 0, 1, 0, 0, 0, 1]), Err(SrtpError::KeyExhausted));
     }
 }

@@ -67,14 +67,7 @@ mod attribute {
 
 /// Attributes of other STUN uses that a Binding request may carry and that change nothing for us: known, so
 /// never a reason for 420 (MAPPED-ADDRESS, REALM, NONCE, MESSAGE-INTEGRITY-SHA256, PASSWORD-ALGORITHM, USERHASH).
-const KNOWN_AND_IGNORED: [u16; 6] = [
-    0x0001,
-    0x0014,
-    0x0015,
-    attribute::MESSAGE_INTEGRITY_SHA256,
-    0x001D,
-    0x001E,
-];
+const KNOWN_AND_IGNORED: [u16; 6] = [0x0001, 0x0014, 0x0015, attribute::MESSAGE_INTEGRITY_SHA256, 0x001D, 0x001E];
 
 /// Ties a response to its request.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -217,10 +210,7 @@ impl<'a> Message<'a> {
             return Err(StunError::BadCookie(cookie));
         }
         if !length.is_multiple_of(4) || usize::from(length) != reader.len() {
-            return Err(StunError::BadLength {
-                field: length,
-                have: reader.len(),
-            });
+            return Err(StunError::BadLength { field: length, have: reader.len() });
         }
         let (class, method) = split_type(message_type);
         let mut message = Self {
@@ -252,12 +242,7 @@ impl<'a> Message<'a> {
         Ok(message)
     }
 
-    fn take_attribute(
-        &mut self,
-        offset: usize,
-        kind: u16,
-        value: &'a [u8],
-    ) -> Result<(), StunError> {
+    fn take_attribute(&mut self, offset: usize, kind: u16, value: &'a [u8]) -> Result<(), StunError> {
         let malformed = StunError::BadAttribute(kind);
         if kind == attribute::FINGERPRINT {
             let crc = <[u8; 4]>::try_from(value).map_err(|_| malformed)?;
@@ -295,16 +280,14 @@ impl<'a> Message<'a> {
             }
             attribute::ICE_CONTROLLED | attribute::ICE_CONTROLLING => {
                 let tie_breaker = u64::from_be_bytes(value.try_into().map_err(|_| malformed)?);
-                self.role
-                    .get_or_insert(if kind == attribute::ICE_CONTROLLING {
-                        RoleAttribute::Controlling(tie_breaker)
-                    } else {
-                        RoleAttribute::Controlled(tie_breaker)
-                    });
+                self.role.get_or_insert(if kind == attribute::ICE_CONTROLLING {
+                    RoleAttribute::Controlling(tie_breaker)
+                } else {
+                    RoleAttribute::Controlled(tie_breaker)
+                });
             }
             attribute::XOR_MAPPED_ADDRESS => {
-                let address =
-                    parse_xor_address(value, self.transaction_id).map_err(|_| malformed)?;
+                let address = parse_xor_address(value, self.transaction_id).map_err(|_| malformed)?;
                 self.mapped_address.get_or_insert(address.ok_or(malformed)?);
             }
             attribute::ERROR_CODE => {
@@ -321,10 +304,7 @@ impl<'a> Message<'a> {
 
     /// Comprehension-required attributes that we do not know, in order.
     pub fn unknown_attributes(&self) -> &[u16] {
-        self.unknown
-            .types
-            .get(..self.unknown.len)
-            .unwrap_or_default()
+        self.unknown.types.get(..self.unknown.len).unwrap_or_default()
     }
 
     /// Whether MESSAGE-INTEGRITY is there and was made with `key`, compared in constant time
@@ -357,17 +337,14 @@ pub fn named_ufrag(datagram: &[u8]) -> Option<&str> {
             let ufrag = value.split(|byte| *byte == b':').next()?;
             return std::str::from_utf8(ufrag).ok();
         }
-        reader
-            .take(value_len.next_multiple_of(4) - value_len)
-            .ok()?;
+        reader.take(value_len.next_multiple_of(4) - value_len).ok()?;
     }
     None
 }
 
 /// `M11..M7 C1 M6..M4 C0 M3..M0` (RFC 8489 section 5, figure 3).
 fn split_type(message_type: u16) -> (Class, u16) {
-    let method =
-        (message_type & 0x000F) | ((message_type & 0x00E0) >> 1) | ((message_type & 0x3E00) >> 2);
+    let method = (message_type & 0x000F) | ((message_type & 0x00E0) >> 1) | ((message_type & 0x3E00) >> 2);
     let class = match (message_type & 0x0100 != 0, message_type & 0x0010 != 0) {
         (false, false) => Class::Request,
         (false, true) => Class::Indication,
@@ -394,18 +371,14 @@ fn integrity_of(covered: &[u8], key: &[u8]) -> Option<Hmac<Sha1>> {
 }
 
 /// `None`: a family that is neither IPv4 nor IPv6, or a length that is not the family's.
-fn parse_xor_address(
-    value: &[u8],
-    transaction_id: TransactionId,
-) -> Result<Option<SocketAddr>, Truncated> {
+fn parse_xor_address(value: &[u8], transaction_id: TransactionId) -> Result<Option<SocketAddr>, Truncated> {
     let mut reader = Reader::new(value);
     reader.u8()?;
     let family = reader.u8()?;
     let port = reader.u16()? ^ MAGIC_COOKIE_HIGH;
     let ip: IpAddr = match family {
         1 => Ipv4Addr::from(reader.u32()? ^ MAGIC_COOKIE).into(),
-        2 => Ipv6Addr::from(u128::from_be_bytes(reader.take_array()?) ^ xor_mask(transaction_id))
-            .into(),
+        2 => Ipv6Addr::from(u128::from_be_bytes(reader.take_array()?) ^ xor_mask(transaction_id)).into(),
         _ => return Ok(None),
     };
     Ok(reader.is_empty().then_some(SocketAddr::new(ip, port)))

@@ -29,10 +29,7 @@ pub(super) struct Backoff {
 
 impl Backoff {
     pub(super) fn new() -> Backoff {
-        Backoff {
-            last: None,
-            step: 0,
-        }
+        Backoff { last: None, step: 0 }
     }
 
     /// The connection was proven: the next failure starts at the first step.
@@ -52,9 +49,7 @@ impl Backoff {
             Failure::Rejected => REJECTED_MAX,
         };
         // A quarter below the limit, so that the longest waits are spread too.
-        let wait = FIRST
-            .saturating_mul(2_u32.saturating_pow(self.step))
-            .min(max * 4 / 5);
+        let wait = FIRST.saturating_mul(2_u32.saturating_pow(self.step)).min(max * 4 / 5);
         self.step = self.step.saturating_add(1);
         let spread = u64::try_from(wait.as_micros() / 4).expect("seconds fit");
         wait + Duration::from_micros(rng.below(spread + 1))
@@ -68,26 +63,15 @@ mod tests {
     #[test]
     fn waits_double_from_half_a_second_and_stay_within_their_limits() {
         for (failure, max, steps) in [
-            (
-                Failure::Unreachable,
-                UNREACHABLE_MAX,
-                [500, 1000, 1600, 1600, 1600, 1600],
-            ),
-            (
-                Failure::Rejected,
-                REJECTED_MAX,
-                [500, 1000, 2000, 4000, 6400, 6400],
-            ),
+            (Failure::Unreachable, UNREACHABLE_MAX, [500, 1000, 1600, 1600, 1600, 1600]),
+            (Failure::Rejected, REJECTED_MAX, [500, 1000, 2000, 4000, 6400, 6400]),
         ] {
             for seed in 0..50 {
                 let (mut backoff, mut rng) = (Backoff::new(), Rng::new(seed));
                 for step in steps {
                     let wait = backoff.next(failure, &mut rng);
                     let step = Duration::from_millis(step);
-                    assert!(
-                        wait >= step && wait <= (step * 5 / 4).min(max),
-                        "{failure:?} seed {seed}: {wait:?}"
-                    );
+                    assert!(wait >= step && wait <= (step * 5 / 4).min(max), "{failure:?} seed {seed}: {wait:?}");
                 }
                 for _ in 0..1000 {
                     assert!(backoff.next(failure, &mut rng) <= max);

@@ -45,12 +45,7 @@ pub(super) struct Header {
 ///
 /// # Panics
 /// When the payload exceeds the 24-bit length; the publisher refuses such tags before.
-pub(super) fn write_message(
-    out: &mut Vec<u8>,
-    header: Header,
-    chunk_size: u32,
-    payload: [&[u8]; 2],
-) {
+pub(super) fn write_message(out: &mut Vec<u8>, header: Header, chunk_size: u32, payload: [&[u8]; 2]) {
     let [front, back] = payload;
     let length = u32::try_from(front.len() + back.len())
         .ok()
@@ -194,20 +189,13 @@ impl ChunkReader {
     /// Set Chunk Size (section 5.4.1): 1 to 2^31 - 1. Large values cost nothing: payload is taken as it comes.
     pub(super) fn set_chunk_size(&mut self, size: u32) -> Result<(), ChunkError> {
         let valid = (1..1 << 31).contains(&size);
-        self.chunk_size = usize::try_from(size)
-            .ok()
-            .filter(|_| valid)
-            .ok_or(ChunkError::ChunkSize(size))?;
+        self.chunk_size = usize::try_from(size).ok().filter(|_| valid).ok_or(ChunkError::ChunkSize(size))?;
         Ok(())
     }
 
     /// Abort (section 5.4.2): drops what was received of the message on this chunk stream.
     pub(super) fn abort(&mut self, chunk_stream_id: u32) {
-        if let Some(stream) = self
-            .streams
-            .iter_mut()
-            .find(|stream| stream.id == chunk_stream_id)
-        {
+        if let Some(stream) = self.streams.iter_mut().find(|stream| stream.id == chunk_stream_id) {
             stream.open = false;
             stream.payload.clear();
         }
@@ -231,23 +219,14 @@ impl ChunkReader {
                 Position::Payload { index, left } => {
                     let (now, rest) = bytes.split_at(left.min(bytes.len()));
                     *bytes = rest;
-                    let stream = self
-                        .streams
-                        .get_mut(index)
-                        .expect("chunk streams are never removed");
+                    let stream = self.streams.get_mut(index).expect("chunk streams are never removed");
                     stream.payload.extend_from_slice(now);
-                    self.position = Position::Payload {
-                        index,
-                        left: left - now.len(),
-                    };
+                    self.position = Position::Payload { index, left: left - now.len() };
                 }
             }
             if let Position::Payload { index, left: 0 } = self.position {
                 self.position = Position::Header;
-                let stream = self
-                    .streams
-                    .get_mut(index)
-                    .expect("chunk streams are never removed");
+                let stream = self.streams.get_mut(index).expect("chunk streams are never removed");
                 if stream.payload.len() >= stream.length {
                     stream.open = false;
                     return Ok(self.streams.get(index).map(|stream| Message {
@@ -272,52 +251,24 @@ impl ChunkReader {
             1 => u32::from(reader.u8()?) + u32::from(reader.u8()?) * 256 + 64,
             id => u32::from(id),
         };
-        let time = if format < 3 {
-            Some(reader.u24()?)
-        } else {
-            None
-        };
-        let length_and_type = if format < 2 {
-            Some((reader.u24()?, reader.u8()?))
-        } else {
-            None
-        };
-        let message_stream_id = if format == 0 {
-            Some(reader.u32_le()?)
-        } else {
-            None
-        };
+        let time = if format < 3 { Some(reader.u24()?) } else { None };
+        let length_and_type = if format < 2 { Some((reader.u24()?, reader.u8()?)) } else { None };
+        let message_stream_id = if format == 0 { Some(reader.u32_le()?) } else { None };
         let extended = match time {
             Some(time) => time == EXTENDED,
-            None => self
-                .streams
-                .iter()
-                .any(|stream| stream.id == id && stream.extended),
+            None => self.streams.iter().any(|stream| stream.id == id && stream.extended),
         };
         let extended_time = if extended { Some(reader.u32()?) } else { None };
         let time = time.map(|time| extended_time.unwrap_or(time));
-        Ok(ChunkHeader {
-            format,
-            id,
-            time,
-            extended,
-            length_and_type,
-            message_stream_id,
-        })
+        Ok(ChunkHeader { format, id, time, extended, length_and_type, message_stream_id })
     }
 
     /// Applies a complete header; says what payload follows.
     fn begin_chunk(&mut self, header: &ChunkHeader) -> Result<Position, ChunkError> {
-        let index = match self
-            .streams
-            .iter()
-            .position(|stream| stream.id == header.id)
-        {
+        let index = match self.streams.iter().position(|stream| stream.id == header.id) {
             Some(index) => index,
             None if header.format != 0 => {
-                return Err(ChunkError::NoPreviousChunk {
-                    format: header.format,
-                });
+                return Err(ChunkError::NoPreviousChunk { format: header.format });
             }
             None if self.streams.len() >= CHUNK_STREAMS_MAX => {
                 return Err(ChunkError::TooManyChunkStreams);
@@ -338,19 +289,10 @@ impl ChunkReader {
             }
         };
         // Large buffers of finished messages are given back, or each chunk stream would keep its own.
-        for stream in self
-            .streams
-            .iter_mut()
-            .filter(|stream| !stream.open && stream.payload.capacity() > KEPT_MAX)
-        {
+        for stream in self.streams.iter_mut().filter(|stream| !stream.open && stream.payload.capacity() > KEPT_MAX) {
             stream.payload = Vec::new();
         }
-        let open_bytes: usize = self
-            .streams
-            .iter()
-            .filter(|stream| stream.open)
-            .map(|stream| stream.length)
-            .sum();
+        let open_bytes: usize = self.streams.iter().filter(|stream| stream.open).map(|stream| stream.length).sum();
         let stream = self.streams.get_mut(index).expect("just found");
         if header.format != 3 && stream.open {
             return Err(ChunkError::HeaderInsideMessage);
@@ -370,9 +312,7 @@ impl ChunkReader {
                 stream.delta = delta;
                 stream.timestamp = stream.timestamp.wrapping_add(delta);
             }
-            (_, None) if !stream.open => {
-                stream.timestamp = stream.timestamp.wrapping_add(stream.delta)
-            }
+            (_, None) if !stream.open => stream.timestamp = stream.timestamp.wrapping_add(stream.delta),
             (_, None) => {}
         }
         if !stream.open {
@@ -380,10 +320,7 @@ impl ChunkReader {
             stream.payload.clear();
             let need = open_bytes + stream.length;
             if need > BUFFERED_MAX {
-                return Err(ChunkError::TooMuchBuffered {
-                    need,
-                    max: BUFFERED_MAX,
-                });
+                return Err(ChunkError::TooMuchBuffered { need, max: BUFFERED_MAX });
             }
         }
         let left = self.chunk_size.min(stream.length - stream.payload.len());

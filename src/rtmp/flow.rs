@@ -35,14 +35,7 @@ pub(super) struct Flow {
 impl Flow {
     /// Starts at `base`, the dts of the first frame.
     pub(super) fn new(base: MediaTime) -> Flow {
-        Flow {
-            base,
-            last_audio: None,
-            last_video: None,
-            audio_began: false,
-            awaits_key_frame: false,
-            written_ms: 0,
-        }
+        Flow { base, last_audio: None, last_video: None, audio_began: false, awaits_key_frame: false, written_ms: 0 }
     }
 
     /// A picture was lost: nothing but a key frame may follow.
@@ -75,18 +68,13 @@ impl Flow {
             },
             Frame::VideoSequenceHeader => self.send_config(Class::VideoConfig, ms),
             Frame::Audio => self.admit_audio(ms),
-            Frame::KeyFrame if ms >= HANDOVER_AT_MS => {
-                Verdict::Reconnect(LostReason::TimestampLimit)
-            }
+            Frame::KeyFrame if ms >= HANDOVER_AT_MS => Verdict::Reconnect(LostReason::TimestampLimit),
             Frame::KeyFrame => {
                 self.awaits_key_frame = false;
                 match step(self.last_video, ms) {
                     Ok(ms) => {
                         self.last_video = Some(ms);
-                        Verdict::Send {
-                            class: Class::KeyFrame,
-                            ms,
-                        }
+                        Verdict::Send { class: Class::KeyFrame, ms }
                     }
                     Err(reason) => Verdict::Reconnect(reason),
                 }
@@ -95,10 +83,7 @@ impl Flow {
             Frame::InterFrame => match step(self.last_video, ms) {
                 Ok(ms) => {
                     self.last_video = Some(ms);
-                    Verdict::Send {
-                        class: Class::InterFrame,
-                        ms,
-                    }
+                    Verdict::Send { class: Class::InterFrame, ms }
                 }
                 Err(reason) => Verdict::Reconnect(reason),
             },
@@ -115,10 +100,7 @@ impl Flow {
         match step(self.last_audio, ms) {
             Ok(ms) => {
                 self.last_audio = Some(ms);
-                Verdict::Send {
-                    class: Class::Audio,
-                    ms,
-                }
+                Verdict::Send { class: Class::Audio, ms }
             }
             Err(reason) => Verdict::Reconnect(reason),
         }
@@ -127,10 +109,7 @@ impl Flow {
     /// Configurations go between frames: not before what was sent.
     fn send_config(&self, class: Class, ms: i64) -> Verdict {
         let ms = u32::try_from(ms.max(0)).unwrap_or(u32::MAX);
-        Verdict::Send {
-            class,
-            ms: ms.max(self.last_video.unwrap_or(0)),
-        }
+        Verdict::Send { class, ms: ms.max(self.last_video.unwrap_or(0)) }
     }
 }
 

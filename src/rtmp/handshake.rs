@@ -22,11 +22,7 @@ pub struct WrongVersion(pub u8);
 
 impl fmt::Display for WrongVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the server answered the handshake with version {}, not {VERSION}",
-            self.0
-        )
+        write!(f, "the server answered the handshake with version {}, not {VERSION}", self.0)
     }
 }
 
@@ -46,19 +42,12 @@ impl Handshake {
         for _ in 0..(BLOCK_LEN - 8) / 8 {
             out.extend(rng.next_u64().to_be_bytes());
         }
-        Handshake {
-            received: Vec::with_capacity(REPLY_LEN),
-            replied: false,
-        }
+        Handshake { received: Vec::with_capacity(REPLY_LEN), replied: false }
     }
 
     /// Takes what belongs to the handshake off the front of `bytes`; true once S2 is complete. Appends C2 to `out`
     /// as soon as S1 is there.
-    pub(super) fn handle_bytes(
-        &mut self,
-        bytes: &mut &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<bool, WrongVersion> {
+    pub(super) fn handle_bytes(&mut self, bytes: &mut &[u8], out: &mut Vec<u8>) -> Result<bool, WrongVersion> {
         let part = bytes.len().min(REPLY_LEN - self.received.len());
         let (head, rest) = bytes.split_at(part);
         *bytes = rest;
@@ -114,11 +103,7 @@ mod tests {
                 let mut bytes = part;
                 fed += part.len();
                 let done = handshake.handle_bytes(&mut bytes, &mut out).unwrap();
-                assert_eq!(
-                    out.len(),
-                    if fed >= 1537 { 1536 } else { 0 },
-                    "C2 leaves with the end of S1"
-                );
+                assert_eq!(out.len(), if fed >= 1537 { 1536 } else { 0 }, "C2 leaves with the end of S1");
                 if done {
                     done_at = Some(fed - bytes.len());
                     break;
@@ -134,10 +119,7 @@ mod tests {
         for version in [0, 6, b'H', 0xff] {
             let mut handshake = Handshake::start(&mut Vec::new(), &mut Rng::new(1));
             let bytes = [version];
-            assert_eq!(
-                handshake.handle_bytes(&mut bytes.as_slice(), &mut Vec::new()),
-                Err(WrongVersion(version))
-            );
+            assert_eq!(handshake.handle_bytes(&mut bytes.as_slice(), &mut Vec::new()), Err(WrongVersion(version)));
         }
     }
 }

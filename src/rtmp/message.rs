@@ -70,11 +70,7 @@ pub(super) fn write_acknowledgement(out: &mut Vec<u8>, received: u32) {
 
 /// Window Acknowledgement Size.
 pub(super) fn write_window_acknowledgement_size(out: &mut Vec<u8>, size: u32) {
-    control(
-        out,
-        type_id::WINDOW_ACKNOWLEDGEMENT_SIZE,
-        &size.to_be_bytes(),
-    );
+    control(out, type_id::WINDOW_ACKNOWLEDGEMENT_SIZE, &size.to_be_bytes());
 }
 
 /// Ping Request with our `timestamp`.
@@ -96,18 +92,8 @@ fn user_control(out: &mut Vec<u8>, event: u16, data: [u8; 4]) {
 }
 
 fn control(out: &mut Vec<u8>, type_id: u8, payload: &[u8]) {
-    let header = Header {
-        chunk_stream_id: csid::CONTROL,
-        timestamp: 0,
-        type_id,
-        message_stream_id: 0,
-    };
-    write_message(
-        out,
-        header,
-        super::chunk::CHUNK_SIZE_AT_START,
-        [payload, &[]],
-    );
+    let header = Header { chunk_stream_id: csid::CONTROL, timestamp: 0, type_id, message_stream_id: 0 };
+    write_message(out, header, super::chunk::CHUNK_SIZE_AT_START, [payload, &[]]);
 }
 
 /// The connect command with our enhanced RTMP capabilities.
@@ -119,20 +105,9 @@ pub(super) fn write_connect(out: &mut Vec<u8>, chunk_size: u32, target: &Target)
     amf.key("type").string("nonprivate");
     amf.key("flashVer").string(FLASH_VER);
     amf.key("tcUrl").string(&target.tc_url());
-    amf.key("fourCcList")
-        .strict_array(2)
-        .string("avc1")
-        .string("Opus");
-    amf.key("videoFourCcInfoMap")
-        .object()
-        .key("avc1")
-        .number(CAN_ENCODE)
-        .end();
-    amf.key("audioFourCcInfoMap")
-        .object()
-        .key("Opus")
-        .number(CAN_ENCODE)
-        .end();
+    amf.key("fourCcList").strict_array(2).string("avc1").string("Opus");
+    amf.key("videoFourCcInfoMap").object().key("avc1").number(CAN_ENCODE).end();
+    amf.key("audioFourCcInfoMap").object().key("Opus").number(CAN_ENCODE).end();
     amf.key("capsEx").number(CAPS_EX_RECONNECT).end();
     command(out, chunk_size, 0, &payload);
 }
@@ -141,11 +116,7 @@ pub(super) fn write_connect(out: &mut Vec<u8>, chunk_size: u32, target: &Target)
 pub(super) fn write_create_stream(out: &mut Vec<u8>, chunk_size: u32, target: &Target) {
     let name = target.stream_name();
     for (command_name, transaction, name) in [
-        (
-            "releaseStream",
-            transaction::RELEASE_STREAM,
-            Some(name.as_str()),
-        ),
+        ("releaseStream", transaction::RELEASE_STREAM, Some(name.as_str())),
         ("FCPublish", transaction::FC_PUBLISH, Some(name.as_str())),
         ("createStream", transaction::CREATE_STREAM, None),
     ] {
@@ -174,56 +145,24 @@ pub(super) fn write_publish(out: &mut Vec<u8>, chunk_size: u32, target: &Target,
 /// FCUnpublish and deleteStream: the end of a publication.
 pub(super) fn write_unpublish(out: &mut Vec<u8>, chunk_size: u32, target: &Target, stream: u32) {
     let mut payload = Vec::with_capacity(64);
-    amf0::Writer::new(&mut payload)
-        .string("FCUnpublish")
-        .number(0.0)
-        .null()
-        .string(&target.stream_name());
+    amf0::Writer::new(&mut payload).string("FCUnpublish").number(0.0).null().string(&target.stream_name());
     command(out, chunk_size, 0, &payload);
     payload.clear();
-    amf0::Writer::new(&mut payload)
-        .string("deleteStream")
-        .number(0.0)
-        .null()
-        .number(f64::from(stream));
+    amf0::Writer::new(&mut payload).string("deleteStream").number(0.0).null().number(f64::from(stream));
     command(out, chunk_size, 0, &payload);
 }
 
 fn command(out: &mut Vec<u8>, chunk_size: u32, message_stream_id: u32, payload: &[u8]) {
-    let header = Header {
-        chunk_stream_id: csid::COMMAND,
-        timestamp: 0,
-        type_id: type_id::COMMAND_AMF0,
-        message_stream_id,
-    };
+    let header =
+        Header { chunk_stream_id: csid::COMMAND, timestamp: 0, type_id: type_id::COMMAND_AMF0, message_stream_id };
     write_message(out, header, chunk_size, [payload, &[]]);
 }
 
 /// A tag body as a message on the published stream.
-pub(super) fn write_media(
-    out: &mut Vec<u8>,
-    chunk_size: u32,
-    stream: u32,
-    kind: TagKind,
-    ms: u32,
-    body: &[u8],
-) {
-    let chunk_stream_id = if kind == TagKind::Video {
-        csid::VIDEO
-    } else {
-        csid::AUDIO_AND_DATA
-    };
-    let header = Header {
-        chunk_stream_id,
-        timestamp: ms,
-        type_id: kind.id(),
-        message_stream_id: stream,
-    };
-    let front = if kind == TagKind::Script && !body.starts_with(SET_DATA_FRAME) {
-        SET_DATA_FRAME
-    } else {
-        &[]
-    };
+pub(super) fn write_media(out: &mut Vec<u8>, chunk_size: u32, stream: u32, kind: TagKind, ms: u32, body: &[u8]) {
+    let chunk_stream_id = if kind == TagKind::Video { csid::VIDEO } else { csid::AUDIO_AND_DATA };
+    let header = Header { chunk_stream_id, timestamp: ms, type_id: kind.id(), message_stream_id: stream };
+    let front = if kind == TagKind::Script && !body.starts_with(SET_DATA_FRAME) { SET_DATA_FRAME } else { &[] };
     write_message(out, header, chunk_size, [front, body]);
 }
 
@@ -318,16 +257,12 @@ impl Inbound {
         let mut reader = Reader::new(message.payload);
         Ok(match message.type_id {
             type_id::SET_CHUNK_SIZE => Inbound::SetChunkSize(reader.u32()?),
-            type_id::ABORT => Inbound::Abort {
-                chunk_stream_id: reader.u32()?,
-            },
+            type_id::ABORT => Inbound::Abort { chunk_stream_id: reader.u32()? },
             type_id::ACKNOWLEDGEMENT => {
                 reader.u32()?;
                 Inbound::Acknowledgement
             }
-            type_id::WINDOW_ACKNOWLEDGEMENT_SIZE => {
-                Inbound::WindowAcknowledgementSize(reader.u32()?)
-            }
+            type_id::WINDOW_ACKNOWLEDGEMENT_SIZE => Inbound::WindowAcknowledgementSize(reader.u32()?),
             type_id::SET_PEER_BANDWIDTH => Inbound::SetPeerBandwidth(reader.u32()?),
             type_id::USER_CONTROL => match reader.u16()? {
                 event::PING_REQUEST => Inbound::PingRequest(reader.take_array()?),
@@ -360,16 +295,8 @@ impl Inbound {
         }
         if name == "_error" {
             let _command_object = Value::parse(&mut reader)?;
-            let info = if reader.is_empty() {
-                Value::Null
-            } else {
-                Value::parse(&mut reader)?
-            };
-            let command = if answers(transaction::CONNECT) {
-                "connect"
-            } else {
-                "createStream"
-            };
+            let info = if reader.is_empty() { Value::Null } else { Value::parse(&mut reader)? };
+            let command = if answers(transaction::CONNECT) { "connect" } else { "createStream" };
             let code = info.property("code").and_then(Value::as_str);
             return Ok(Inbound::Rejected(StatusCode::new(code.unwrap_or(command))));
         }
@@ -381,14 +308,8 @@ impl Inbound {
                 _ => Inbound::Connected,
             });
         }
-        let id = result
-            .as_number()
-            .filter(|id| id.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(id));
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "checked: integral and in range"
-        )]
+        let id = result.as_number().filter(|id| id.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(id));
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked: integral and in range")]
         let id = id.ok_or(MessageError::StreamId)? as u32;
         Ok(Inbound::StreamCreated(id))
     }
@@ -402,12 +323,9 @@ impl Inbound {
         };
         Ok(match code {
             "NetStream.Publish.Start" => Inbound::PublishStarted,
-            "NetConnection.Connect.ReconnectRequest" => Inbound::ReconnectRequest {
-                tc_url: info
-                    .property("tcUrl")
-                    .and_then(Value::as_str)
-                    .map(str::to_owned),
-            },
+            "NetConnection.Connect.ReconnectRequest" => {
+                Inbound::ReconnectRequest { tc_url: info.property("tcUrl").and_then(Value::as_str).map(str::to_owned) }
+            }
             code if is_fatal(&info, code) => Inbound::Rejected(StatusCode::new(code)),
             _ => Inbound::Ignored,
         })

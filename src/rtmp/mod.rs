@@ -30,9 +30,8 @@ pub use handshake::WrongVersion;
 pub use message::{MessageError, StatusCode};
 pub use output::{Disconnected, Event, LostReason, Output, State, Stats};
 pub use publisher::{
-    CONNECT_DEADLINE, CONTROL_BYTES_MAX, PING_INTERVAL, PROOF, PUBLISH_DEADLINE, Publisher,
-    PublisherConfig, QUEUE_BYTES_MAX, QUEUE_MEDIA_MS_MAX, SILENCE_DEADLINE, STOP_DEADLINE, Tracks,
-    WRITE_STALL_DEADLINE,
+    CONNECT_DEADLINE, CONTROL_BYTES_MAX, PING_INTERVAL, PROOF, PUBLISH_DEADLINE, Publisher, PublisherConfig,
+    QUEUE_BYTES_MAX, QUEUE_MEDIA_MS_MAX, SILENCE_DEADLINE, STOP_DEADLINE, Tracks, WRITE_STALL_DEADLINE,
 };
 pub use session::ProtocolError;
 pub use target::{Target, TargetError};

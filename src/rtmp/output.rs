@@ -4,9 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::message::StatusCode;
-use super::publisher::{
-    CONNECT_DEADLINE, PUBLISH_DEADLINE, SILENCE_DEADLINE, WRITE_STALL_DEADLINE,
-};
+use super::publisher::{CONNECT_DEADLINE, PUBLISH_DEADLINE, SILENCE_DEADLINE, WRITE_STALL_DEADLINE};
 use super::session::ProtocolError;
 
 /// Where the publication is.

@@ -193,17 +193,9 @@ impl Publisher {
     /// Ends the publication: flushes, unpublishes, closes; at most [`STOP_DEADLINE`] until [`Event::Stopped`].
     pub fn stop(&mut self, now: Instant) {
         match self.phase {
-            Phase::Stopped
-            | Phase::Closing {
-                reconnect: false, ..
-            } => {}
+            Phase::Stopped | Phase::Closing { reconnect: false, .. } => {}
             Phase::Publishing | Phase::Live => self.close_after_flush(false, now),
-            Phase::Closing { deadline, .. } => {
-                self.phase = Phase::Closing {
-                    deadline,
-                    reconnect: false,
-                }
-            }
+            Phase::Closing { deadline, .. } => self.phase = Phase::Closing { deadline, reconnect: false },
             Phase::Connecting { .. } | Phase::Handshaking { .. } => {
                 self.outputs.push_back(Output::Disconnect);
                 self.finish_stop();
@@ -224,14 +216,9 @@ impl Publisher {
     }
 
     fn connect(&mut self, now: Instant) {
-        self.target = self
-            .next_target
-            .take()
-            .unwrap_or_else(|| self.configured.clone());
+        self.target = self.next_target.take().unwrap_or_else(|| self.configured.clone());
         self.stats.attempts += 1;
-        self.phase = Phase::Connecting {
-            deadline: now + CONNECT_DEADLINE,
-        };
+        self.phase = Phase::Connecting { deadline: now + CONNECT_DEADLINE };
         self.outputs.push_back(Output::Connect);
     }
 
@@ -241,9 +228,7 @@ impl Publisher {
             return;
         }
         self.timers = Timers::new(now);
-        self.phase = Phase::Handshaking {
-            deadline: now + PUBLISH_DEADLINE,
-        };
+        self.phase = Phase::Handshaking { deadline: now + PUBLISH_DEADLINE };
         self.session = Some(Session::start(&mut self.replies, &mut self.rng));
         self.queue_replies(now);
     }
@@ -251,14 +236,9 @@ impl Publisher {
     /// The TCP connection ended, or did not come about.
     pub fn handle_disconnected(&mut self, how: Disconnected, now: Instant) {
         match (self.phase, how) {
-            (Phase::Connecting { .. }, Disconnected::Failed(kind)) => {
-                self.lose(LostReason::Unreachable(kind), now)
-            }
+            (Phase::Connecting { .. }, Disconnected::Failed(kind)) => self.lose(LostReason::Unreachable(kind), now),
             (Phase::Connecting { .. }, Disconnected::Closed) => {
-                self.lose(
-                    LostReason::Unreachable(std::io::ErrorKind::ConnectionReset),
-                    now,
-                );
+                self.lose(LostReason::Unreachable(std::io::ErrorKind::ConnectionReset), now);
             }
             (Phase::Handshaking { .. } | Phase::Publishing, how) => {
                 self.lose(LostReason::Closed { proven: false, how }, now);
@@ -288,8 +268,7 @@ impl Publisher {
 
     fn queue_replies(&mut self, now: Instant) {
         let replies = &mut self.replies;
-        self.queue
-            .push(Class::Control, 0, |out| out.append(replies));
+        self.queue.push(Class::Control, 0, |out| out.append(replies));
         self.note_waiting(now);
     }
 
@@ -347,29 +326,16 @@ impl Publisher {
         if self.phase != Phase::Live {
             return self.lose(reason, now);
         }
-        self.outputs.push_back(Output::Event(Event::Lost {
-            reason,
-            retry_in: Duration::ZERO,
-        }));
+        self.outputs.push_back(Output::Event(Event::Lost { reason, retry_in: Duration::ZERO }));
         self.close_after_flush(true, now);
     }
 
     fn close_after_flush(&mut self, reconnect: bool, now: Instant) {
-        if let Some(session) = self
-            .session
-            .as_ref()
-            .filter(|session| session.is_publishing())
-        {
-            let (chunk_size, stream, target) =
-                (session.chunk_size(), session.stream(), &self.target);
-            self.queue.push(Class::Control, 0, |out| {
-                message::write_unpublish(out, chunk_size, target, stream)
-            });
+        if let Some(session) = self.session.as_ref().filter(|session| session.is_publishing()) {
+            let (chunk_size, stream, target) = (session.chunk_size(), session.stream(), &self.target);
+            self.queue.push(Class::Control, 0, |out| message::write_unpublish(out, chunk_size, target, stream));
         }
-        self.phase = Phase::Closing {
-            deadline: now + STOP_DEADLINE,
-            reconnect,
-        };
+        self.phase = Phase::Closing { deadline: now + STOP_DEADLINE, reconnect };
         self.flow = None;
     }
 
@@ -405,10 +371,7 @@ impl Publisher {
 
     /// The connection or the attempt is over; the next one comes after the backoff.
     fn lose(&mut self, reason: LostReason, now: Instant) {
-        let gone = matches!(
-            reason,
-            LostReason::Closed { .. } | LostReason::Unreachable(_)
-        );
+        let gone = matches!(reason, LostReason::Closed { .. } | LostReason::Unreachable(_));
         if !gone {
             self.outputs.push_back(Output::Disconnect);
         }
@@ -421,11 +384,8 @@ impl Publisher {
         };
         self.end_connection();
         let retry_in = self.backoff.next(failure, &mut self.rng);
-        self.phase = Phase::Backoff {
-            until: now + retry_in,
-        };
-        self.outputs
-            .push_back(Output::Event(Event::Lost { reason, retry_in }));
+        self.phase = Phase::Backoff { until: now + retry_in };
+        self.outputs.push_back(Output::Event(Event::Lost { reason, retry_in }));
     }
 
     /// What the socket should take next. Ask again after [`handle_written`](Self::handle_written).

@@ -92,9 +92,7 @@ impl Queue {
 
     /// What to write next: everything.
     pub(super) fn unwritten(&self) -> &[u8] {
-        self.bytes
-            .get(self.head..)
-            .expect("head never passes the end")
+        self.bytes.get(self.head..).expect("head never passes the end")
     }
 
     pub(super) fn len(&self) -> usize {
@@ -158,9 +156,7 @@ impl Queue {
     /// The media messages not begun, oldest first, with their index.
     fn whole_media(&self) -> impl DoubleEndedIterator<Item = (usize, &Record)> + Clone {
         let records = self.records.iter().enumerate();
-        records
-            .skip(self.first_whole())
-            .filter(|(_, record)| record.class.is_media())
+        records.skip(self.first_whole()).filter(|(_, record)| record.class.is_media())
     }
 
     /// Media time between the oldest and the newest message not begun.
@@ -179,19 +175,12 @@ impl Queue {
             let Some((oldest, record)) = self.whole_media().next().filter(|_| late || large) else {
                 return trimmed;
             };
-            let picture = self
-                .whole_media()
-                .find(|(_, record)| record.class.is_picture());
+            let picture = self.whole_media().find(|(_, record)| record.class.is_picture());
             match picture {
-                Some((start, _)) if large || record.class.is_picture() => {
-                    self.drop_gop(start, &mut trimmed)
-                }
+                Some((start, _)) if large || record.class.is_picture() => self.drop_gop(start, &mut trimmed),
                 _ => {
                     // Audio in front of the pictures: what is left of dropped GOPs, or all there is.
-                    let newest = self
-                        .whole_media()
-                        .next_back()
-                        .map_or(0, |(_, record)| record.ms);
+                    let newest = self.whole_media().next_back().map_or(0, |(_, record)| record.ms);
                     let end = picture.map_or(self.records.len(), |(index, _)| index);
                     let keep_from = newest.saturating_sub(bounds.media_ms);
                     trimmed.audio_frames += self.remove(|index, record| {
@@ -212,11 +201,9 @@ impl Queue {
             .map(|(index, _)| index);
         let end = next_key.unwrap_or(self.records.len());
         // Of several parameter sets in front of the next key frame only the last one counts.
-        let config = (first..end).rev().find(|index| {
-            self.records
-                .get(*index)
-                .is_some_and(|record| record.class == Class::VideoConfig)
-        });
+        let config = (first..end)
+            .rev()
+            .find(|index| self.records.get(*index).is_some_and(|record| record.class == Class::VideoConfig));
         self.remove(|index, record| {
             let superseded = record.class == Class::VideoConfig && Some(index) != config;
             let gone = index >= first && index < end && (superseded || record.class.is_picture());
@@ -232,18 +219,9 @@ impl Queue {
         let mut removed = 0;
         let (mut from, mut to) = (self.head, self.head);
         let mut index = 0;
-        let Queue {
-            bytes,
-            records,
-            front_written,
-            ..
-        } = self;
+        let Queue { bytes, records, front_written, .. } = self;
         records.retain(|record| {
-            let len = if index == 0 {
-                record.len - *front_written
-            } else {
-                record.len
-            };
+            let len = if index == 0 { record.len - *front_written } else { record.len };
             let keep = !gone(index, record);
             if keep {
                 bytes.copy_within(from..from + len, to);
@@ -263,10 +241,7 @@ impl Queue {
 /// Lengths only: the connect command in the bytes may carry credentials.
 impl fmt::Debug for Queue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Queue")
-            .field("bytes", &self.len())
-            .field("messages", &self.records.len())
-            .finish()
+        f.debug_struct("Queue").field("bytes", &self.len()).field("messages", &self.records.len()).finish()
     }
 }
 

@@ -139,17 +139,9 @@ impl Session {
     }
 
     /// One handshake step or one message.
-    fn step(
-        &mut self,
-        bytes: &mut &[u8],
-        target: &Target,
-        out: &mut Vec<u8>,
-    ) -> Result<Option<Notice>, ProtocolError> {
+    fn step(&mut self, bytes: &mut &[u8], target: &Target, out: &mut Vec<u8>) -> Result<Option<Notice>, ProtocolError> {
         if let Phase::Handshake(handshake) = &mut self.phase {
-            if handshake
-                .handle_bytes(bytes, out)
-                .map_err(ProtocolError::Version)?
-            {
+            if handshake.handle_bytes(bytes, out).map_err(ProtocolError::Version)? {
                 self.phase = Phase::Connecting;
                 message::write_connect(out, self.chunk_size_out, target);
             }
@@ -162,9 +154,7 @@ impl Session {
         match (inbound, &self.phase) {
             (Inbound::SetChunkSize(size), _) => self.chunks.set_chunk_size(size)?,
             (Inbound::Abort { chunk_stream_id }, _) => self.chunks.abort(chunk_stream_id),
-            (Inbound::WindowAcknowledgementSize(size), _) => {
-                self.window = Some(size.max(WINDOW_IN_MIN))
-            }
+            (Inbound::WindowAcknowledgementSize(size), _) => self.window = Some(size.max(WINDOW_IN_MIN)),
             (Inbound::PingRequest(timestamp), _) => message::write_ping_response(out, timestamp),
             (Inbound::PingResponse(timestamp), _) => return Ok(Some(Notice::Pong(timestamp))),
             (Inbound::Connected, Phase::Connecting) => {

@@ -60,21 +60,14 @@ impl fmt::Display for TargetError {
                 write!(f, "the URL has {len} bytes, at most {max} are allowed")
             }
             TargetError::Scheme => write!(f, "the URL must start with rtmp://"),
-            TargetError::UserInfo => write!(
-                f,
-                "user:password@ is not used over RTMP: append ?user=...&pass=..."
-            ),
+            TargetError::UserInfo => write!(f, "user:password@ is not used over RTMP: append ?user=...&pass=..."),
             TargetError::Host => write!(f, "the host is missing or malformed"),
             TargetError::Port => write!(f, "the port must be a number from 1 to 65535"),
             TargetError::NoPath => write!(f, "the path is missing: rtmp://host:1935/name"),
-            TargetError::Path => write!(
-                f,
-                "path segments are made of letters, digits, '_', '-' and '.', and are not empty"
-            ),
-            TargetError::Query => write!(
-                f,
-                "the query holds a character that is not allowed in a URL"
-            ),
+            TargetError::Path => {
+                write!(f, "path segments are made of letters, digits, '_', '-' and '.', and are not empty")
+            }
+            TargetError::Query => write!(f, "the query holds a character that is not allowed in a URL"),
         }
     }
 }
@@ -85,10 +78,7 @@ impl Target {
     /// Parses `url`; see the module's table.
     pub fn parse(url: &str) -> Result<Target, TargetError> {
         if url.len() > URL_MAX {
-            return Err(TargetError::TooLong {
-                len: url.len(),
-                max: URL_MAX,
-            });
+            return Err(TargetError::TooLong { len: url.len(), max: URL_MAX });
         }
         let rest = match url.split_at_checked("rtmp://".len()) {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("rtmp://") => rest,
@@ -106,10 +96,7 @@ impl Target {
         if !path.split('/').all(is_segment) {
             return Err(TargetError::Path);
         }
-        if !query
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && !b"?#'\"<>\\".contains(&byte))
-        {
+        if !query.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#'\"<>\\".contains(&byte)) {
             return Err(TargetError::Query);
         }
         Ok(Target {
@@ -146,9 +133,7 @@ impl Target {
 
     /// The stream name of the publish command: empty when the path has one segment.
     pub(super) fn stream_name(&self) -> String {
-        self.path
-            .rsplit_once('/')
-            .map_or_else(String::new, |(_, name)| with_query(name, &self.query))
+        self.path.rsplit_once('/').map_or_else(String::new, |(_, name)| with_query(name, &self.query))
     }
 
     /// Where a ReconnectRequest with this `tcUrl` leads (enhanced RTMP v2, "Reconnect Request"; absolute or relative).
@@ -162,12 +147,7 @@ impl Target {
         } else if tc_url.starts_with("//") {
             return None; // a network-path reference names another authority
         } else {
-            tc_url
-                .split('?')
-                .next()
-                .unwrap_or_default()
-                .trim_matches('/')
-                .to_owned()
+            tc_url.split('?').next().unwrap_or_default().trim_matches('/').to_owned()
         };
         let name = self.path.rsplit_once('/').map(|(_, name)| name);
         let path = match name {
@@ -176,19 +156,12 @@ impl Target {
             None if !app.is_empty() => app,
             None => self.path.clone(),
         };
-        path.split('/').all(is_segment).then(|| Target {
-            path,
-            ..self.clone()
-        })
+        path.split('/').all(is_segment).then(|| Target { path, ..self.clone() })
     }
 }
 
 fn with_query(text: &str, query: &str) -> String {
-    if query.is_empty() {
-        text.to_owned()
-    } else {
-        format!("{text}?{query}")
-    }
+    if query.is_empty() { text.to_owned() } else { format!("{text}?{query}") }
 }
 
 /// `host`, `host:port`, `[v6]`, `[v6]:port`.
@@ -204,14 +177,8 @@ fn split_authority(authority: &str) -> Result<(&str, u16), TargetError> {
             None => return Err(TargetError::Host),
         }
     } else {
-        let (host, port) = authority
-            .split_once(':')
-            .map_or((authority, None), |(host, port)| (host, Some(port)));
-        if host.is_empty()
-            || !host
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
-        {
+        let (host, port) = authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port)));
+        if host.is_empty() || !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)) {
             return Err(TargetError::Host);
         }
         (host, port)
@@ -219,11 +186,9 @@ fn split_authority(authority: &str) -> Result<(&str, u16), TargetError> {
     let port = match port {
         None => DEFAULT_PORT,
         // from_str takes a plus sign
-        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits
-            .parse()
-            .ok()
-            .filter(|port| *port != 0)
-            .ok_or(TargetError::Port)?,
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            digits.parse().ok().filter(|port| *port != 0).ok_or(TargetError::Port)?
+        }
         Some(_) => return Err(TargetError::Port),
     };
     Ok((host, port))
@@ -256,35 +221,16 @@ mod tests {
     fn a_url_becomes_app_stream_name_and_tc_url() {
         // The combinations MediaMTX maps to the path given last.
         let table = [
-            (
-                "rtmp://h:1935/guest_1",
-                "guest_1",
-                "",
-                "rtmp://h:1935/guest_1",
-            ),
+            ("rtmp://h:1935/guest_1", "guest_1", "", "rtmp://h:1935/guest_1"),
             ("rtmp://h/live/guest_1", "live", "guest_1", "rtmp://h/live"),
             ("rtmp://h/a/b/c", "a/b", "c", "rtmp://h/a/b"),
-            (
-                "rtmp://h/guest_1?user=u&pass=p",
-                "guest_1?user=u&pass=p",
-                "",
-                "rtmp://h/guest_1?user=u&pass=p",
-            ),
-            (
-                "rtmp://h/live/guest_1?user=u&pass=p",
-                "live",
-                "guest_1?user=u&pass=p",
-                "rtmp://h/live",
-            ),
+            ("rtmp://h/guest_1?user=u&pass=p", "guest_1?user=u&pass=p", "", "rtmp://h/guest_1?user=u&pass=p"),
+            ("rtmp://h/live/guest_1?user=u&pass=p", "live", "guest_1?user=u&pass=p", "rtmp://h/live"),
             ("RTMP://[::1]:1936/g", "g", "", "rtmp://[::1]:1936/g"),
         ];
         for (url, app, name, tc_url) in table {
             let target = Target::parse(url).unwrap();
-            assert_eq!(
-                (target.app().as_str(), target.stream_name().as_str()),
-                (app, name),
-                "{url}"
-            );
+            assert_eq!((target.app().as_str(), target.stream_name().as_str()), (app, name), "{url}");
             assert_eq!(target.tc_url(), tc_url, "{url}");
         }
     }
@@ -335,52 +281,30 @@ mod tests {
             assert_eq!(Target::parse(url), Err(error), "{url:?}");
         }
         let long = format!("rtmp://h/{}", "g".repeat(URL_MAX));
-        assert_eq!(
-            Target::parse(&long),
-            Err(TargetError::TooLong {
-                len: URL_MAX + 9,
-                max: URL_MAX
-            })
-        );
+        assert_eq!(Target::parse(&long), Err(TargetError::TooLong { len: URL_MAX + 9, max: URL_MAX }));
     }
 
     #[test]
     fn the_query_is_never_printed() {
-        for url in [
-            "rtmp://h/g?user=u&pass=CANARY",
-            "rtmp://h/live/g?jwt=CANARY",
-        ] {
+        for url in ["rtmp://h/g?user=u&pass=CANARY", "rtmp://h/live/g?jwt=CANARY"] {
             let target = Target::parse(url).unwrap();
             assert!(!format!("{target} {target:?} {:?}", Some(&target)).contains("CANARY"));
             assert!(target.to_string().ends_with("g?***"));
         }
         let error = Target::parse("rtmp://h/a b?pass=CANARY").unwrap_err();
         assert!(!format!("{error} {error:?}").contains("CANARY"));
-        assert_eq!(
-            Target::parse("rtmp://h/g").unwrap().to_string(),
-            "rtmp://h/g"
-        );
+        assert_eq!(Target::parse("rtmp://h/g").unwrap().to_string(), "rtmp://h/g");
     }
 
     #[test]
     fn a_reconnect_request_stays_on_the_same_host_and_port_and_keeps_name_and_query() {
         let one = Target::parse("rtmp://h/guest1?k=v").unwrap();
         let two = Target::parse("rtmp://h:1935/live/guest1?k=v").unwrap();
-        let to = |target: &Target, url: &str| {
-            target
-                .redirected(url)
-                .map(|t| (t.tc_url(), t.stream_name()))
-        };
+        let to = |target: &Target, url: &str| target.redirected(url).map(|t| (t.tc_url(), t.stream_name()));
         let is = |tc_url: &str, name: &str| Some((tc_url.to_owned(), name.to_owned()));
         assert_eq!(to(&one, "rtmp://h/other"), is("rtmp://h/other?k=v", ""));
-        assert_eq!(
-            to(&one, "rtmp://H:1935/guest1"),
-            is("rtmp://h/guest1?k=v", "")
-        );
-        assert_eq!(
-            to(&two, "rtmp://h/live2"),
-            is("rtmp://h:1935/live2", "guest1?k=v")
-        );
+        assert_eq!(to(&one, "rtmp://H:1935/guest1"), is("rtmp://h/guest1?k=v", ""));
+        assert_eq!(to(&two, "rtmp://h/live2"), is("rtmp://h:1935/live2", "guest1?k=v"));
         assert_eq!(to(&two, "/live2"), is("rtmp://h:1935/live2", "guest1?k=v"));
         assert_eq!(to(&two, ""), is("rtmp://h:1935/live", "guest1?k=v"));
         for foreign in [

@@ -34,39 +34,21 @@ fn the_example_file_states_the_defaults() {
 #[test]
 fn an_empty_configuration_has_two_guests_and_the_documented_values() {
     let config = Config::default();
-    let guests: Vec<_> = config
-        .guests
-        .iter()
-        .map(|guest| (guest.id.as_str(), guest.name.as_str(), guest.enabled))
-        .collect();
-    assert_eq!(
-        guests,
-        [("guest1", "Guest 1", true), ("guest2", "Guest 2", true)]
-    );
+    let guests: Vec<_> =
+        config.guests.iter().map(|guest| (guest.id.as_str(), guest.name.as_str(), guest.enabled)).collect();
+    assert_eq!(guests, [("guest1", "Guest 1", true), ("guest2", "Guest 2", true)]);
     assert_eq!(config.http.listen.to_string(), "0.0.0.0:8000");
     assert_eq!(config.http.offers_per_minute, 10);
     assert_eq!(config.rtc.listen.to_string(), "0.0.0.0:8189");
-    assert_eq!(
-        (config.rtc.start_bitrate_kbps, config.rtc.max_bitrate_kbps),
-        (1500, 2500)
-    );
-    assert_eq!(
-        config.relay.output.to_string(),
-        "rtmp://127.0.0.1:1935/{guest_id}"
-    );
+    assert_eq!((config.rtc.start_bitrate_kbps, config.rtc.max_bitrate_kbps), (1500, 2500));
+    assert_eq!(config.relay.output.to_string(), "rtmp://127.0.0.1:1935/{guest_id}");
     assert_eq!(config.relay.hold, Duration::from_secs(15));
     assert_eq!(config.relay.reorder, Duration::from_millis(400));
     assert_eq!(config.relay.keyframe_interval, Some(Duration::from_secs(4)));
-    assert_eq!(
-        config.relay.state_file.as_deref(),
-        Some(Path::new("guest-relay.state.json"))
-    );
+    assert_eq!(config.relay.state_file.as_deref(), Some(Path::new("guest-relay.state.json")));
     assert_eq!(config.cloudflare.pull_form, PullForm::SfuOffers);
     assert_eq!(config.log.level, log::LevelFilter::Info);
-    assert_eq!(
-        config.cloudflare.api_base,
-        "https://rtc.live.cloudflare.com/v1"
-    );
+    assert_eq!(config.cloudflare.api_base, "https://rtc.live.cloudflare.com/v1");
     assert!(config.cloudflare.app().is_none() && config.cloudflare.turn_key().is_none());
     assert!(config.notices.is_empty());
 }
@@ -103,31 +85,15 @@ mediamtx:
 #[test]
 fn the_file_of_the_existing_deployment_is_taken_as_it_is() {
     let config = parse(DEPLOYMENT);
-    assert_eq!(
-        config.cloudflare.account_id.as_deref(),
-        Some("0123456789abcdef0123456789abcdef")
-    );
+    assert_eq!(config.cloudflare.account_id.as_deref(), Some("0123456789abcdef0123456789abcdef"));
     let (app_id, token) = config.cloudflare.app().unwrap();
-    assert_eq!(
-        (app_id, token.expose().as_str()),
-        ("12345678901234567890123456789012", "canary-token")
-    );
+    assert_eq!((app_id, token.expose().as_str()), ("12345678901234567890123456789012", "canary-token"));
     assert_eq!(config.cloudflare.app_name.as_deref(), Some("r58-guests"));
-    let guests: Vec<_> = config
-        .guests
-        .iter()
-        .map(|guest| (guest.name.as_str(), guest.enabled))
-        .collect();
-    assert_eq!(
-        guests,
-        [("Remote Guest 1", true), ("Gjest på lufta", false)]
-    );
+    let guests: Vec<_> = config.guests.iter().map(|guest| (guest.name.as_str(), guest.enabled)).collect();
+    assert_eq!(guests, [("Remote Guest 1", true), ("Gjest på lufta", false)]);
     assert_eq!(config.mediamtx.rtmp_port, 1936);
     let guest = GuestId::parse("guest1").unwrap();
-    assert_eq!(
-        config.relay.output.for_guest(&guest),
-        "rtmp://127.0.0.1:1936/guest1"
-    );
+    assert_eq!(config.relay.output.for_guest(&guest), "rtmp://127.0.0.1:1936/guest1");
     assert_eq!(
         config.notices,
         [
@@ -163,10 +129,7 @@ fn the_environment_wins_over_the_file() {
         &[
             ("GUEST_RELAY_HTTP_LISTEN", "[::]:8000"),
             ("GUEST_RELAY_RELAY_HOLD_SECONDS", "30"),
-            (
-                "GUEST_RELAY_RTC_CANDIDATES",
-                "203.0.113.7, [2001:db8::1]:9000",
-            ),
+            ("GUEST_RELAY_RTC_CANDIDATES", "203.0.113.7, [2001:db8::1]:9000"),
             ("GUEST_RELAY_LOG_LEVEL", "debug"),
             ("GUEST_RELAY_RELAY_REORDER_MS", ""),
             ("CLOUDFLARE_CALLS_APP_ID", "environment"),
@@ -177,12 +140,7 @@ fn the_environment_wins_over_the_file() {
     assert_eq!(config.relay.hold, Duration::from_secs(30));
     assert_eq!(config.relay.reorder, Duration::from_millis(400));
     assert_eq!(config.log.level, log::LevelFilter::Debug);
-    let candidates: Vec<_> = config
-        .rtc
-        .candidates
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let candidates: Vec<_> = config.rtc.candidates.iter().map(ToString::to_string).collect();
     assert_eq!(candidates, ["203.0.113.7:8189", "[2001:db8::1]:9000"]);
     let (app_id, token) = config.cloudflare.app().unwrap();
     assert_eq!((app_id, token.expose().as_str()), ("environment", "file"));
@@ -258,55 +216,26 @@ cloudflare: {api_base: 'http://example.org'}
 #[test]
 fn the_public_address_is_an_https_origin() {
     for (text, taken) in [
-        (
-            "https://recorder.example.org",
-            Some("https://recorder.example.org"),
-        ),
-        (
-            "https://recorder.example.org:8443/",
-            Some("https://recorder.example.org:8443"),
-        ),
+        ("https://recorder.example.org", Some("https://recorder.example.org")),
+        ("https://recorder.example.org:8443/", Some("https://recorder.example.org:8443")),
         ("http://recorder.example.org", None),
         ("https://recorder.example.org/guest_join", None),
         ("https://user@example.org", None),
         ("https://", None),
     ] {
-        let config = Config::parse(
-            &format!("http: {{public_url: '{text}'}}"),
-            "config.yml",
-            &|_| None,
-        );
-        assert_eq!(
-            config
-                .ok()
-                .and_then(|config| config.http.public_url)
-                .as_deref(),
-            taken,
-            "{text}"
-        );
+        let config = Config::parse(&format!("http: {{public_url: '{text}'}}"), "config.yml", &|_| None);
+        assert_eq!(config.ok().and_then(|config| config.http.public_url).as_deref(), taken, "{text}");
     }
 }
 
 #[test]
 fn text_that_is_no_configuration_is_one_problem() {
     for (text, beginning) in [
-        (
-            "just words\n",
-            "config.yml:1: this is not a configuration; begin with a section",
-        ),
-        (
-            "- a\n- b\n",
-            "config.yml:1: this is not a configuration; begin with a section",
-        ),
+        ("just words\n", "config.yml:1: this is not a configuration; begin with a section"),
+        ("- a\n- b\n", "config.yml:1: this is not a configuration; begin with a section"),
         ("http:\n  listen: [\n", "config.yml:"),
-        (
-            "http: 8000\n",
-            "config.yml:1: http: this is not a section; write 'http:' and indented keys below it",
-        ),
-        (
-            "http: {}\nhttp: {}\n",
-            "config.yml:2: this is not valid YAML",
-        ),
+        ("http: 8000\n", "config.yml:1: http: this is not a section; write 'http:' and indented keys below it"),
+        ("http: {}\nhttp: {}\n", "config.yml:2: this is not valid YAML"),
         ("a: *nowhere\n", "config.yml:1: this is not valid YAML"),
     ] {
         let problems = problems(text);
@@ -330,27 +259,13 @@ fn an_output_without_guest_id_is_refused_while_several_guests_are_open() {
 #[test]
 fn credentials_in_the_output_are_used_and_never_shown() {
     let guest = GuestId::parse("guest1").unwrap();
-    let template =
-        OutputTemplate::parse("rtmp://user:canary@h:1935/{guest_id}?user=u&pass=canary").unwrap();
-    assert_eq!(
-        template.for_guest(&guest),
-        "rtmp://user:canary@h:1935/guest1?user=u&pass=canary"
-    );
+    let template = OutputTemplate::parse("rtmp://user:canary@h:1935/{guest_id}?user=u&pass=canary").unwrap();
+    assert_eq!(template.for_guest(&guest), "rtmp://user:canary@h:1935/guest1?user=u&pass=canary");
     assert_eq!(template.to_string(), "rtmp://***@h:1935/{guest_id}?***");
-    assert_eq!(
-        format!("{template:?}"),
-        "OutputTemplate(rtmp://***@h:1935/{guest_id}?***)"
-    );
-    for text in [
-        "",
-        "rtmp://",
-        "rtmp:///x",
-        "rtmp://h",
-        "rtmp://h/",
-        "rtmp://h/?x",
-        "rtmp://{guest_id}/x",
-        "rtmp://h/a b",
-    ] {
+    assert_eq!(format!("{template:?}"), "OutputTemplate(rtmp://***@h:1935/{guest_id}?***)");
+    for text in
+        ["", "rtmp://", "rtmp:///x", "rtmp://h", "rtmp://h/", "rtmp://h/?x", "rtmp://{guest_id}/x", "rtmp://h/a b"]
+    {
         assert!(OutputTemplate::parse(text).is_err(), "{text:?}");
     }
 }
@@ -360,14 +275,8 @@ fn neither_the_report_nor_debug_output_shows_a_token() {
     let text = DEPLOYMENT.to_owned() + "relay: {output: 'rtmp://h/{guest_id}?pass=canary'}\n";
     let config = parse(&text);
     let report = config.check();
-    assert!(
-        report.starts_with("The configuration is valid.\n"),
-        "{report}"
-    );
-    assert!(
-        report.contains("guests.guest2") && report.contains("Gjest på lufta (closed)"),
-        "{report}"
-    );
+    assert!(report.starts_with("The configuration is valid.\n"), "{report}");
+    assert!(report.contains("guests.guest2") && report.contains("Gjest på lufta (closed)"), "{report}");
     for shown in [report, format!("{config:?}"), format!("{config:#?}")] {
         assert!(!shown.contains("canary"), "{shown}");
     }
@@ -376,46 +285,30 @@ fn neither_the_report_nor_debug_output_shows_a_token() {
 #[test]
 fn a_start_bitrate_above_the_maximum_is_lowered_with_a_notice() {
     let config = parse("rtc: {start_bitrate_kbps: 3000, max_bitrate_kbps: 2000}\n");
-    assert_eq!(
-        (config.rtc.start_bitrate_kbps, config.rtc.max_bitrate_kbps),
-        (2000, 2000)
-    );
+    assert_eq!((config.rtc.start_bitrate_kbps, config.rtc.max_bitrate_kbps), (2000, 2000));
     assert_eq!(config.notices.len(), 1);
 }
 
 #[test]
 fn a_named_file_that_is_missing_is_an_error_and_a_directory_is_no_file() {
     for path in ["no/such/file.yml", "."] {
-        let error = Config::load(Some(Path::new(path)), &|_| None)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.starts_with(&format!("{path}: the file cannot be read: ")),
-            "{error}"
-        );
+        let error = Config::load(Some(Path::new(path)), &|_| None).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{path}: the file cannot be read: ")), "{error}");
         assert_eq!(error.lines().count(), 1);
     }
 }
 
 #[test]
 fn a_file_with_a_secret_that_others_may_read_is_told() {
-    let path =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("secrets-{}.yml", std::process::id()));
-    std::fs::write(
-        &path,
-        "cloudflare: {calls_app_id: a, calls_api_token: canary}\n",
-    )
-    .unwrap();
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("secrets-{}.yml", std::process::id()));
+    std::fs::write(&path, "cloudflare: {calls_app_id: a, calls_api_token: canary}\n").unwrap();
     let notices = |mode: u32, environment: &dyn Fn(&str) -> Option<String>| {
         std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
         Config::load(Some(&path), environment).unwrap().notices
     };
     let open = notices(0o644, &|_| None);
     assert_eq!(open.len(), 1);
-    assert!(
-        open[0].ends_with(&format!("(mode 0644); run: chmod 600 {}", path.display())),
-        "{open:?}"
-    );
+    assert!(open[0].ends_with(&format!("(mode 0644); run: chmod 600 {}", path.display())), "{open:?}");
     assert!(notices(0o600, &|_| None).is_empty());
     let given = |name: &str| (name == "CLOUDFLARE_CALLS_API_TOKEN").then(|| "x".to_owned());
     assert!(notices(0o644, &given).is_empty());
@@ -425,16 +318,10 @@ fn a_file_with_a_secret_that_others_may_read_is_told() {
 #[test]
 fn without_a_file_the_defaults_hold_and_a_notice_says_so() {
     // Tests run in the package's directory, which holds the example only.
-    assert!(
-        !Path::new("config.yml").exists(),
-        "a config.yml here would be read by this test"
-    );
+    assert!(!Path::new("config.yml").exists(), "a config.yml here would be read by this test");
     let config = Config::load(None, &|_| None).unwrap();
     assert_eq!(config.guests, Config::default().guests);
-    assert_eq!(
-        config.notices,
-        ["no config.yml here, the defaults hold: guests guest1, guest2"]
-    );
+    assert_eq!(config.notices, ["no config.yml here, the defaults hold: guests guest1, guest2"]);
 }
 
 #[test]
@@ -448,21 +335,12 @@ fn the_state_file_stands_in_systemds_directory_unless_the_file_or_the_environmen
     let default = "/var/lib/guest-relay/guest-relay.state.json";
     assert_eq!(state_file("", &systemd).as_deref(), Some(default));
     let named = "relay: {state_file: /data/state.json}";
-    assert_eq!(
-        state_file(named, &systemd).as_deref(),
-        Some("/data/state.json")
-    );
+    assert_eq!(state_file(named, &systemd).as_deref(), Some("/data/state.json"));
     assert_eq!(state_file("relay: {state_file: none}", &systemd), None);
     let by_variable = [("GUEST_RELAY_RELAY_STATE_FILE", "here.json")];
-    assert_eq!(
-        state_file(named, &by_variable).as_deref(),
-        Some("here.json")
-    );
+    assert_eq!(state_file(named, &by_variable).as_deref(), Some("here.json"));
     let refused = with_environment("relay: {state_file: /var/lib/}", &[]).unwrap_err();
-    assert!(
-        refused.contains("relay.state_file: this is no file name"),
-        "{refused}"
-    );
+    assert!(refused.contains("relay.state_file: this is no file name"), "{refused}");
 }
 
 #[test]
@@ -472,8 +350,5 @@ fn the_form_of_the_pull_is_1_or_2() {
         assert_eq!(config.cloudflare.pull_form, form);
     }
     let refused = with_environment("cloudflare: {pull_form: 3}", &[]).unwrap_err();
-    assert!(
-        refused.contains("cloudflare.pull_form: there is no such form"),
-        "{refused}"
-    );
+    assert!(refused.contains("cloudflare.pull_form: there is no such form"), "{refused}");
 }

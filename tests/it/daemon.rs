@@ -24,11 +24,7 @@ impl Daemon {
     /// Starts it with `relay.output` and further lines of configuration.
     pub(crate) fn start(output: &str, further: &str) -> Self {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "guest-relay-it-{}-{}",
-            std::process::id(),
-            SERIAL.fetch_add(1, Ordering::Relaxed)
-        );
+        let name = format!("guest-relay-it-{}-{}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
         let directory = std::env::temp_dir().join(name);
         fs::create_dir_all(&directory).unwrap();
         let config = directory.join("config.yml");
@@ -40,13 +36,7 @@ impl Daemon {
         fs::write(&config, text).unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let (child, http, udp) = run(&config, &log);
-        Self {
-            child,
-            directory,
-            log,
-            http,
-            udp,
-        }
+        Self { child, directory, log, http, udp }
     }
 
     /// Kills it (SIGKILL) and starts it again with the same configuration; the HTTP port is another one.
@@ -72,25 +62,15 @@ impl Daemon {
     /// Anonymous resident memory in kB: what grows when something leaks.
     pub(crate) fn anonymous_kb(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("RssAnon:"))
-            .unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// One GET; the body of a 200.
     pub(crate) fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.http).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
-            self.http
-        )
-        .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.http).unwrap();
         let mut response = String::new();
         stream.read_to_string(&mut response).unwrap();
         let (head, body) = response.split_once("\r\n\r\n").unwrap();
@@ -101,13 +81,7 @@ impl Daemon {
     /// One guest's line of `GET /api/guests`.
     pub(crate) fn guest(&self, id: &str) -> serde_json::Value {
         let guests: serde_json::Value = serde_json::from_str(&self.get("/api/guests")).unwrap();
-        guests["guests"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .find(|guest| guest["id"] == id)
-            .unwrap()
-            .clone()
+        guests["guests"].as_array().unwrap().iter().find(|guest| guest["id"] == id).unwrap().clone()
     }
 
     pub(crate) fn wait_for_state(&self, id: &str, state: &str, patience: Duration) {
@@ -117,11 +91,7 @@ impl Daemon {
             if guest["state"] == state {
                 return;
             }
-            assert!(
-                Instant::now() < until,
-                "{id} is not {state}: {guest}\n{}",
-                self.log()
-            );
+            assert!(Instant::now() < until, "{id} is not {state}: {guest}\n{}", self.log());
             thread::sleep(Duration::from_millis(50));
         }
     }
@@ -138,20 +108,13 @@ impl Drop for Daemon {
     }
 }
 
-/// Runs the daemon and waits until it listens.
+/// Runs the daemon and waits until it listens. The caller ends it.
+#[allow(clippy::zombie_processes, reason = "Daemon's Drop waits for it")]
 fn run(config: &Path, log: &Arc<Mutex<String>>) -> (Child, SocketAddr, SocketAddr) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_guest-relay"));
-    command
-        .arg("--config")
-        .arg(config)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
+    command.arg("--config").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     for (name, _) in std::env::vars_os() {
-        if name
-            .to_str()
-            .is_some_and(|name| name.starts_with("GUEST_RELAY_") || name.starts_with("CLOUDFLARE_"))
-        {
+        if name.to_str().is_some_and(|name| name.starts_with("GUEST_RELAY_") || name.starts_with("CLOUDFLARE_")) {
             command.env_remove(name);
         }
     }
@@ -171,7 +134,11 @@ fn run(config: &Path, log: &Arc<Mutex<String>>) -> (Child, SocketAddr, SocketAdd
         if let Some((http, udp)) = listening(&text) {
             return (child, http, udp);
         }
-        assert!(Instant::now() < until, "the daemon did not start:\n{text}");
+        if Instant::now() >= until {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("the daemon did not start:\n{text}");
+        }
         thread::sleep(Duration::from_millis(10));
     }
 }
@@ -179,19 +146,7 @@ fn run(config: &Path, log: &Arc<Mutex<String>>) -> (Child, SocketAddr, SocketAdd
 /// The addresses in the start line.
 fn listening(log: &str) -> Option<(SocketAddr, SocketAddr)> {
     let line = log.lines().find(|line| line.contains("serves http://"))?;
-    let http = line
-        .split_once("serves http://")?
-        .1
-        .split_once('/')?
-        .0
-        .parse()
-        .ok()?;
-    let udp = line
-        .split_once("media on UDP ")?
-        .1
-        .split_once(';')?
-        .0
-        .parse()
-        .ok()?;
+    let http = line.split_once("serves http://")?.1.split_once('/')?.0.parse().ok()?;
+    let udp = line.split_once("media on UDP ")?.1.split_once(';')?.0.parse().ok()?;
     Some((http, udp))
 }

@@ -15,15 +15,7 @@ use crate::daemon::Daemon;
 const SETTLE: Duration = Duration::from_secs(8);
 
 fn strict_ingest() -> Ingest {
-    Ingest::bind(
-        "127.0.0.1:0",
-        Options {
-            keep_frames: true,
-            keep_bodies: true,
-            ..Options::default()
-        },
-    )
-    .unwrap()
+    Ingest::bind("127.0.0.1:0", Options { keep_frames: true, keep_bodies: true, ..Options::default() }).unwrap()
 }
 
 fn output(ingest: &Ingest) -> String {
@@ -36,32 +28,20 @@ fn video_frames(connection: &Connection) -> u64 {
 
 /// Digests of the pictures that arrived, in order.
 fn arrived(connection: &Connection) -> Vec<u64> {
-    let pictures = connection
-        .frames
-        .iter()
-        .filter(|frame| frame.kind == Kind::Video);
+    let pictures = connection.frames.iter().filter(|frame| frame.kind == Kind::Video);
     // FrameType and CodecID, AVCPacketType, CompositionTime: 5 bytes before the NAL units.
-    pictures
-        .map(|frame| h264::digest(h264::avc_units(&frame.body[5..]).unwrap()))
-        .collect()
+    pictures.map(|frame| h264::digest(h264::avc_units(&frame.body[5..]).unwrap())).collect()
 }
 
 fn pictures(finished: &Finished) -> Vec<&SentUnit> {
-    finished
-        .sent
-        .iter()
-        .filter(|unit| unit.kind == loadgen::clip::TrackKind::Video)
-        .collect()
+    finished.sent.iter().filter(|unit| unit.kind == loadgen::clip::TrackKind::Video).collect()
 }
 
 /// Everything sent from the first arrived picture on has arrived, once and in order.
 fn assert_nothing_lost(finished: &Finished, connection: &Connection) {
     assert_eq!(connection.violations, Vec::<String>::new());
     let arrived = arrived(connection);
-    let mut sent: VecDeque<_> = pictures(finished)
-        .into_iter()
-        .map(|unit| unit.digest)
-        .collect();
+    let mut sent: VecDeque<_> = pictures(finished).into_iter().map(|unit| unit.digest).collect();
     let first = *arrived.first().expect("pictures arrived");
     while sent.front().is_some_and(|digest| *digest != first) {
         sent.pop_front();
@@ -73,28 +53,15 @@ fn assert_nothing_lost(finished: &Finished, connection: &Connection) {
 #[test]
 fn a_guest_arrives_bit_by_bit_and_leaves_with_a_clean_unpublish() {
     let ingest = strict_ingest();
-    let daemon = Daemon::start(
-        &output(&ingest),
-        "guests: {guest1: {name: Guest 1, enabled: true}}\n",
-    );
+    let daemon = Daemon::start(&output(&ingest), "guests: {guest1: {name: Guest 1, enabled: true}}\n");
     let publisher = Publisher::connect(&daemon.whip_url("guest1"), &Clip::chromium_720p()).unwrap();
-    assert!(ingest.wait_until(SETTLE, |paths| {
-        paths.iter().any(|path| video_frames(path) >= 90)
-    }));
+    assert!(ingest.wait_until(SETTLE, |paths| { paths.iter().any(|path| video_frames(path) >= 90) }));
     daemon.wait_for_state("guest1", "live", SETTLE);
     let guest = daemon.guest("guest1");
-    assert_eq!(
-        (&guest["width"], &guest["height"], &guest["codec"]),
-        (&1280.into(), &720.into(), &"H264".into())
-    );
+    assert_eq!((&guest["width"], &guest["height"], &guest["codec"]), (&1280.into(), &720.into(), &"H264".into()));
     assert!(guest["fps"].as_f64().unwrap() > 20.0, "{guest}");
     let finished = publisher.stop().unwrap();
-    assert!(
-        finished
-            .delete_status
-            .as_deref()
-            .is_some_and(|status| status.contains("200"))
-    );
+    assert!(finished.delete_status.as_deref().is_some_and(|status| status.contains("200")));
     let connection = ingest.path("guest1").unwrap();
     assert_nothing_lost(&finished, &connection);
     let audio = connection.audio.unwrap();
@@ -109,14 +76,11 @@ fn when_one_of_two_guests_leaves_the_other_loses_no_frame() {
     let clip = Clip::chromium_360p();
     let staying = Publisher::connect(&daemon.whip_url("guest1"), &clip).unwrap();
     let leaving = Publisher::connect(&daemon.whip_url("guest2"), &clip).unwrap();
-    assert!(ingest.wait_until(SETTLE, |paths| paths.len() == 2
-        && paths.iter().all(|path| video_frames(path) >= 30)));
+    assert!(ingest.wait_until(SETTLE, |paths| paths.len() == 2 && paths.iter().all(|path| video_frames(path) >= 30)));
     leaving.stop().unwrap();
     let so_far = ingest.path("guest1").map_or(0, |path| video_frames(&path));
     assert!(ingest.wait_until(SETTLE, |paths| {
-        paths
-            .iter()
-            .any(|path| path.path.as_deref() == Some("guest1") && video_frames(path) >= so_far + 60)
+        paths.iter().any(|path| path.path.as_deref() == Some("guest1") && video_frames(path) >= so_far + 60)
     }));
     let finished = staying.stop().unwrap();
     assert_nothing_lost(&finished, &ingest.path("guest1").unwrap());
@@ -131,27 +95,18 @@ fn a_guest_outlives_its_rtmp_server_and_is_published_again_when_it_returns() {
     ingest.stop_listening();
     ingest.kill_connections();
     daemon.wait_for_state("guest1", "publishing", SETTLE);
-    assert!(
-        publisher.is_alive(),
-        "the guest was dropped with the server"
-    );
+    assert!(publisher.is_alive(), "the guest was dropped with the server");
     ingest.start_listening().unwrap();
     let before = ingest.connections().len();
     // One backoff step of at most 8 s, a key frame, and time to see pictures.
     let back = ingest.wait_until(Duration::from_secs(12), |paths| {
         paths.len() > before.saturating_sub(1)
-            && paths
-                .iter()
-                .any(|path| path.end.is_none() && video_frames(path) >= 30)
+            && paths.iter().any(|path| path.end.is_none() && video_frames(path) >= 30)
     });
     assert!(back, "not published again:\n{}", daemon.log());
     daemon.wait_for_state("guest1", "live", SETTLE);
     assert!(publisher.is_alive());
-    let connection = ingest
-        .connections()
-        .into_iter()
-        .rfind(|connection| connection.end.is_none())
-        .unwrap();
+    let connection = ingest.connections().into_iter().rfind(|connection| connection.end.is_none()).unwrap();
     let finished = publisher.stop().unwrap();
     assert!(finished.stats.video_frames > video_frames(&connection));
     assert_eq!(connection.violations, Vec::<String>::new());

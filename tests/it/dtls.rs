@@ -28,11 +28,7 @@ fn both_ends_export_the_same_keys() {
 #[test]
 fn the_peer_picks_one_of_the_srtp_profiles_offered() {
     use SrtpProfile::{AeadAes128Gcm, Aes128CmSha1_80};
-    for offered in [
-        &[AeadAes128Gcm][..],
-        &[Aes128CmSha1_80],
-        &[AeadAes128Gcm, Aes128CmSha1_80],
-    ] {
+    for offered in [&[AeadAes128Gcm][..], &[Aes128CmSha1_80], &[AeadAes128Gcm, Aes128CmSha1_80]] {
         let now = Instant::now();
         let server = Server::new(true, 1150, now);
         let peer = PeerFingerprints::from(server.fingerprint);
@@ -59,13 +55,7 @@ fn a_server_flight_in_small_fragments_is_reassembled() {
 fn loss_of_any_one_datagram_is_repaired() {
     let datagrams = Link::new().run(clean).datagrams;
     for lost in 0..datagrams {
-        let run = Link::new().run(|_, number, datagram| {
-            if number == lost {
-                vec![]
-            } else {
-                vec![datagram.to_vec()]
-            }
-        });
+        let run = Link::new().run(|_, number, datagram| if number == lost { vec![] } else { vec![datagram.to_vec()] });
         run.assert_same_keys();
         assert!(run.took < 10 * FLIGHT_INTERVAL, "{lost}: {:?}", run.took);
     }
@@ -76,13 +66,12 @@ fn loss_of_any_two_datagrams_is_repaired() {
     let datagrams = Link::new().run(clean).datagrams;
     for first in 0..datagrams {
         for second in first + 1..datagrams + 4 {
-            let run = Link::new().run(|_, number, datagram| {
-                if number == first || number == second {
-                    vec![]
-                } else {
-                    vec![datagram.to_vec()]
-                }
-            });
+            let run =
+                Link::new().run(
+                    |_, number, datagram| {
+                        if number == first || number == second { vec![] } else { vec![datagram.to_vec()] }
+                    },
+                );
             run.assert_same_keys();
         }
     }
@@ -94,13 +83,7 @@ fn with_loss(percent: u64, handshakes: u64) -> (u64, Duration) {
     let mut longest = Duration::ZERO;
     for seed in 0..handshakes {
         let mut rng = Rng::new(seed);
-        let run = Link::new().run(|_, _, datagram| {
-            if rng.percent(percent) {
-                vec![]
-            } else {
-                vec![datagram.to_vec()]
-            }
-        });
+        let run = Link::new().run(|_, _, datagram| if rng.percent(percent) { vec![] } else { vec![datagram.to_vec()] });
         match &run.result {
             Ok(_) => {
                 run.assert_same_keys();
@@ -162,24 +145,16 @@ fn another_certificate_gives_no_keys_and_an_alert() {
     let presented = server.fingerprint;
     let promised = PeerFingerprints::from(Certificate::generate().fingerprint());
     let mut last_to_server = vec![];
-    let run =
-        Link::expecting(promised, server, &SrtpProfile::OFFERED, now).run(|to, _, datagram| {
-            if to == To::Server {
-                last_to_server = datagram.to_vec();
-            }
-            vec![datagram.to_vec()]
-        });
-    assert_eq!(
-        run.result.err(),
-        Some(DtlsError::FingerprintMismatch { presented })
-    );
+    let run = Link::expecting(promised, server, &SrtpProfile::OFFERED, now).run(|to, _, datagram| {
+        if to == To::Server {
+            last_to_server = datagram.to_vec();
+        }
+        vec![datagram.to_vec()]
+    });
+    assert_eq!(run.result.err(), Some(DtlsError::FingerprintMismatch { presented }));
     assert_eq!(run.link.server.material, None);
     let alert = wire::Record::parse_all(&last_to_server).pop().unwrap();
-    assert_eq!(
-        (alert.content_type, &alert.content[..]),
-        (wire::ALERT, &[2, 42][..]),
-        "fatal bad_certificate"
-    );
+    assert_eq!((alert.content_type, &alert.content[..]), (wire::ALERT, &[2, 42][..]), "fatal bad_certificate");
 }
 
 #[test]
@@ -192,9 +167,7 @@ fn one_of_several_promised_certificates_is_enough() {
         "sha-1 4A:AD:B9:B1:3F:82:18:3B:54:02:12:DF:3E:5D:49:6B:19:E5:7C:AB".to_owned(),
     ];
     let promised = PeerFingerprints::parse(values.iter().map(String::as_str)).unwrap();
-    Link::expecting(promised, server, &SrtpProfile::OFFERED, now)
-        .run(clean)
-        .assert_same_keys();
+    Link::expecting(promised, server, &SrtpProfile::OFFERED, now).run(clean).assert_same_keys();
 }
 
 #[test]
@@ -216,9 +189,7 @@ fn fingerprints_are_read_in_either_case_and_refused_when_unusable() {
     let long = format!("{upper}:00");
     let signed = upper.replace("BA:", "+A:");
     let joined = upper.replace(':', "");
-    let many: Vec<_> = (0..9u8)
-        .map(|n| Fingerprint::of(&[n]).to_string())
-        .collect();
+    let many: Vec<_> = (0..9u8).map(|n| Fingerprint::of(&[n]).to_string()).collect();
     for (values, parsed) in [
         (vec![&*upper], good.clone()),
         (vec![&*lower], good.clone()),
@@ -232,16 +203,9 @@ fn fingerprints_are_read_in_either_case_and_refused_when_unusable() {
         (vec![&*long], Err(FingerprintError::Malformed)),
         (vec![&*signed], Err(FingerprintError::Malformed)),
         (vec![&*joined], Err(FingerprintError::Malformed)),
-        (
-            many.iter().map(String::as_str).collect(),
-            Err(FingerprintError::TooMany),
-        ),
+        (many.iter().map(String::as_str).collect(), Err(FingerprintError::TooMany)),
     ] {
-        assert_eq!(
-            PeerFingerprints::parse(values.clone()),
-            parsed,
-            "{values:?}"
-        );
+        assert_eq!(PeerFingerprints::parse(values.clone()), parsed, "{values:?}");
     }
 }
 
@@ -260,22 +224,15 @@ fn a_silent_peer_ends_the_handshake_at_its_deadline() {
     }
     assert_eq!(last - now, HANDSHAKE_TIMEOUT);
     assert!((50..=100).contains(&sent), "{sent} datagrams");
-    assert_eq!(
-        handshake.poll_result().unwrap().err(),
-        Some(DtlsError::TimedOut { clear_alert: None })
-    );
+    assert_eq!(handshake.poll_result().unwrap().err(), Some(DtlsError::TimedOut { clear_alert: None }));
     assert!(handshake.poll_result().is_none());
 }
 
 #[test]
 fn a_jump_of_the_clock_past_the_deadline_ends_the_handshake() {
     let mut link = Link::new();
-    link.client
-        .handle_timeout(link.now + Duration::from_secs(3600));
-    assert_eq!(
-        link.client.poll_result().unwrap().err(),
-        Some(DtlsError::TimedOut { clear_alert: None })
-    );
+    link.client.handle_timeout(link.now + Duration::from_secs(3600));
+    assert_eq!(link.client.poll_result().unwrap().err(), Some(DtlsError::TimedOut { clear_alert: None }));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Whole-daemon and whole-part tests on loopback and in virtual time: one binary, so that it links once.
 
+#![allow(clippy::unwrap_used, reason = "a test that unwraps says 'this cannot fail' by failing")]
+
 mod config;
 mod daemon;
 mod direct;

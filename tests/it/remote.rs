@@ -28,52 +28,27 @@ fn pictures(connection: &Connection) -> u64 {
 
 #[test]
 fn a_remote_guest_comes_back_from_the_sfu_and_leaves_nothing_there() {
-    let ingest = Ingest::bind(
-        "127.0.0.1:0",
-        Options {
-            keep_frames: true,
-            ..Options::default()
-        },
-    )
-    .unwrap();
-    let sfu = SfuSim::start(sfu_sim::Options {
-        speed: 10.0,
-        ..sfu_sim::Options::default()
-    })
-    .unwrap();
+    let ingest = Ingest::bind("127.0.0.1:0", Options { keep_frames: true, ..Options::default() }).unwrap();
+    let sfu = SfuSim::start(sfu_sim::Options { speed: 10.0, ..sfu_sim::Options::default() }).unwrap();
     let daemon = daemon(&ingest, &sfu);
     let url = format!("http://{}/api/calls/whip/guest1", daemon.http);
     let publisher = Publisher::connect(&url, &Clip::chromium_720p()).unwrap();
     assert!(
-        ingest.wait_until(SETTLE, |paths| paths
-            .iter()
-            .any(|path| pictures(path) >= 60)),
+        ingest.wait_until(SETTLE, |paths| paths.iter().any(|path| pictures(path) >= 60)),
         "no pictures:\n{}\n{:?}",
         daemon.log(),
         sfu.snapshot()
     );
     daemon.wait_for_state("guest1", "live", SETTLE);
     let guest = daemon.guest("guest1");
-    assert_eq!(
-        (&guest["path"], &guest["width"]),
-        (&"calls".into(), &1280.into()),
-        "{guest}"
-    );
+    assert_eq!((&guest["path"], &guest["width"]), (&"calls".into(), &1280.into()), "{guest}");
     let connection = ingest.path("guest1").unwrap();
     assert_eq!(connection.violations, Vec::<String>::new());
     assert!(connection.audio.unwrap().frames > 50);
     publisher.stop().unwrap();
-    assert!(
-        sfu.wait(SETTLE, |snapshot| snapshot.sessions.is_empty()),
-        "{:?}\n{}",
-        sfu.snapshot(),
-        daemon.log()
-    );
+    assert!(sfu.wait(SETTLE, |snapshot| snapshot.sessions.is_empty()), "{:?}\n{}", sfu.snapshot(), daemon.log());
     assert!(sfu.violations().is_empty(), "{:?}", sfu.violations());
-    assert!(
-        !daemon.log().contains(sfu.secret()),
-        "the app's secret stands in the log"
-    );
+    assert!(!daemon.log().contains(sfu.secret()), "the app's secret stands in the log");
 }
 
 #[test]
@@ -89,11 +64,7 @@ fn after_a_crash_of_the_daemon_the_guest_is_pulled_again_without_doing_anything(
     assert!(publisher.is_alive());
     let connections = ingest.connections();
     assert_eq!(connections.len(), 2);
-    assert!(
-        connections
-            .iter()
-            .all(|connection| connection.violations.is_empty())
-    );
+    assert!(connections.iter().all(|connection| connection.violations.is_empty()));
     assert!(sfu.violations().is_empty(), "{:?}", sfu.violations());
 }
 
@@ -108,14 +79,9 @@ fn a_wrong_secret_is_told_to_the_guest_and_to_the_operator() {
     );
     let daemon = Daemon::start(&format!("rtmp://{}/{{guest_id}}", ingest.addr()), &further);
     let url = format!("http://{}/api/calls/whip/guest1", daemon.http);
-    let Err(refusal) = Publisher::connect(&url, &Clip::chromium_360p()) else {
-        panic!("published without the secret")
-    };
+    let Err(refusal) = Publisher::connect(&url, &Clip::chromium_360p()) else { panic!("published without the secret") };
     let refusal = refusal.to_string();
-    assert!(
-        refusal.contains("502") || refusal.contains("503"),
-        "{refusal}"
-    );
+    assert!(refusal.contains("502") || refusal.contains("503"), "{refusal}");
     assert!(daemon.log().contains("401"), "{}", daemon.log());
     assert!(!daemon.log().contains("not-the-secret"));
     assert!(!refusal.contains("not-the-secret"));

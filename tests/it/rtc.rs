@@ -26,10 +26,7 @@ fn a_whip_client_connects_and_both_tracks_arrive() {
     assert_eq!(session.sequences(TrackKind::Audio), audio);
     assert_eq!(session.sequences(TrackKind::Video), video);
     for delivered in &session.delivered {
-        assert_eq!(
-            delivered.payload[8..],
-            vec![0x5a; delivered.payload.len() - 8]
-        );
+        assert_eq!(delivered.payload[8..], vec![0x5a; delivered.payload.len() - 8]);
     }
     assert_eq!(*session.peer.state(), State::Connected);
     let connected = |event: &&Event| matches!(event, Event::Connected { .. });
@@ -45,34 +42,18 @@ fn nothing_is_sent_before_a_check_and_only_stun_before_the_nomination() {
     assert_eq!(*session.peer.state(), State::New);
     session.lose = Box::new(|_| false);
     session.run_until(Duration::from_secs(5), Session::is_connected);
-    let first_dtls = session
-        .sent
-        .iter()
-        .position(|(_, datagram)| datagram[0] > 3)
-        .unwrap();
+    let first_dtls = session.sent.iter().position(|(_, datagram)| datagram[0] > 3).unwrap();
     let (stun, rest) = session.sent.split_at(first_dtls);
     assert!(!stun.is_empty());
     // ClientHello: the client role.
     assert_eq!((rest[0].1[0], rest[0].1[13]), (22, 1));
-    assert!(
-        session
-            .sent
-            .iter()
-            .all(|(to, _)| *to == session.client_address)
-    );
+    assert!(session.sent.iter().all(|(to, _)| *to == session.client_address));
 }
 
 #[test]
 fn one_track_alone_connects_and_flows() {
-    for (audio, video, kind) in [
-        (true, false, TrackKind::Audio),
-        (false, true, TrackKind::Video),
-    ] {
-        let mut session = Session::connected(Client {
-            audio,
-            video,
-            ..Client::default()
-        });
+    for (audio, video, kind) in [(true, false, TrackKind::Audio), (false, true, TrackKind::Video)] {
+        let mut session = Session::connected(Client { audio, video, ..Client::default() });
         for n in 0..20 {
             session.write_both(n, 500);
         }
@@ -84,10 +65,7 @@ fn one_track_alone_connects_and_flows() {
 
 #[test]
 fn an_ice_lite_sender_is_checked_nominated_and_kept_alive_by_us() {
-    let mut session = Session::connected(Client {
-        ice_lite: true,
-        ..Client::default()
-    });
+    let mut session = Session::connected(Client { ice_lite: true, ..Client::default() });
     assert!(!session.answer.contains("a=ice-lite"));
     assert!(session.elapsed() < Duration::from_millis(500));
     for n in 0..20 {
@@ -103,25 +81,17 @@ fn an_ice_lite_sender_is_checked_nominated_and_kept_alive_by_us() {
 #[test]
 fn consent_ends_30_seconds_after_the_last_check_and_nothing_is_sent_then() {
     for ice_lite in [false, true] {
-        let mut session = Session::connected(Client {
-            ice_lite,
-            ..Client::default()
-        });
+        let mut session = Session::connected(Client { ice_lite, ..Client::default() });
         for n in 0..10 {
             session.write_both(n, 500);
         }
         let silent_from = session.elapsed();
         session.lose = Box::new(|_| true);
         let ended = Event::Ended(EndReason::ConsentLost);
-        session.run_until(Duration::from_secs(31), |session| {
-            session.events.contains(&ended)
-        });
+        session.run_until(Duration::from_secs(31), |session| session.events.contains(&ended));
         let silence = session.elapsed() - silent_from;
         // The last check or answer came up to one interval (6 s) before the silence.
-        assert!(
-            (Duration::from_secs(23)..=Duration::from_secs(30)).contains(&silence),
-            "{silence:?}"
-        );
+        assert!((Duration::from_secs(23)..=Duration::from_secs(30)).contains(&silence), "{silence:?}");
         let sent = session.sent.len();
         session.run_for(Duration::from_secs(10));
         assert_eq!(session.sent.len(), sent);
@@ -134,9 +104,7 @@ fn a_session_that_nobody_joins_ends_by_itself() {
     let mut session = Session::new(Client::default());
     session.lose = Box::new(|_| true);
     let ended = Event::Ended(EndReason::NeverConnected);
-    session.run_until(Duration::from_secs(31), |session| {
-        session.events == [ended.clone()]
-    });
+    session.run_until(Duration::from_secs(31), |session| session.events == [ended.clone()]);
     assert_eq!(session.elapsed(), Duration::from_secs(30));
     assert_eq!(session.sent, []);
 }
@@ -150,16 +118,8 @@ fn close_says_goodbye_and_is_final() {
     let now = session.now;
     session.peer.close(now);
     session.run_for(Duration::from_millis(100));
-    assert!(
-        session
-            .rtcp
-            .iter()
-            .any(|rtcp| matches!(rtcp, Rtcp::Goodbye(_)))
-    );
-    assert_eq!(
-        session.events.last(),
-        Some(&Event::Ended(EndReason::Closed))
-    );
+    assert!(session.rtcp.iter().any(|rtcp| matches!(rtcp, Rtcp::Goodbye(_))));
+    assert_eq!(session.events.last(), Some(&Event::Ended(EndReason::Closed)));
     let (sent, delivered) = (session.sent.len(), session.delivered.len());
     for n in 10..20 {
         session.write_both(n, 500);
@@ -167,10 +127,7 @@ fn close_says_goodbye_and_is_final() {
     session.peer.close(session.now);
     session.peer.request_keyframe(session.now);
     session.settle();
-    assert_eq!(
-        (session.sent.len(), session.delivered.len()),
-        (sent, delivered)
-    );
+    assert_eq!((session.sent.len(), session.delivered.len()), (sent, delivered));
     // What was counted can still be read.
     assert_eq!(session.peer.stats().video.packets, 10);
     assert!(session.peer.stats().srtp.rtp.accepted >= 20);
@@ -184,9 +141,7 @@ fn a_guest_who_moves_to_another_address_is_followed_when_it_nominates_it() {
     // A NAT rebinding: the same client appears from another port, and nominates with its next check.
     let new: SocketAddr = "192.168.1.20:50001".parse().unwrap();
     session.client_appears_as = Some(new);
-    session.run_until(Duration::from_secs(10), |session| {
-        session.peer.stats().remote_address == Some(new)
-    });
+    session.run_until(Duration::from_secs(10), |session| session.peer.stats().remote_address == Some(new));
     assert!(session.events.contains(&Event::AddressValidated(new)));
     let sent = session.sent.len();
     for n in 1..60 {

@@ -39,12 +39,7 @@ impl Guest {
         let target = Target::parse(&format!("rtmp://{}/{path}", ingest.addr())).unwrap();
         let publisher = Publisher::new(target, PublisherConfig::default(), seed, now);
         let tags = flv_tags(RECORDING).unwrap();
-        let mut guest = Guest {
-            driver: Driver::new(publisher, now),
-            tags,
-            next: 0,
-            round: 0,
-        };
+        let mut guest = Guest { driver: Driver::new(publisher, now), tags, next: 0, round: 0 };
         guest.driver.publisher.start(now);
         guest
     }
@@ -56,14 +51,8 @@ impl Guest {
     /// Waits, with media standing still, until the server said Publish.Start.
     #[track_caller]
     fn publish(&mut self) {
-        let publishing = self
-            .driver
-            .settle(|driver| driver.publisher.state() == State::Publishing);
-        assert!(
-            publishing,
-            "{:?} {:?}",
-            self.driver.publisher, self.driver.events
-        );
+        let publishing = self.driver.settle(|driver| driver.publisher.state() == State::Publishing);
+        assert!(publishing, "{:?} {:?}", self.driver.publisher, self.driver.events);
     }
 
     /// Lets `span` pass with its media. Each reply the publisher relies on gets the real time it needs.
@@ -119,10 +108,7 @@ impl Guest {
 
     fn stop(&mut self) {
         self.driver.publisher.stop(self.driver.now);
-        assert!(
-            self.driver
-                .settle(|driver| driver.publisher.state() == State::Stopped)
-        );
+        assert!(self.driver.settle(|driver| driver.publisher.state() == State::Stopped));
     }
 
     fn lost(&self) -> Vec<&LostReason> {
@@ -146,11 +132,7 @@ fn ingest(options: Options) -> Ingest {
 
 #[track_caller]
 fn wait(ingest: &Ingest, reached: impl FnMut(&[Connection]) -> bool) {
-    assert!(
-        ingest.wait_until(SOON, reached),
-        "{:#?}",
-        ingest.connections()
-    );
+    assert!(ingest.wait_until(SOON, reached), "{:#?}", ingest.connections());
 }
 
 #[track_caller]
@@ -163,10 +145,7 @@ fn assert_clean(ingest: &Ingest) {
 
 #[test]
 fn everything_published_arrives_byte_for_byte_and_becomes_ready() {
-    let ingest = ingest(Options {
-        keep_bodies: true,
-        ..Options::default()
-    });
+    let ingest = ingest(Options { keep_bodies: true, ..Options::default() });
     let mut guest = Guest::new(&ingest, "guest1");
     guest.publish();
     guest.play(Duration::from_millis(5900));
@@ -178,58 +157,28 @@ fn everything_published_arrives_byte_for_byte_and_becomes_ready() {
     let seen = ingest.path("guest1").unwrap();
     assert!(seen.unpublished, "FCUnpublish and deleteStream came");
     let video = seen.video.as_ref().unwrap();
-    assert_eq!(
-        (video.width, video.height, video.sequence_headers),
-        (320, 240, 1)
-    );
+    assert_eq!((video.width, video.height, video.sequence_headers), (320, 240, 1));
     assert_eq!(seen.audio.as_ref().unwrap().sequence_starts, 1);
-    let commands = [
-        "connect",
-        "releaseStream",
-        "FCPublish",
-        "createStream",
-        "publish",
-        "FCUnpublish",
-        "deleteStream",
-    ];
+    let commands = ["connect", "releaseStream", "FCPublish", "createStream", "publish", "FCUnpublish", "deleteStream"];
     assert_eq!(seen.commands, commands);
     let metadata = seen.metadata.as_ref().unwrap();
     assert_eq!(metadata.member("width").unwrap().as_number(), Some(320.0));
 
     // What the publisher was given from the first picture on.
-    let first = guest
-        .tags
-        .iter()
-        .find(|(tag, _)| tag.frame == Frame::KeyFrame)
-        .unwrap()
-        .0
-        .dts
-        .millis();
+    let first = guest.tags.iter().find(|(tag, _)| tag.frame == Frame::KeyFrame).unwrap().0.dts.millis();
     let given = guest.tags.iter().take(guest.next).filter(|(tag, _)| {
-        let media = matches!(
-            tag.frame,
-            Frame::KeyFrame | Frame::InterFrame | Frame::Audio
-        );
+        let media = matches!(tag.frame, Frame::KeyFrame | Frame::InterFrame | Frame::Audio);
         media && tag.dts.millis() >= first
     });
-    let given: Vec<_> = given
-        .map(|(tag, body)| (u32::try_from(tag.dts.millis() - first).unwrap(), body))
-        .collect();
-    let arrived: Vec<_> = seen
-        .frames
-        .iter()
-        .map(|frame| (frame.timestamp, &frame.body))
-        .collect();
+    let given: Vec<_> = given.map(|(tag, body)| (u32::try_from(tag.dts.millis() - first).unwrap(), body)).collect();
+    let arrived: Vec<_> = seen.frames.iter().map(|frame| (frame.timestamp, &frame.body)).collect();
     assert!(given.len() > 400);
     assert_eq!(arrived, given);
 }
 
 #[test]
 fn the_url_leads_to_the_path_with_its_credentials() {
-    let options = Options {
-        required_query: Some("user=u&pass=p".into()),
-        ..Options::default()
-    };
+    let options = Options { required_query: Some("user=u&pass=p".into()), ..Options::default() };
     for path in ["guest1", "live/guest1", "a/b/guest1"] {
         let ingest = ingest(options.clone());
         let mut guest = Guest::new(&ingest, &format!("{path}?user=u&pass=p"));
@@ -256,10 +205,7 @@ fn wrong_credentials_are_a_rejection_that_is_retried_more_and_more_slowly() {
         assert!(guest.idle_until(|guest| guest.state() != State::Backoff));
     }
     for reason in guest.lost() {
-        assert_eq!(
-            reason.to_string(),
-            "refused by the server: NetStream.Publish.Unauthorized"
-        );
+        assert_eq!(reason.to_string(), "refused by the server: NetStream.Publish.Unauthorized");
     }
     let waits = guest.driver.events.iter().filter_map(|event| match event {
         Event::Lost { retry_in, .. } => Some(*retry_in),
@@ -278,20 +224,10 @@ fn a_killed_server_is_back_after_one_backoff_step_and_a_key_frame() {
 
     ingest.stop_listening();
     ingest.kill_connections();
-    assert!(
-        guest
-            .driver
-            .settle(|driver| driver.publisher.state() == State::Backoff)
-    );
-    assert!(matches!(
-        guest.lost()[0],
-        LostReason::Closed { proven: true, .. }
-    ));
+    assert!(guest.driver.settle(|driver| driver.publisher.state() == State::Backoff));
+    assert!(matches!(guest.lost()[0], LostReason::Closed { proven: true, .. }));
     guest.play(Duration::from_secs(7)); // the guest goes on; nobody listens
-    assert!(matches!(
-        guest.lost().last(),
-        Some(LostReason::Unreachable(_))
-    ));
+    assert!(matches!(guest.lost().last(), Some(LostReason::Unreachable(_))));
 
     ingest.start_listening().unwrap();
     let returned = guest.driver.now;
@@ -311,15 +247,8 @@ fn a_killed_server_is_back_after_one_backoff_step_and_a_key_frame() {
 
 #[test]
 fn a_hundred_reconnects_leave_no_descriptor_behind() {
-    let descriptors = || {
-        std::fs::read_dir("/proc/self/fd")
-            .map(Iterator::count)
-            .unwrap_or(0)
-    };
-    let ingest = ingest(Options {
-        keep_frames: false,
-        ..Options::default()
-    });
+    let descriptors = || std::fs::read_dir("/proc/self/fd").map(Iterator::count).unwrap_or(0);
+    let ingest = ingest(Options { keep_frames: false, ..Options::default() });
     let mut guest = Guest::new(&ingest, "guest1");
     let mut before = None;
     for round in 0..100 {
@@ -327,31 +256,17 @@ fn a_hundred_reconnects_leave_no_descriptor_behind() {
         guest.play(Duration::from_millis(4500)); // up to a second to the key frame, three for the proof
         assert_eq!(guest.state(), State::Live, "round {round}");
         ingest.kill_connections();
-        assert!(
-            guest
-                .driver
-                .settle(|driver| driver.publisher.state() == State::Backoff),
-            "round {round}"
-        );
-        wait(&ingest, |all| {
-            all.iter().all(|seen| seen.stage == Stage::Ended)
-        });
+        assert!(guest.driver.settle(|driver| driver.publisher.state() == State::Backoff), "round {round}");
+        wait(&ingest, |all| all.iter().all(|seen| seen.stage == Stage::Ended));
         assert_eq!(guest.driver.publisher.queued_bytes(), 0);
         assert!(guest.idle_until(|guest| guest.state() != State::Backoff));
         before.get_or_insert_with(descriptors);
     }
     // Other tests of this binary run beside this one: some slack, far below one per round.
     let leaked = descriptors().saturating_sub(before.unwrap());
-    assert!(
-        leaked < 50,
-        "{leaked} descriptors more than after the first round"
-    );
+    assert!(leaked < 50, "{leaked} descriptors more than after the first round");
     assert_eq!(guest.driver.publisher.stats().lives, 100);
-    let violations: Vec<_> = ingest.inspect(|all| {
-        all.iter()
-            .flat_map(|seen| seen.violations.clone())
-            .collect()
-    });
+    let violations: Vec<_> = ingest.inspect(|all| all.iter().flat_map(|seen| seen.violations.clone()).collect());
     assert_eq!(violations, Vec::<String>::new());
 }
 
@@ -368,19 +283,8 @@ fn a_server_that_stops_reading_is_noticed_within_five_seconds() {
     while guest.state() == State::Live && guest.driver.now < stopped + Duration::from_secs(20) {
         guest.play(Duration::from_millis(20));
     }
-    assert!(
-        guest.driver.now - stopped <= Duration::from_millis(5100),
-        "{:?}",
-        guest.driver.now - stopped
-    );
-    assert!(
-        matches!(
-            guest.lost()[0],
-            LostReason::Silent | LostReason::WriteStalled
-        ),
-        "{:?}",
-        guest.lost()
-    );
+    assert!(guest.driver.now - stopped <= Duration::from_millis(5100), "{:?}", guest.driver.now - stopped);
+    assert!(matches!(guest.lost()[0], LostReason::Silent | LostReason::WriteStalled), "{:?}", guest.lost());
     ingest.resume_reading();
     assert!(guest.idle_until(|guest| guest.state() == State::Handshaking));
     guest.publish();
@@ -388,25 +292,16 @@ fn a_server_that_stops_reading_is_noticed_within_five_seconds() {
 
 #[test]
 fn a_second_publisher_that_is_refused_backs_off_and_the_first_stays() {
-    let ingest = ingest(Options {
-        second_publisher: SecondPublisher::Refuse,
-        ..Options::default()
-    });
+    let ingest = ingest(Options { second_publisher: SecondPublisher::Refuse, ..Options::default() });
     let mut first = Guest::new(&ingest, "guest1");
     first.publish();
     first.play(Duration::from_secs(4));
     let mut second = Guest::seeded(&ingest, "guest1", 2);
     second.publish();
     second.play(Duration::from_millis(2500));
-    assert!(
-        second
-            .driver
-            .settle(|driver| driver.publisher.state() == State::Backoff)
-    );
-    let refused = second
-        .lost()
-        .first()
-        .is_some_and(|reason| matches!(reason, LostReason::Closed { proven: false, .. }));
+    assert!(second.driver.settle(|driver| driver.publisher.state() == State::Backoff));
+    let refused =
+        second.lost().first().is_some_and(|reason| matches!(reason, LostReason::Closed { proven: false, .. }));
     assert!(refused, "{:?}", second.lost());
     assert!(!second.driver.events.contains(&Event::Live));
     first.play(Duration::from_secs(2));
@@ -416,10 +311,7 @@ fn a_second_publisher_that_is_refused_backs_off_and_the_first_stays() {
 
 #[test]
 fn an_idle_publication_outlives_the_server_s_read_deadline() {
-    let ingest = ingest(Options {
-        idle_deadline: Duration::from_millis(500),
-        ..Options::default()
-    });
+    let ingest = ingest(Options { idle_deadline: Duration::from_millis(500), ..Options::default() });
     let mut guest = Guest::new(&ingest, "guest1");
     guest.publish();
     guest.play(Duration::from_secs(4));
@@ -428,9 +320,7 @@ fn an_idle_publication_outlives_the_server_s_read_deadline() {
     for _ in 0..20 {
         guest.driver.now += Duration::from_secs(1);
         let answered = guest.driver.publisher.stats().pings_sent;
-        guest
-            .driver
-            .settle(|driver| driver.publisher.stats().pings_answered >= answered);
+        guest.driver.settle(|driver| driver.publisher.stats().pings_answered >= answered);
         std::thread::sleep(Duration::from_millis(25));
     }
     assert_eq!(guest.state(), State::Live);
@@ -447,26 +337,16 @@ fn a_reconnect_request_moves_the_publication_at_a_key_frame() {
     guest.play(Duration::from_secs(4));
     assert_eq!(guest.state(), State::Live);
     let url = format!("rtmp://{}/moved", ingest.addr());
-    ingest
-        .request_reconnect("live/guest1", Some("rtmp://127.0.0.2:1935/elsewhere"))
-        .unwrap();
+    ingest.request_reconnect("live/guest1", Some("rtmp://127.0.0.2:1935/elsewhere")).unwrap();
     ingest.request_reconnect("live/guest1", Some(&url)).unwrap();
-    assert!(
-        guest
-            .driver
-            .settle(|driver| driver.publisher.stats().reconnect_requests_refused == 1)
-    );
+    assert!(guest.driver.settle(|driver| driver.publisher.stats().reconnect_requests_refused == 1));
     guest.play(Duration::from_millis(1200)); // a key frame each second
     guest.publish();
     guest.play(Duration::from_secs(4));
     assert_eq!(guest.state(), State::Live);
     let all = ingest.connections();
     assert_eq!(all.len(), 2);
-    assert!(
-        all[0].unpublished && all[0].violations.is_empty(),
-        "{:?}",
-        all[0].violations
-    );
+    assert!(all[0].unpublished && all[0].violations.is_empty(), "{:?}", all[0].violations);
     assert_eq!(all[1].path.as_deref(), Some("moved/guest1"));
     assert_eq!(all[1].violations, Vec::<String>::new());
 }
@@ -481,11 +361,7 @@ fn a_slow_server_gets_whole_gops_and_is_kept() {
     // A picture of 256 KiB in place of each: the kernels' buffers fill while the server does not read, for 4 s.
     for (tag, body) in &mut guest.tags {
         if matches!(tag.frame, Frame::KeyFrame | Frame::InterFrame) {
-            let header = if tag.frame == Frame::KeyFrame {
-                0x65
-            } else {
-                0x41
-            };
+            let header = if tag.frame == Frame::KeyFrame { 0x65 } else { 0x41 };
             let size = 256 * 1024_u32;
             body.truncate(5);
             body.extend(size.to_be_bytes());
@@ -496,18 +372,11 @@ fn a_slow_server_gets_whole_gops_and_is_kept() {
     ingest.pause_reading();
     guest.play(Duration::from_millis(4000));
     let stats = *guest.driver.publisher.stats();
-    assert!(
-        stats.gops_dropped > 0 && stats.video_frames_dropped > 0,
-        "{stats:?}"
-    );
-    assert!(
-        guest.driver.publisher.queued_bytes() <= guest_relay::rtmp::QUEUE_BYTES_MAX + 512 * 1024
-    );
+    assert!(stats.gops_dropped > 0 && stats.video_frames_dropped > 0, "{stats:?}");
+    assert!(guest.driver.publisher.queued_bytes() <= guest_relay::rtmp::QUEUE_BYTES_MAX + 512 * 1024);
     assert!(guest.driver.publisher.queued_media() <= Duration::from_secs(2));
     ingest.resume_reading();
-    guest
-        .driver
-        .settle(|driver| driver.publisher.queued_bytes() == 0);
+    guest.driver.settle(|driver| driver.publisher.queued_bytes() == 0);
     guest.play(Duration::from_secs(3));
     assert_eq!(guest.state(), State::Live, "{:?}", guest.driver.events);
     guest.stop();
@@ -515,15 +384,8 @@ fn a_slow_server_gets_whole_gops_and_is_kept() {
     assert_clean(&ingest);
     // Gaps in the pictures end in a key frame.
     let seen = ingest.connections().remove(0);
-    let pictures: Vec<_> = seen
-        .frames
-        .iter()
-        .filter(|frame| frame.kind == Kind::Video)
-        .collect();
-    let gaps: Vec<_> = pictures
-        .windows(2)
-        .filter(|pair| pair[1].timestamp - pair[0].timestamp > 60)
-        .collect();
+    let pictures: Vec<_> = seen.frames.iter().filter(|frame| frame.kind == Kind::Video).collect();
+    let gaps: Vec<_> = pictures.windows(2).filter(|pair| pair[1].timestamp - pair[0].timestamp > 60).collect();
     assert!(!gaps.is_empty());
     assert!(gaps.iter().all(|pair| pair[1].key), "{gaps:?}");
 }
@@ -542,14 +404,9 @@ fn two_guests_do_not_disturb_each_other() {
     two.stop();
     one.play(Duration::from_secs(2));
     one.stop();
-    wait(&ingest, |all| {
-        all.iter().all(|seen| seen.stage == Stage::Ended)
-    });
+    wait(&ingest, |all| all.iter().all(|seen| seen.stage == Stage::Ended));
     assert_clean(&ingest);
     let queued = one.driver.publisher.stats();
     let frames = ingest.path("guest1").unwrap().frame_count();
-    assert_eq!(
-        frames,
-        queued.video_frames_queued + queued.audio_frames_queued
-    );
+    assert_eq!(frames, queued.video_frames_queued + queued.audio_frames_queued);
 }

@@ -16,10 +16,7 @@ const PROFILES: [SrtpProfile; 2] = SrtpProfile::OFFERED;
 
 fn hex(digits: &str) -> Vec<u8> {
     let digits: Vec<_> = digits.bytes().filter(u8::is_ascii_hexdigit).collect();
-    digits
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-        .collect()
+    digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
 }
 
 /// A session with the reference at the peer's end.
@@ -129,15 +126,9 @@ fn our_rtcp_is_protected_with_our_key_and_a_growing_index() {
         let mut pair = Pair::new(profile);
         for index in 1..=5 {
             let compound = rtcp(77);
-            assert_eq!(
-                pair.outbound.protect_rtcp(&compound).unwrap(),
-                pair.our_rtcp.protect_rtcp(&compound, index)
-            );
+            assert_eq!(pair.outbound.protect_rtcp(&compound).unwrap(), pair.our_rtcp.protect_rtcp(&compound, index));
         }
-        assert_eq!(
-            pair.outbound.protect_rtcp(&[0x80, 201, 0, 0]),
-            Err(SrtpError::TooShort { need: 8, have: 4 })
-        );
+        assert_eq!(pair.outbound.protect_rtcp(&[0x80, 201, 0, 0]), Err(SrtpError::TooShort { need: 8, have: 4 }));
     }
 }
 
@@ -217,10 +208,7 @@ fn headers_that_lie_about_their_length_are_refused() {
                 let at = 12 + 4 * usize::from(flags & 15);
                 packet[at + 2..at + 4].copy_from_slice(&u16::to_be_bytes(words));
             }
-            assert!(matches!(
-                pair.inbound.unprotect_rtp(&packet, pair.now),
-                Err(SrtpError::TooShort { .. })
-            ));
+            assert!(matches!(pair.inbound.unprotect_rtp(&packet, pair.now), Err(SrtpError::TooShort { .. })));
         }
         assert_eq!(pair.inbound.stats().rtp.malformed, 8);
     }
@@ -233,16 +221,10 @@ fn only_version_2_is_taken() {
         for version in [0, 1, 3] {
             let mut protected = pair.rtp.protect_rtp(&rtp(5, 1), 12, 1);
             protected[0] = version << 6;
-            assert_eq!(
-                pair.inbound.unprotect_rtp(&protected, pair.now),
-                Err(SrtpError::NotVersion2)
-            );
+            assert_eq!(pair.inbound.unprotect_rtp(&protected, pair.now), Err(SrtpError::NotVersion2));
             let mut protected = pair.rtcp.protect_rtcp(&rtcp(5), 1);
             protected[0] = version << 6;
-            assert_eq!(
-                pair.inbound.unprotect_rtcp(&protected, pair.now),
-                Err(SrtpError::NotVersion2)
-            );
+            assert_eq!(pair.inbound.unprotect_rtcp(&protected, pair.now), Err(SrtpError::NotVersion2));
         }
     }
 }
@@ -256,14 +238,8 @@ fn a_replayed_packet_is_rejected() {
             pair.rtcp(5, u32::try_from(index).unwrap()).unwrap();
         }
         for index in 1..=REPLAY_WINDOW_PACKETS {
-            assert_eq!(
-                pair.rtp(5, u64::try_from(index).unwrap()),
-                Err(SrtpError::Replayed)
-            );
-            assert_eq!(
-                pair.rtcp(5, u32::try_from(index).unwrap()),
-                Err(SrtpError::Replayed)
-            );
+            assert_eq!(pair.rtp(5, u64::try_from(index).unwrap()), Err(SrtpError::Replayed));
+            assert_eq!(pair.rtcp(5, u32::try_from(index).unwrap()), Err(SrtpError::Replayed));
         }
         assert_eq!(pair.inbound.stats().rtp.replayed, 512);
         assert_eq!(pair.inbound.stats().rtcp.replayed, 512);
@@ -281,12 +257,8 @@ fn a_packet_is_taken_late_within_the_window_and_not_beyond() {
         assert_eq!(pair.rtp(5, 3000 - window), Err(SrtpError::Replayed));
         pair.rtcp(5, 1000).unwrap();
         pair.rtcp(5, 3000).unwrap();
-        pair.rtcp(5, 3000 - u32::try_from(window).unwrap() + 1)
-            .unwrap();
-        assert_eq!(
-            pair.rtcp(5, 3000 - u32::try_from(window).unwrap()),
-            Err(SrtpError::Replayed)
-        );
+        pair.rtcp(5, 3000 - u32::try_from(window).unwrap() + 1).unwrap();
+        assert_eq!(pair.rtcp(5, 3000 - u32::try_from(window).unwrap()), Err(SrtpError::Replayed));
     }
 }
 
@@ -303,10 +275,7 @@ fn a_packet_replayed_a_whole_sequence_cycle_later_is_rejected() {
         }
         // Its number is free, its rollover counter is not.
         let old = pair.rtp.protect_rtp(&rtp(5, 91), 12, 91);
-        assert_eq!(
-            pair.inbound.unprotect_rtp(&old, pair.now),
-            Err(SrtpError::Unauthentic)
-        );
+        assert_eq!(pair.inbound.unprotect_rtp(&old, pair.now), Err(SrtpError::Unauthentic));
         pair.rtp(5, 91 + (1 << 16)).unwrap();
     }
 }
@@ -416,17 +385,11 @@ fn a_forged_first_packet_does_not_shut_out_the_true_ones() {
         for index in [40_000, 30_000, 0] {
             let mut forged = pair.rtp.protect_rtp(&rtp(5, index), 12, index);
             *forged.last_mut().unwrap() ^= 1;
-            assert_eq!(
-                pair.inbound.unprotect_rtp(&forged, pair.now),
-                Err(SrtpError::Unauthentic)
-            );
+            assert_eq!(pair.inbound.unprotect_rtp(&forged, pair.now), Err(SrtpError::Unauthentic));
             let index = u32::try_from(index).unwrap() + (1 << 30);
             let mut forged = pair.rtcp.protect_rtcp(&rtcp(5), index);
             forged[9] ^= 1;
-            assert_eq!(
-                pair.inbound.unprotect_rtcp(&forged, pair.now),
-                Err(SrtpError::Unauthentic)
-            );
+            assert_eq!(pair.inbound.unprotect_rtcp(&forged, pair.now), Err(SrtpError::Unauthentic));
         }
         pair.rtp(5, 100).unwrap();
         pair.rtcp(5, 1).unwrap();
@@ -437,22 +400,13 @@ fn a_forged_first_packet_does_not_shut_out_the_true_ones() {
 #[test]
 fn an_srtcp_packet_that_says_it_is_not_encrypted_is_refused() {
     for (profile, trailer) in [
-        (
-            SrtpProfile::Aes128CmSha1_80,
-            [0, 0, 0, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10].to_vec(),
-        ),
-        (
-            SrtpProfile::AeadAes128Gcm,
-            [[7; 16].to_vec(), vec![0, 0, 0, 9]].concat(),
-        ),
+        (SrtpProfile::Aes128CmSha1_80, [0, 0, 0, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10].to_vec()),
+        (SrtpProfile::AeadAes128Gcm, [[7; 16].to_vec(), vec![0, 0, 0, 9]].concat()),
     ] {
         let mut pair = Pair::new(profile);
         pair.rtcp(5, 1).unwrap();
         let forged = [rtcp(5), trailer].concat();
-        assert_eq!(
-            pair.inbound.unprotect_rtcp(&forged, pair.now),
-            Err(SrtpError::NotEncrypted)
-        );
+        assert_eq!(pair.inbound.unprotect_rtcp(&forged, pair.now), Err(SrtpError::NotEncrypted));
     }
 }
 
@@ -526,15 +480,9 @@ fn trials_come_back_with_time_up_to_the_burst() {
     for wait in [Duration::ZERO, Duration::from_secs(3600)] {
         pair.now += wait;
         for ssrc in 0..TRIAL_BURST {
-            assert_eq!(
-                pair.inbound.unprotect_rtp(&forged(ssrc), pair.now),
-                Err(SrtpError::Unauthentic)
-            );
+            assert_eq!(pair.inbound.unprotect_rtp(&forged(ssrc), pair.now), Err(SrtpError::Unauthentic));
         }
-        assert_eq!(
-            pair.inbound.unprotect_rtp(&forged(99), pair.now),
-            Err(SrtpError::UnknownSsrc)
-        );
+        assert_eq!(pair.inbound.unprotect_rtp(&forged(99), pair.now), Err(SrtpError::UnknownSsrc));
     }
 }
 
@@ -557,10 +505,7 @@ fn packets_protected_with_our_own_key_are_rejected() {
     for profile in PROFILES {
         let mut pair = Pair::new(profile);
         let reflected = pair.outbound.protect_rtcp(&rtcp(5)).unwrap();
-        assert_eq!(
-            pair.inbound.unprotect_rtcp(&reflected, pair.now),
-            Err(SrtpError::Unauthentic)
-        );
+        assert_eq!(pair.inbound.unprotect_rtcp(&reflected, pair.now), Err(SrtpError::Unauthentic));
     }
 }
 

@@ -1,8 +1,8 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::fixtures::{
-    DELIMITER, FILLER, IDR, IDR_LATER_SLICE, P, PPS as X264_PPS, SEI as X264_SEI, SPS as X264_SPS,
-    fu_a, stap_a, with_lengths,
+    DELIMITER, FILLER, IDR, IDR_LATER_SLICE, P, PPS as X264_PPS, SEI as X264_SEI, SPS as X264_SPS, fu_a, stap_a,
+    with_lengths,
 };
 
 /// What an access unit was: "IDR", "P", "loss", ... and the bytes behind the tag header.
@@ -32,10 +32,7 @@ impl Rig {
     }
 
     fn with_sdp(sets: &[&[u8]]) -> Self {
-        Self {
-            depacketizer: Depacketizer::new(sets.iter().copied()),
-            ended: Vec::new(),
-        }
+        Self { depacketizer: Depacketizer::new(sets.iter().copied()), ended: Vec::new() }
     }
 
     /// A rig whose stream has begun with an IDR picture at RTP time 0.
@@ -50,12 +47,7 @@ impl Rig {
         if self.depacketizer.ends_before(rtp_time) {
             self.finish();
         }
-        self.depacketizer.push(&MediaPacket {
-            marker,
-            rtp_time,
-            arrival: MediaTime::ZERO,
-            payload,
-        });
+        self.depacketizer.push(&MediaPacket { marker, rtp_time, arrival: MediaTime::ZERO, payload });
         if marker {
             self.finish();
         }
@@ -63,9 +55,7 @@ impl Rig {
 
     fn packets(&mut self, rtp_time: u32, payloads: &[Vec<u8>]) {
         let (last, others) = payloads.split_last().unwrap();
-        others
-            .iter()
-            .for_each(|payload| self.packet(rtp_time, false, payload));
+        others.iter().for_each(|payload| self.packet(rtp_time, false, payload));
         self.packet(rtp_time, true, last);
     }
 
@@ -99,10 +89,7 @@ fn single_nal_units_of_one_time_are_one_access_unit() {
     }
     rig.packet(0, true, IDR_LATER_SLICE);
     rig.packet(3000, true, P);
-    assert_eq!(
-        rig.ended(),
-        [idr(&[X264_SEI, IDR, IDR_LATER_SLICE]), p(&[P])]
-    );
+    assert_eq!(rig.ended(), [idr(&[X264_SEI, IDR, IDR_LATER_SLICE]), p(&[P])]);
 }
 
 #[test]
@@ -121,10 +108,7 @@ fn parameter_sets_may_come_in_an_access_unit_of_their_own() {
     rig.packet(0, true, X264_SPS);
     rig.packet(10, false, X264_PPS);
     rig.packet(20, true, IDR);
-    assert_eq!(
-        rig.ended(),
-        [nothing("no picture"), nothing("no picture"), idr(&[IDR])]
-    );
+    assert_eq!(rig.ended(), [nothing("no picture"), nothing("no picture"), idr(&[IDR])]);
 }
 
 #[test]
@@ -132,11 +116,7 @@ fn fragments_are_joined_whatever_their_size() {
     for size in 1..=6 {
         let mut rig = Rig::started();
         rig.packets(3000, &fu_a(&[P, P, P].concat(), size));
-        assert_eq!(
-            rig.ended(),
-            [p(&[&[P, P, P].concat()])],
-            "{size} bytes in each"
-        );
+        assert_eq!(rig.ended(), [p(&[&[P, P, P].concat()])], "{size} bytes in each");
     }
 }
 
@@ -144,18 +124,11 @@ fn fragments_are_joined_whatever_their_size() {
 fn fragments_of_parameter_sets_are_joined_too() {
     let mut rig = Rig::new();
     for nal in [X264_SPS, X264_PPS] {
-        fu_a(nal, 3)
-            .iter()
-            .for_each(|fragment| rig.packet(0, false, fragment));
+        fu_a(nal, 3).iter().for_each(|fragment| rig.packet(0, false, fragment));
     }
     rig.packets(0, &fu_a(IDR, 2));
     assert_eq!(rig.ended(), [idr(&[IDR])]);
-    assert!(
-        rig.depacketizer
-            .sets
-            .write_avcc(Some(0), &mut Vec::new())
-            .is_some()
-    );
+    assert!(rig.depacketizer.sets.write_avcc(Some(0), &mut Vec::new()).is_some());
 }
 
 #[test]
@@ -172,9 +145,7 @@ fn the_first_slice_names_its_pps_in_a_packet_and_in_fragments() {
                 payload: &payload,
             });
         }
-        let AccessUnit::Picture(picture) = rig.depacketizer.finish() else {
-            panic!("a picture")
-        };
+        let AccessUnit::Picture(picture) = rig.depacketizer.finish() else { panic!("a picture") };
         assert_eq!(picture.pps_id, Some(2));
     }
 }
@@ -209,46 +180,22 @@ fn malformed_pictures_yield_no_bytes() {
     let [first, middle, last] = <[Vec<u8>; 3]>::try_from(fragments).unwrap();
     let cases: [(&str, Vec<&[u8]>); 17] = [
         ("forbidden bit", vec![P, &[0xc1, 0x9a]]),
-        (
-            "forbidden bit inside STAP-A",
-            vec![&[0x78, 0, 2, 0xc1, 0x9a]],
-        ),
-        (
-            "forbidden bit on STAP-A",
-            vec![P, &[0xf8, 0, 2, 0x41, 0x9a]],
-        ),
-        (
-            "forbidden bit on FU-A",
-            vec![&first, &[0xdc, 0x01, 1], &last],
-        ),
-        (
-            "STAP-A size beyond the packet",
-            vec![P, &[0x78, 0, 9, 0x41, 0x9a]],
-        ),
-        (
-            "STAP-A inside STAP-A",
-            vec![&[0x78, 0, 5, 0x78, 0, 2, 0x41, 0x9a]],
-        ),
+        ("forbidden bit inside STAP-A", vec![&[0x78, 0, 2, 0xc1, 0x9a]]),
+        ("forbidden bit on STAP-A", vec![P, &[0xf8, 0, 2, 0x41, 0x9a]]),
+        ("forbidden bit on FU-A", vec![&first, &[0xdc, 0x01, 1], &last]),
+        ("STAP-A size beyond the packet", vec![P, &[0x78, 0, 9, 0x41, 0x9a]]),
+        ("STAP-A inside STAP-A", vec![&[0x78, 0, 5, 0x78, 0, 2, 0x41, 0x9a]]),
         ("FU-A inside STAP-A", vec![&[0x78, 0, 3, 0x7c, 0xc1, 0x9a]]),
         ("FU-A without start", vec![&middle, &last]),
         ("FU-A without end", vec![&first, &middle]),
         ("FU-A start twice", vec![&first, &first, &middle, &last]),
         ("FU-A start and end in one", vec![&[0x5c, 0xc1, 0x9a, 0x21]]),
         ("FU-A type change", vec![&first, &[0x5c, 0x05, 1, 2], &last]),
-        (
-            "FU-A of a fragment without bytes",
-            vec![&first, &[0x5c, 0x01], &last],
-        ),
+        ("FU-A of a fragment without bytes", vec![&first, &[0x5c, 0x01], &last]),
         ("FU-A of the header alone", vec![&first, &[0x5c], &last]),
         ("FU-A broken by another packet", vec![&first, P, &last]),
-        (
-            "FU-A of an aggregate",
-            vec![&[0x5c, 0x98, 1], &[0x5c, 0x58, 1]],
-        ),
-        (
-            "packets of the interleaved mode",
-            vec![P, &[0x59, 0, 0, 0, 2, 0x41, 0x9a]],
-        ),
+        ("FU-A of an aggregate", vec![&[0x5c, 0x98, 1], &[0x5c, 0x58, 1]]),
+        ("packets of the interleaved mode", vec![P, &[0x59, 0, 0, 0, 2, 0x41, 0x9a]]),
     ];
     for (name, payloads) in cases {
         assert_eq!(one_picture(&payloads), [nothing("malformed")], "{name}");
@@ -257,10 +204,7 @@ fn malformed_pictures_yield_no_bytes() {
 
 #[test]
 fn a_stap_a_may_hold_empty_units_and_end_in_half_a_size() {
-    assert_eq!(
-        one_picture(&[&[0x78, 0, 0, 0, 2, 0x41, 0x9a, 0]]),
-        [p(&[&[0x41, 0x9a]])]
-    );
+    assert_eq!(one_picture(&[&[0x78, 0, 0, 0, 2, 0x41, 0x9a, 0]]), [p(&[&[0x41, 0x9a]])]);
     assert_eq!(one_picture(&[&[0x78], P]), [p(&[P])]);
 }
 
@@ -337,8 +281,7 @@ fn a_loss_that_reaches_into_the_next_picture_spoils_both() {
 }
 
 #[test]
-fn with_parameter_sets_from_the_sdp_alone_the_first_macroblock_shows_that_an_idr_picture_is_whole()
-{
+fn with_parameter_sets_from_the_sdp_alone_the_first_macroblock_shows_that_an_idr_picture_is_whole() {
     let mut rig = Rig::with_sdp(&[X264_SPS, X264_PPS]);
     rig.packet(0, true, IDR_LATER_SLICE);
     rig.depacketizer.lose();

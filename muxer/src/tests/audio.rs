@@ -3,10 +3,7 @@
 use super::*;
 
 fn audio_only() -> Guest {
-    Guest::new(Config {
-        video: None,
-        ..Config::default()
-    })
+    Guest::new(Config { video: None, ..Config::default() })
 }
 
 #[test]
@@ -14,10 +11,7 @@ fn without_video_the_metadata_comes_with_the_first_packet() {
     let mut guest = audio_only();
     guest.audio(0, OPUS);
     guest.audio(20, OPUS);
-    assert_eq!(
-        guest.lines(),
-        ["metadata 0", "OpusHead 0", "audio 0", "audio 20"]
-    );
+    assert_eq!(guest.lines(), ["metadata 0", "OpusHead 0", "audio 0", "audio 20"]);
 }
 
 #[test]
@@ -30,15 +24,9 @@ fn a_lost_packet_is_replaced_by_silence_after_the_wait() {
     guest.lines();
     guest.wait();
     guest.audio(80, OPUS);
-    assert_eq!(
-        guest.lines(),
-        ["silence 20", "silence 40", "audio 60", "audio 80"]
-    );
+    assert_eq!(guest.lines(), ["silence 20", "silence 40", "audio 60", "audio 80"]);
     let stats = guest.muxer.stats().audio;
-    assert_eq!(
-        (stats.concealed, stats.frames, stats.packets.lost),
-        (2, 3, 2)
-    );
+    assert_eq!((stats.concealed, stats.frames, stats.packets.lost), (2, 3, 2));
 }
 
 #[test]
@@ -54,16 +42,8 @@ fn silence_has_the_duration_of_what_it_replaces() {
     guest.audio(150, &[0x18, 1]);
     guest.wait();
     let lines = guest.lines();
-    let expected = [
-        "audio 0",
-        "audio 10",
-        "audio 20",
-        "audio 30",
-        "silence 90",
-        "silence 110",
-        "silence 130",
-        "audio 150",
-    ];
+    let expected =
+        ["audio 0", "audio 10", "audio 20", "audio 30", "silence 90", "silence 110", "silence 130", "audio 150"];
     assert_eq!(lines[2..], expected);
 }
 
@@ -118,24 +98,13 @@ fn audio_goes_on_while_video_waits() {
     guest.lose_video();
     guest.video(33, fixtures::P);
     guest.audio(20, OPUS);
-    assert_eq!(
-        guest.lines(),
-        [
-            "keyframe needed: Start",
-            "OpusHead 0",
-            "audio 0",
-            "audio 20"
-        ]
-    );
+    assert_eq!(guest.lines(), ["keyframe needed: Start", "OpusHead 0", "audio 0", "audio 20"]);
 }
 
 #[test]
 fn silence_fills_the_track_up_to_where_it_is_asked_for() {
     let mut guest = Guest::with_both();
-    guest.video(
-        1000,
-        &fixtures::stap_a(&[fixtures::SPS, fixtures::PPS, fixtures::IDR]),
-    );
+    guest.video(1000, &fixtures::stap_a(&[fixtures::SPS, fixtures::PPS, fixtures::IDR]));
     guest.lines();
     assert_eq!(guest.muxer.timeline_at(ms(1050)), Some(ms(50)));
     guest.muxer.fill_silence(ms(50));
@@ -211,18 +180,8 @@ fn a_guest_that_comes_back_is_heard_behind_the_silence() {
 
 #[test]
 fn sequence_header_and_channels_follow_the_config() {
-    let audio = AudioConfig {
-        channels: 1,
-        ..AudioConfig::default()
-    };
-    let mut guest = Guest::new(Config {
-        audio: Some(audio),
-        video: None,
-        ..Config::default()
-    });
+    let audio = AudioConfig { channels: 1, ..AudioConfig::default() };
+    let mut guest = Guest::new(Config { audio: Some(audio), video: None, ..Config::default() });
     guest.audio(0, OPUS);
-    assert_eq!(
-        guest.bodies[1],
-        b"\x90OpusOpusHead\x01\x01\x38\x01\x80\xbb\x00\x00\x00\x00\x00"
-    );
+    assert_eq!(guest.bodies[1], b"\x90OpusOpusHead\x01\x01\x38\x01\x80\xbb\x00\x00\x00\x00\x00");
 }

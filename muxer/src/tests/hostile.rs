@@ -57,10 +57,7 @@ impl Promises {
             Frame::AudioSequenceHeader => return self.opus_heads += 1,
             Frame::KeyFrame | Frame::InterFrame => {
                 assert!(self.has_avcc, "a picture before its sequence header");
-                assert!(
-                    tag.frame == Frame::KeyFrame || !self.shut,
-                    "a picture behind a loss"
-                );
+                assert!(tag.frame == Frame::KeyFrame || !self.shut, "a picture behind a loss");
                 self.shut = false;
                 self.check_picture();
                 &mut self.last_video
@@ -72,11 +69,7 @@ impl Promises {
                 &mut self.last_audio
             }
         };
-        assert!(
-            last.is_none_or(|last| last < millis),
-            "{:?} at {millis} after {last:?}",
-            tag.frame
-        );
+        assert!(last.is_none_or(|last| last < millis), "{:?} at {millis} after {last:?}", tag.frame);
         *last = Some(millis);
     }
 
@@ -87,9 +80,7 @@ impl Promises {
         let mut units = 0;
         while !reader.is_empty() {
             let len = reader.u32().expect("a length");
-            let nal = reader
-                .take(usize::try_from(len).expect("32 bits"))
-                .expect("the whole unit");
+            let nal = reader.take(usize::try_from(len).expect("32 bits")).expect("the whole unit");
             assert!(nal.first().is_some_and(|header| header & 0x80 == 0));
             units += 1;
         }
@@ -110,14 +101,7 @@ fn picture(n: u64) -> Vec<Vec<u8>> {
     }
 }
 
-fn rtp(
-    payload_type: u8,
-    marker: bool,
-    sequence_number: u16,
-    rtp_time: u32,
-    ssrc: u32,
-    payload: &[u8],
-) -> Vec<u8> {
+fn rtp(payload_type: u8, marker: bool, sequence_number: u16, rtp_time: u32, ssrc: u32, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0x80, payload_type | if marker { 0x80 } else { 0 }];
     bytes.extend_from_slice(&sequence_number.to_be_bytes());
     bytes.extend_from_slice(&rtp_time.to_be_bytes());
@@ -130,10 +114,7 @@ fn rtp(
 fn run(seed: u64, rarity: u64) -> Stats {
     let mut random = Random(seed);
     let mut muxer = Muxer::new(Config {
-        video: Some(VideoConfig {
-            keep_keyframe: true,
-            ..VideoConfig::default()
-        }),
+        video: Some(VideoConfig { keep_keyframe: true, ..VideoConfig::default() }),
         ..Config::default()
     });
     let mut promises = Promises::default();
@@ -146,26 +127,12 @@ fn run(seed: u64, rarity: u64) -> Stats {
         for (index, payload) in payloads.iter().enumerate() {
             let [.., a, b, c, d] = (n * 3000).to_be_bytes();
             let marker = index + 1 == payloads.len();
-            datagrams.push(rtp(
-                96,
-                marker,
-                video_seq,
-                u32::from_be_bytes([a, b, c, d]),
-                1,
-                payload,
-            ));
+            datagrams.push(rtp(96, marker, video_seq, u32::from_be_bytes([a, b, c, d]), 1, payload));
             video_seq = video_seq.wrapping_add(1);
         }
         let [.., high, low] = n.to_be_bytes();
         let [.., a, b, c, d] = (n * 1600).to_be_bytes();
-        datagrams.push(rtp(
-            111,
-            false,
-            u16::from_be_bytes([high, low]),
-            u32::from_be_bytes([a, b, c, d]),
-            2,
-            OPUS,
-        ));
+        datagrams.push(rtp(111, false, u16::from_be_bytes([high, low]), u32::from_be_bytes([a, b, c, d]), 2, OPUS));
         if random.below(rarity) == 0 {
             datagrams.append(&mut delayed);
         }
@@ -189,34 +156,22 @@ fn run(seed: u64, rarity: u64) -> Stats {
                         let place = random.index(datagram.len());
                         datagram[place] ^= 1 << random.below(8);
                     }),
-                    _ => datagram
-                        .splice(12.., (0..random.below(40)).map(|_| random.byte()))
-                        .for_each(drop),
+                    _ => datagram.splice(12.., (0..random.below(40)).map(|_| random.byte())).for_each(drop),
                 }
             }
             if let Ok(packet) = RtpPacket::parse(&datagram) {
-                let kind = if packet.payload_type == 111 {
-                    TrackKind::Audio
-                } else {
-                    TrackKind::Video
-                };
+                let kind = if packet.payload_type == 111 { TrackKind::Audio } else { TrackKind::Video };
                 muxer.handle_rtp(kind, &packet, now);
                 promises.drain(&mut muxer);
             }
         }
         match random.below(200) {
             0 => {
-                let report = SenderReport {
-                    ntp_time: random.next(),
-                    rtp_time: u32::from(random.byte()) << 24,
-                };
+                let report = SenderReport { ntp_time: random.next(), rtp_time: u32::from(random.byte()) << 24 };
                 muxer.handle_sender_report(TrackKind::Audio, report, now);
             }
             1 => {
-                let report = SenderReport {
-                    ntp_time: random.next(),
-                    rtp_time: u32::from(random.byte()) << 24,
-                };
+                let report = SenderReport { ntp_time: random.next(), rtp_time: u32::from(random.byte()) << 24 };
                 muxer.handle_sender_report(TrackKind::Video, report, now);
             }
             2 => {
@@ -245,10 +200,7 @@ fn whatever_arrives_the_promises_hold() {
         assert!(stats.video.packets.packets > 10_000, "seed {seed}");
         assert_eq!(stats.overflow, 0, "seed {seed}");
         if rarity >= 20 {
-            assert!(
-                stats.video.frames > 1000 && stats.audio.frames > 10_000,
-                "seed {seed}: {stats:#?}"
-            );
+            assert!(stats.video.frames > 1000 && stats.audio.frames > 10_000, "seed {seed}: {stats:#?}");
         }
     }
 }
@@ -257,27 +209,19 @@ fn whatever_arrives_the_promises_hold() {
 fn an_undamaged_stream_comes_out_whole() {
     let stats = run(77, u64::MAX);
     assert!(stats.video.keyframes > 1500, "{stats:#?}");
-    assert_eq!(
-        stats.video.dropped.loss + stats.video.dropped.malformed + stats.video.packets.lost,
-        0
-    );
+    assert_eq!(stats.video.dropped.loss + stats.video.dropped.malformed + stats.video.packets.lost, 0);
 }
 
 #[test]
 fn random_bytes_are_read_in_bounds_by_every_parser() {
     let mut random = Random(0x5eed);
     for _ in 0..200_000 {
-        let mut bytes: Vec<u8> = (0..random.below(80))
-            .map(|_| random.byte() & random.byte())
-            .collect();
+        let mut bytes: Vec<u8> = (0..random.below(80)).map(|_| random.byte() & random.byte()).collect();
         if let Some(first) = bytes.first_mut() {
             *first = [0x67, 0x68, 0x80, 0x90, 0xfb, 0x65][usize::from(*first) % 6];
         }
         if let Ok(sps) = sps::Sps::parse(&bytes) {
-            assert!(
-                (1..=sps::MAX_DIMENSION).contains(&sps.width)
-                    && (1..=sps::MAX_DIMENSION).contains(&sps.height)
-            );
+            assert!((1..=sps::MAX_DIMENSION).contains(&sps.width) && (1..=sps::MAX_DIMENSION).contains(&sps.height));
         }
         let _ = sps::pps_ids(&bytes);
         let _ = sps::slice_ids(&bytes);

@@ -34,14 +34,8 @@ fn a_lost_packet_shuts_the_gate_until_the_next_idr_picture() {
     guest.video(566, P);
     assert_eq!(guest.lines(), ["key 533", "inter 566"]);
     let stats = guest.muxer.stats().video;
-    assert_eq!(
-        (stats.packets.lost, stats.dropped.waiting_for_keyframe),
-        (1, 2)
-    );
-    assert_eq!(
-        (stats.frames, stats.keyframes, stats.last_keyframe_dts),
-        (3, 2, Some(ms(533)))
-    );
+    assert_eq!((stats.packets.lost, stats.dropped.waiting_for_keyframe), (1, 2));
+    assert_eq!((stats.frames, stats.keyframes, stats.last_keyframe_dts), (3, 2, Some(ms(533))));
 }
 
 #[test]
@@ -71,9 +65,7 @@ fn a_packet_that_comes_too_late_is_counted() {
 #[test]
 fn the_wait_follows_what_the_caller_knows_of_the_round_trip() {
     let mut guest = Guest::showing();
-    guest
-        .muxer
-        .set_max_wait(TrackKind::Video, Duration::from_millis(50));
+    guest.muxer.set_max_wait(TrackKind::Video, Duration::from_millis(50));
     guest.lose_video();
     guest.video(66, P);
     assert_eq!(guest.muxer.poll_timeout(), Some(ms(116)));
@@ -100,17 +92,7 @@ fn decoding_times_of_a_stream_with_b_frames_start_afresh_behind_a_loss() {
         guest.video_seq = sequence_number.wrapping_add(1);
         guest.video_packet(sequence_number, shown_ms, sent_ms, P);
     }
-    assert_eq!(
-        guest.lines(),
-        [
-            "metadata 0",
-            "avcC 0",
-            "key 0",
-            "inter 1",
-            "inter 2",
-            "inter 42"
-        ]
-    );
+    assert_eq!(guest.lines(), ["metadata 0", "avcC 0", "key 0", "inter 1", "inter 2", "inter 42"]);
     guest.lose_video();
     guest.video(5000, &key);
     guest.wait();
@@ -167,14 +149,8 @@ fn an_idr_picture_without_parameter_sets_does_not_go_out() {
 #[test]
 fn parameter_sets_of_the_sdp_are_enough() {
     let parameter_sets = vec![SPS.to_vec(), PPS.to_vec()];
-    let video = VideoConfig {
-        parameter_sets,
-        ..VideoConfig::default()
-    };
-    let mut guest = Guest::new(Config {
-        video: Some(video),
-        ..Config::default()
-    });
+    let video = VideoConfig { parameter_sets, ..VideoConfig::default() };
+    let mut guest = Guest::new(Config { video: Some(video), ..Config::default() });
     guest.video(0, IDR);
     guest.video(33, P);
     assert_eq!(guest.lines(), ["metadata 0", "avcC 0", "key 0", "inter 33"]);
@@ -201,21 +177,9 @@ fn changed_parameter_sets_make_one_sequence_header_at_their_idr_picture() {
     let bodies = guest.bodies.clone();
     // These sets announce B-frames, so decoding times start a millisecond apart.
     assert_eq!(guest.lines(), ["metadata 0", "avcC 66", "key 66", "key 67"]);
-    assert!(
-        bodies[1]
-            .windows(SPS_HIGH.len())
-            .any(|window| window == SPS_HIGH)
-    );
+    assert!(bodies[1].windows(SPS_HIGH.len()).any(|window| window == SPS_HIGH));
     let stats = guest.muxer.stats().video;
-    assert_eq!(
-        (
-            stats.width,
-            stats.height,
-            stats.profile_idc,
-            stats.level_idc
-        ),
-        (1920, 1080, 100, 40)
-    );
+    assert_eq!((stats.width, stats.height, stats.profile_idc, stats.level_idc), (1920, 1080, 100, 40));
 }
 
 #[test]
@@ -246,12 +210,7 @@ fn another_ssrc_starts_with_an_idr_picture_of_its_own_on_the_same_timeline() {
     guest.video(132, P);
     assert_eq!(
         guest.lines(),
-        [
-            "keyframe needed: SourceChanged",
-            "keyframe needed: NoParameterSets",
-            "key 99",
-            "inter 132"
-        ]
+        ["keyframe needed: SourceChanged", "keyframe needed: NoParameterSets", "key 99", "inter 132"]
     );
     assert_eq!(guest.muxer.stats().video.packets.restarts, 1);
 }
@@ -272,10 +231,7 @@ fn a_guest_that_comes_back_goes_on_on_the_same_timeline() {
     guest.video(33, P);
     guest.muxer.replace_source();
     guest.drain();
-    assert_eq!(
-        guest.lines(),
-        ["inter 33", "keyframe needed: SourceChanged"]
-    );
+    assert_eq!(guest.lines(), ["inter 33", "keyframe needed: SourceChanged"]);
     guest.video_ssrc = 0xcccc;
     guest.video_seq = 7;
     guest.video_packet(7, 500_000, 9000, P);
@@ -297,15 +253,8 @@ fn a_guest_that_comes_back_may_have_the_same_ssrc_and_earlier_times() {
 
 #[test]
 fn a_repeated_idr_picture_is_followed_by_an_idr_picture() {
-    let video = VideoConfig {
-        keep_keyframe: true,
-        ..VideoConfig::default()
-    };
-    let mut guest = Guest::new(Config {
-        video: Some(video),
-        audio: None,
-        ..Config::default()
-    });
+    let video = VideoConfig { keep_keyframe: true, ..VideoConfig::default() };
+    let mut guest = Guest::new(Config { video: Some(video), audio: None, ..Config::default() });
     guest.muxer.repeat_keyframe(ms(0));
     guest.video(0, &key());
     guest.video(33, P);
@@ -316,10 +265,7 @@ fn a_repeated_idr_picture_is_followed_by_an_idr_picture() {
     guest.drain();
     assert_eq!(guest.bodies[0], first);
     guest.video(1500, P);
-    assert_eq!(
-        guest.lines(),
-        ["key 1000", "keyframe needed: Hold", "key 1001"]
-    );
+    assert_eq!(guest.lines(), ["key 1000", "keyframe needed: Hold", "key 1001"]);
     guest.video(1600, &key());
     guest.video(1633, P);
     assert_eq!(guest.lines(), ["key 1600", "inter 1633"]);

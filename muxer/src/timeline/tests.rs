@@ -43,9 +43,7 @@ impl Rig {
     fn audio(&mut self, captured: i64, arrival: MediaTime) -> MediaTime {
         let ticks = self.audio_base + captured * AUDIO_RATE / 1_000_000;
         let floor = self.last_audio.unwrap_or(MediaTime::ZERO);
-        let time = self
-            .timeline
-            .stamp(TrackKind::Audio, wrapped(ticks), arrival, floor);
+        let time = self.timeline.stamp(TrackKind::Audio, wrapped(ticks), arrival, floor);
         self.last_audio = Some(time);
         time
     }
@@ -53,24 +51,18 @@ impl Rig {
     fn video(&mut self, captured: i64, arrival: MediaTime) -> MediaTime {
         let ticks = self.video_base + captured * VIDEO_RATE / 1_000_000;
         let floor = self.last_video.unwrap_or(MediaTime::ZERO);
-        let time = self
-            .timeline
-            .stamp(TrackKind::Video, wrapped(ticks), arrival, floor);
+        let time = self.timeline.stamp(TrackKind::Video, wrapped(ticks), arrival, floor);
         self.last_video = Some(time);
         time
     }
 
     /// Both sender reports about the instant `captured`; video's wall clock is off by `lie` microseconds.
     fn reports(&mut self, captured: i64, lie: i64, arrival: MediaTime) {
-        for (kind, base, rate, lie) in [
-            (TrackKind::Audio, self.audio_base, AUDIO_RATE, 0),
-            (TrackKind::Video, self.video_base, VIDEO_RATE, lie),
-        ] {
+        for (kind, base, rate, lie) in
+            [(TrackKind::Audio, self.audio_base, AUDIO_RATE, 0), (TrackKind::Video, self.video_base, VIDEO_RATE, lie)]
+        {
             let rtp_time = wrapped(base + captured * rate / 1_000_000);
-            let report = SenderReport {
-                ntp_time: ntp(captured + lie),
-                rtp_time,
-            };
+            let report = SenderReport { ntp_time: ntp(captured + lie), rtp_time };
             self.timeline.handle_sender_report(kind, report, arrival);
         }
     }
@@ -81,10 +73,7 @@ fn steps_are_those_of_the_rtp_clock_whatever_the_network_does() {
     let mut rig = Rig::new();
     for n in 0..1000 {
         let jitter = [0, 35, 3, 120][usize::try_from(n % 4).expect("small")];
-        assert_eq!(
-            rig.audio(n * 20_000, ms(1000 + n * 20 + jitter)),
-            ms(n * 20)
-        );
+        assert_eq!(rig.audio(n * 20_000, ms(1000 + n * 20 + jitter)), ms(n * 20));
     }
 }
 
@@ -102,14 +91,8 @@ fn both_clocks_may_wrap_many_times() {
     // 2^32 ticks are 13.3 hours of video and 24.9 hours of audio; a packet every 4 hours for 40 days.
     for n in 0..240 {
         let micros = n * 4 * 3_600_000_000;
-        assert_eq!(
-            rig.audio(micros, MediaTime::from_micros(micros)),
-            MediaTime::from_micros(micros)
-        );
-        assert_eq!(
-            rig.video(micros, MediaTime::from_micros(micros)),
-            MediaTime::from_micros(micros)
-        );
+        assert_eq!(rig.audio(micros, MediaTime::from_micros(micros)), MediaTime::from_micros(micros));
+        assert_eq!(rig.video(micros, MediaTime::from_micros(micros)), MediaTime::from_micros(micros));
     }
 }
 
@@ -129,10 +112,7 @@ fn sender_reports_move_video_to_its_audio_without_a_step_back() {
             last = time;
         }
         let skew = (last - MediaTime::from_micros(1_000_000 + 599 * 33_333)).micros();
-        assert!(
-            skew.abs() < 1000,
-            "{late} ms late: {skew} us of skew are left"
-        );
+        assert!(skew.abs() < 1000, "{late} ms late: {skew} us of skew are left");
     }
 }
 
@@ -208,18 +188,14 @@ fn an_hour_of_clocks_100_ppm_apart_stays_in_sync() {
         }
         if second % 2 == 1 {
             let arrival = MediaTime::from_micros(now + 40_000);
-            let audio = SenderReport {
-                ntp_time: ntp(now),
-                rtp_time: wrapped(rig.audio_base + now * AUDIO_RATE / 1_000_000),
-            };
+            let audio =
+                SenderReport { ntp_time: ntp(now), rtp_time: wrapped(rig.audio_base + now * AUDIO_RATE / 1_000_000) };
             let video = SenderReport {
                 ntp_time: ntp(now),
                 rtp_time: wrapped(rig.video_base + (now + drift) * VIDEO_RATE / 1_000_000),
             };
-            rig.timeline
-                .handle_sender_report(TrackKind::Audio, audio, arrival);
-            rig.timeline
-                .handle_sender_report(TrackKind::Video, video, arrival);
+            rig.timeline.handle_sender_report(TrackKind::Audio, audio, arrival);
+            rig.timeline.handle_sender_report(TrackKind::Video, video, arrival);
         }
         worst = worst.max((video - audio).micros().abs());
     }

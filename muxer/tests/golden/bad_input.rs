@@ -14,14 +14,8 @@ const FILE_HEADER_BYTES: usize = 16;
 fn binary() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let profile = test.parent().unwrap().parent().unwrap();
-    let path = profile
-        .join("examples")
-        .join(format!("rtp2flv{}", std::env::consts::EXE_SUFFIX));
-    assert!(
-        path.is_file(),
-        "no {}: cargo build -p guest-relay-muxer --example rtp2flv",
-        path.display()
-    );
+    let path = profile.join("examples").join(format!("rtp2flv{}", std::env::consts::EXE_SUFFIX));
+    assert!(path.is_file(), "no {}: cargo build -p guest-relay-muxer --example rtp2flv", path.display());
     path
 }
 
@@ -34,34 +28,16 @@ fn assert_refused(output: &Output) {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "stderr: {stderr}");
     assert_eq!(stderr.lines().count(), 1, "stderr: {stderr}");
-    assert!(
-        stderr.ends_with('\n') && stderr.trim().len() > 10,
-        "stderr: {stderr:?}"
-    );
-    assert!(
-        output.stdout.is_empty(),
-        "stdout: {}",
-        String::from_utf8_lossy(&output.stdout)
-    );
+    assert!(stderr.ends_with('\n') && stderr.trim().len() > 10, "stderr: {stderr:?}");
+    assert!(output.stdout.is_empty(), "stdout: {}", String::from_utf8_lossy(&output.stdout));
 }
 
 /// Runs a good case with its dump or SDP replaced.
 fn run_with(name: &str, dump: Option<&[u8]>, sdp: Option<&[u8]>) -> Output {
     let scratch = Scratch::new(name);
-    let dump = dump.map_or_else(
-        || golden_file("stap_a_start", "rtpdump"),
-        |bytes| scratch.write("in.rtpdump", bytes),
-    );
-    let sdp = sdp.map_or_else(
-        || golden_file("stap_a_start", "sdp"),
-        |bytes| scratch.write("in.sdp", bytes),
-    );
-    rtp2flv([
-        "--sdp".as_ref(),
-        sdp.as_os_str(),
-        dump.as_os_str(),
-        scratch.file("out.flv").as_os_str(),
-    ])
+    let dump = dump.map_or_else(|| golden_file("stap_a_start", "rtpdump"), |bytes| scratch.write("in.rtpdump", bytes));
+    let sdp = sdp.map_or_else(|| golden_file("stap_a_start", "sdp"), |bytes| scratch.write("in.sdp", bytes));
+    rtp2flv(["--sdp".as_ref(), sdp.as_os_str(), dump.as_os_str(), scratch.file("out.flv").as_os_str()])
 }
 
 fn good_dump() -> Vec<u8> {
@@ -101,29 +77,17 @@ fn unknown_option() {
 #[test]
 fn start_that_is_no_number() {
     let scratch = Scratch::new("start");
-    let (sdp, dump) = (
-        golden_file("stap_a_start", "sdp"),
-        golden_file("stap_a_start", "rtpdump"),
-    );
+    let (sdp, dump) = (golden_file("stap_a_start", "sdp"), golden_file("stap_a_start", "rtpdump"));
     let out = scratch.file("out.flv");
-    let arguments: [&OsStr; 6] = [
-        "--start-ms".as_ref(),
-        "soon".as_ref(),
-        "--sdp".as_ref(),
-        sdp.as_ref(),
-        dump.as_ref(),
-        out.as_ref(),
-    ];
+    let arguments: [&OsStr; 6] =
+        ["--start-ms".as_ref(), "soon".as_ref(), "--sdp".as_ref(), sdp.as_ref(), dump.as_ref(), out.as_ref()];
     assert_refused(&rtp2flv(arguments));
 }
 
 #[test]
 fn no_sdp_argument() {
     let scratch = Scratch::new("no-sdp");
-    assert_refused(&rtp2flv([
-        golden_file("stap_a_start", "rtpdump"),
-        scratch.file("out.flv"),
-    ]));
+    assert_refused(&rtp2flv([golden_file("stap_a_start", "rtpdump"), scratch.file("out.flv")]));
 }
 
 #[test]
@@ -131,12 +95,7 @@ fn sdp_file_that_does_not_exist() {
     let scratch = Scratch::new("missing-sdp");
     let (sdp, out) = (scratch.file("missing.sdp"), scratch.file("out.flv"));
     let dump = golden_file("stap_a_start", "rtpdump");
-    assert_refused(&rtp2flv([
-        "--sdp".as_ref(),
-        sdp.as_os_str(),
-        dump.as_os_str(),
-        out.as_os_str(),
-    ]));
+    assert_refused(&rtp2flv(["--sdp".as_ref(), sdp.as_os_str(), dump.as_os_str(), out.as_os_str()]));
 }
 
 #[test]
@@ -144,28 +103,15 @@ fn dump_file_that_does_not_exist() {
     let scratch = Scratch::new("missing-dump");
     let (dump, out) = (scratch.file("missing.rtpdump"), scratch.file("out.flv"));
     let sdp = golden_file("stap_a_start", "sdp");
-    assert_refused(&rtp2flv([
-        "--sdp".as_ref(),
-        sdp.as_os_str(),
-        dump.as_os_str(),
-        out.as_os_str(),
-    ]));
+    assert_refused(&rtp2flv(["--sdp".as_ref(), sdp.as_os_str(), dump.as_os_str(), out.as_os_str()]));
 }
 
 #[test]
 fn output_that_cannot_be_written() {
     let scratch = Scratch::new("no-output");
     let out = scratch.file("no-such-directory/out.flv");
-    let (sdp, dump) = (
-        golden_file("stap_a_start", "sdp"),
-        golden_file("stap_a_start", "rtpdump"),
-    );
-    assert_refused(&rtp2flv([
-        "--sdp".as_ref(),
-        sdp.as_os_str(),
-        dump.as_os_str(),
-        out.as_os_str(),
-    ]));
+    let (sdp, dump) = (golden_file("stap_a_start", "sdp"), golden_file("stap_a_start", "rtpdump"));
+    assert_refused(&rtp2flv(["--sdp".as_ref(), sdp.as_os_str(), dump.as_os_str(), out.as_os_str()]));
 }
 
 #[test]
@@ -187,11 +133,7 @@ fn dump_with_wrong_magic() {
 
 #[test]
 fn dump_cut_in_its_magic_line() {
-    assert_refused(&run_with(
-        "cut-magic",
-        Some(&MAGIC[..MAGIC.len() - 1]),
-        None,
-    ));
+    assert_refused(&run_with("cut-magic", Some(&MAGIC[..MAGIC.len() - 1]), None));
 }
 
 #[test]
@@ -204,11 +146,7 @@ fn dump_cut_in_its_file_header() {
 #[test]
 fn dump_cut_inside_a_datagram() {
     let dump = good_dump();
-    assert_refused(&run_with(
-        "cut-datagram",
-        Some(&dump[..dump.len() - 1]),
-        None,
-    ));
+    assert_refused(&run_with("cut-datagram", Some(&dump[..dump.len() - 1]), None));
 }
 
 #[test]
@@ -250,11 +188,7 @@ fn empty_sdp() {
 
 #[test]
 fn sdp_without_media_lines() {
-    assert_refused(&run_with(
-        "no-media",
-        None,
-        Some(b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"),
-    ));
+    assert_refused(&run_with("no-media", None, Some(b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n")));
 }
 
 #[test]

@@ -72,10 +72,7 @@ pub(crate) fn listed_tags(flv: &[u8]) -> Vec<ListedTag> {
         };
         let previous = be_number(previous);
         if previous != expected_previous {
-            tags.push(error(
-                offset,
-                &format!("PreviousTagSize is {previous}, the tag has {expected_previous}"),
-            ));
+            tags.push(error(offset, &format!("PreviousTagSize is {previous}, the tag has {expected_previous}")));
             return tags;
         }
         let start = offset + PREVIOUS_TAG_SIZE_BYTES;
@@ -99,48 +96,28 @@ pub(crate) fn listed_tags(flv: &[u8]) -> Vec<ListedTag> {
             FlvTagData::ScriptData(script) => ("script", describe_script(script)),
             other => ("other", format!("{other:?}")),
         };
-        let stream = if tag.stream_id == 0 {
-            String::new()
-        } else {
-            format!(" STREAM ID {}", tag.stream_id)
-        };
+        let stream = if tag.stream_id == 0 { String::new() } else { format!(" STREAM ID {}", tag.stream_id) };
         tags.push(ListedTag {
             offset: start,
             len: expected_previous + PREVIOUS_TAG_SIZE_BYTES,
-            line: format!(
-                "{number:4} {kind:6} {:8} ms {body_len:5} B  {content}{stream}",
-                tag.timestamp_ms
-            ),
+            line: format!("{number:4} {kind:6} {:8} ms {body_len:5} B  {content}{stream}", tag.timestamp_ms),
         });
     }
 }
 
 fn position(reader: &Cursor<Bytes>) -> usize {
-    reader
-        .position()
-        .try_into()
-        .expect("a position inside a buffer fits usize")
+    reader.position().try_into().expect("a position inside a buffer fits usize")
 }
 
 fn be_number(bytes: &[u8]) -> usize {
-    bytes
-        .iter()
-        .fold(0, |value, byte| value << 8 | usize::from(*byte))
+    bytes.iter().fold(0, |value, byte| value << 8 | usize::from(*byte))
 }
 
 fn describe_audio(audio: &AudioData) -> String {
-    let AudioTagBody::Enhanced(ExAudioTagBody::NoMultitrack {
-        audio_four_cc,
-        packet,
-    }) = &audio.body
-    else {
+    let AudioTagBody::Enhanced(ExAudioTagBody::NoMultitrack { audio_four_cc, packet }) = &audio.body else {
         return format!("{audio:?}");
     };
-    let four_cc = if *audio_four_cc == AudioFourCc::Opus {
-        "Opus".into()
-    } else {
-        format!("{audio_four_cc:?}")
-    };
+    let four_cc = if *audio_four_cc == AudioFourCc::Opus { "Opus".into() } else { format!("{audio_four_cc:?}") };
     match packet {
         AudioPacket::SequenceStart { header_data } => {
             format!("{four_cc} sequence start {}", hex(header_data))
@@ -154,8 +131,7 @@ fn describe_audio(audio: &AudioData) -> String {
 }
 
 fn describe_video(video: &VideoData<'_>) -> String {
-    let VideoTagHeaderData::Legacy(LegacyVideoTagHeader::AvcPacket(packet)) = &video.header.data
-    else {
+    let VideoTagHeaderData::Legacy(LegacyVideoTagHeader::AvcPacket(packet)) = &video.header.data else {
         return format!("{video:?}");
     };
     let frame = match video.header.frame_type {
@@ -197,15 +173,9 @@ fn describe_video(video: &VideoData<'_>) -> String {
             text
         }
         (
-            LegacyVideoTagHeaderAvcPacket::Nalu {
-                composition_time_offset,
-            },
+            LegacyVideoTagHeaderAvcPacket::Nalu { composition_time_offset },
             VideoTagBody::Legacy(LegacyVideoTagBody::Other { data }),
-        ) => format!(
-            "{frame} cts {composition_time_offset}{} fnv {:016x}",
-            nal_units(data),
-            fnv1a(data)
-        ),
+        ) => format!("{frame} cts {composition_time_offset}{} fnv {:016x}", nal_units(data), fnv1a(data)),
         (LegacyVideoTagHeaderAvcPacket::EndOfSequence, _) => "AVC end of sequence".into(),
         _ => format!("{video:?}"),
     }
@@ -243,51 +213,21 @@ fn describe_script(script: &ScriptData<'_>) -> String {
         return format!("{script:?}");
     };
     let mut entries = vec![
-        (
-            "audiocodecid",
-            metadata
-                .audiocodecid
-                .as_ref()
-                .map(|value| format!("{value:?}")),
-        ),
-        (
-            "audiodatarate",
-            metadata.audiodatarate.map(|value| value.to_string()),
-        ),
-        (
-            "audiosamplerate",
-            metadata.audiosamplerate.map(|value| value.to_string()),
-        ),
-        (
-            "audiosamplesize",
-            metadata.audiosamplesize.map(|value| value.to_string()),
-        ),
+        ("audiocodecid", metadata.audiocodecid.as_ref().map(|value| format!("{value:?}"))),
+        ("audiodatarate", metadata.audiodatarate.map(|value| value.to_string())),
+        ("audiosamplerate", metadata.audiosamplerate.map(|value| value.to_string())),
+        ("audiosamplesize", metadata.audiosamplesize.map(|value| value.to_string())),
         ("duration", metadata.duration.map(|value| value.to_string())),
         ("filesize", metadata.filesize.map(|value| value.to_string())),
-        (
-            "framerate",
-            metadata.framerate.map(|value| value.to_string()),
-        ),
+        ("framerate", metadata.framerate.map(|value| value.to_string())),
         ("height", metadata.height.map(|value| value.to_string())),
         ("stereo", metadata.stereo.map(|value| value.to_string())),
-        (
-            "videocodecid",
-            metadata
-                .videocodecid
-                .as_ref()
-                .map(|value| format!("{value:?}")),
-        ),
-        (
-            "videodatarate",
-            metadata.videodatarate.map(|value| value.to_string()),
-        ),
+        ("videocodecid", metadata.videocodecid.as_ref().map(|value| format!("{value:?}"))),
+        ("videodatarate", metadata.videodatarate.map(|value| value.to_string())),
         ("width", metadata.width.map(|value| value.to_string())),
     ];
-    let mut other: Vec<_> = metadata
-        .other
-        .iter()
-        .map(|(key, value)| (key.as_str(), Some(format!("{value:?}"))))
-        .collect();
+    let mut other: Vec<_> =
+        metadata.other.iter().map(|(key, value)| (key.as_str(), Some(format!("{value:?}")))).collect();
     entries.append(&mut other);
     entries.sort();
     let mut text = String::from("onMetaData");
@@ -308,7 +248,5 @@ fn hex(bytes: &[u8]) -> String {
 
 /// FNV-1a, 64 bits: tells payloads apart in a line, nothing more.
 fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }

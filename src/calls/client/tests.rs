@@ -38,10 +38,7 @@ impl Server {
         let body = body.into();
         Self::start(move |stream| {
             let length = body.len();
-            let _ = write!(
-                stream,
-                "{head}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-            );
+            let _ = write!(stream, "{head}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
         })
     }
 
@@ -60,9 +57,7 @@ fn read_request(stream: &mut TcpStream) -> String {
     loop {
         let text = String::from_utf8_lossy(&request);
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head
-                .lines()
-                .find_map(|line| line.strip_prefix("content-length: "));
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
             if body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
                 return text.into_owned();
             }
@@ -76,19 +71,8 @@ fn read_request(stream: &mut TcpStream) -> String {
 
 fn client(base: &str) -> Client {
     let short = Duration::from_millis(300);
-    let timeouts = Timeouts {
-        call: short,
-        tracks: short,
-        close: short,
-        inspect: short,
-        ..Timeouts::default()
-    };
-    Client::with_timeouts(
-        base,
-        "0123456789abcdef0123456789abcdef",
-        Secret::new(TOKEN.to_owned()),
-        timeouts,
-    )
+    let timeouts = Timeouts { call: short, tracks: short, close: short, inspect: short, ..Timeouts::default() };
+    Client::with_timeouts(base, "0123456789abcdef0123456789abcdef", Secret::new(TOKEN.to_owned()), timeouts)
 }
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\ncf-ray: 8f00ba4-LHR";
@@ -102,31 +86,16 @@ fn lost_reason(error: CallError) -> String {
 
 #[test]
 fn a_session_is_asked_for_without_a_body_and_with_everything_that_the_edge_wants() {
-    let server = Server::answering(
-        "HTTP/1.1 201 Created",
-        r#"{"sessionId":"00112233445566778899aabbccddeeff"}"#,
-    );
-    assert_eq!(
-        server.client().new_session().unwrap(),
-        "00112233445566778899aabbccddeeff"
-    );
+    let server = Server::answering("HTTP/1.1 201 Created", r#"{"sessionId":"00112233445566778899aabbccddeeff"}"#);
+    assert_eq!(server.client().new_session().unwrap(), "00112233445566778899aabbccddeeff");
     let request = server.request();
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
-    assert!(
-        head.starts_with("POST /v1/apps/0123456789abcdef0123456789abcdef/sessions/new HTTP/1.1"),
-        "{head}"
-    );
+    assert!(head.starts_with("POST /v1/apps/0123456789abcdef0123456789abcdef/sessions/new HTTP/1.1"), "{head}");
     let head = head.to_ascii_lowercase();
-    assert!(
-        head.contains(&format!("\r\nauthorization: bearer {TOKEN}")),
-        "{head}"
-    );
+    assert!(head.contains(&format!("\r\nauthorization: bearer {TOKEN}")), "{head}");
     assert!(head.contains("\r\nuser-agent: guest-relay/"), "{head}");
     assert!(head.contains("\r\ncontent-length: 0"), "{head}");
-    assert!(
-        !head.contains("content-type") && body.is_empty(),
-        "{request}"
-    );
+    assert!(!head.contains("content-type") && body.is_empty(), "{request}");
 }
 
 #[test]
@@ -137,10 +106,7 @@ fn every_call_has_the_method_the_path_and_the_body_of_the_api() {
     client
         .new_tracks(
             "s1",
-            &TracksRequest {
-                session_description: None,
-                tracks: vec![super::super::api::Track::remote("p1", "video")],
-            },
+            &TracksRequest { session_description: None, tracks: vec![super::super::api::Track::remote("p1", "video")] },
         )
         .unwrap();
     client.renegotiate("s1", "v=0\r\n").unwrap();
@@ -159,50 +125,28 @@ fn every_call_has_the_method_the_path_and_the_body_of_the_api() {
             "PUT /v1/apps/0123456789abcdef0123456789abcdef/sessions/s1/tracks/close",
             r#"{"tracks":[{"mid":"0"},{"mid":"1"}],"force":true}"#,
         ),
-        (
-            "GET /v1/apps/0123456789abcdef0123456789abcdef/sessions/s1",
-            "",
-        ),
+        ("GET /v1/apps/0123456789abcdef0123456789abcdef/sessions/s1", ""),
     ] {
         let request = server.request();
         let (head, body) = request.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with(&format!("{line} HTTP/1.1\r\n")), "{head}");
         assert_eq!(body, json);
-        assert_eq!(
-            head.to_ascii_lowercase()
-                .contains("content-type: application/json"),
-            !json.is_empty()
-        );
+        assert_eq!(head.to_ascii_lowercase().contains("content-type: application/json"), !json.is_empty());
     }
 }
 
 #[test]
 fn nothing_listens_there() {
-    let address = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let error = client(&format!("http://{address}"))
-        .new_session()
-        .unwrap_err();
-    assert!(
-        matches!(&error.cause, Cause::Unreachable(reason) if reason.contains("refused")),
-        "{error}"
-    );
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = client(&format!("http://{address}")).new_session().unwrap_err();
+    assert!(matches!(&error.cause, Cause::Unreachable(reason) if reason.contains("refused")), "{error}");
     assert!(error.is_transient() && !error.is_outcome_unknown() && !error.is_misconfiguration());
-    assert!(
-        error
-            .to_string()
-            .contains("check this machine's way to the internet"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("check this machine's way to the internet"), "{error}");
 }
 
 #[test]
 fn the_host_has_no_address() {
-    let error = client("http://no-such-host.invalid/v1")
-        .new_session()
-        .unwrap_err();
+    let error = client("http://no-such-host.invalid/v1").new_session().unwrap_err();
     assert!(matches!(error.cause, Cause::Unreachable(_)), "{error}");
 }
 
@@ -249,27 +193,19 @@ fn no_reply_a_slow_head_and_a_slow_body_are_lost_replies_within_the_calls_time()
 
 #[test]
 fn a_connection_that_closes_after_the_request_or_within_the_reply_is_a_lost_reply() {
-    for reply in [
-        "",
-        "HTTP/1.1 2",
-        "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{}",
-    ] {
+    for reply in ["", "HTTP/1.1 2", "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{}"] {
         let server = Server::start(move |stream| {
             let _ = stream.write_all(reply.as_bytes());
         });
         let error = server.client().renegotiate("s1", "v=0\r\n").unwrap_err();
-        assert!(
-            matches!(error.cause, Cause::ReplyLost(_)),
-            "{reply:?}: {error}"
-        );
+        assert!(matches!(error.cause, Cause::ReplyLost(_)), "{reply:?}: {error}");
     }
 }
 
 #[test]
 fn a_reply_that_is_not_json_not_http_or_too_long_is_a_lost_reply() {
     let long_body = format!("{{\"x\":\"{}\"}}", "x".repeat(256 * 1024));
-    let long_head: &str =
-        Box::leak(format!("{OK}\r\nX-Long: {}", "x".repeat(40_000)).into_boxed_str());
+    let long_head: &str = Box::leak(format!("{OK}\r\nX-Long: {}", "x".repeat(40_000)).into_boxed_str());
     for server in [
         Server::answering(OK, "<html>fine</html>"),
         Server::answering(OK, r#"{"sessionId":"#),
@@ -288,80 +224,23 @@ fn a_session_id_that_could_not_stand_in_a_url_is_refused() {
     let long = "a".repeat(65);
     for id in ["", "../../turn", "a/b", "a b", "é", long.as_str()] {
         let server = Server::answering(OK, format!(r#"{{"sessionId":"{id}"}}"#));
-        assert_eq!(
-            lost_reason(server.client().new_session().unwrap_err()),
-            "it holds no usable sessionId"
-        );
+        assert_eq!(lost_reason(server.client().new_session().unwrap_err()), "it holds no usable sessionId");
     }
 }
 
 #[test]
 fn each_refusal_keeps_status_code_text_and_ray_and_says_what_to_do() {
     /// Status line, errorCode, (misconfiguration, transient, gone), words for the operator, words for the guest.
-    type Case = (
-        &'static str,
-        &'static str,
-        (bool, bool, bool),
-        &'static str,
-        &'static str,
-    );
+    type Case = (&'static str, &'static str, (bool, bool, bool), &'static str, &'static str);
     const CASES: [Case; 10] = [
-        (
-            "401 Unauthorized",
-            "unauthorized",
-            (true, false, false),
-            "calls_api_token",
-            "not set up correctly",
-        ),
-        (
-            "403 Forbidden",
-            "",
-            (true, false, false),
-            "refuses this machine",
-            "not set up correctly",
-        ),
-        (
-            "404 Not Found",
-            "not_found",
-            (false, false, true),
-            "404 not_found",
-            "did not accept",
-        ),
-        (
-            "400 Bad Request",
-            "decoding_error",
-            (false, false, false),
-            "400 decoding_error",
-            "did not accept",
-        ),
-        (
-            "406 Not Acceptable",
-            "invalid_params",
-            (false, false, false),
-            "406 invalid_params",
-            "did not accept",
-        ),
-        (
-            "410 Gone",
-            "session_error",
-            (false, false, true),
-            "410 session_error",
-            "did not accept",
-        ),
-        (
-            "425 Too Early",
-            "session_error",
-            (false, true, false),
-            "425 session_error",
-            "did not answer properly",
-        ),
-        (
-            "429 Too Many Requests",
-            "",
-            (false, true, false),
-            "429",
-            "busy",
-        ),
+        ("401 Unauthorized", "unauthorized", (true, false, false), "calls_api_token", "not set up correctly"),
+        ("403 Forbidden", "", (true, false, false), "refuses this machine", "not set up correctly"),
+        ("404 Not Found", "not_found", (false, false, true), "404 not_found", "did not accept"),
+        ("400 Bad Request", "decoding_error", (false, false, false), "400 decoding_error", "did not accept"),
+        ("406 Not Acceptable", "invalid_params", (false, false, false), "406 invalid_params", "did not accept"),
+        ("410 Gone", "session_error", (false, false, true), "410 session_error", "did not accept"),
+        ("425 Too Early", "session_error", (false, true, false), "425 session_error", "did not answer properly"),
+        ("429 Too Many Requests", "", (false, true, false), "429", "busy"),
         (
             "500 Internal Server Error",
             "internal_error",
@@ -369,13 +248,7 @@ fn each_refusal_keeps_status_code_text_and_ray_and_says_what_to_do() {
             "500 internal_error",
             "did not answer properly",
         ),
-        (
-            "503 Service Unavailable",
-            "",
-            (false, true, false),
-            "503",
-            "did not answer properly",
-        ),
+        ("503 Service Unavailable", "", (false, true, false), "503", "did not answer properly"),
     ];
     for (status, code, (misconfigured, transient, gone), operator, guest) in CASES {
         let head = format!("HTTP/1.1 {status}\r\ncf-ray: 8f00ba4-LHR\r\nRetry-After: 7");
@@ -393,39 +266,23 @@ fn each_refusal_keeps_status_code_text_and_ray_and_says_what_to_do() {
             }
         );
         assert_eq!(
-            (
-                error.is_misconfiguration(),
-                error.is_transient(),
-                error.is_gone()
-            ),
+            (error.is_misconfiguration(), error.is_transient(), error.is_gone()),
             (misconfigured, transient, gone),
             "{status}"
         );
         let text = error.to_string();
-        assert!(
-            text.contains(operator) && text.contains("cf-ray 8f00ba4-LHR"),
-            "{text}"
-        );
-        assert!(
-            error.guest_text().contains(guest),
-            "{status}: {}",
-            error.guest_text()
-        );
+        assert!(text.contains(operator) && text.contains("cf-ray 8f00ba4-LHR"), "{text}");
+        assert!(error.guest_text().contains(guest), "{status}: {}", error.guest_text());
     }
 }
 
 #[test]
 fn an_unknown_app_is_told_from_a_session_that_is_gone() {
-    let server = Server::answering(
-        "HTTP/1.1 404 Not Found",
-        r#"{"errorCode":"not_found","errorDescription":"App not found"}"#,
-    );
+    let server =
+        Server::answering("HTTP/1.1 404 Not Found", r#"{"errorCode":"not_found","errorDescription":"App not found"}"#);
     let error = server.client().new_session().unwrap_err();
     assert!(error.is_misconfiguration() && !error.is_gone());
-    assert!(
-        error.to_string().contains("check cloudflare.calls_app_id"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("check cloudflare.calls_app_id"), "{error}");
     assert!(server.client().inspect("s1").unwrap_err().is_gone());
 }
 
@@ -433,10 +290,7 @@ fn an_unknown_app_is_told_from_a_session_that_is_gone() {
 fn a_refusal_without_the_apis_json_shows_the_beginning_of_what_came() {
     for (body, shown) in [
         ("error code: 1010", "error code: 1010"),
-        (
-            "<html>\n<title>502</title>\u{1b}[31m",
-            "<html><title>502</title>[31m",
-        ),
+        ("<html>\n<title>502</title>\u{1b}[31m", "<html><title>502</title>[31m"),
         ("", ""),
     ] {
         let server = Server::answering("HTTP/1.1 403 Forbidden", body);
@@ -448,45 +302,29 @@ fn a_refusal_without_the_apis_json_shows_the_beginning_of_what_came() {
     }
     let server = Server::answering("HTTP/1.1 502 Bad Gateway", "x".repeat(10_000));
     let error = server.client().new_session().unwrap_err();
-    assert!(
-        matches!(error.cause, Cause::Refused { ref description, .. } if description.len() == 200)
-    );
+    assert!(matches!(error.cause, Cause::Refused { ref description, .. } if description.len() == 200));
 }
 
 #[test]
 fn a_redirect_is_refused_and_the_token_does_not_follow_it() {
     let elsewhere = Server::answering(OK, "{}");
-    let head = format!(
-        "HTTP/1.1 307 Temporary Redirect\r\nLocation: {}/apps",
-        elsewhere.base
-    );
+    let head = format!("HTTP/1.1 307 Temporary Redirect\r\nLocation: {}/apps", elsewhere.base);
     let server = Server::answering(Box::leak(head.into_boxed_str()), "");
-    for result in [
-        server.client().renegotiate("s1", "v=0\r\n"),
-        server.client().inspect("s1").map(|_| ()),
-    ] {
+    for result in [server.client().renegotiate("s1", "v=0\r\n"), server.client().inspect("s1").map(|_| ())] {
         let error = result.unwrap_err();
         assert_eq!(error.status(), Some(307));
-        assert!(
-            error.is_misconfiguration() && error.to_string().contains("cloudflare.api_base"),
-            "{error}"
-        );
+        assert!(error.is_misconfiguration() && error.to_string().contains("cloudflare.api_base"), "{error}");
     }
     assert!(elsewhere.requests.try_recv().is_err());
 }
 
 #[test]
 fn an_error_inside_an_http_200_is_an_error() {
-    let server = Server::answering(
-        OK,
-        r#"{"errorCode":"internal_error","errorDescription":"x","tracks":[]}"#,
-    );
+    let server = Server::answering(OK, r#"{"errorCode":"internal_error","errorDescription":"x","tracks":[]}"#);
     let client = server.client();
     for error in [
         client.new_session().unwrap_err(),
-        client
-            .new_tracks("s1", &TracksRequest::default())
-            .unwrap_err(),
+        client.new_tracks("s1", &TracksRequest::default()).unwrap_err(),
         client.renegotiate("s1", "v=0\r\n").unwrap_err(),
         client.close_tracks("s1", &["0".to_owned()]).unwrap_err(),
         client.inspect("s1").unwrap_err(),
@@ -503,25 +341,11 @@ fn an_error_inside_an_http_200_is_an_error() {
 fn closing_what_is_closed_already_or_gone_is_a_success() {
     let mids = ["0".to_owned()];
     let closed = r#"{"tracks":[{"mid":"0","errorCode":"close_track_error","errorDescription":"Track doesn't exist or was already closed"}]}"#;
-    assert_eq!(
-        Server::answering(OK, closed)
-            .client()
-            .close_tracks("s1", &mids),
-        Ok(())
-    );
-    assert_eq!(
-        Server::answering("HTTP/1.1 410 Gone", "{}")
-            .client()
-            .close_tracks("s1", &mids),
-        Ok(())
-    );
-    let backend = r#"{"tracks":[{"mid":"0"},{"mid":"1","errorCode":"internal_error","errorDescription":"Backend error"}]}"#;
-    assert!(
-        Server::answering(OK, backend)
-            .client()
-            .close_tracks("s1", &mids)
-            .is_err()
-    );
+    assert_eq!(Server::answering(OK, closed).client().close_tracks("s1", &mids), Ok(()));
+    assert_eq!(Server::answering("HTTP/1.1 410 Gone", "{}").client().close_tracks("s1", &mids), Ok(()));
+    let backend =
+        r#"{"tracks":[{"mid":"0"},{"mid":"1","errorCode":"internal_error","errorDescription":"Backend error"}]}"#;
+    assert!(Server::answering(OK, backend).client().close_tracks("s1", &mids).is_err());
     // Nothing to close is no call: the API would refuse it.
     let server = Server::answering(OK, "{}");
     assert_eq!(server.client().close_tracks("s1", &[]), Ok(()));
@@ -534,16 +358,10 @@ fn the_replys_ray_is_kept_for_tracks_that_failed() {
         OK,
         r#"{"tracks":[{"mid":"","trackName":"video","errorCode":"empty_track_error","errorDescription":"\u001b[2Jx"}]}"#,
     );
-    let reply = server
-        .client()
-        .new_tracks("s1", &TracksRequest::default())
-        .unwrap();
+    let reply = server.client().new_tracks("s1", &TracksRequest::default()).unwrap();
     assert_eq!(reply.cf_ray, "8f00ba4-LHR");
     let error = reply.tracks[0].outcome().unwrap_err();
-    assert_eq!(
-        (error.code, error.description),
-        ("empty_track_error", "[2Jx")
-    );
+    assert_eq!((error.code, error.description), ("empty_track_error", "[2Jx"));
 }
 
 #[test]
@@ -551,33 +369,20 @@ fn a_server_that_repeats_the_token_does_not_get_it_into_a_text_of_ours() {
     let echo = format!(
         r#"{{"errorCode":"{TOKEN}","errorDescription":"Bearer {TOKEN}","tracks":[{{"trackName":"v","errorCode":"x","errorDescription":"{TOKEN}"}}]}}"#
     );
-    let refusing = Server::answering(
-        Box::leak(format!("HTTP/1.1 401 No\r\ncf-ray: {TOKEN}").into_boxed_str()),
-        echo.clone(),
-    );
+    let refusing =
+        Server::answering(Box::leak(format!("HTTP/1.1 401 No\r\ncf-ray: {TOKEN}").into_boxed_str()), echo.clone());
     let wrong_type = Server::answering(OK, format!(r#"{{"tracks":"{TOKEN}"}}"#));
     let plain = Server::answering("HTTP/1.1 500 No", format!("Bearer {TOKEN}"));
     let items = Server::answering(
         OK,
-        format!(
-            r#"{{"tracks":[{{"trackName":"v","errorCode":"{TOKEN}","errorDescription":"{TOKEN}"}}]}}"#
-        ),
+        format!(r#"{{"tracks":[{{"trackName":"v","errorCode":"{TOKEN}","errorDescription":"{TOKEN}"}}]}}"#),
     );
     let header = Server::answering(Box::leak(format!("HTTP/1.1 {TOKEN}").into_boxed_str()), "");
     for server in [&refusing, &wrong_type, &plain, &header] {
-        let error = server
-            .client()
-            .new_tracks("s1", &TracksRequest::default())
-            .unwrap_err();
-        assert!(
-            !format!("{error} {error:?} {}", error.guest_text()).contains(TOKEN),
-            "{error:?}"
-        );
+        let error = server.client().new_tracks("s1", &TracksRequest::default()).unwrap_err();
+        assert!(!format!("{error} {error:?} {}", error.guest_text()).contains(TOKEN), "{error:?}");
     }
-    let reply = items
-        .client()
-        .new_tracks("s1", &TracksRequest::default())
-        .unwrap();
+    let reply = items.client().new_tracks("s1", &TracksRequest::default()).unwrap();
     assert!(!format!("{:?}", reply.tracks[0].outcome()).contains(TOKEN));
 }
 

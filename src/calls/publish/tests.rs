@@ -148,10 +148,7 @@ fn the_request_names_the_tracks_by_their_mids() {
             {"location": "local", "mid": "1", "trackName": "video"},
         ])
     );
-    assert_eq!(
-        request["sessionDescription"],
-        json!({"type": "offer", "sdp": prepared.offer})
-    );
+    assert_eq!(request["sessionDescription"], json!({"type": "offer", "sdp": prepared.offer}));
     let kinds: Vec<_> = prepared.tracks.iter().map(|track| track.kind).collect();
     assert_eq!(kinds, [TrackKind::Audio, TrackKind::Video]);
 }
@@ -163,53 +160,28 @@ fn a_camera_or_a_microphone_alone_is_published_too() {
         let lines = offer()
             .lines()
             .filter(|line| {
-                kept = if line.starts_with("m=") {
-                    line.starts_with(media)
-                } else {
-                    kept
-                };
+                kept = if line.starts_with("m=") { line.starts_with(media) } else { kept };
                 kept
             })
             .collect::<Vec<_>>()
             .join("\r\n");
         let prepared = prepare(&(lines + "\r\n")).unwrap();
-        assert_eq!(
-            prepared
-                .tracks
-                .iter()
-                .map(|track| track.name.as_str())
-                .collect::<Vec<_>>(),
-            [name]
-        );
+        assert_eq!(prepared.tracks.iter().map(|track| track.name.as_str()).collect::<Vec<_>>(), [name]);
         assert_eq!(prepared.offer.matches("m=").count(), 1);
     }
 }
 
 #[test]
 fn offers_that_the_sfu_could_not_serve_are_refused_with_a_status_and_a_reason() {
-    let data = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=mid:2\r\na=sctp-port:5000\r\n";
+    let data =
+        "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=mid:2\r\na=sctp-port:5000\r\n";
     let second_audio = "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\na=mid:2\r\na=sendonly\r\na=rtcp-mux\r\na=rtpmap:111 opus/48000/2\r\n";
     let first_data = offer().replacen("m=audio", &format!("{data}m=audio"), 1);
     let long_mid = "m".repeat(65);
     for (name, text, error, status) in [
-        (
-            "a data channel",
-            offer() + data,
-            PublishError::FurtherMedia,
-            400,
-        ),
-        (
-            "a data channel in front",
-            first_data,
-            PublishError::FurtherMedia,
-            400,
-        ),
-        (
-            "a second microphone",
-            offer() + second_audio,
-            PublishError::FurtherMedia,
-            400,
-        ),
+        ("a data channel", offer() + data, PublishError::FurtherMedia, 400),
+        ("a data channel in front", first_data, PublishError::FurtherMedia, 400),
+        ("a second microphone", offer() + second_audio, PublishError::FurtherMedia, 400),
         (
             "a long mid",
             offer()
@@ -218,33 +190,18 @@ fn offers_that_the_sfu_could_not_serve_are_refused_with_a_status_and_a_reason() 
             PublishError::NoMid,
             400,
         ),
-        (
-            "no H.264",
-            offer().replace("H264/90000", "VP9/90000"),
-            PublishError::Offer(OfferError::NoH264),
-            406,
-        ),
-        (
-            "no SDP",
-            "hello".to_owned(),
-            PublishError::Offer(OfferError::NothingSent),
-            0,
-        ),
+        ("no H.264", offer().replace("H264/90000", "VP9/90000"), PublishError::Offer(OfferError::NoH264), 406),
+        ("no SDP", "hello".to_owned(), PublishError::Offer(OfferError::NothingSent), 0),
         (
             "nothing sent",
-            offer()
-                .replace("a=sendonly", "a=recvonly")
-                .replace("a=sendrecv", "a=recvonly"),
+            offer().replace("a=sendonly", "a=recvonly").replace("a=sendrecv", "a=recvonly"),
             PublishError::Offer(OfferError::NothingSent),
             422,
         ),
     ] {
         let refused = prepare(&text).unwrap_err();
         if status == 0 {
-            assert!(
-                matches!(refused, PublishError::Offer(OfferError::Text(_))),
-                "{name}: {refused:?}"
-            );
+            assert!(matches!(refused, PublishError::Offer(OfferError::Text(_))), "{name}: {refused:?}");
             assert_eq!(refused.status(), 400);
         } else {
             assert_eq!((&refused, refused.status()), (&error, status), "{name}");
@@ -264,10 +221,9 @@ fn reply(value: serde_json::Value) -> TracksReply {
 fn a_reply_with_both_tracks_and_an_answer_is_a_publication() {
     let prepared = prepare(&offer()).unwrap();
     // The order of the items is the SFU's.
-    let good = reply(
-        json!({"requiresImmediateRenegotiation": false, "sessionDescription": {"type": "answer", "sdp": ANSWER},
-        "tracks": [{"mid": "1", "trackName": "video"}, {"mid": "0", "trackName": "audio", "location": "local"}]}),
-    );
+    let good =
+        reply(json!({"requiresImmediateRenegotiation": false, "sessionDescription": {"type": "answer", "sdp": ANSWER},
+        "tracks": [{"mid": "1", "trackName": "video"}, {"mid": "0", "trackName": "audio", "location": "local"}]}));
     assert_eq!(prepared.answer(good).unwrap(), ANSWER);
 }
 
@@ -293,11 +249,7 @@ fn every_other_reply_fails_the_publish_and_is_worth_a_new_session() {
             json!({"sessionDescription": answer(ANSWER), "tracks": [audio, {"mid": "7", "trackName": "video"}]}),
             "wrong_mid",
         ),
-        (
-            "no items",
-            json!({"sessionDescription": answer(ANSWER)}),
-            "audio was not registered",
-        ),
+        ("no items", json!({"sessionDescription": answer(ANSWER)}), "audio was not registered"),
         ("no answer", json!({"tracks": [audio, video]}), "no answer"),
         (
             "an offer",
@@ -309,11 +261,7 @@ fn every_other_reply_fails_the_publish_and_is_worth_a_new_session() {
             json!({"requiresImmediateRenegotiation": true, "sessionDescription": answer(ANSWER), "tracks": [audio, video]}),
             "renegotiation",
         ),
-        (
-            "an empty answer",
-            json!({"sessionDescription": answer(""), "tracks": [audio, video]}),
-            "m-lines",
-        ),
+        ("an empty answer", json!({"sessionDescription": answer(""), "tracks": [audio, video]}), "m-lines"),
         (
             "another number of m-lines",
             json!({"sessionDescription": answer(&ANSWER.replace("m=video", "x=video")), "tracks": [audio, video]}),
@@ -350,85 +298,29 @@ fn failed_calls_become_the_statuses_that_a_whip_client_understands() {
             retry_after,
         },
     };
-    let lost = CallError {
-        call: Call::NewTracks,
-        cause: Cause::ReplyLost("x".to_owned()),
-    };
-    let unreachable = CallError {
-        call: Call::NewSession,
-        cause: Cause::Unreachable("x".to_owned()),
-    };
+    let lost = CallError { call: Call::NewTracks, cause: Cause::ReplyLost("x".to_owned()) };
+    let unreachable = CallError { call: Call::NewSession, cause: Cause::Unreachable("x".to_owned()) };
     let (five, nine) = (Duration::from_secs(5), Duration::from_secs(9));
     for (error, status, retry_after, again) in [
         (unreachable, 503, Some(five), true),
         (lost, 502, None, true),
-        (
-            refused(Call::NewSession, 401, "unauthorized", None),
-            503,
-            Some(five),
-            false,
-        ),
-        (
-            refused(Call::NewSession, 404, "not_found", None),
-            503,
-            Some(five),
-            false,
-        ),
-        (
-            refused(Call::NewTracks, 400, "invalid_session_description", None),
-            400,
-            None,
-            false,
-        ),
-        (
-            refused(Call::NewTracks, 400, "decoding_error", None),
-            502,
-            None,
-            false,
-        ),
-        (
-            refused(Call::NewTracks, 406, "invalid_params", None),
-            502,
-            None,
-            true,
-        ),
-        (
-            refused(Call::NewTracks, 410, "session_error", None),
-            502,
-            None,
-            true,
-        ),
-        (
-            refused(Call::NewTracks, 429, "", Some(nine)),
-            429,
-            Some(nine),
-            true,
-        ),
-        (
-            refused(Call::NewTracks, 500, "internal_error", None),
-            502,
-            None,
-            true,
-        ),
+        (refused(Call::NewSession, 401, "unauthorized", None), 503, Some(five), false),
+        (refused(Call::NewSession, 404, "not_found", None), 503, Some(five), false),
+        (refused(Call::NewTracks, 400, "invalid_session_description", None), 400, None, false),
+        (refused(Call::NewTracks, 400, "decoding_error", None), 502, None, false),
+        (refused(Call::NewTracks, 406, "invalid_params", None), 502, None, true),
+        (refused(Call::NewTracks, 410, "session_error", None), 502, None, true),
+        (refused(Call::NewTracks, 429, "", Some(nine)), 429, Some(nine), true),
+        (refused(Call::NewTracks, 500, "internal_error", None), 502, None, true),
     ] {
         let name = error.to_string();
         let error = PublishError::Call(error);
         assert_eq!(
-            (
-                error.status(),
-                error.retry_after(),
-                error.is_worth_a_new_session()
-            ),
+            (error.status(), error.retry_after(), error.is_worth_a_new_session()),
             (status, retry_after, again),
             "{name}"
         );
         // A guest sees no codes.
-        assert!(
-            !error
-                .guest_text()
-                .contains(|c: char| c.is_ascii_digit() || c == '_'),
-            "{}",
-            error.guest_text()
-        );
+        assert!(!error.guest_text().contains(|c: char| c.is_ascii_digit() || c == '_'), "{}", error.guest_text());
     }
 }

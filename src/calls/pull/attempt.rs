@@ -10,8 +10,8 @@ use super::super::error::{CallError, Cause};
 use super::closing::GivenUp;
 use super::link::{Exchange, Link};
 use super::{
-    ApiCall, ApiReply, CallId, DENIALS_PER_INQUIRY, EndReason, Output, PeerId, Publication, Pull,
-    PullForm, SIGN_OF_LIFE_WITHIN, Trouble,
+    ApiCall, ApiReply, CallId, DENIALS_PER_INQUIRY, EndReason, Output, PeerId, Publication, Pull, PullForm,
+    SIGN_OF_LIFE_WITHIN, Trouble,
 };
 
 /// A publisher is not taken for gone before so many attempts found no track.
@@ -77,9 +77,9 @@ impl Attempt {
 
     fn started(&self, now: Instant) -> Instant {
         match self {
-            Self::Offering { started, .. }
-            | Self::Creating { started, .. }
-            | Self::Requesting { started, .. } => *started,
+            Self::Offering { started, .. } | Self::Creating { started, .. } | Self::Requesting { started, .. } => {
+                *started
+            }
             Self::None | Self::Waiting { .. } => now,
         }
     }
@@ -98,11 +98,7 @@ pub(super) struct Outcome {
 
 impl Publication {
     /// The body of `tracks/new` for some of the tracks.
-    pub(super) fn request(
-        &self,
-        tracks: &[(TrackKind, String)],
-        offer: Option<String>,
-    ) -> TracksRequest {
+    pub(super) fn request(&self, tracks: &[(TrackKind, String)], offer: Option<String>) -> TracksRequest {
         let remote = |(_, name): &(TrackKind, String)| Track::remote(&self.session_id, name);
         TracksRequest {
             session_description: offer.map(SessionDescription::offer),
@@ -112,12 +108,7 @@ impl Publication {
 
     /// Each item of a reply counts by itself; one that was not asked for does not count at all.
     pub(super) fn read(&self, reply: &TracksReply) -> Outcome {
-        let mut outcome = Outcome {
-            good: Vec::new(),
-            failed: None,
-            offer: None,
-            answer: None,
-        };
+        let mut outcome = Outcome { good: Vec::new(), failed: None, offer: None, answer: None };
         for item in &reply.tracks {
             let asked = |(_, name): &&(TrackKind, String)| item.track_name.as_ref() == Some(name);
             let Some((kind, _)) = self.tracks.iter().find(asked) else {
@@ -182,37 +173,25 @@ impl Pull {
     fn start_attempt(&mut self, now: Instant) {
         let started = now;
         self.attempt = match self.form {
-            PullForm::SfuOffers => Attempt::Creating {
-                call: self.calls.make(ApiCall::NewSession),
-                started,
-                offer: None,
-            },
+            PullForm::SfuOffers => {
+                Attempt::Creating { call: self.calls.make(ApiCall::NewSession), started, offer: None }
+            }
             PullForm::WeOffer => {
                 let peer = self.new_peer();
                 let kinds = self.publication.tracks.iter().map(|(kind, _)| *kind);
                 let kinds = kinds.collect();
-                self.calls
-                    .outputs
-                    .push_back(Output::MakeOffer { peer, kinds });
+                self.calls.outputs.push_back(Output::MakeOffer { peer, kinds });
                 Attempt::Offering { peer, started }
             }
         };
     }
 
-    pub(super) fn handle_offer_made(
-        &mut self,
-        peer: PeerId,
-        sdp: Result<String, String>,
-        now: Instant,
-    ) {
+    pub(super) fn handle_offer_made(&mut self, peer: PeerId, sdp: Result<String, String>, now: Instant) {
         let started = self.attempt.started(now);
         match sdp {
             Ok(sdp) => {
-                self.attempt = Attempt::Creating {
-                    call: self.calls.make(ApiCall::NewSession),
-                    started,
-                    offer: Some((peer, sdp)),
-                };
+                self.attempt =
+                    Attempt::Creating { call: self.calls.make(ApiCall::NewSession), started, offer: Some((peer, sdp)) };
             }
             Err(reason) => {
                 self.cannot_offer = true;
@@ -225,27 +204,15 @@ impl Pull {
         }
     }
 
-    pub(super) fn handle_attempt_reply(
-        &mut self,
-        reply: Result<ApiReply, CallError>,
-        now: Instant,
-    ) {
+    pub(super) fn handle_attempt_reply(&mut self, reply: Result<ApiReply, CallError>, now: Instant) {
         let started = self.attempt.started(now);
         match (std::mem::replace(&mut self.attempt, Attempt::None), reply) {
             (Attempt::Creating { offer, .. }, Ok(ApiReply::Session(session))) => {
                 self.stats.sessions_made += 1;
                 let (peer, offer) = offer.unzip();
                 let request = self.publication.request(&self.publication.tracks, offer);
-                let call = self.calls.make(ApiCall::NewTracks {
-                    session: session.clone(),
-                    request,
-                });
-                self.attempt = Attempt::Requesting {
-                    call,
-                    started,
-                    session,
-                    peer,
-                };
+                let call = self.calls.make(ApiCall::NewTracks { session: session.clone(), request });
+                self.attempt = Attempt::Requesting { call, started, session, peer };
             }
             (Attempt::Requesting { session, peer, .. }, Ok(ApiReply::Tracks(reply))) => {
                 self.handle_tracks(session, peer, &reply, started, now);
@@ -325,13 +292,7 @@ impl Pull {
         self.link = Some(Link::new(session, peer, good, exchange, started, now));
     }
 
-    fn attempt_failed(
-        &mut self,
-        peer: Option<PeerId>,
-        started: Instant,
-        trouble: Trouble,
-        now: Instant,
-    ) {
+    fn attempt_failed(&mut self, peer: Option<PeerId>, started: Instant, trouble: Trouble, now: Instant) {
         if let Some(peer) = peer {
             self.calls.drop_peer(peer);
         }
@@ -352,14 +313,8 @@ impl Pull {
             Attempt::None | Attempt::Waiting { .. } | Attempt::Offering { .. } => {}
             Attempt::Creating { call, .. } => self.closings.add_unborn(call),
             Attempt::Requesting { call, session, .. } => {
-                let given_up = GivenUp {
-                    session,
-                    mids: Vec::new(),
-                    under_way: Some(call),
-                    peer: None,
-                };
-                self.closings
-                    .add(given_up, &mut self.calls, &mut self.stats, now);
+                let given_up = GivenUp { session, mids: Vec::new(), under_way: Some(call), peer: None };
+                self.closings.add(given_up, &mut self.calls, &mut self.stats, now);
             }
         }
     }

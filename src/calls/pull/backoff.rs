@@ -22,12 +22,7 @@ pub(super) struct Backoff {
 
 impl Backoff {
     pub(super) fn new(max: Duration, seed: u64) -> Self {
-        Self {
-            is_fresh: true,
-            step: 0,
-            max,
-            random: seed,
-        }
+        Self { is_fresh: true, step: 0, max, random: seed }
     }
 
     /// It worked: the next attempt is the first one.
@@ -48,9 +43,7 @@ impl Backoff {
     /// When the next attempt begins, if one that began at `started` failed `now`.
     pub(super) fn after_failure(&mut self, started: Instant, now: Instant) -> Instant {
         // A quarter below the limit, so that the longest spacings are spread too.
-        let spacing = FIRST
-            .saturating_mul(2_u32.saturating_pow(self.step))
-            .min(self.max * 4 / 5);
+        let spacing = FIRST.saturating_mul(2_u32.saturating_pow(self.step)).min(self.max * 4 / 5);
         self.step = self.step.saturating_add(1);
         let until = (started + self.jittered(spacing)).max(now + self.jittered(FIRST));
         until.min(now + self.max)

@@ -9,21 +9,10 @@ use super::super::error::CallError;
 #[derive(Clone, Debug)]
 pub enum ApiCall {
     NewSession,
-    NewTracks {
-        session: String,
-        request: TracksRequest,
-    },
-    Renegotiate {
-        session: String,
-        answer: String,
-    },
-    CloseTracks {
-        session: String,
-        mids: Vec<String>,
-    },
-    Inspect {
-        session: String,
-    },
+    NewTracks { session: String, request: TracksRequest },
+    Renegotiate { session: String, answer: String },
+    CloseTracks { session: String, mids: Vec<String> },
+    Inspect { session: String },
 }
 
 /// What a call gives when it works.
@@ -44,15 +33,9 @@ impl ApiCall {
     pub fn make(&self, client: &Client) -> Result<ApiReply, CallError> {
         match self {
             Self::NewSession => client.new_session().map(ApiReply::Session),
-            Self::NewTracks { session, request } => {
-                client.new_tracks(session, request).map(ApiReply::Tracks)
-            }
-            Self::Renegotiate { session, answer } => {
-                client.renegotiate(session, answer).map(|()| ApiReply::Done)
-            }
-            Self::CloseTracks { session, mids } => {
-                client.close_tracks(session, mids).map(|()| ApiReply::Done)
-            }
+            Self::NewTracks { session, request } => client.new_tracks(session, request).map(ApiReply::Tracks),
+            Self::Renegotiate { session, answer } => client.renegotiate(session, answer).map(|()| ApiReply::Done),
+            Self::CloseTracks { session, mids } => client.close_tracks(session, mids).map(|()| ApiReply::Done),
             Self::Inspect { session } => client.inspect(session).map(ApiReply::Inspected),
         }
     }
@@ -61,9 +44,9 @@ impl ApiCall {
     pub fn mutates(&self) -> Option<&str> {
         match self {
             Self::NewSession | Self::Inspect { .. } => None,
-            Self::NewTracks { session, .. }
-            | Self::Renegotiate { session, .. }
-            | Self::CloseTracks { session, .. } => Some(session),
+            Self::NewTracks { session, .. } | Self::Renegotiate { session, .. } | Self::CloseTracks { session, .. } => {
+                Some(session)
+            }
         }
     }
 }

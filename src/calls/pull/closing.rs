@@ -80,19 +80,8 @@ impl Closings {
     }
 
     /// Gives up a session.
-    pub(super) fn add(
-        &mut self,
-        given_up: GivenUp,
-        calls: &mut Calls,
-        stats: &mut Stats,
-        now: Instant,
-    ) {
-        let GivenUp {
-            session,
-            mids,
-            under_way,
-            peer,
-        } = given_up;
+    pub(super) fn add(&mut self, given_up: GivenUp, calls: &mut Calls, stats: &mut Stats, now: Instant) {
+        let GivenUp { session, mids, under_way, peer } = given_up;
         let peer_is_needed = !mids.is_empty();
         if let Some(peer) = peer.filter(|_| !peer_is_needed) {
             calls.drop_peer(peer);
@@ -104,9 +93,7 @@ impl Closings {
         if self.list.len() >= CLOSINGS_MAX {
             self.abandon(0, calls, stats);
         }
-        let lingering = peer
-            .filter(|_| peer_is_needed)
-            .map(|peer| (peer, now + LINGER));
+        let lingering = peer.filter(|_| peer_is_needed).map(|peer| (peer, now + LINGER));
         self.list.push(Closing {
             session,
             mids,
@@ -153,7 +140,8 @@ impl Closings {
             }
             return;
         }
-        let of = |closing: &Closing| matches!(closing.phase, Phase::Awaiting(call) | Phase::Closing(call) if call == id);
+        let of =
+            |closing: &Closing| matches!(closing.phase, Phase::Awaiting(call) | Phase::Closing(call) if call == id);
         let Some(at) = self.list.iter().position(of) else {
             return;
         };
@@ -173,9 +161,7 @@ impl Closings {
             }
             // 425: it never had a transport and will not get one any more.
             (_, Err(error))
-                if error.status() == Some(425)
-                    || closing.attempts >= ATTEMPTS
-                    || !is_worth_repeating(&error) =>
+                if error.status() == Some(425) || closing.attempts >= ATTEMPTS || !is_worth_repeating(&error) =>
             {
                 log::debug!("{error}");
                 self.abandon(at, calls, stats);
@@ -201,10 +187,9 @@ impl Closings {
         for closing in &mut self.list {
             if matches!(closing.phase, Phase::Due(at) if at <= now) {
                 closing.attempts += 1;
-                closing.phase = Phase::Closing(calls.make(ApiCall::CloseTracks {
-                    session: closing.session.clone(),
-                    mids: closing.mids.clone(),
-                }));
+                closing.phase = Phase::Closing(
+                    calls.make(ApiCall::CloseTracks { session: closing.session.clone(), mids: closing.mids.clone() }),
+                );
             }
             if let Some((peer, _)) = closing.lingering.take_if(|(_, until)| *until <= now) {
                 calls.drop_peer(peer);

@@ -53,11 +53,7 @@ pub enum Output {
     Call(CallId, ApiCall),
     /// Answer the SFU's offer, with a new peer or, if `renewed`, with the one that exists; report with
     /// [`Pull::handle_described`].
-    AnswerOffer {
-        peer: PeerId,
-        sdp: String,
-        renewed: bool,
-    },
+    AnswerOffer { peer: PeerId, sdp: String, renewed: bool },
     /// Make a new peer and an offer to receive these tracks, everything in it that there will be (nothing can be
     /// trickled); report with [`Pull::handle_described`].
     MakeOffer { peer: PeerId, kinds: Vec<TrackKind> },
@@ -119,12 +115,7 @@ pub enum Trouble {
     /// A call failed as a whole.
     Call(CallError),
     /// The SFU has no packets of a track, or has not got it at all.
-    Track {
-        kind: TrackKind,
-        code: String,
-        description: String,
-        cf_ray: String,
-    },
+    Track { kind: TrackKind, code: String, description: String, cf_ray: String },
     /// A reply with tracks, but without the description that belongs to them.
     NoDescription,
     /// The SFU's offer or answer is of no use to us, or we could not make ours.
@@ -171,20 +162,12 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Call(error) => error.fmt(f),
-            Self::Track {
-                kind,
-                code,
-                description,
-                cf_ray,
-            } => write!(
-                f,
-                "the SFU does not give the guest's {kind:?}: {code} \"{description}\" (cf-ray {cf_ray})"
-            ),
+            Self::Track { kind, code, description, cf_ray } => {
+                write!(f, "the SFU does not give the guest's {kind:?}: {code} \"{description}\" (cf-ray {cf_ray})")
+            }
             Self::NoDescription => f.write_str("the SFU's reply lacks its session description"),
             Self::Description(reason) => write!(f, "no session with the SFU: {reason}"),
-            Self::NeverConnected => {
-                f.write_str("the SFU does not answer over UDP, or did not let us connect")
-            }
+            Self::NeverConnected => f.write_str("the SFU does not answer over UDP, or did not let us connect"),
             Self::PathLost => f.write_str("nothing more is heard from the SFU"),
             Self::Silent => f.write_str("the SFU sends no packets of the guest"),
             Self::Missing(kind) => write!(f, "the guest's {kind:?} is still missing"),

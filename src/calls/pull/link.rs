@@ -32,12 +32,7 @@ pub(super) struct Pulled {
 
 impl Pulled {
     pub(super) fn new(kind: TrackKind, mid: String, since: Instant) -> Self {
-        Self {
-            kind,
-            mid,
-            since,
-            heard: None,
-        }
+        Self { kind, mid, since, heard: None }
     }
 
     /// When the SFU will have ended it, if nothing comes on a transport that is up since `up`.
@@ -130,10 +125,7 @@ impl Link {
     /// What is to be closed in the end. Nothing where the SFU would refuse it, or wait for a transport first: such a
     /// session expires by itself.
     pub(super) fn mids(&self) -> Vec<String> {
-        let was_up = matches!(
-            self.transport,
-            Transport::Up { .. } | Transport::Lost { .. }
-        );
+        let was_up = matches!(self.transport, Transport::Up { .. } | Transport::Lost { .. });
         if !was_up || self.offer_open && self.under_way().is_none() {
             return Vec::new();
         }
@@ -163,8 +155,7 @@ impl Link {
 
     /// All its tracks have been heard of since it is up.
     pub(super) fn all_heard(&self) -> bool {
-        matches!(self.transport, Transport::Up { .. })
-            && self.pulled.iter().all(|track| track.heard.is_some())
+        matches!(self.transport, Transport::Up { .. }) && self.pulled.iter().all(|track| track.heard.is_some())
     }
 
     pub(super) fn is_stable(&self, now: Instant) -> bool {
@@ -188,9 +179,7 @@ impl Link {
         }
         match self.transport {
             Transport::Lost { since, .. } if now >= since + LOST_FOR => Some(Trouble::PathLost),
-            Transport::Up { .. } if self.silent_at().is_some_and(|at| at <= now) => {
-                Some(Trouble::Silent)
-            }
+            Transport::Up { .. } if self.silent_at().is_some_and(|at| at <= now) => Some(Trouble::Silent),
             _ => self.lacks.map(Trouble::Missing),
         }
     }
@@ -239,10 +228,7 @@ impl Link {
     /// Whether tracks can be asked for: before the transport stands the SFU would hold the call and then refuse it.
     fn can_ask(&self) -> bool {
         let is_up = matches!(self.transport, Transport::Up { .. });
-        is_up
-            && self.lacks.is_none()
-            && matches!(self.exchange, Exchange::Idle)
-            && self.spent.is_none()
+        is_up && self.lacks.is_none() && matches!(self.exchange, Exchange::Idle) && self.spent.is_none()
     }
 
     /// When something of this is due.
@@ -254,19 +240,11 @@ impl Link {
             Transport::Up { since } => {
                 let collected = self.pulled.iter().map(|track| track.collected_at(since));
                 let stable = Some(since + STABLE_AFTER);
-                collected
-                    .chain(self.silent_at())
-                    .chain(stable)
-                    .filter(|at| *at > now)
-                    .min()
+                collected.chain(self.silent_at()).chain(stable).filter(|at| *at > now).min()
             }
         };
         let ask_again = self.ask_again.filter(|_| self.can_ask());
-        transport
-            .filter(|at| *at > now)
-            .into_iter()
-            .chain(ask_again)
-            .min()
+        transport.filter(|at| *at > now).into_iter().chain(ask_again).min()
     }
 }
 
@@ -289,11 +267,7 @@ impl Pull {
         if link.drop_collected(now) {
             link.ask_again = Some(now);
         }
-        let missing = self
-            .publication
-            .tracks
-            .iter()
-            .filter(|(kind, _)| !link.has(*kind));
+        let missing = self.publication.tracks.iter().filter(|(kind, _)| !link.has(*kind));
         let missing: Vec<_> = missing.cloned().collect();
         if missing.is_empty() {
             link.lacks = None;
@@ -340,24 +314,17 @@ impl Pull {
                     self.sign_of_life = now;
                 }
                 let found = found.into_iter();
-                link.pulled
-                    .extend(found.map(|(kind, mid)| Pulled::new(kind, mid, now)));
+                link.pulled.extend(found.map(|(kind, mid)| Pulled::new(kind, mid, now)));
                 if let Some(sdp) = outcome.offer {
                     link.exchange = Exchange::Answering;
-                    self.calls.outputs.push_back(Output::AnswerOffer {
-                        peer: link.peer,
-                        sdp,
-                        renewed: true,
-                    });
+                    self.calls.outputs.push_back(Output::AnswerOffer { peer: link.peer, sdp, renewed: true });
                 }
                 if let Some(trouble) = outcome.failed {
                     self.report(trouble);
                 }
             }
             (Exchange::Requesting { started, .. }, Err(error))
-                if !error.is_outcome_unknown()
-                    && !error.is_gone()
-                    && error.status() != Some(406) =>
+                if !error.is_outcome_unknown() && !error.is_gone() && error.status() != Some(406) =>
             {
                 link.offer_open = false;
                 let again = self.track_backoff.after_failure(started, now);
@@ -385,10 +352,7 @@ impl Pull {
     pub(super) fn exchange_failed(&mut self, trouble: Trouble, curable: bool, now: Instant) {
         let Some(link) = &mut self.link else { return };
         link.exchange = Exchange::Idle;
-        if matches!(
-            link.transport,
-            Transport::Up { .. } | Transport::Lost { .. }
-        ) {
+        if matches!(link.transport, Transport::Up { .. } | Transport::Lost { .. }) {
             // Tracks that came with this exchange will never be heard of.
             // The attempt that follows tells why.
             link.spent = Some(trouble);
@@ -413,13 +377,8 @@ impl Pull {
 
     pub(super) fn drop_link(&mut self, now: Instant) {
         let Some(link) = self.link.take() else { return };
-        let given_up = GivenUp {
-            mids: link.mids(),
-            under_way: link.under_way(),
-            peer: Some(link.peer),
-            session: link.session,
-        };
-        self.closings
-            .add(given_up, &mut self.calls, &mut self.stats, now);
+        let given_up =
+            GivenUp { mids: link.mids(), under_way: link.under_way(), peer: Some(link.peer), session: link.session };
+        self.closings.add(given_up, &mut self.calls, &mut self.stats, now);
     }
 }

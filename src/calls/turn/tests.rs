@@ -19,11 +19,7 @@ fn answering(status: &'static str, body: &'static str) -> (String, thread::JoinH
             request.extend_from_slice(&buffer[..n]);
         }
         let length = body.len();
-        write!(
-            stream,
-            "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-        )
-        .unwrap();
+        write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}").unwrap();
         String::from_utf8(request).unwrap()
     });
     (base, server)
@@ -47,21 +43,10 @@ fn credentials_are_asked_for_with_the_keys_own_token_and_given_to_the_page_witho
                  "turns:turn.cloudflare.com:5349?transport=tcp","turns:turn.cloudflare.com:443?transport=tcp","javascript:alert(1)"],
          "username":"u","credential":"c"}]}"#,
     );
-    let servers = TurnClient::new(&base, "key1", Secret::new("turn-canary".to_owned()))
-        .generate()
-        .unwrap();
+    let servers = TurnClient::new(&base, "key1", Secret::new("turn-canary".to_owned())).generate().unwrap();
     let request = server.join().unwrap();
-    assert!(
-        request
-            .starts_with("POST /v1/turn/keys/key1/credentials/generate-ice-servers HTTP/1.1\r\n"),
-        "{request}"
-    );
-    assert!(
-        request
-            .to_ascii_lowercase()
-            .contains("authorization: bearer turn-canary\r\n"),
-        "{request}"
-    );
+    assert!(request.starts_with("POST /v1/turn/keys/key1/credentials/generate-ice-servers HTTP/1.1\r\n"), "{request}");
+    assert!(request.to_ascii_lowercase().contains("authorization: bearer turn-canary\r\n"), "{request}");
     assert!(request.ends_with(r#"{"ttl":86400}"#), "{request}");
     assert_eq!(
         serde_json::to_value(&servers).unwrap(),
@@ -80,32 +65,17 @@ fn the_older_reply_with_one_object_is_understood() {
         "201 Created",
         r#"{"iceServers":{"urls":"turn:turn.cloudflare.com:3478","username":"u","credential":"c"}}"#,
     );
-    assert_eq!(
-        servers.unwrap().ice_servers[0].urls,
-        ["turn:turn.cloudflare.com:3478"]
-    );
+    assert_eq!(servers.unwrap().ice_servers[0].urls, ["turn:turn.cloudflare.com:3478"]);
 }
 
 #[test]
 fn a_reply_without_a_usable_server_and_a_wrong_key_are_errors_with_a_remedy() {
-    let empty = generate(
-        "201 Created",
-        r#"{"iceServers":[{"urls":["http://example.org"]}]}"#,
-    )
-    .unwrap_err();
+    let empty = generate("201 Created", r#"{"iceServers":[{"urls":["http://example.org"]}]}"#).unwrap_err();
     assert!(matches!(empty.cause, Cause::ReplyLost(_)), "{empty}");
     let unauthorized = generate("401 Unauthorized", "{}").unwrap_err();
-    assert!(
-        unauthorized
-            .to_string()
-            .contains("cloudflare.turn_api_token"),
-        "{unauthorized}"
-    );
+    assert!(unauthorized.to_string().contains("cloudflare.turn_api_token"), "{unauthorized}");
     let unknown = generate("404 Not Found", "{}").unwrap_err();
-    assert!(
-        unknown.is_misconfiguration() && unknown.to_string().contains("cloudflare.turn_token_id"),
-        "{unknown}"
-    );
+    assert!(unknown.is_misconfiguration() && unknown.to_string().contains("cloudflare.turn_token_id"), "{unknown}");
 }
 
 #[test]

@@ -211,7 +211,11 @@ fn a_session_that_was_tampered_with_is_left_out_and_the_others_are_kept() {
         let text = format!(r#"{{"version": 1, "sessions": [{bad}, {}]}}"#, good.replace("guest1", "guest2"));
         let loaded = parse(text.as_bytes(), Path::new("state.json"));
         assert_eq!(loaded.sessions, [session("guest2")], "{with}");
-        assert!(loaded.warnings.len() == 1 && loaded.warnings[0].contains("session 1 is left out"), "{:?}", loaded.warnings);
+        assert!(
+            loaded.warnings.len() == 1 && loaded.warnings[0].contains("session 1 is left out"),
+            "{:?}",
+            loaded.warnings
+        );
         assert!(!loaded.warnings[0].contains(with) || with.is_empty() || with == "short", "{:?}", loaded.warnings);
     }
     let twice = format!(r#"{{"version": 1, "sessions": [{good}, {good}]}}"#);

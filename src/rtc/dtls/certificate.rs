@@ -27,17 +27,10 @@ impl Certificate {
     ///
     /// When the operating system has no random numbers to give.
     pub fn generate() -> Self {
-        let certificate =
-            webrtc_dtls::crypto::Certificate::generate_self_signed(vec!["guest-relay".to_owned()])
-                .expect("a P-256 key pair that was just made can be loaded");
-        let leaf = certificate
-            .certificate
-            .first()
-            .expect("a self-signed certificate is its own chain");
-        Self {
-            fingerprint: Fingerprint::of(leaf),
-            inner: Arc::new(certificate),
-        }
+        let certificate = webrtc_dtls::crypto::Certificate::generate_self_signed(vec!["guest-relay".to_owned()])
+            .expect("a P-256 key pair that was just made can be loaded");
+        let leaf = certificate.certificate.first().expect("a self-signed certificate is its own chain");
+        Self { fingerprint: Fingerprint::of(leaf), inner: Arc::new(certificate) }
     }
 
     /// For `a=fingerprint` in our SDP.
@@ -109,16 +102,12 @@ impl PeerFingerprints {
         let mut fingerprints = Vec::new();
         let mut others = false;
         for value in values {
-            let (hash, digest) = value
-                .trim()
-                .split_once(' ')
-                .ok_or(FingerprintError::Malformed)?;
+            let (hash, digest) = value.trim().split_once(' ').ok_or(FingerprintError::Malformed)?;
             if !hash.eq_ignore_ascii_case(SHA_256) {
                 others = true;
                 continue;
             }
-            let fingerprint =
-                Fingerprint::from_hex(digest.trim()).ok_or(FingerprintError::Malformed)?;
+            let fingerprint = Fingerprint::from_hex(digest.trim()).ok_or(FingerprintError::Malformed)?;
             if fingerprints.contains(&fingerprint) {
                 continue;
             }

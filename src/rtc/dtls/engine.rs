@@ -57,29 +57,12 @@ impl Engine {
         profiles: &[SrtpProfile],
         now: Instant,
     ) -> std::io::Result<Self> {
-        let runtime = Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()?;
+        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build()?;
         let (received, to_receive) = mpsc::channel(MAX_QUEUED_DATAGRAMS);
         let sent = Arc::new(Sent::default());
-        let link = Link {
-            received: tokio::sync::Mutex::new(to_receive),
-            sent: Arc::clone(&sent),
-        };
-        let handshake = runtime.spawn(handshake(
-            link,
-            certificate.to_dtls(),
-            peer,
-            profiles.to_vec(),
-        ));
-        Ok(Self {
-            runtime,
-            handshake,
-            received,
-            sent,
-            now,
-        })
+        let link = Link { received: tokio::sync::Mutex::new(to_receive), sent: Arc::clone(&sent) };
+        let handshake = runtime.spawn(handshake(link, certificate.to_dtls(), peer, profiles.to_vec()));
+        Ok(Self { runtime, handshake, received, sent, now })
     }
 
     /// Queues a datagram for the next pump; one too many is dropped, as a network would.
@@ -91,9 +74,7 @@ impl Engine {
     pub(super) fn pump(&mut self, now: Instant) -> Option<Result<Keys, DtlsError>> {
         let elapsed = now.saturating_duration_since(self.now);
         self.now += elapsed;
-        let Self {
-            runtime, handshake, ..
-        } = self;
+        let Self { runtime, handshake, .. } = self;
         let ran = catch_unwind(AssertUnwindSafe(|| {
             runtime.block_on(async {
                 if elapsed > Duration::ZERO {
@@ -102,11 +83,7 @@ impl Engine {
                 for _ in 0..YIELDS {
                     tokio::task::yield_now().await;
                 }
-                if handshake.is_finished() {
-                    Some(handshake.await)
-                } else {
-                    None
-                }
+                if handshake.is_finished() { Some(handshake.await) } else { None }
             })
         }));
         match ran {
@@ -231,26 +208,20 @@ async fn handshake(
         .map_err(|error| mismatch.get().cloned().unwrap_or_else(|| error.into()))?;
     let state = connection.connection_state().await;
     verify(&peer, &state.peer_certificates)?;
-    let profile =
-        from_dtls(connection.selected_srtpprotection_profile()).ok_or(DtlsError::NoSrtpProfile)?;
+    let profile = from_dtls(connection.selected_srtpprotection_profile()).ok_or(DtlsError::NoSrtpProfile)?;
     let material = state
         .export_keying_material(EXPORTER_LABEL, &[], profile.export_len())
         .await
         .map(Zeroizing::new)
         .map_err(|error| DtlsError::Failed(error.to_string()))?;
-    Keys::from_client_export(profile, &material)
-        .map_err(|error| DtlsError::Failed(error.to_string()))
+    Keys::from_client_export(profile, &material).map_err(|error| DtlsError::Failed(error.to_string()))
 }
 
 /// Whether the first certificate of the chain is one that the peer's description promised.
 fn verify(peer: &PeerFingerprints, chain: &[Vec<u8>]) -> Result<(), DtlsError> {
     let leaf = chain.first().ok_or(DtlsError::NoPeerCertificate)?;
     let presented = Fingerprint::of(leaf);
-    if peer.contains(&presented) {
-        Ok(())
-    } else {
-        Err(DtlsError::FingerprintMismatch { presented })
-    }
+    if peer.contains(&presented) { Ok(()) } else { Err(DtlsError::FingerprintMismatch { presented }) }
 }
 
 fn to_dtls(profile: SrtpProfile) -> SrtpProtectionProfile {
@@ -272,9 +243,7 @@ impl From<webrtc_dtls::Error> for DtlsError {
     fn from(error: webrtc_dtls::Error) -> Self {
         use webrtc_dtls::Error;
         match error {
-            Error::ErrRequestedButNoSrtpExtension | Error::ErrClientNoMatchingSrtpProfile => {
-                Self::NoSrtpProfile
-            }
+            Error::ErrRequestedButNoSrtpExtension | Error::ErrClientNoMatchingSrtpProfile => Self::NoSrtpProfile,
             Error::ErrClientRequiredButNoServerEms => Self::NoExtendedMasterSecret,
             // Raised by the check of the key exchange's signature when the certificate list is empty.
             Error::ErrLengthMismatch => Self::NoPeerCertificate,
@@ -288,13 +257,10 @@ impl From<webrtc_dtls::Error> for DtlsError {
 mod tests {
     use super::*;
 
-    fn engine(
-        handshake: impl Future<Output = Result<Keys, DtlsError>> + Send + 'static,
-    ) -> (Engine, Instant) {
+    fn engine(handshake: impl Future<Output = Result<Keys, DtlsError>> + Send + 'static) -> (Engine, Instant) {
         let now = Instant::now();
         let peer = Fingerprint::of(b"peer").into();
-        let mut engine = Engine::new(&Certificate::generate(), peer, &SrtpProfile::OFFERED, now)
-            .expect("threads");
+        let mut engine = Engine::new(&Certificate::generate(), peer, &SrtpProfile::OFFERED, now).expect("threads");
         engine.handshake.abort();
         engine.handshake = engine.runtime.spawn(handshake);
         (engine, now)
@@ -324,10 +290,7 @@ mod tests {
     fn receiving_waits_for_ever_when_the_other_end_is_gone() {
         let (received, to_receive) = mpsc::channel(1);
         drop(received);
-        let link = Link {
-            received: tokio::sync::Mutex::new(to_receive),
-            sent: Arc::default(),
-        };
+        let link = Link { received: tokio::sync::Mutex::new(to_receive), sent: Arc::default() };
         let (mut engine, now) = engine(async move {
             let _ = link.recv(&mut [0; 16]).await;
             Err(DtlsError::Closed)

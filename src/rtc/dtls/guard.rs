@@ -88,13 +88,7 @@ impl<'a> Record<'a> {
         let len = datagram.u16()?;
         let content = datagram.take(usize::from(len))?;
         let bytes = whole.take(whole.len() - datagram.len())?;
-        Ok(Self {
-            content_type,
-            version,
-            epoch,
-            content,
-            bytes,
-        })
+        Ok(Self { content_type, version, epoch, content, bytes })
     }
 }
 
@@ -154,10 +148,7 @@ impl Guard {
     }
 
     pub(super) fn dropped(&self) -> Dropped {
-        Dropped {
-            malformed_messages: self.reassembly.malformed_messages(),
-            ..self.dropped
-        }
+        Dropped { malformed_messages: self.reassembly.malformed_messages(), ..self.dropped }
     }
 
     /// Whether anything in the record was of use.
@@ -180,9 +171,7 @@ impl Guard {
                 self.dropped.clear_alerts += 1;
                 false
             }
-            (HANDSHAKE, fragments) if !fragments.is_empty() => {
-                self.admit_fragments(fragments, admitted)
-            }
+            (HANDSHAKE, fragments) if !fragments.is_empty() => self.admit_fragments(fragments, admitted),
             (APPLICATION_DATA, _) => {
                 self.dropped.application_data += 1;
                 false
@@ -259,24 +248,20 @@ impl Guard {
 }
 
 /// A fragment; or, inside, that its message is none of ours.
-fn parse_fragment<'a>(
-    reader: &mut Reader<'a>,
-) -> Result<Result<Fragment<'a>, NotForClient>, Truncated> {
+fn parse_fragment<'a>(reader: &mut Reader<'a>) -> Result<Result<Fragment<'a>, NotForClient>, Truncated> {
     let message_type = reader.u8()?;
     let message_len = length(reader)?;
     let message_seq = reader.u16()?;
     let offset = length(reader)?;
     let fragment_len = length(reader)?;
     let bytes = reader.take(fragment_len)?;
-    Ok(
-        MessageType::try_from(message_type).map(|message_type| Fragment {
-            message_type,
-            message_seq,
-            message_len,
-            offset,
-            bytes,
-        }),
-    )
+    Ok(MessageType::try_from(message_type).map(|message_type| Fragment {
+        message_type,
+        message_seq,
+        message_len,
+        offset,
+        bytes,
+    }))
 }
 
 fn length(reader: &mut Reader<'_>) -> Result<usize, Truncated> {

@@ -72,13 +72,7 @@ struct Partial {
 
 impl Reassembly {
     pub(super) fn push(&mut self, fragment: &Fragment<'_>) -> Stored {
-        let Fragment {
-            message_seq,
-            message_len,
-            offset,
-            bytes,
-            ..
-        } = *fragment;
+        let Fragment { message_seq, message_len, offset, bytes, .. } = *fragment;
         let end = offset + bytes.len();
         let is_tiny = offset > 0 && end < message_len && bytes.len() < MIN_MIDDLE_BYTES;
         let is_empty = bytes.is_empty() && message_len > 0;
@@ -91,9 +85,10 @@ impl Reassembly {
         if ahead >= WINDOW_MESSAGES {
             return Stored::Refused;
         }
-        let known = self.partial.get(&message_seq).is_some_and(|partial| {
-            partial.message_type == fragment.message_type && partial.body.len() == message_len
-        });
+        let known = self
+            .partial
+            .get(&message_seq)
+            .is_some_and(|partial| partial.message_type == fragment.message_type && partial.body.len() == message_len);
         if known && !self.partial[&message_seq].lacks(&(offset..end)) {
             return Stored::Duplicate;
         }
@@ -103,10 +98,7 @@ impl Reassembly {
         self.fragments += 1;
         if !known {
             // Contradicts what is kept, or is the first: whichever was forged, the peer sends the true one again.
-            self.partial.insert(
-                message_seq,
-                Partial::new(fragment.message_type, message_len),
-            );
+            self.partial.insert(message_seq, Partial::new(fragment.message_type, message_len));
         }
         if let Some(partial) = self.partial.get_mut(&message_seq) {
             partial.fill(offset..end, bytes);
@@ -127,11 +119,7 @@ impl Reassembly {
             return None;
         }
         self.next_seq = self.next_seq.saturating_add(1);
-        Some(Message {
-            message_type: partial.message_type,
-            message_seq,
-            body: partial.body,
-        })
+        Some(Message { message_type: partial.message_type, message_seq, body: partial.body })
     }
 
     pub(super) fn malformed_messages(&self) -> u32 {
@@ -142,17 +130,11 @@ impl Reassembly {
 impl Partial {
     fn new(message_type: MessageType, len: usize) -> Self {
         let missing = Some(0..len).filter(|all| !all.is_empty());
-        Self {
-            message_type,
-            body: vec![0; len],
-            missing: missing.into_iter().collect(),
-        }
+        Self { message_type, body: vec![0; len], missing: missing.into_iter().collect() }
     }
 
     fn lacks(&self, range: &Range<usize>) -> bool {
-        self.missing
-            .iter()
-            .any(|gap| gap.start < range.end && range.start < gap.end)
+        self.missing.iter().any(|gap| gap.start < range.end && range.start < gap.end)
     }
 
     fn fill(&mut self, range: Range<usize>, bytes: &[u8]) {
@@ -162,12 +144,7 @@ impl Partial {
         self.missing = self
             .missing
             .iter()
-            .flat_map(|gap| {
-                [
-                    gap.start..gap.end.min(range.start),
-                    gap.start.max(range.end)..gap.end,
-                ]
-            })
+            .flat_map(|gap| [gap.start..gap.end.min(range.start), gap.start.max(range.end)..gap.end])
             .filter(|gap| gap.start < gap.end)
             .collect();
     }

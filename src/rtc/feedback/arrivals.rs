@@ -7,9 +7,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::super::rtcp::transport_cc::{
-    DELTA_MICROS, MAX_STATUSES, REFERENCE_DELTAS, TransportFeedback,
-};
+use super::super::rtcp::transport_cc::{DELTA_MICROS, MAX_STATUSES, REFERENCE_DELTAS, TransportFeedback};
 
 /// Numbers remembered, reported or not: at 2000 packets a second half a second.
 const WINDOW: usize = 1024;
@@ -29,13 +27,7 @@ pub(super) struct Arrivals {
 
 impl Arrivals {
     pub(super) fn new(epoch: Instant) -> Self {
-        Self {
-            epoch,
-            first: 0,
-            arrivals: VecDeque::with_capacity(WINDOW),
-            report_from: None,
-            feedback_count: 0,
-        }
+        Self { epoch, first: 0, arrivals: VecDeque::with_capacity(WINDOW), report_from: None, feedback_count: 0 }
     }
 
     fn end(&self) -> u64 {
@@ -71,9 +63,7 @@ impl Arrivals {
         }
         let highest = self.end() - 1;
         let [.., high, low] = highest.to_be_bytes();
-        let ahead = sequence
-            .wrapping_sub(u16::from_be_bytes([high, low]))
-            .cast_signed();
+        let ahead = sequence.wrapping_sub(u16::from_be_bytes([high, low])).cast_signed();
         let number = highest.checked_add_signed(i64::from(ahead))?;
         if number < self.first {
             return None;
@@ -96,11 +86,7 @@ impl Arrivals {
     }
 
     /// The next message; call until `None`.
-    pub(super) fn poll_feedback(
-        &mut self,
-        sender_ssrc: u32,
-        media_ssrc: u32,
-    ) -> Option<TransportFeedback> {
+    pub(super) fn poll_feedback(&mut self, sender_ssrc: u32, media_ssrc: u32) -> Option<TransportFeedback> {
         let from = self.report_from.take()?;
         let skip = usize::try_from(from - self.first).unwrap_or(usize::MAX);
         let mut rest = self.arrivals.iter().copied().skip(skip);
@@ -186,10 +172,7 @@ mod tests {
         assert_eq!(feedback.base_sequence, 65_534);
         assert_eq!(feedback.reference_time, 15); // 960 ms
         assert_eq!(feedback.statuses, [Some(160), Some(1), None, Some(1199)]);
-        assert_eq!(
-            received(&feedback),
-            [(65_534, 1_000_000), (65_535, 1_000_250), (1, 1_300_000)]
-        );
+        assert_eq!(received(&feedback), [(65_534, 1_000_000), (65_535, 1_000_250), (1, 1_300_000)]);
         assert_eq!(arrivals.poll_feedback(1, 2), None);
         assert!(arrivals.record(2, after(epoch, 1_310_000)));
         let next = arrivals.poll_feedback(1, 2).unwrap();
@@ -228,9 +211,8 @@ mod tests {
         for sequence in 3..1003 {
             arrivals.record(sequence, after(epoch, 10_000_000 + u64::from(sequence)));
         }
-        let sizes: Vec<usize> = std::iter::from_fn(|| arrivals.poll_feedback(1, 2))
-            .map(|feedback| feedback.statuses.len())
-            .collect();
+        let sizes: Vec<usize> =
+            std::iter::from_fn(|| arrivals.poll_feedback(1, 2)).map(|feedback| feedback.statuses.len()).collect();
         assert_eq!(sizes, [MAX_STATUSES, MAX_STATUSES, 1000 - 2 * MAX_STATUSES]);
     }
 

@@ -41,8 +41,7 @@ impl KeyframeRequests {
     /// When a request is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let next = self.sent_at.map(|sent_at| sent_at + MIN_INTERVAL);
-        self.wanted_since
-            .map(|since| next.map_or(since, |next| next.max(since)))
+        self.wanted_since.map(|since| next.map_or(since, |next| next.max(since)))
     }
 
     /// The request to send now, of the kinds that the peer takes.
@@ -54,9 +53,7 @@ impl KeyframeRequests {
         self.unanswered = self.unanswered.saturating_add(1);
         if fir && (!pli || self.unanswered > PLIS_BEFORE_FIR) {
             self.fir_sequence = self.fir_sequence.wrapping_add(1);
-            return Some(Request::Fir {
-                sequence: self.fir_sequence,
-            });
+            return Some(Request::Fir { sequence: self.fir_sequence });
         }
         Some(Request::Pli)
     }
@@ -72,10 +69,7 @@ mod tests {
         let mut keyframes = KeyframeRequests::default();
         assert_eq!(keyframes.poll_request(true, true, start), None);
         keyframes.request(start);
-        assert_eq!(
-            keyframes.poll_request(true, true, start),
-            Some(Request::Pli)
-        );
+        assert_eq!(keyframes.poll_request(true, true, start), Some(Request::Pli));
         keyframes.request(start);
         assert_eq!(keyframes.poll_request(true, true, start), None);
         let next = start + MIN_INTERVAL;
@@ -86,10 +80,7 @@ mod tests {
         // Wanted again right away: not before the interval is over.
         keyframes.request(start);
         assert_eq!(keyframes.poll_request(true, true, next), None);
-        assert_eq!(
-            keyframes.poll_request(true, true, next + MIN_INTERVAL),
-            Some(Request::Pli)
-        );
+        assert_eq!(keyframes.poll_request(true, true, next + MIN_INTERVAL), Some(Request::Pli));
     }
 
     #[test]
@@ -98,9 +89,7 @@ mod tests {
         let mut keyframes = KeyframeRequests::default();
         keyframes.request(start);
         let mut sent = |fir| {
-            (0..6)
-                .filter_map(|n| keyframes.poll_request(true, fir, start + MIN_INTERVAL * n))
-                .collect::<Vec<_>>()
+            (0..6).filter_map(|n| keyframes.poll_request(true, fir, start + MIN_INTERVAL * n)).collect::<Vec<_>>()
         };
         assert_eq!(
             sent(true),
@@ -115,15 +104,11 @@ mod tests {
         );
         let mut keyframes = KeyframeRequests::default();
         keyframes.request(start);
-        let plis =
-            (0..6).filter_map(|n| keyframes.poll_request(true, false, start + MIN_INTERVAL * n));
+        let plis = (0..6).filter_map(|n| keyframes.poll_request(true, false, start + MIN_INTERVAL * n));
         assert_eq!(plis.filter(|r| *r == Request::Pli).count(), 6);
         let mut keyframes = KeyframeRequests::default();
         keyframes.request(start);
-        assert_eq!(
-            keyframes.poll_request(false, true, start),
-            Some(Request::Fir { sequence: 1 })
-        );
+        assert_eq!(keyframes.poll_request(false, true, start), Some(Request::Fir { sequence: 1 }));
     }
 
     #[test]
@@ -133,9 +118,7 @@ mod tests {
         let sent = (0..10_000_u64)
             .filter(|ms| {
                 keyframes.request(start);
-                let sent = keyframes
-                    .poll_request(true, true, start + Duration::from_millis(*ms))
-                    .is_some();
+                let sent = keyframes.poll_request(true, true, start + Duration::from_millis(*ms)).is_some();
                 if *ms % 7 == 0 {
                     keyframes.notify();
                 }

@@ -62,10 +62,7 @@ impl NackList {
 
     /// A packet that is not the highest came. Returns the round trip time if exactly one request led to it.
     pub(super) fn record_arrival(&mut self, sequence: SeqNo, now: Instant) -> Option<Duration> {
-        let index = self
-            .missing
-            .binary_search_by_key(&sequence, |missing| missing.sequence)
-            .ok()?;
+        let index = self.missing.binary_search_by_key(&sequence, |missing| missing.sequence).ok()?;
         let missing = self.missing.remove(index)?;
         let requested_at = missing.requested_at?;
         self.recovered += 1;
@@ -79,28 +76,15 @@ impl NackList {
 
     /// When [`NackList::poll_requests`] will have something to ask for or to give up.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.missing
-            .iter()
-            .map(|missing| missing.next_request.min(missing.since + MAX_AGE))
-            .min()
+        self.missing.iter().map(|missing| missing.next_request.min(missing.since + MAX_AGE)).min()
     }
 
     /// Appends the sequence numbers that are due, ascending, `room` at most.
-    pub(super) fn poll_requests(
-        &mut self,
-        round_trip: Duration,
-        now: Instant,
-        room: usize,
-        requests: &mut Vec<u16>,
-    ) {
+    pub(super) fn poll_requests(&mut self, round_trip: Duration, now: Instant, room: usize, requests: &mut Vec<u16>) {
         let before = self.missing.len();
-        self.missing
-            .retain(|missing| now < missing.since + MAX_AGE && missing.requests < MAX_REQUESTS);
+        self.missing.retain(|missing| now < missing.since + MAX_AGE && missing.requests < MAX_REQUESTS);
         self.given_up += (before - self.missing.len()) as u64;
-        let due = self
-            .missing
-            .iter_mut()
-            .filter(|missing| missing.next_request <= now);
+        let due = self.missing.iter_mut().filter(|missing| missing.next_request <= now);
         for missing in due.take(room) {
             missing.requests += 1;
             missing.requested_at = Some(now);
@@ -158,10 +142,7 @@ mod tests {
         list.record_gap(SeqNo(100), SeqNo(103), start);
         let asked = start + REORDER_GRACE;
         due(&mut list, asked);
-        assert_eq!(
-            list.record_arrival(SeqNo(101), asked + RTT / 2),
-            Some(RTT / 2)
-        );
+        assert_eq!(list.record_arrival(SeqNo(101), asked + RTT / 2), Some(RTT / 2));
         due(&mut list, asked + RTT);
         assert_eq!(list.record_arrival(SeqNo(102), asked + RTT + RTT / 2), None);
         assert_eq!(list.record_arrival(SeqNo(102), asked + RTT * 2), None);

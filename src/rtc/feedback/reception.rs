@@ -62,8 +62,7 @@ impl Reception {
     fn arrival_ticks(&self, arrival: Instant) -> u32 {
         let since = arrival.saturating_duration_since(self.epoch);
         let rate = u64::from(self.clock_rate_hz);
-        let ticks = since.as_secs().wrapping_mul(rate)
-            + u64::from(since.subsec_nanos()) * rate / 1_000_000_000;
+        let ticks = since.as_secs().wrapping_mul(rate) + u64::from(since.subsec_nanos()) * rate / 1_000_000_000;
         u32::try_from(ticks & u64::from(u32::MAX)).expect("masked to 32 bits")
     }
 
@@ -97,8 +96,8 @@ impl Reception {
             Some(lost) if expected > 0 => u8::try_from(lost * 256 / expected).unwrap_or(u8::MAX),
             _ => 0,
         };
-        let lost = i64::try_from(self.expected()).unwrap_or(i64::MAX)
-            - i64::try_from(self.received).unwrap_or(i64::MAX);
+        let lost =
+            i64::try_from(self.expected()).unwrap_or(i64::MAX) - i64::try_from(self.received).unwrap_or(i64::MAX);
         let lost = lost.clamp(*CUMULATIVE_LOST.start(), *CUMULATIVE_LOST.end());
         let (last_sender_report, delay) = match self.last_sender_report {
             None => (0, 0),
@@ -189,10 +188,7 @@ mod tests {
             clock += if n % 2 == 0 { 30 } else { 10 };
         }
         let jitter = reception.report(7, epoch).jitter;
-        assert!(
-            (f64::from(jitter) - expected).abs() < 2.0,
-            "{jitter} {expected}"
-        );
+        assert!((f64::from(jitter) - expected).abs() < 2.0, "{jitter} {expected}");
         // A pause of ten seconds is no jitter.
         let before = reception.jitter();
         reception.record(SeqNo(65_536 + 50), 50 * 960, at(epoch, 11_000));

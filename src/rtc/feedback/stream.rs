@@ -94,9 +94,7 @@ impl Stream {
             self.nack.clear();
         }
         let clock_rate_hz = clock_rate_hz(self.kind);
-        let run = self
-            .run
-            .get_or_insert_with(|| Run::new(clock_rate_hz, sequence_number, epoch));
+        let run = self.run.get_or_insert_with(|| Run::new(clock_rate_hz, sequence_number, epoch));
         let sequence = match run.unwrapper.step(sequence_number) {
             Step::Ahead(sequence) => {
                 if self.negotiated.nack {
@@ -130,12 +128,7 @@ impl Stream {
 impl Run {
     fn new(clock_rate_hz: u32, first: u16, epoch: Instant) -> Self {
         let (unwrapper, first) = Unwrapper::new(first);
-        Self {
-            unwrapper,
-            highest: first,
-            reception: Reception::new(clock_rate_hz, first, epoch),
-            after_jump: None,
-        }
+        Self { unwrapper, highest: first, reception: Reception::new(clock_rate_hz, first, epoch), after_jump: None }
     }
 }
 
@@ -152,19 +145,12 @@ impl Stream {
     }
 
     /// Appends NACK, PLI and FIR, as far as due.
-    pub(super) fn write_requests(
-        &mut self,
-        out: &mut Writer,
-        sender_ssrc: u32,
-        round_trip: Duration,
-        now: Instant,
-    ) {
+    pub(super) fn write_requests(&mut self, out: &mut Writer, sender_ssrc: u32, round_trip: Duration, now: Instant) {
         let Some(media_ssrc) = self.ssrc else {
             return;
         };
         let mut lost = Vec::new();
-        self.nack
-            .poll_requests(round_trip, now, MAX_NACK_PAIRS, &mut lost);
+        self.nack.poll_requests(round_trip, now, MAX_NACK_PAIRS, &mut lost);
         if !lost.is_empty() {
             let written = rtcp::write_nack(out, sender_ssrc, media_ssrc, &lost);
             self.stats.nacked += written as u64;

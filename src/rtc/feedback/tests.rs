@@ -5,13 +5,7 @@ use super::super::rtcp::{Compound, Packet, ReportBlock};
 use super::super::sdp::Feedback as Negotiated;
 use super::*;
 
-const ALL: Negotiated = Negotiated {
-    nack: true,
-    pli: true,
-    fir: true,
-    remb: true,
-    transport_cc: true,
-};
+const ALL: Negotiated = Negotiated { nack: true, pli: true, fir: true, remb: true, transport_cc: true };
 
 fn track(kind: TrackKind, feedback: Negotiated, reduced_size_rtcp: bool) -> Track {
     let mut track = Track::bare(kind);
@@ -62,9 +56,7 @@ fn said(compound: &[u8]) -> Vec<Said> {
 }
 
 fn drain(feedback: &mut Feedback, now: Instant) -> Vec<Vec<Said>> {
-    std::iter::from_fn(|| feedback.poll_compound(now))
-        .map(|compound| said(&compound))
-        .collect()
+    std::iter::from_fn(|| feedback.poll_compound(now)).map(|compound| said(&compound)).collect()
 }
 
 fn ms(start: Instant, millis: u64) -> Instant {
@@ -76,10 +68,7 @@ fn a_session_begins_with_a_report_and_a_pli() {
     let start = Instant::now();
     let video = track(TrackKind::Video, ALL, true);
     let mut feedback = feedback(&[video], start);
-    assert_eq!(
-        drain(&mut feedback, start),
-        [vec![Said::Report(vec![]), Said::Cname, Said::Pli(100)]]
-    );
+    assert_eq!(drain(&mut feedback, start), [vec![Said::Report(vec![]), Said::Cname, Said::Pli(100)]]);
     // Unanswered: PLI each half second, the report each second, FIR after three.
     let mut compounds = Vec::new();
     for half in 1..=4 {
@@ -121,10 +110,8 @@ fn without_reduced_size_every_compound_begins_with_a_report() {
 #[test]
 fn reports_speak_of_every_stream_that_came() {
     let start = Instant::now();
-    let tracks = [
-        track(TrackKind::Audio, Negotiated::default(), true),
-        track(TrackKind::Video, Negotiated::default(), true),
-    ];
+    let tracks =
+        [track(TrackKind::Audio, Negotiated::default(), true), track(TrackKind::Video, Negotiated::default(), true)];
     let mut feedback = feedback(&tracks, start);
     drain(&mut feedback, start);
     for n in 0..4 {
@@ -135,10 +122,7 @@ fn reports_speak_of_every_stream_that_came() {
     let Said::Report(blocks) = &compound[0] else {
         panic!("{compound:?}");
     };
-    let summary: Vec<_> = blocks
-        .iter()
-        .map(|b| (b.ssrc, b.highest_sequence, b.cumulative_lost))
-        .collect();
+    let summary: Vec<_> = blocks.iter().map(|b| (b.ssrc, b.highest_sequence, b.cumulative_lost)).collect();
     assert_eq!(summary, [(200, 13, 0), (100, 26, 3)]);
     assert_eq!(compound[1..], [Said::Cname]);
     assert_eq!(feedback.stats(TrackKind::Video).lost, 3);
@@ -156,22 +140,13 @@ fn a_lost_packet_is_asked_for_until_its_retransmission_comes() {
     feedback.record_packet(TrackKind::Video, 100, 65_534, 0, start);
     feedback.record_packet(TrackKind::Video, 100, 1, 0, start);
     let first = ms(start, 5);
-    assert_eq!(
-        drain(&mut feedback, first),
-        [vec![Said::Nack(100, vec![65_535, 0])]]
-    );
+    assert_eq!(drain(&mut feedback, first), [vec![Said::Nack(100, vec![65_535, 0])]]);
     feedback.record_recovered(TrackKind::Video, 65_535, ms(start, 45));
     assert_eq!(feedback.round_trip(), Some(Duration::from_millis(40)));
     // The other one again, a (measured) round trip later at the earliest; it was scheduled with the initial one.
-    assert_eq!(
-        drain(&mut feedback, first + INITIAL_ROUND_TRIP),
-        [vec![Said::Nack(100, vec![0])]]
-    );
+    assert_eq!(drain(&mut feedback, first + INITIAL_ROUND_TRIP), [vec![Said::Nack(100, vec![0])]]);
     feedback.record_recovered(TrackKind::Video, 0, ms(start, 150));
-    assert_eq!(
-        drain(&mut feedback, ms(start, 600)),
-        Vec::<Vec<Said>>::new()
-    );
+    assert_eq!(drain(&mut feedback, ms(start, 600)), Vec::<Vec<Said>>::new());
     let stats = feedback.stats(TrackKind::Video);
     assert_eq!((stats.nacked, stats.recovered, stats.given_up), (3, 2, 0));
 }
@@ -206,22 +181,14 @@ fn transport_feedback_comes_every_50_ms_while_packets_do() {
 #[test]
 fn remb_is_sent_only_without_transport_feedback() {
     let start = Instant::now();
-    let without = Negotiated {
-        transport_cc: false,
-        pli: false,
-        fir: false,
-        ..ALL
-    };
+    let without = Negotiated { transport_cc: false, pli: false, fir: false, ..ALL };
     let tracks = [track(TrackKind::Video, without, true)];
     let mut with_remb = feedback(&tracks, start);
     let mut rembs = 0;
     let mut now = start;
     while now < ms(start, 2_000) {
         for compound in drain(&mut with_remb, now) {
-            rembs += compound
-                .iter()
-                .filter(|said| **said == Said::Remb(2_500_000, vec![100]))
-                .count();
+            rembs += compound.iter().filter(|said| **said == Said::Remb(2_500_000, vec![100])).count();
         }
         now = with_remb.poll_timeout();
     }
@@ -229,10 +196,7 @@ fn remb_is_sent_only_without_transport_feedback() {
     let tracks = [track(TrackKind::Video, ALL, true)];
     let mut with_transport_feedback = feedback(&tracks, start);
     let compounds = drain(&mut with_transport_feedback, ms(start, 500));
-    let rembs = compounds
-        .iter()
-        .flatten()
-        .filter(|said| matches!(said, Said::Remb(..)));
+    let rembs = compounds.iter().flatten().filter(|said| matches!(said, Said::Remb(..)));
     assert_eq!(rembs.count(), 0);
 }
 
@@ -263,8 +227,5 @@ fn a_session_ends_with_report_cname_and_bye() {
     let start = Instant::now();
     let audio = track(TrackKind::Audio, Negotiated::default(), true);
     let mut feedback = feedback(&[audio], start);
-    assert_eq!(
-        said(&feedback.bye(start)),
-        [Said::Report(vec![]), Said::Cname, Said::Bye]
-    );
+    assert_eq!(said(&feedback.bye(start)), [Said::Report(vec![]), Said::Cname, Said::Bye]);
 }

@@ -105,10 +105,7 @@ impl Consent {
     fn renewed(now: Instant) -> Self {
         let span = CONSENT_INTERVAL_MS.end - CONSENT_INTERVAL_MS.start;
         let interval = Duration::from_millis(CONSENT_INTERVAL_MS.start + random_u64() % span);
-        Self {
-            due: now + interval,
-            last_check: now,
-        }
+        Self { due: now + interval, last_check: now }
     }
 
     fn next_check(&self, last_heard: Option<Instant>) -> Instant {
@@ -158,13 +155,7 @@ impl Checks {
     pub(super) fn learn(&mut self, remote: SocketAddr) {
         let known = self.pairs.iter().any(|pair| pair.remote == remote);
         if !known && self.pairs.len() < MAX_REMOTE_CANDIDATES {
-            self.pairs.push(Pair {
-                remote,
-                open: VecDeque::new(),
-                succeeded: false,
-                refusals: 0,
-                not_before: None,
-            });
+            self.pairs.push(Pair { remote, open: VecDeque::new(), succeeded: false, refusals: 0, not_before: None });
         }
     }
 
@@ -191,10 +182,7 @@ impl Checks {
 
     /// The open request that a response from `from` answers.
     pub(super) fn asked(&self, id: TransactionId, from: SocketAddr) -> Option<Asked> {
-        let pair = self
-            .pairs
-            .iter()
-            .position(|pair| pair.remote == from && pair.open.iter().any(|t| t.id == id))?;
+        let pair = self.pairs.iter().position(|pair| pair.remote == from && pair.open.iter().any(|t| t.id == id))?;
         Some(Asked { pair, id })
     }
 
@@ -232,9 +220,7 @@ impl Checks {
         if refused_role && transaction.role == self.role {
             // Section 7.2.5.1: the other role with a new tie-breaker, and again.
             self.role = match self.role {
-                RoleAttribute::Controlling(_) if !self.peer_is_lite => {
-                    RoleAttribute::Controlled(random_u64())
-                }
+                RoleAttribute::Controlling(_) if !self.peer_is_lite => RoleAttribute::Controlled(random_u64()),
                 _ => RoleAttribute::Controlling(random_u64()),
             };
         }
@@ -254,10 +240,7 @@ impl Checks {
             .filter_map(|pair| match pair.open.back() {
                 Some(transaction) => Some(transaction.resend_at),
                 None if pair.succeeded && (self.nominating || !self.is_controlling()) => None,
-                None => self.next_check_at.map(|next| {
-                    pair.not_before
-                        .map_or(next, |not_before| next.max(not_before))
-                }),
+                None => self.next_check_at.map(|next| pair.not_before.map_or(next, |not_before| next.max(not_before))),
             })
             .min()
     }
@@ -275,17 +258,10 @@ impl Checks {
                 return None;
             }
             *consent = Consent::renewed(now);
-            let pair = self
-                .pairs
-                .iter_mut()
-                .find(|pair| Some(pair.remote) == selected)?;
+            let pair = self.pairs.iter_mut().find(|pair| Some(pair.remote) == selected)?;
             return Some(pair.start(role, false, now));
         }
-        if let Some(pair) = self
-            .pairs
-            .iter_mut()
-            .find(|pair| pair.open.back().is_some_and(|t| t.resend_at <= now))
-        {
+        if let Some(pair) = self.pairs.iter_mut().find(|pair| pair.open.back().is_some_and(|t| t.resend_at <= now)) {
             return pair.resend(now);
         }
         let next_check_at = self.next_check_at?;
@@ -325,12 +301,7 @@ impl Pair {
             resend_at: now + FIRST_RETRANSMIT,
             resend_after: FIRST_RETRANSMIT,
         });
-        Check {
-            to: self.remote,
-            transaction_id: id,
-            role,
-            nominate,
-        }
+        Check { to: self.remote, transaction_id: id, role, nominate }
     }
 
     /// The same request again (same transaction id, RFC 8489 section 6.2.1).

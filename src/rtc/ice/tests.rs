@@ -22,10 +22,7 @@ fn lite(now: Instant) -> Agent {
 
 /// A check as a browser sends it to us.
 fn check() -> MessageWriter {
-    MessageWriter::binding(Class::Request, ID)
-        .username("oursours:them")
-        .role(RoleAttribute::Controlling(9))
-        .priority(1)
+    MessageWriter::binding(Class::Request, ID).username("oursours:them").role(RoleAttribute::Controlling(9)).priority(1)
 }
 
 fn key() -> &'static [u8] {
@@ -111,9 +108,7 @@ fn a_new_nomination_moves_the_pair_and_a_plain_check_does_not() {
     let mut agent = lite(now);
     let nominate = check().use_candidate().finish(key());
     agent.handle_datagram(&nominate, address(1), now).unwrap();
-    agent
-        .handle_datagram(&check().finish(key()), address(2), now)
-        .unwrap();
+    agent.handle_datagram(&check().finish(key()), address(2), now).unwrap();
     assert_eq!(agent.selected(), Some(address(1)));
     agent.handle_datagram(&nominate, address(2), now).unwrap();
     assert_eq!(agent.selected(), Some(address(2)));
@@ -128,38 +123,22 @@ fn requests_that_prove_nothing_are_met_with_silence() {
     no_fingerprint.truncate(no_fingerprint.len() - 8);
     let length = u16::try_from(no_fingerprint.len() - 20).unwrap();
     no_fingerprint[2..4].copy_from_slice(&length.to_be_bytes());
-    let named = |username| {
-        MessageWriter::binding(Class::Request, ID)
-            .username(username)
-            .use_candidate()
-            .finish(key())
-    };
+    let named = |username| MessageWriter::binding(Class::Request, ID).username(username).use_candidate().finish(key());
     for (name, datagram) in [
         ("wrong password", check().use_candidate().finish(b"another")),
         ("no fingerprint", no_fingerprint),
         ("another's ufrag", named("oursoura:them")),
         ("not the peer's ufrag", named("oursours:they")),
         ("one part", named("oursours")),
-        (
-            "no username",
-            MessageWriter::binding(Class::Request, ID).finish(key()),
-        ),
-        (
-            "indication",
-            MessageWriter::binding(Class::Indication, ID).finish(key()),
-        ),
+        ("no username", MessageWriter::binding(Class::Request, ID).finish(key())),
+        ("indication", MessageWriter::binding(Class::Indication, ID).finish(key())),
         (
             "response nobody asked for",
-            MessageWriter::binding(Class::Success, ID)
-                .mapped_address(address(1))
-                .finish(key()),
+            MessageWriter::binding(Class::Success, ID).mapped_address(address(1)).finish(key()),
         ),
         ("noise", vec![0; 40]),
     ] {
-        assert!(
-            agent.handle_datagram(&datagram, address(1), now).is_err(),
-            "{name}"
-        );
+        assert!(agent.handle_datagram(&datagram, address(1), now).is_err(), "{name}");
         assert_eq!(drain(&mut agent), [], "{name}");
         assert!(!agent.is_validated(address(1)), "{name}");
     }
@@ -195,18 +174,11 @@ fn no_reply_is_larger_than_its_request() {
     let now = Instant::now();
     let mut agent = lite(now);
     // The smallest authentic request: 20 + 20 (USERNAME) + 24 + 8 bytes, from an IPv6 address (76 bytes of reply).
-    let request = MessageWriter::binding(Class::Request, ID)
-        .username("oursours:them")
-        .finish(key());
+    let request = MessageWriter::binding(Class::Request, ID).username("oursours:them").finish(key());
     let from = "[2001:db8::1]:9".parse().unwrap();
     agent.handle_datagram(&request, from, now).unwrap();
     for (_, reply) in transmitted(&drain(&mut agent)) {
-        assert!(
-            reply.len() <= request.len(),
-            "{} for {}",
-            reply.len(),
-            request.len()
-        );
+        assert!(reply.len() <= request.len(), "{} for {}", reply.len(), request.len());
     }
 }
 
@@ -219,17 +191,13 @@ fn validated_addresses_are_bounded_and_the_selected_one_stays() {
     let mut forgotten = Vec::new();
     for last in 1..=100 {
         let at = now + Duration::from_millis(u64::from(last));
-        agent
-            .handle_datagram(&check().finish(key()), address(last), at)
-            .unwrap();
+        agent.handle_datagram(&check().finish(key()), address(last), at).unwrap();
         forgotten.extend(drain(&mut agent).into_iter().filter_map(|o| match o {
             Output::Forgotten(address) => Some(address),
             _ => None,
         }));
     }
-    let known = (0..=100)
-        .filter(|n| agent.is_validated(address(*n)))
-        .count();
+    let known = (0..=100).filter(|n| agent.is_validated(address(*n))).count();
     assert_eq!(known, MAX_VALIDATED);
     assert!(agent.is_validated(address(0)) && agent.is_validated(address(100)));
     assert_eq!(forgotten.len(), 101 - MAX_VALIDATED);
@@ -243,24 +211,16 @@ fn consent_ends_30_seconds_after_the_last_check() {
     let nominate = check().use_candidate().finish(key());
     agent.handle_datagram(&nominate, address(1), now).unwrap();
     let later = now + Duration::from_secs(20);
-    agent
-        .handle_datagram(&check().finish(key()), address(1), later)
-        .unwrap();
+    agent.handle_datagram(&check().finish(key()), address(1), later).unwrap();
     drain(&mut agent);
     assert_eq!(agent.poll_timeout(), Some(later + CONSENT_TIMEOUT));
     agent.handle_timeout(later + CONSENT_TIMEOUT - Duration::from_millis(1));
     assert_eq!(agent.selected(), Some(address(1)));
     agent.handle_timeout(later + CONSENT_TIMEOUT);
     assert_eq!(agent.selected(), None);
-    assert_eq!(
-        drain(&mut agent),
-        [Output::Forgotten(address(1)), Output::Expired]
-    );
+    assert_eq!(drain(&mut agent), [Output::Forgotten(address(1)), Output::Expired]);
     assert_eq!(agent.poll_timeout(), None);
-    assert_eq!(
-        agent.handle_datagram(&nominate, address(1), later + CONSENT_TIMEOUT),
-        Err(Ignored::Expired)
-    );
+    assert_eq!(agent.handle_datagram(&nominate, address(1), later + CONSENT_TIMEOUT), Err(Ignored::Expired));
 }
 
 #[test]
@@ -269,19 +229,11 @@ fn a_selected_address_that_fell_silent_is_left_while_another_is_checked() {
     let mut agent = lite(now);
     let nominate = check().use_candidate().finish(key());
     agent.handle_datagram(&nominate, address(1), now).unwrap();
-    agent
-        .handle_datagram(
-            &check().finish(key()),
-            address(2),
-            now + Duration::from_secs(29),
-        )
-        .unwrap();
+    agent.handle_datagram(&check().finish(key()), address(2), now + Duration::from_secs(29)).unwrap();
     agent.handle_timeout(now + CONSENT_TIMEOUT);
     assert_eq!(agent.selected(), None);
     assert!(!drain(&mut agent).contains(&Output::Expired));
-    agent
-        .handle_datagram(&nominate, address(2), now + CONSENT_TIMEOUT)
-        .unwrap();
+    agent.handle_datagram(&nominate, address(2), now + CONSENT_TIMEOUT).unwrap();
     assert_eq!(agent.selected(), Some(address(2)));
 }
 
@@ -316,10 +268,7 @@ fn carry(
     let sent = transmitted(&drain(from));
     sent.iter()
         .filter(|(destination, _)| !drop(*destination))
-        .filter(|(destination, datagram)| {
-            to.handle_datagram(datagram, seen_as(*destination), now)
-                .is_ok()
-        })
+        .filter(|(destination, datagram)| to.handle_datagram(datagram, seen_as(*destination), now).is_ok())
         .count()
 }
 
@@ -330,20 +279,11 @@ fn the_controlling_agent_checks_then_nominates_then_selects() {
     let (mut controlling, mut lite) = pair(now);
     assert_eq!(controlling.selected(), None);
     // First check, its reply; then the nomination, its reply.
-    assert_eq!(
-        carry(&mut controlling, &mut lite, |_| us, |_| false, now),
-        1
-    );
+    assert_eq!(carry(&mut controlling, &mut lite, |_| us, |_| false, now), 1);
     assert_eq!(lite.selected(), None);
-    assert_eq!(
-        carry(&mut lite, &mut controlling, |_| address(1), |_| false, now),
-        1
-    );
+    assert_eq!(carry(&mut lite, &mut controlling, |_| address(1), |_| false, now), 1);
     assert_eq!(controlling.selected(), None);
-    assert_eq!(
-        carry(&mut controlling, &mut lite, |_| us, |_| false, now),
-        1
-    );
+    assert_eq!(carry(&mut controlling, &mut lite, |_| us, |_| false, now), 1);
     assert_eq!(lite.selected(), Some(us));
     carry(&mut lite, &mut controlling, |_| address(1), |_| false, now);
     assert_eq!(controlling.selected(), Some(address(1)));
@@ -364,13 +304,7 @@ fn lost_checks_are_repeated_and_a_dead_candidate_does_not_hold_up_another() {
         // Every second datagram to the living candidate is lost, too.
         let lossy = now.duration_since(start) < Duration::from_millis(400);
         sent_to_dead += 1;
-        carry(
-            &mut controlling,
-            &mut lite,
-            |_| us,
-            |to| to == address(1) || lossy,
-            now,
-        );
+        carry(&mut controlling, &mut lite, |_| us, |to| to == address(1) || lossy, now);
         carry(&mut lite, &mut controlling, |_| address(2), |_| false, now);
     }
     assert_eq!(controlling.selected(), Some(address(2)));
@@ -458,10 +392,7 @@ fn a_silent_pair_is_checked_after_1500_ms_and_then_twice_a_second() {
     // One that is older does not, nor does one that was answered before.
     for check in [&checks[3], &checks[4]] {
         lite.handle_datagram(check, us, now).unwrap();
-        assert_eq!(
-            carry(&mut lite, &mut controlling, |_| address(1), |_| false, now),
-            0
-        );
+        assert_eq!(carry(&mut lite, &mut controlling, |_| address(1), |_| false, now), 0);
     }
     // The peer is gone.
     while controlling.selected().is_some() {
@@ -485,24 +416,12 @@ fn the_round_trip_is_measured_by_checks_that_were_sent_once() {
     let repeated = transmitted(&drain(&mut controlling));
     assert!(repeated.iter().any(|(_, check)| *check == lost));
     lite.handle_datagram(&lost, us, again).unwrap();
-    carry(
-        &mut lite,
-        &mut controlling,
-        |_| address(1),
-        |_| false,
-        again,
-    );
+    carry(&mut lite, &mut controlling, |_| address(1), |_| false, again);
     assert_eq!(controlling.round_trip(), None);
     // The nomination went out with that answer.
     carry(&mut controlling, &mut lite, |_| us, |_| false, again);
     let answered = again + Duration::from_millis(30);
-    carry(
-        &mut lite,
-        &mut controlling,
-        |_| address(1),
-        |_| false,
-        answered,
-    );
+    carry(&mut lite, &mut controlling, |_| address(1), |_| false, answered);
     assert_eq!(controlling.round_trip(), Some(Duration::from_millis(30)));
 }
 
@@ -541,20 +460,10 @@ fn responses_from_elsewhere_or_with_a_wrong_password_do_not_count() {
     let (mut controlling, _) = pair(now);
     let [(to, request)] = transmitted(&drain(&mut controlling)).try_into().unwrap();
     let id = Message::parse(&request).unwrap().transaction_id;
-    let reply = |key: &[u8]| {
-        MessageWriter::binding(Class::Success, id)
-            .mapped_address(address(9))
-            .finish(key)
-    };
+    let reply = |key: &[u8]| MessageWriter::binding(Class::Success, id).mapped_address(address(9)).finish(key);
     let theirs = b"theirpasswordtheirpassword";
-    assert_eq!(
-        controlling.handle_datagram(&reply(theirs), address(77), now),
-        Err(Ignored::Unexpected)
-    );
-    assert_eq!(
-        controlling.handle_datagram(&reply(b"guess"), to, now),
-        Err(Ignored::NotAuthentic)
-    );
+    assert_eq!(controlling.handle_datagram(&reply(theirs), address(77), now), Err(Ignored::Unexpected));
+    assert_eq!(controlling.handle_datagram(&reply(b"guess"), to, now), Err(Ignored::NotAuthentic));
     assert_eq!(drain(&mut controlling), []);
     assert_eq!(controlling.handle_datagram(&reply(theirs), to, now), Ok(()));
 }
@@ -562,9 +471,7 @@ fn responses_from_elsewhere_or_with_a_wrong_password_do_not_count() {
 /// An error response of the peer to a check of ours.
 fn refuse(check: &[u8], code: u16) -> Vec<u8> {
     let id = Message::parse(check).unwrap().transaction_id;
-    MessageWriter::binding(Class::Error, id)
-        .error_code(code)
-        .finish(b"theirpasswordtheirpassword")
+    MessageWriter::binding(Class::Error, id).error_code(code).finish(b"theirpasswordtheirpassword")
 }
 
 fn claimed(check: &[u8]) -> RoleAttribute {
@@ -626,9 +533,7 @@ fn a_lite_peer_that_answers_487_is_not_left_without_a_controlling_side() {
     for _ in 0..3 {
         let [(to, check)] = transmitted(&drain(&mut controlling)).try_into().unwrap();
         claims.push(claimed(&check));
-        controlling
-            .handle_datagram(&refuse(&check, 487), to, now)
-            .unwrap();
+        controlling.handle_datagram(&refuse(&check, 487), to, now).unwrap();
         now = controlling.poll_timeout().unwrap();
         controlling.handle_timeout(now);
     }
@@ -648,9 +553,7 @@ fn a_lite_peer_that_answers_487_is_not_left_without_a_controlling_side() {
         .role(RoleAttribute::Controlling(u64::MAX))
         .use_candidate()
         .finish(key());
-    controlling
-        .handle_datagram(&claim, address(66), now)
-        .unwrap();
+    controlling.handle_datagram(&claim, address(66), now).unwrap();
     assert_eq!(controlling.selected(), Some(address(1)));
 }
 
@@ -678,14 +581,8 @@ fn an_offer_without_an_answer_checks_nobody_and_believes_nobody() {
     agent.begin_checks(start);
     for request in [
         check().use_candidate().finish(key()),
-        MessageWriter::binding(Class::Request, ID)
-            .username("oursours")
-            .use_candidate()
-            .finish(key()),
-        MessageWriter::binding(Class::Request, ID)
-            .username("oursours:")
-            .use_candidate()
-            .finish(key()),
+        MessageWriter::binding(Class::Request, ID).username("oursours").use_candidate().finish(key()),
+        MessageWriter::binding(Class::Request, ID).username("oursours:").use_candidate().finish(key()),
     ] {
         let result = agent.handle_datagram(&request, address(1), start);
         assert_eq!(result, Err(Ignored::NotAuthentic));

@@ -36,12 +36,7 @@ impl Media {
     }
 
     pub(super) fn new(tracks: Vec<Track>, max_bitrate_kbps: u32) -> Self {
-        Self {
-            tracks,
-            max_bitrate_kbps,
-            reported: Vec::new(),
-            flow: None,
-        }
+        Self { tracks, max_bitrate_kbps, reported: Vec::new(), flow: None }
     }
 
     /// Takes the tracks of a further description in place of those so far. What goes on keeps its reception; a track
@@ -51,8 +46,7 @@ impl Media {
         self.reported.clear();
         if let Some(flow) = &mut self.flow {
             flow.inbound.announce_only(announced(&self.tracks));
-            flow.feedback
-                .set_tracks(self.tracks.iter(), self.max_bitrate_kbps, now);
+            flow.feedback.set_tracks(self.tracks.iter(), self.max_bitrate_kbps, now);
         }
     }
 
@@ -62,11 +56,7 @@ impl Media {
         inbound.announce_only(announced(&self.tracks));
         let mut feedback = Feedback::new(self.tracks.iter(), self.max_bitrate_kbps, now);
         feedback.record_round_trip(round_trip);
-        self.flow = Some(Flow {
-            inbound,
-            outbound: Outbound::new(keys),
-            feedback,
-        });
+        self.flow = Some(Flow { inbound, outbound: Outbound::new(keys), feedback });
     }
 
     pub(super) fn stop(&mut self) {
@@ -93,10 +83,7 @@ impl Media {
         outputs: &mut VecDeque<Output>,
         stats: &mut PeerStats,
     ) -> Result<Option<Received<'_>>, SrtpError> {
-        let Some(Flow {
-            inbound, feedback, ..
-        }) = &mut self.flow
-        else {
+        let Some(Flow { inbound, feedback, .. }) = &mut self.flow else {
             stats.untimely_media += 1;
             return Ok(None);
         };
@@ -138,17 +125,8 @@ impl Media {
         if packet.payload_type == format.payload_type {
             counters.packets += 1;
             counters.payload_bytes += packet.payload.len() as u64;
-            feedback.record_packet(
-                track.kind,
-                packet.ssrc,
-                packet.sequence_number,
-                packet.rtp_time,
-                now,
-            );
-            return Ok(Some(Received {
-                kind: track.kind,
-                packet,
-            }));
+            feedback.record_packet(track.kind, packet.ssrc, packet.sequence_number, packet.rtp_time, now);
+            return Ok(Some(Received { kind: track.kind, packet }));
         }
         // RFC 4588 section 4. A retransmission without payload is a probe of the sender's bandwidth estimate.
         let original = feedback
@@ -162,10 +140,7 @@ impl Media {
         counters.retransmissions += 1;
         counters.payload_bytes += packet.payload.len() as u64;
         feedback.record_recovered(track.kind, packet.sequence_number, now);
-        Ok(Some(Received {
-            kind: track.kind,
-            packet,
-        }))
+        Ok(Some(Received { kind: track.kind, packet }))
     }
 
     /// Reads a compound; of each kind of news the last per track counts, so that no datagram causes more than four
@@ -177,10 +152,7 @@ impl Media {
         outputs: &mut VecDeque<Output>,
         stats: &mut PeerStats,
     ) -> Result<(), SrtpError> {
-        let Some(Flow {
-            inbound, feedback, ..
-        }) = &mut self.flow
-        else {
+        let Some(Flow { inbound, feedback, .. }) = &mut self.flow else {
             stats.untimely_media += 1;
             return Ok(());
         };
@@ -209,11 +181,7 @@ impl Media {
         }
         let reports = reports.into_iter().flatten();
         outputs.extend(reports.map(|(kind, report)| {
-            Output::Event(Event::SenderReport {
-                kind,
-                ntp_time: report.ntp_time,
-                rtp_time: report.rtp_time,
-            })
+            Output::Event(Event::SenderReport { kind, ntp_time: report.ntp_time, rtp_time: report.rtp_time })
         }));
         let byes = byes.into_iter().flatten();
         outputs.extend(byes.map(|kind| Output::Event(Event::Bye { kind })));
@@ -251,28 +219,23 @@ impl Media {
 
 /// The SSRCs that the peer's description names.
 fn announced(tracks: &[Track]) -> impl Iterator<Item = u32> {
-    tracks
-        .iter()
-        .flat_map(|track| [track.ssrc, track.rtx_ssrc])
-        .flatten()
+    tracks.iter().flat_map(|track| [track.ssrc, track.rtx_ssrc]).flatten()
 }
 
 /// The track and its format that a payload type is the media or the retransmission of.
 fn format_of(tracks: &[Track], payload_type: u8) -> Option<(&Track, &Format)> {
     tracks.iter().find_map(|track| {
-        let format = track.formats.iter().find(|format| {
-            format.payload_type == payload_type || format.rtx_payload_type == Some(payload_type)
-        })?;
+        let format = track
+            .formats
+            .iter()
+            .find(|format| format.payload_type == payload_type || format.rtx_payload_type == Some(payload_type))?;
         Some((track, format))
     })
 }
 
 fn foreign_codec(tracks: &[Track], payload_type: u8) -> Option<(TrackKind, Codec)> {
     tracks.iter().find_map(|track| {
-        let (_, codec) = track
-            .foreign
-            .iter()
-            .find(|(foreign, _)| *foreign == payload_type)?;
+        let (_, codec) = track.foreign.iter().find(|(foreign, _)| *foreign == payload_type)?;
         Some((track.kind, *codec))
     })
 }

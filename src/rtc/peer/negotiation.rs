@@ -9,8 +9,8 @@ use guest_relay_muxer::TrackKind;
 use super::super::dtls::Certificate;
 use super::super::ice;
 use super::super::sdp::{
-    Answer, AnswerError, Granted, Offer, OfferError, OpusSettings, Origin, RecvOnlyOffer,
-    RecvOnlyText, RemoteAddresses, Track, Transport,
+    Answer, AnswerError, Granted, Offer, OfferError, OpusSettings, Origin, RecvOnlyOffer, RecvOnlyText,
+    RemoteAddresses, Track, Transport,
 };
 use super::super::srtp::SrtpProfile;
 use super::liveness::Liveness;
@@ -95,10 +95,7 @@ pub(super) struct Local {
 pub fn answer(offer: &str, config: &AnswerConfig, now: Instant) -> Result<Answered, OfferError> {
     let offer = Offer::parse(offer, config.remote_addresses)?;
     let credentials = ice::Credentials::generate();
-    let local = Local {
-        config: config.clone(),
-        origin: Origin::generate(),
-    };
+    let local = Local { config: config.clone(), origin: Origin::generate() };
     let sdp = local.answer(&offer, &credentials);
     let remote = offer.transport.credentials.clone();
     let ice = if offer.transport.ice_lite {
@@ -187,13 +184,8 @@ impl Peer {
             Negotiation::Offered(offer) if !self.is_over() => offer,
             _ => return Err(AnswerError::NoOfferOpen),
         };
-        let Granted { transport, tracks } =
-            offer.accept(answer, self.local.config.remote_addresses)?;
-        self.ice.set_remote(
-            transport.credentials.clone(),
-            &transport.candidates,
-            transport.ice_lite,
-        );
+        let Granted { transport, tracks } = offer.accept(answer, self.local.config.remote_addresses)?;
+        self.ice.set_remote(transport.credentials.clone(), &transport.candidates, transport.ice_lite);
         let tracks = received_tracks(&transport, tracks.iter());
         self.media.set_tracks(tracks, now);
         self.negotiation = Negotiation::Stable(transport);
@@ -225,10 +217,7 @@ impl Peer {
 
 /// The tracks as they are received. An SFU that lists no way to ask for a keyframe gets PLIs all the same: it has
 /// none of its own to send, so without them the picture would stay dark for as long as chance has it.
-fn received_tracks<'a>(
-    transport: &Transport,
-    tracks: impl Iterator<Item = &'a Track>,
-) -> Vec<Track> {
+fn received_tracks<'a>(transport: &Transport, tracks: impl Iterator<Item = &'a Track>) -> Vec<Track> {
     let adjusted = tracks.cloned().map(|mut track| {
         let asks = track.feedback.pli || track.feedback.fir;
         track.feedback.pli |= transport.ice_lite && !asks && track.kind == TrackKind::Video;

@@ -10,9 +10,7 @@ use rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimat
 use rtcp::receiver_report::ReceiverReport;
 use rtcp::reception_report::ReceptionReport;
 use rtcp::source_description::{SdesType, SourceDescription};
-use rtcp::transport_feedbacks::transport_layer_cc::{
-    PacketStatusChunk, SymbolTypeTcc, TransportLayerCc,
-};
+use rtcp::transport_feedbacks::transport_layer_cc::{PacketStatusChunk, SymbolTypeTcc, TransportLayerCc};
 use rtcp::transport_feedbacks::transport_layer_nack::TransportLayerNack;
 use webrtc_marshal::marshal::{Marshal, Unmarshal};
 
@@ -91,17 +89,11 @@ fn requests_for_keyframes_mean_the_same_to_another_implementation() {
     let bytes = written(|out| write_pli(out, 1, 2));
     let pli: PictureLossIndication = read_by_the_crate(&bytes);
     assert_eq!((pli.sender_ssrc, pli.media_ssrc), (1, 2));
-    assert!(matches!(
-        only(&bytes),
-        Packet::PictureLoss { media_ssrc: 2 }
-    ));
+    assert!(matches!(only(&bytes), Packet::PictureLoss { media_ssrc: 2 }));
 
     let bytes = written(|out| write_fir(out, 1, 2, 200));
     let fir: FullIntraRequest = read_by_the_crate(&bytes);
-    let entry = FirEntry {
-        ssrc: 2,
-        sequence_number: 200,
-    };
+    let entry = FirEntry { ssrc: 2, sequence_number: 200 };
     assert_eq!((fir.sender_ssrc, fir.fir), (1, vec![entry]));
     let Packet::FullIntra(entries) = only(&bytes) else {
         panic!("not a FIR");
@@ -126,11 +118,7 @@ fn a_nack_names_every_lost_packet_once_and_across_the_wrap() {
         assert_eq!((nack.sender_ssrc, nack.media_ssrc), (1, 2));
         let read: Vec<u16> = nack.nacks.iter().flat_map(|n| n.packet_list()).collect();
         assert_eq!(read, lost);
-        let Packet::Nack {
-            media_ssrc: 2,
-            lost: read,
-        } = only(&bytes)
-        else {
+        let Packet::Nack { media_ssrc: 2, lost: read } = only(&bytes) else {
             panic!("not a NACK");
         };
         assert_eq!(read.collect::<Vec<_>>(), lost);
@@ -242,9 +230,7 @@ fn statuses_read_by_the_crate(feedback: &TransportLayerCc) -> Vec<Option<i64>> {
     let mut deltas = feedback.recv_deltas.iter();
     symbols
         .into_iter()
-        .map(|symbol| {
-            (symbol != SymbolTypeTcc::PacketNotReceived).then(|| deltas.next().unwrap().delta)
-        })
+        .map(|symbol| (symbol != SymbolTypeTcc::PacketNotReceived).then(|| deltas.next().unwrap().delta))
         .collect()
 }
 
@@ -286,11 +272,8 @@ fn transport_feedback_means_the_same_to_another_implementation() {
         assert_eq!(theirs.base_sequence_number, 65_530);
         assert_eq!(theirs.fb_pkt_count, 250);
         assert_eq!(theirs.reference_time, 0xff_fffb);
-        let expected: Vec<Option<i64>> = ours
-            .statuses
-            .iter()
-            .map(|status| status.map(|delta| i64::from(delta) * DELTA_MICROS))
-            .collect();
+        let expected: Vec<Option<i64>> =
+            ours.statuses.iter().map(|status| status.map(|delta| i64::from(delta) * DELTA_MICROS)).collect();
         assert_eq!(statuses_read_by_the_crate(&theirs), expected);
         let Packet::TransportFeedback(read) = only(&bytes) else {
             panic!("not transport-wide feedback");
@@ -318,68 +301,30 @@ fn hostile_compounds_end_in_an_error_and_never_in_a_panic() {
     let truncated = |need, have| RtcpError::Truncated(Truncated { need, have });
     for (name, bytes, error) in [
         ("header cut", vec![0x80, 200, 0], truncated(2, 1)),
-        (
-            "length lies",
-            vec![0x80, 201, 0, 9, 0, 0, 0, 1],
-            truncated(36, 4),
-        ),
-        (
-            "version 1",
-            vec![0x40, 201, 0, 1, 0, 0, 0, 1],
-            RtcpError::Version(1),
-        ),
-        (
-            "count lies",
-            vec![0x9f, 201, 0, 1, 0, 0, 0, 1],
-            truncated(744, 0),
-        ),
-        (
-            "BYE of 31",
-            vec![0x9f, 203, 0, 1, 0, 0, 0, 1],
-            truncated(124, 4),
-        ),
-        (
-            "padding 0",
-            vec![0xa0, 201, 0, 1, 0, 0, 0, 0],
-            RtcpError::Padding(0),
-        ),
-        (
-            "padding 5",
-            vec![0xa0, 201, 0, 1, 0, 0, 0, 5],
-            RtcpError::Padding(5),
-        ),
+        ("length lies", vec![0x80, 201, 0, 9, 0, 0, 0, 1], truncated(36, 4)),
+        ("version 1", vec![0x40, 201, 0, 1, 0, 0, 0, 1], RtcpError::Version(1)),
+        ("count lies", vec![0x9f, 201, 0, 1, 0, 0, 0, 1], truncated(744, 0)),
+        ("BYE of 31", vec![0x9f, 203, 0, 1, 0, 0, 0, 1], truncated(124, 4)),
+        ("padding 0", vec![0xa0, 201, 0, 1, 0, 0, 0, 0], RtcpError::Padding(0)),
+        ("padding 5", vec![0xa0, 201, 0, 1, 0, 0, 0, 5], RtcpError::Padding(5)),
         (
             "REMB of 255 SSRCs",
-            [
-                vec![0x8f, 206, 0, 4, 0, 0, 0, 1, 0, 0, 0, 0],
-                b"REMB".to_vec(),
-                vec![255, 0, 0, 1],
-            ]
-            .concat(),
+            [vec![0x8f, 206, 0, 4, 0, 0, 0, 1, 0, 0, 0, 0], b"REMB".to_vec(), vec![255, 0, 0, 1]].concat(),
             truncated(1020, 0),
         ),
         (
             "feedback of 65535 packets in one run",
-            vec![
-                0x8f, 205, 0, 5, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0xff, 0xff, 0, 0, 0, 0, 0x1f, 0xff,
-                0, 0,
-            ],
+            vec![0x8f, 205, 0, 5, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0xff, 0xff, 0, 0, 0, 0, 0x1f, 0xff, 0, 0],
             RtcpError::TransportFeedback,
         ),
         (
             "a run of nothing",
-            vec![
-                0x8f, 205, 0, 5, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0,
-            ],
+            vec![0x8f, 205, 0, 5, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0],
             RtcpError::TransportFeedback,
         ),
     ] {
         let packets: Vec<_> = Compound::new(&bytes).collect();
-        assert_eq!(
-            packets.last().unwrap().clone().unwrap_err(),
-            error,
-            "{name}"
-        );
+        assert_eq!(packets.last().unwrap().clone().unwrap_err(), error, "{name}");
         assert_eq!(packets.len(), 1, "{name}");
     }
 }
@@ -417,9 +362,7 @@ fn every_length_first_byte_and_type_is_survived() {
                     }
                     for packet in Compound::new(&bytes).flatten() {
                         let items = match packet {
-                            Packet::SenderReport(_, blocks) | Packet::ReceiverReport(_, blocks) => {
-                                blocks.count()
-                            }
+                            Packet::SenderReport(_, blocks) | Packet::ReceiverReport(_, blocks) => blocks.count(),
                             Packet::Bye(ssrcs) | Packet::Remb { ssrcs, .. } => ssrcs.count(),
                             Packet::Nack { lost, .. } => lost.count(),
                             Packet::FullIntra(entries) => entries.count(),

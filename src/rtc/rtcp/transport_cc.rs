@@ -84,40 +84,31 @@ impl TransportFeedback {
     /// Appends the packet; statuses beyond [`MAX_STATUSES`] are left out.
     pub fn write_to(&self, out: &mut Writer) {
         let statuses = self.statuses.get(..MAX_STATUSES).unwrap_or(&self.statuses);
-        write_packet(
-            out,
-            packet_type::TRANSPORT_FEEDBACK,
-            feedback_type::TRANSPORT_CC,
-            |out| {
-                out.u32(self.sender_ssrc);
-                out.u32(self.media_ssrc);
-                out.u16(self.base_sequence);
-                out.u16(u16::try_from(statuses.len()).expect("MAX_STATUSES fits"));
-                out.u24(self.reference_time.cast_unsigned());
-                out.u8(self.feedback_count);
-                let symbols: Vec<Symbol> = statuses.iter().copied().map(Symbol::of).collect();
-                let mut rest = symbols.as_slice();
-                while !rest.is_empty() {
-                    let (chunk, covered) = encode_chunk(rest);
-                    out.u16(chunk);
-                    rest = rest.get(covered..).unwrap_or_default();
+        write_packet(out, packet_type::TRANSPORT_FEEDBACK, feedback_type::TRANSPORT_CC, |out| {
+            out.u32(self.sender_ssrc);
+            out.u32(self.media_ssrc);
+            out.u16(self.base_sequence);
+            out.u16(u16::try_from(statuses.len()).expect("MAX_STATUSES fits"));
+            out.u24(self.reference_time.cast_unsigned());
+            out.u8(self.feedback_count);
+            let symbols: Vec<Symbol> = statuses.iter().copied().map(Symbol::of).collect();
+            let mut rest = symbols.as_slice();
+            while !rest.is_empty() {
+                let (chunk, covered) = encode_chunk(rest);
+                out.u16(chunk);
+                rest = rest.get(covered..).unwrap_or_default();
+            }
+            for delta in statuses.iter().flatten() {
+                match u8::try_from(*delta) {
+                    Ok(small) => out.u8(small),
+                    Err(_) => out.u16(delta.cast_unsigned()),
                 }
-                for delta in statuses.iter().flatten() {
-                    match u8::try_from(*delta) {
-                        Ok(small) => out.u8(small),
-                        Err(_) => out.u16(delta.cast_unsigned()),
-                    }
-                }
-            },
-        );
+            }
+        });
     }
 
     /// Reads what follows the two SSRCs.
-    pub(super) fn read(
-        sender_ssrc: u32,
-        media_ssrc: u32,
-        body: &mut Reader<'_>,
-    ) -> Result<Self, RtcpError> {
+    pub(super) fn read(sender_ssrc: u32, media_ssrc: u32, body: &mut Reader<'_>) -> Result<Self, RtcpError> {
         let base_sequence = body.u16()?;
         let count = usize::from(body.u16()?);
         let reference_time = (body.u24()?.cast_signed() << 8) >> 8;
@@ -137,43 +128,23 @@ impl TransportFeedback {
                 Symbol::LargeDelta => Some(body.u16()?.cast_signed()),
             });
         }
-        Ok(Self {
-            sender_ssrc,
-            media_ssrc,
-            base_sequence,
-            reference_time,
-            feedback_count,
-            statuses,
-        })
+        Ok(Self { sender_ssrc, media_ssrc, base_sequence, reference_time, feedback_count, statuses })
     }
 }
 
 /// The chunk for the first symbols of `rest`, and how many it covers.
 fn encode_chunk(rest: &[Symbol]) -> (u16, usize) {
     let first = rest.first().copied().unwrap_or(Symbol::NotReceived);
-    let run = rest
-        .iter()
-        .take(MAX_RUN)
-        .take_while(|symbol| **symbol == first)
-        .count();
-    let fits_one_bit = !rest
-        .iter()
-        .take(ONE_BIT_SYMBOLS)
-        .any(|symbol| *symbol == Symbol::LargeDelta);
-    let (flags, width, slots) = if fits_one_bit {
-        (0x8000, 1, ONE_BIT_SYMBOLS)
-    } else {
-        (0xC000, 2, TWO_BIT_SYMBOLS)
-    };
+    let run = rest.iter().take(MAX_RUN).take_while(|symbol| **symbol == first).count();
+    let fits_one_bit = !rest.iter().take(ONE_BIT_SYMBOLS).any(|symbol| *symbol == Symbol::LargeDelta);
+    let (flags, width, slots) = if fits_one_bit { (0x8000, 1, ONE_BIT_SYMBOLS) } else { (0xC000, 2, TWO_BIT_SYMBOLS) };
     let covered = slots.min(rest.len());
     if run >= covered {
         let run = u16::try_from(run).expect("MAX_RUN fits 13 bits");
         return ((first.bits() << 13) | run, usize::from(run));
     }
     // The first symbol stands highest; slots past the end stay zero.
-    let symbols = (0..slots).fold(0, |bits, slot| {
-        (bits << width) | rest.get(slot).map_or(0, |symbol| symbol.bits())
-    });
+    let symbols = (0..slots).fold(0, |bits, slot| (bits << width) | rest.get(slot).map_or(0, |symbol| symbol.bits()));
     (flags | symbols, covered)
 }
 
@@ -188,11 +159,7 @@ fn decode_chunk(chunk: u16, wanted: usize, symbols: &mut Vec<Symbol>) -> Result<
         symbols.extend(std::iter::repeat_n(symbol, run.min(wanted)));
         return Ok(());
     }
-    let (width, slots, mask) = if chunk & 0x4000 == 0 {
-        (1, ONE_BIT_SYMBOLS, 0x1)
-    } else {
-        (2, TWO_BIT_SYMBOLS, 0x3)
-    };
+    let (width, slots, mask) = if chunk & 0x4000 == 0 { (1, ONE_BIT_SYMBOLS, 0x1) } else { (2, TWO_BIT_SYMBOLS, 0x3) };
     for slot in (0..slots).rev().take(wanted) {
         let bits = (chunk >> (slot * width)) & mask;
         symbols.push(Symbol::from_bits(bits).ok_or(RtcpError::TransportFeedback)?);

@@ -7,12 +7,7 @@ use super::{REMB_IDENTIFIER, ReportBlock, feedback_type, packet_type};
 pub const MAX_NACK_PAIRS: usize = 64;
 
 /// Header, then what `body` writes (whole words), then the length.
-pub(super) fn write_packet(
-    out: &mut Writer,
-    packet_type: u8,
-    count: u8,
-    body: impl FnOnce(&mut Writer),
-) {
+pub(super) fn write_packet(out: &mut Writer, packet_type: u8, count: u8, body: impl FnOnce(&mut Writer)) {
     let start = out.len();
     out.u8(0x80 | (count & 0x1F));
     out.u8(packet_type);
@@ -20,10 +15,7 @@ pub(super) fn write_packet(
     body(out);
     out.pad_to_word();
     let words = (out.len() - start) / 4 - 1;
-    out.set_u16(
-        start + 2,
-        u16::try_from(words).expect("our packets fit a datagram"),
-    );
+    out.set_u16(start + 2, u16::try_from(words).expect("our packets fit a datagram"));
 }
 
 fn saturated(count: usize) -> u8 {
@@ -70,66 +62,51 @@ pub fn write_bye(out: &mut Writer, sender_ssrc: u32) {
 
 /// PLI (RFC 4585 section 6.3.1).
 pub fn write_pli(out: &mut Writer, sender_ssrc: u32, media_ssrc: u32) {
-    write_packet(
-        out,
-        packet_type::PAYLOAD_FEEDBACK,
-        feedback_type::PLI,
-        |out| {
-            out.u32(sender_ssrc);
-            out.u32(media_ssrc);
-        },
-    );
+    write_packet(out, packet_type::PAYLOAD_FEEDBACK, feedback_type::PLI, |out| {
+        out.u32(sender_ssrc);
+        out.u32(media_ssrc);
+    });
 }
 
 /// FIR (RFC 5104 section 4.3.1): the media SSRC stands in the entry, the header's is 0.
 pub fn write_fir(out: &mut Writer, sender_ssrc: u32, media_ssrc: u32, sequence: u8) {
-    write_packet(
-        out,
-        packet_type::PAYLOAD_FEEDBACK,
-        feedback_type::FIR,
-        |out| {
-            out.u32(sender_ssrc);
-            out.u32(0);
-            out.u32(media_ssrc);
-            out.u8(sequence);
-            out.u24(0);
-        },
-    );
+    write_packet(out, packet_type::PAYLOAD_FEEDBACK, feedback_type::FIR, |out| {
+        out.u32(sender_ssrc);
+        out.u32(0);
+        out.u32(media_ssrc);
+        out.u8(sequence);
+        out.u24(0);
+    });
 }
 
 /// Generic NACK (RFC 4585 section 6.2.1) of `lost`, which ascends (across the wrap, too). Returns how many of them
 /// fitted into [`MAX_NACK_PAIRS`].
 pub fn write_nack(out: &mut Writer, sender_ssrc: u32, media_ssrc: u32, lost: &[u16]) -> usize {
     let mut written = 0;
-    write_packet(
-        out,
-        packet_type::TRANSPORT_FEEDBACK,
-        feedback_type::NACK,
-        |out| {
-            out.u32(sender_ssrc);
-            out.u32(media_ssrc);
-            let mut rest = lost.iter().copied().peekable();
-            for _ in 0..MAX_NACK_PAIRS {
-                let Some(packet_id) = rest.next() else {
+    write_packet(out, packet_type::TRANSPORT_FEEDBACK, feedback_type::NACK, |out| {
+        out.u32(sender_ssrc);
+        out.u32(media_ssrc);
+        let mut rest = lost.iter().copied().peekable();
+        for _ in 0..MAX_NACK_PAIRS {
+            let Some(packet_id) = rest.next() else {
+                break;
+            };
+            written += 1;
+            let mut mask = 0_u16;
+            while let Some(next) = rest.peek() {
+                // Bit i: packet id + i + 1.
+                let bit = next.wrapping_sub(packet_id).wrapping_sub(1);
+                if bit >= 16 {
                     break;
-                };
-                written += 1;
-                let mut mask = 0_u16;
-                while let Some(next) = rest.peek() {
-                    // Bit i: packet id + i + 1.
-                    let bit = next.wrapping_sub(packet_id).wrapping_sub(1);
-                    if bit >= 16 {
-                        break;
-                    }
-                    mask |= 1 << bit;
-                    written += 1;
-                    rest.next();
                 }
-                out.u16(packet_id);
-                out.u16(mask);
+                mask |= 1 << bit;
+                written += 1;
+                rest.next();
             }
-        },
-    );
+            out.u16(packet_id);
+            out.u16(mask);
+        }
+    });
     written
 }
 
@@ -139,17 +116,12 @@ pub fn write_remb(out: &mut Writer, sender_ssrc: u32, bitrate_bps: u64, ssrcs: &
     let bits = u64::BITS - bitrate_bps.leading_zeros();
     let exponent = bits.saturating_sub(18);
     let mantissa = u32::try_from(bitrate_bps >> exponent).expect("18 bits are left");
-    write_packet(
-        out,
-        packet_type::PAYLOAD_FEEDBACK,
-        feedback_type::APPLICATION,
-        |out| {
-            out.u32(sender_ssrc);
-            out.u32(0);
-            out.bytes(&REMB_IDENTIFIER);
-            out.u8(saturated(ssrcs.len()));
-            out.u24((exponent << 18) | mantissa);
-            ssrcs.iter().for_each(|ssrc| out.u32(*ssrc));
-        },
-    );
+    write_packet(out, packet_type::PAYLOAD_FEEDBACK, feedback_type::APPLICATION, |out| {
+        out.u32(sender_ssrc);
+        out.u32(0);
+        out.bytes(&REMB_IDENTIFIER);
+        out.u8(saturated(ssrcs.len()));
+        out.u24((exponent << 18) | mantissa);
+        ssrcs.iter().for_each(|ssrc| out.u32(*ssrc));
+    });
 }

@@ -61,19 +61,13 @@ impl Origin {
     /// Of the session's next description.
     #[must_use]
     pub fn next(self) -> Self {
-        Self {
-            version: self.version + 1,
-            ..self
-        }
+        Self { version: self.version + 1, ..self }
     }
 }
 
 impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            session_id,
-            version,
-        } = self;
+        let Self { session_id, version } = self;
         write!(f, "o=- {session_id} {version} IN IP4 0.0.0.0\r\n")
     }
 }
@@ -82,8 +76,7 @@ impl Answer<'_> {
     /// The answer, each line ended by CRLF.
     pub fn to_sdp(&self) -> String {
         let mut sdp = String::with_capacity(2048);
-        self.write_to(&mut sdp)
-            .expect("writing to a String does not fail");
+        self.write_to(&mut sdp).expect("writing to a String does not fail");
         sdp
     }
 
@@ -111,9 +104,7 @@ impl Answer<'_> {
         let mut candidates = self.candidates;
         for section in &self.offer.sections {
             match &section.track {
-                Some(track) => {
-                    self.write_taken(out, section, track, std::mem::take(&mut candidates))?
-                }
+                Some(track) => self.write_taken(out, section, track, std::mem::take(&mut candidates))?,
                 None => write_refused(out, section)?,
             }
         }
@@ -136,13 +127,7 @@ impl Answer<'_> {
             write!(out, "b=AS:{}\r\n", self.max_bitrate_kbps)?;
         }
         write_mid(out, section)?;
-        write_transport(
-            out,
-            self.credentials,
-            self.fingerprint,
-            "active",
-            candidates,
-        )?;
+        write_transport(out, self.credentials, self.fingerprint, "active", candidates)?;
         out.push_str("a=recvonly\r\na=rtcp-mux\r\n");
         if track.reduced_size_rtcp {
             out.push_str("a=rtcp-rsize\r\n");
@@ -196,10 +181,7 @@ impl Answer<'_> {
             }
         }
         if let Some(rtx) = format.rtx_payload_type {
-            write!(
-                out,
-                "a=rtpmap:{rtx} rtx/{clock_rate}\r\na=fmtp:{rtx} apt={payload_type}\r\n"
-            )?;
+            write!(out, "a=rtpmap:{rtx} rtx/{clock_rate}\r\na=fmtp:{rtx} apt={payload_type}\r\n")?;
         }
         Ok(())
     }
@@ -243,11 +225,7 @@ fn write_mid(out: &mut String, section: &Section) -> std::fmt::Result {
 
 /// RFC 9429 section 5.3.1: port 0, the protocol and a format as offered.
 fn write_refused(out: &mut String, section: &Section) -> std::fmt::Result {
-    write!(
-        out,
-        "m={} 0 {} {}\r\nc=IN IP4 0.0.0.0\r\n",
-        section.media, section.proto, section.format
-    )?;
+    write!(out, "m={} 0 {} {}\r\nc=IN IP4 0.0.0.0\r\n", section.media, section.proto, section.format)?;
     write_mid(out, section)?;
     out.push_str("a=inactive\r\n");
     Ok(())

@@ -33,33 +33,21 @@ impl Offer {
     /// Reads an offer and decides what to take of it.
     pub fn parse(text: &str, addresses: RemoteAddresses) -> Result<Self, OfferError> {
         let description = parse_lines(text)?;
-        let mut sections: Vec<Section> = description
-            .media_descriptions
-            .iter()
-            .map(Section::new)
-            .collect();
+        let mut sections: Vec<Section> = description.media_descriptions.iter().map(Section::new).collect();
         take_first_usable(&description, &mut sections)?;
-        let taken = sections
-            .iter()
-            .position(|section| section.track.is_some())
-            .ok_or(OfferError::NothingSent)?;
+        let taken = sections.iter().position(|section| section.track.is_some()).ok_or(OfferError::NothingSent)?;
         let transport = Transport::parse(&description, taken, addresses)?;
         match setup(&description, taken) {
             Some(Setup::ActPass | Setup::Passive) => {}
             Some(Setup::Active) | None => return Err(OfferError::SetupActive),
             Some(Setup::Unknown) => return Err(OfferError::Setup),
         }
-        Ok(Self {
-            transport,
-            sections,
-        })
+        Ok(Self { transport, sections })
     }
 
     /// The tracks that are taken: one of each kind at most, one at least.
     pub fn tracks(&self) -> impl Iterator<Item = &Track> {
-        self.sections
-            .iter()
-            .filter_map(|section| section.track.as_ref())
+        self.sections.iter().filter_map(|section| section.track.as_ref())
     }
 }
 
@@ -79,18 +67,11 @@ impl Section {
 }
 
 /// Gives the first usable m-line of each kind its [`Track`].
-fn take_first_usable(
-    description: &SessionDescription,
-    sections: &mut [Section],
-) -> Result<(), OfferError> {
+fn take_first_usable(description: &SessionDescription, sections: &mut [Section]) -> Result<(), OfferError> {
     let mut taken: Vec<TrackKind> = Vec::with_capacity(2);
     // A browser is told the one payload type that we want. An SFU forwards what another sent under the payload type
     // that fits it: every one that we can take is kept.
-    let take = if is_ice_lite(description) {
-        Take::All
-    } else {
-        Take::Best
-    };
+    let take = if is_ice_lite(description) { Take::All } else { Take::Best };
     let mut without_codec: Vec<TrackKind> = Vec::new();
     for (media, section) in description.media_descriptions.iter().zip(&mut *sections) {
         let Some(kind) = kind_of(&section.media) else {
@@ -160,12 +141,7 @@ pub(super) fn sends(media: &MediaDescription, description: &SessionDescription) 
         ["UDP", "TLS", "RTP", "SAVPF" | "SAVP"]
     );
     const DIRECTIONS: [&str; 4] = ["sendrecv", "sendonly", "recvonly", "inactive"];
-    let direction_of = |attributes: &Attributes<'_>| {
-        DIRECTIONS
-            .into_iter()
-            .find(|direction| attributes.has(direction))
-    };
-    let direction =
-        direction_of(&attributes).or_else(|| direction_of(&Attributes(&description.attributes)));
+    let direction_of = |attributes: &Attributes<'_>| DIRECTIONS.into_iter().find(|direction| attributes.has(direction));
+    let direction = direction_of(&attributes).or_else(|| direction_of(&Attributes(&description.attributes)));
     has_port && is_srtp && matches!(direction, None | Some("sendrecv" | "sendonly"))
 }

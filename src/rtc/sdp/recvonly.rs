@@ -63,19 +63,13 @@ impl RecvOnlyOffer {
     /// An offer of an m-line for each of `kinds`; repetitions do not count, and audio stands first.
     pub fn new(kinds: &[TrackKind]) -> Self {
         let both = [TrackKind::Audio, TrackKind::Video];
-        Self {
-            kinds: both
-                .into_iter()
-                .filter(|kind| kinds.contains(kind))
-                .collect(),
-        }
+        Self { kinds: both.into_iter().filter(|kind| kinds.contains(kind)).collect() }
     }
 
     /// The offer, each line ended by CRLF.
     pub fn to_sdp(&self, text: &RecvOnlyText<'_>) -> String {
         let mut sdp = String::with_capacity(2048);
-        self.write_to(text, &mut sdp)
-            .expect("writing to a String does not fail");
+        self.write_to(text, &mut sdp).expect("writing to a String does not fail");
         sdp
     }
 
@@ -106,13 +100,7 @@ impl RecvOnlyOffer {
                 write!(out, "b=AS:{}\r\n", text.max_bitrate_kbps)?;
             }
             write!(out, "a=mid:{}\r\n", mid(*kind))?;
-            write_transport(
-                out,
-                text.credentials,
-                text.fingerprint,
-                "actpass",
-                candidates,
-            )?;
+            write_transport(out, text.credentials, text.fingerprint, "actpass", candidates)?;
             write!(
                 out,
                 "a=recvonly\r\na=rtcp-mux\r\na=rtcp-rsize\r\n\
@@ -133,8 +121,7 @@ impl RecvOnlyOffer {
         let sections = &description.media_descriptions;
         let is_ours = |(kind, media): (&TrackKind, &MediaDescription)| {
             let answered = Attributes(&media.attributes).value("mid");
-            kind_of(&media.media_name.media) == Some(*kind)
-                && answered.is_none_or(|answered| answered == mid(*kind))
+            kind_of(&media.media_name.media) == Some(*kind) && answered.is_none_or(|answered| answered == mid(*kind))
         };
         if sections.len() != self.kinds.len() || !self.kinds.iter().zip(sections).all(is_ours) {
             return Err(AnswerError::OtherMLines);
@@ -147,8 +134,7 @@ impl RecvOnlyOffer {
             if !sends(media, &description) {
                 continue;
             }
-            let mut track =
-                Track::pick(*kind, media, Take::All).ok_or(AnswerError::NoCodec(*kind))?;
+            let mut track = Track::pick(*kind, media, Take::All).ok_or(AnswerError::NoCodec(*kind))?;
             let attributes = Attributes(&media.attributes);
             if !attributes.has("rtcp-mux") {
                 return Err(AnswerError::NoRtcpMux);
@@ -174,10 +160,8 @@ impl RecvOnlyOffer {
 
 fn has_duplicates(mut payload_types: impl Iterator<Item = u8>) -> bool {
     let mut seen = [false; 256];
-    payload_types.any(|payload_type| {
-        seen.get_mut(usize::from(payload_type))
-            .is_some_and(|seen| std::mem::replace(seen, true))
-    })
+    payload_types
+        .any(|payload_type| seen.get_mut(usize::from(payload_type)).is_some_and(|seen| std::mem::replace(seen, true)))
 }
 
 fn mid(kind: TrackKind) -> &'static str {
@@ -208,10 +192,7 @@ fn write_h264(out: &mut String) -> std::fmt::Result {
         for kind in ["transport-cc", "ccm fir", "nack", "nack pli"] {
             write!(out, "a=rtcp-fb:{media} {kind}\r\n")?;
         }
-        write!(
-            out,
-            "a=rtpmap:{rtx} rtx/90000\r\na=fmtp:{rtx} apt={media}\r\n"
-        )?;
+        write!(out, "a=rtpmap:{rtx} rtx/90000\r\na=fmtp:{rtx} apt={media}\r\n")?;
     }
     Ok(())
 }

@@ -19,9 +19,7 @@ fn tracks(text: &str) -> Vec<Track> {
 /// Payload type of the media and of its retransmissions, of each format.
 fn formats(track: &Track) -> Vec<(u8, Option<u8>)> {
     let formats = track.formats.iter();
-    formats
-        .map(|format| (format.payload_type, format.rtx_payload_type))
-        .collect()
+    formats.map(|format| (format.payload_type, format.rtx_payload_type)).collect()
 }
 
 fn refusal(text: &str) -> OfferError {
@@ -35,16 +33,10 @@ fn answer_to(text: &str) -> Vec<String> {
         offer: &offer,
         credentials: &Credentials::parse("oursours", "ourpasswordourpassword").unwrap(),
         fingerprint: Fingerprint::of(b"certificate"),
-        candidates: &[
-            "192.168.1.5:8189".parse().unwrap(),
-            "[fd00::1]:8189".parse().unwrap(),
-        ],
+        candidates: &["192.168.1.5:8189".parse().unwrap(), "[fd00::1]:8189".parse().unwrap()],
         start_bitrate_kbps: 1500,
         max_bitrate_kbps: 2500,
-        opus: OpusSettings {
-            max_average_bitrate_bps: 64_000,
-            stereo: false,
-        },
+        opus: OpusSettings { max_average_bitrate_bps: 64_000, stereo: false },
     }
     .to_sdp();
     assert!(sdp.ends_with("\r\n") && sdp.lines().all(|line| line.len() > 2));
@@ -56,10 +48,7 @@ fn section(answer: &[String], media: &str) -> Vec<String> {
     let start = answer.iter().position(|l| l.starts_with(media)).unwrap();
     let mut lines = answer.iter().skip(start).cloned();
     let first = lines.next();
-    first
-        .into_iter()
-        .chain(lines.take_while(|line| !line.starts_with("m=")))
-        .collect()
+    first.into_iter().chain(lines.take_while(|line| !line.starts_with("m="))).collect()
 }
 
 #[test]
@@ -72,28 +61,9 @@ fn chromiums_tracks_are_picked_by_property() {
     assert!(audio.feedback.transport_cc && !audio.feedback.nack);
     assert_eq!(video.kind, TrackKind::Video);
     assert_eq!(formats(&video), [(106, Some(107))]);
-    assert_eq!(
-        (video.ssrc, video.rtx_ssrc),
-        (Some(2_231_627_014), Some(632_943_048))
-    );
-    assert_eq!(
-        video.feedback,
-        Feedback {
-            nack: true,
-            pli: true,
-            fir: true,
-            remb: true,
-            transport_cc: true
-        }
-    );
-    assert_eq!(
-        video.extensions,
-        HeaderExtensions {
-            transport_cc: Some(3),
-            abs_send_time: Some(2),
-            mid: Some(4)
-        }
-    );
+    assert_eq!((video.ssrc, video.rtx_ssrc), (Some(2_231_627_014), Some(632_943_048)));
+    assert_eq!(video.feedback, Feedback { nack: true, pli: true, fir: true, remb: true, transport_cc: true });
+    assert_eq!(video.extensions, HeaderExtensions { transport_cc: Some(3), abs_send_time: Some(2), mid: Some(4) });
     assert!(video.reduced_size_rtcp);
 }
 
@@ -106,19 +76,10 @@ fn the_answer_to_chromium_says_what_a_receiver_has_to_say() {
     assert!(!answer.iter().any(|line| line.contains("video-orientation")));
     let audio = section(&answer, "m=audio");
     let fingerprint = format!("a=fingerprint:{}", Fingerprint::of(b"certificate"));
-    let transport = [
-        "a=ice-ufrag:oursours",
-        "a=ice-pwd:ourpasswordourpassword",
-        fingerprint.as_str(),
-        "a=setup:active",
-    ];
+    let transport =
+        ["a=ice-ufrag:oursours", "a=ice-pwd:ourpasswordourpassword", fingerprint.as_str(), "a=setup:active"];
     let expected_audio = [
-        [
-            "m=audio 9 UDP/TLS/RTP/SAVPF 111",
-            "c=IN IP4 0.0.0.0",
-            "a=mid:0",
-        ]
-        .as_slice(),
+        ["m=audio 9 UDP/TLS/RTP/SAVPF 111", "c=IN IP4 0.0.0.0", "a=mid:0"].as_slice(),
         &transport,
         &[
             "a=candidate:1 1 udp 2130706431 192.168.1.5 8189 typ host",
@@ -204,10 +165,7 @@ fn h264_profiles_are_taken_in_order_and_the_first_among_equals() {
 fn an_sfu_offer_makes_us_the_checking_side() {
     let offer = parse(SFU).unwrap();
     assert!(offer.transport.ice_lite);
-    assert_eq!(
-        offer.transport.candidates,
-        ["192.0.2.7:1473".parse().unwrap()]
-    );
+    assert_eq!(offer.transport.candidates, ["192.0.2.7:1473".parse().unwrap()]);
     let [video, audio] = tracks(SFU).try_into().unwrap();
     assert_eq!(formats(&video), [(125, Some(37))]);
     assert_eq!(formats(&audio), [(111, None)]);
@@ -215,13 +173,7 @@ fn an_sfu_offer_makes_us_the_checking_side() {
     let answer = answer_to(SFU);
     assert!(!answer.contains(&"a=ice-lite".to_owned()));
     assert!(section(&answer, "m=video").contains(&"a=setup:active".to_owned()));
-    assert_eq!(
-        refusal(
-            &SFU.replace(" typ host", "")
-                .replace("192.0.2.7", "sfu.local")
-        ),
-        OfferError::NoCandidates
-    );
+    assert_eq!(refusal(&SFU.replace(" typ host", "").replace("192.0.2.7", "sfu.local")), OfferError::NoCandidates);
 }
 
 #[test]
@@ -264,10 +216,7 @@ fn one_track_alone_is_enough_and_needs_no_bundle() {
     let (session, rest) = CHROMIUM.split_at(CHROMIUM.find("m=audio").unwrap());
     let (audio, video) = rest.split_at(rest.find("m=video").unwrap());
     let session = session.replace("a=group:BUNDLE 0 1\n", "");
-    for (name, media, kind) in [
-        ("m=audio", audio, TrackKind::Audio),
-        ("m=video", video, TrackKind::Video),
-    ] {
+    for (name, media, kind) in [("m=audio", audio, TrackKind::Audio), ("m=video", video, TrackKind::Video)] {
         let offer = format!("{session}{media}");
         assert_eq!(tracks(&offer)[0].kind, kind);
         let answer = answer_to(&offer);
@@ -282,12 +231,8 @@ fn one_track_alone_is_enough_and_needs_no_bundle() {
 
 #[test]
 fn offers_that_cannot_be_answered_say_why_and_with_which_status() {
-    let without = |line: &str| {
-        CHROMIUM
-            .lines()
-            .filter(|l| !l.starts_with(line))
-            .fold(String::new(), |text, l| text + l + "\n")
-    };
+    let without =
+        |line: &str| CHROMIUM.lines().filter(|l| !l.starts_with(line)).fold(String::new(), |text, l| text + l + "\n");
     let replaced = |from: &str, to: &str| {
         let text = CHROMIUM.replace(from, to);
         assert_ne!(text, CHROMIUM, "{from} is not in the offer");
@@ -296,119 +241,51 @@ fn offers_that_cannot_be_answered_say_why_and_with_which_status() {
     let fingerprint = |error| OfferError::Fingerprint(error);
     for (offer, error, status) in [
         (replaced("H264", "H263"), OfferError::NoH264, 406),
-        (
-            replaced("packetization-mode=1", "packetization-mode=0"),
-            OfferError::NoH264,
-            406,
-        ),
-        (
-            replaced("opus/48000/2", "opus/48000"),
-            OfferError::NoOpus,
-            406,
-        ),
-        (
-            replaced("a=sendonly", "a=inactive"),
-            OfferError::NothingSent,
-            422,
-        ),
-        (
-            replaced("a=sendonly", "a=recvonly"),
-            OfferError::NothingSent,
-            422,
-        ),
-        (
-            replaced("RTP/SAVPF", "RTP/AVPF"),
-            OfferError::NothingSent,
-            422,
-        ),
+        (replaced("packetization-mode=1", "packetization-mode=0"), OfferError::NoH264, 406),
+        (replaced("opus/48000/2", "opus/48000"), OfferError::NoOpus, 406),
+        (replaced("a=sendonly", "a=inactive"), OfferError::NothingSent, 422),
+        (replaced("a=sendonly", "a=recvonly"), OfferError::NothingSent, 422),
+        (replaced("RTP/SAVPF", "RTP/AVPF"), OfferError::NothingSent, 422),
         (without("a=rtcp-mux"), OfferError::NoRtcpMux, 422),
         (without("a=group"), OfferError::NoBundle, 422),
-        (
-            replaced("BUNDLE 0 1", "BUNDLE 0"),
-            OfferError::NoBundle,
-            422,
-        ),
-        (
-            replaced("a=mid:1", "a=mid:0"),
-            OfferError::DuplicateMid,
-            400,
-        ),
-        (
-            replaced("111", "106"),
-            OfferError::DuplicatePayloadType,
-            400,
-        ),
+        (replaced("BUNDLE 0 1", "BUNDLE 0"), OfferError::NoBundle, 422),
+        (replaced("a=mid:1", "a=mid:0"), OfferError::DuplicateMid, 400),
+        (replaced("111", "106"), OfferError::DuplicatePayloadType, 400),
         (without("a=ice-ufrag"), OfferError::IceCredentials, 400),
         (without("a=ice-pwd"), OfferError::IceCredentials, 400),
-        (
-            replaced("a=ice-ufrag:ETEn", "a=ice-ufrag:a:b c"),
-            OfferError::IceCredentials,
-            400,
-        ),
+        (replaced("a=ice-ufrag:ETEn", "a=ice-ufrag:a:b c"), OfferError::IceCredentials, 400),
         (replaced("actpass", "active"), OfferError::SetupActive, 422),
         (without("a=setup"), OfferError::SetupActive, 422),
         (replaced("actpass", "holdconn"), OfferError::Setup, 400),
-        (
-            without("a=fingerprint"),
-            fingerprint(FingerprintError::Missing),
-            422,
-        ),
-        (
-            replaced("sha-256", "sha-1"),
-            fingerprint(FingerprintError::NoSha256),
-            422,
-        ),
-        (
-            replaced("4A:AD", "4A:AG"),
-            fingerprint(FingerprintError::Malformed),
-            400,
-        ),
+        (without("a=fingerprint"), fingerprint(FingerprintError::Missing), 422),
+        (replaced("sha-256", "sha-1"), fingerprint(FingerprintError::NoSha256), 422),
+        (replaced("4A:AD", "4A:AG"), fingerprint(FingerprintError::Malformed), 400),
     ] {
         let refused = refusal(&offer);
         assert_eq!(refused, error);
         assert_eq!(refused.status(), status, "{error}");
         assert!(!refused.to_string().is_empty());
     }
-    for nonsense in [
-        "",
-        "v=0",
-        "hello",
-        "\r\n\r\n",
-        "v=0\no=- 1 1 IN IP4 x\ns=-\n",
-    ] {
-        assert!(matches!(
-            refusal(nonsense),
-            OfferError::Text(TextError::Syntax(_))
-        ));
+    for nonsense in ["", "v=0", "hello", "\r\n\r\n", "v=0\no=- 1 1 IN IP4 x\ns=-\n"] {
+        assert!(matches!(refusal(nonsense), OfferError::Text(TextError::Syntax(_))));
         assert_eq!(refusal(nonsense).status(), 400);
     }
 }
 
 #[test]
 fn fingerprint_and_setup_may_stand_at_session_level_and_in_lower_case() {
-    let line = CHROMIUM
-        .lines()
-        .find(|line| line.starts_with("a=fingerprint"))
-        .unwrap();
+    let line = CHROMIUM.lines().find(|line| line.starts_with("a=fingerprint")).unwrap();
     let moved = CHROMIUM
         .replace(&format!("{line}\n"), "")
         .replace("a=setup:actpass\n", "")
-        .replace(
-            "a=extmap-allow-mixed\n",
-            &format!("{}\na=setup:passive\n", line.to_lowercase()),
-        );
-    assert_eq!(
-        parse(&moved).unwrap().transport.fingerprints,
-        parse(CHROMIUM).unwrap().transport.fingerprints
-    );
+        .replace("a=extmap-allow-mixed\n", &format!("{}\na=setup:passive\n", line.to_lowercase()));
+    assert_eq!(parse(&moved).unwrap().transport.fingerprints, parse(CHROMIUM).unwrap().transport.fingerprints);
 }
 
 #[test]
 fn payload_types_that_look_like_rtcp_or_exceed_7_bits_are_passed_over() {
     for number in ["72", "95", "128", "300", "x"] {
-        let offer = CHROMIUM
-            .replace(" 111 ", &format!(" {number} "))
-            .replace(":111 ", &format!(":{number} "));
+        let offer = CHROMIUM.replace(" 111 ", &format!(" {number} ")).replace(":111 ", &format!(":{number} "));
         assert_eq!(refusal(&offer), OfferError::NoOpus, "{number}");
     }
 }
@@ -438,10 +315,7 @@ fn stereo_is_asked_for_only_when_configured() {
         candidates: &[],
         start_bitrate_kbps: 1,
         max_bitrate_kbps: 2,
-        opus: OpusSettings {
-            max_average_bitrate_bps: 128_000,
-            stereo: true,
-        },
+        opus: OpusSettings { max_average_bitrate_bps: 128_000, stereo: true },
     }
     .to_sdp();
     assert!(sdp.contains(";maxaveragebitrate=128000;stereo=1\r\n"));
@@ -452,22 +326,13 @@ fn stereo_is_asked_for_only_when_configured() {
 fn size_and_lines_are_limited_before_anything_is_parsed() {
     let huge_line = format!("{CHROMIUM}a={}\n", "x".repeat(1 << 20));
     let many_lines = format!("{CHROMIUM}{}", "a=x\n".repeat(10_000));
-    let many_m_lines = format!(
-        "{CHROMIUM}{}",
-        "m=video 9 UDP/TLS/RTP/SAVPF 96\n".repeat(10_000)
-    );
+    let many_m_lines = format!("{CHROMIUM}{}", "m=video 9 UDP/TLS/RTP/SAVPF 96\n".repeat(10_000));
     for offer in [huge_line, many_lines, many_m_lines] {
         let error = refusal(&offer);
-        assert!(matches!(
-            error,
-            OfferError::Text(TextError::TooLarge { .. })
-        ));
+        assert!(matches!(error, OfferError::Text(TextError::TooLarge { .. })));
         assert_eq!(error.status(), 413);
     }
-    let at_the_limit = format!(
-        "{CHROMIUM}{}",
-        "a=x\n".repeat(MAX_DESCRIPTION_LINES - CHROMIUM.lines().count())
-    );
+    let at_the_limit = format!("{CHROMIUM}{}", "a=x\n".repeat(MAX_DESCRIPTION_LINES - CHROMIUM.lines().count()));
     assert!(parse(&at_the_limit).is_ok());
 }
 
@@ -475,10 +340,7 @@ fn size_and_lines_are_limited_before_anything_is_parsed() {
 fn control_characters_cannot_be_smuggled_into_the_answer() {
     for bad in ["0\ra=evil", "0\u{0}", "0\u{7f}"] {
         let offer = CHROMIUM.replace("a=mid:0\n", &format!("a=mid:{bad}\n"));
-        assert!(matches!(
-            refusal(&offer),
-            OfferError::Text(TextError::Syntax(_))
-        ));
+        assert!(matches!(refusal(&offer), OfferError::Text(TextError::Syntax(_))));
     }
 }
 
@@ -504,16 +366,7 @@ fn trickled_candidates_are_checked_and_a_restart_is_refused() {
     assert_eq!(check_trickle(fragment, "ETEn"), Ok(()));
     assert_eq!(check_trickle("", "ETEn"), Ok(()));
     assert_eq!(check_trickle(fragment, "else"), Err(TrickleError::Restart));
-    assert_eq!(
-        check_trickle("GET / HTTP/1.1", "ETEn"),
-        Err(TrickleError::Syntax)
-    );
-    assert_eq!(
-        check_trickle(&"a=\n".repeat(3000), "ETEn"),
-        Err(TrickleError::TooLarge)
-    );
-    assert_eq!(
-        check_trickle(&"a".repeat(70_000), "ETEn"),
-        Err(TrickleError::TooLarge)
-    );
+    assert_eq!(check_trickle("GET / HTTP/1.1", "ETEn"), Err(TrickleError::Syntax));
+    assert_eq!(check_trickle(&"a=\n".repeat(3000), "ETEn"), Err(TrickleError::TooLarge));
+    assert_eq!(check_trickle(&"a".repeat(70_000), "ETEn"), Err(TrickleError::TooLarge));
 }

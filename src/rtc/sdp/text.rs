@@ -48,24 +48,17 @@ pub(super) fn parse_lines(text: &str) -> Result<SessionDescription, TextError> {
         return Err(TextError::TooLarge { bytes, lines });
     }
     // Parts of an offer come back in the answer: no control character may come back with them.
-    let stray_control = text
-        .replace("\r\n", "\n")
-        .bytes()
-        .any(|byte| byte.is_ascii_control() && !matches!(byte, b'\n' | b'\t'));
+    let stray_control =
+        text.replace("\r\n", "\n").bytes().any(|byte| byte.is_ascii_control() && !matches!(byte, b'\n' | b'\t'));
     if stray_control {
         return Err(TextError::Syntax("control characters".to_owned()));
     }
-    catch_unwind(AssertUnwindSafe(|| {
-        SessionDescription::unmarshal(&mut Cursor::new(text.as_bytes()))
-    }))
-    .map_err(|_| TextError::ParserPanicked)?
-    .map_err(|error| TextError::Syntax(shortened(&error.to_string())))
+    catch_unwind(AssertUnwindSafe(|| SessionDescription::unmarshal(&mut Cursor::new(text.as_bytes()))))
+        .map_err(|_| TextError::ParserPanicked)?
+        .map_err(|error| TextError::Syntax(shortened(&error.to_string())))
 }
 
 /// What goes into an error text: printable, one line, not the peer's whole description.
 fn shortened(text: &str) -> String {
-    text.chars()
-        .filter(|c| c.is_ascii_graphic() || *c == ' ')
-        .take(80)
-        .collect()
+    text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(80).collect()
 }

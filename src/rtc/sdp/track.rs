@@ -13,8 +13,7 @@ use guest_relay_muxer::TrackKind;
 use sdp::MediaDescription;
 use sdp::description::common::Attribute;
 
-pub(super) const TRANSPORT_CC: &str =
-    "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+pub(super) const TRANSPORT_CC: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 const ABS_SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
 pub(super) const SDES_MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 
@@ -92,10 +91,7 @@ impl Codec {
             ("PCMA", Codec::Pcma),
             ("G722", Codec::G722),
         ];
-        NAMES
-            .into_iter()
-            .find(|(name, _)| encoding.eq_ignore_ascii_case(name))
-            .map(|(_, codec)| codec)
+        NAMES.into_iter().find(|(name, _)| encoding.eq_ignore_ascii_case(name)).map(|(_, codec)| codec)
     }
 
     /// By the payload types that need no `a=rtpmap` (RFC 3551 table 4).
@@ -163,13 +159,9 @@ pub struct HeaderExtensions {
 impl HeaderExtensions {
     /// Each id with its URI.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u8, &'static str)> {
-        [
-            (self.transport_cc, TRANSPORT_CC),
-            (self.abs_send_time, ABS_SEND_TIME),
-            (self.mid, SDES_MID),
-        ]
-        .into_iter()
-        .filter_map(|(id, uri)| id.map(|id| (id, uri)))
+        [(self.transport_cc, TRANSPORT_CC), (self.abs_send_time, ABS_SEND_TIME), (self.mid, SDES_MID)]
+            .into_iter()
+            .filter_map(|(id, uri)| id.map(|id| (id, uri)))
     }
 }
 
@@ -180,11 +172,7 @@ impl Track {
         Self {
             kind,
             mid: None,
-            formats: vec![Format {
-                payload_type: 96,
-                rtx_payload_type: None,
-                profile_level_id: None,
-            }],
+            formats: vec![Format { payload_type: 96, rtx_payload_type: None, profile_level_id: None }],
             foreign: Vec::new(),
             ssrc: None,
             rtx_ssrc: None,
@@ -218,9 +206,7 @@ impl Track {
             .map(|payload_type| Format {
                 payload_type: *payload_type,
                 rtx_payload_type: listed.rtx_of(*payload_type),
-                profile_level_id: listed
-                    .parameter(*payload_type, "profile-level-id")
-                    .map(str::to_owned),
+                profile_level_id: listed.parameter(*payload_type, "profile-level-id").map(str::to_owned),
             })
             .collect();
         Some(Self {
@@ -238,10 +224,7 @@ impl Track {
 
     /// All payload types that are taken, those of retransmissions included.
     pub fn payload_types(&self) -> impl Iterator<Item = u8> {
-        self.formats
-            .iter()
-            .flat_map(|format| [Some(format.payload_type), format.rtx_payload_type])
-            .flatten()
+        self.formats.iter().flat_map(|format| [Some(format.payload_type), format.rtx_payload_type]).flatten()
     }
 }
 
@@ -271,11 +254,7 @@ impl<'a> Formats<'a> {
                 in_order.push(payload_type);
             }
         }
-        Self {
-            in_order,
-            rtpmap: by_payload_type("rtpmap"),
-            fmtp: by_payload_type("fmtp"),
-        }
+        Self { in_order, rtpmap: by_payload_type("rtpmap"), fmtp: by_payload_type("fmtp") }
     }
 
     fn is(&self, payload_type: u8, encoding: &str) -> bool {
@@ -288,11 +267,7 @@ impl<'a> Formats<'a> {
 
     /// A parameter of `a=fmtp:<payload type> name=value;...`.
     fn parameter(&self, payload_type: u8, name: &str) -> Option<&'a str> {
-        let fmtp = self
-            .fmtp
-            .get(usize::from(payload_type))
-            .copied()
-            .flatten()?;
+        let fmtp = self.fmtp.get(usize::from(payload_type)).copied().flatten()?;
         fmtp.split(';')
             .filter_map(|parameter| parameter.split_once('='))
             .find(|(key, _)| key.trim().eq_ignore_ascii_case(name))
@@ -303,8 +278,7 @@ impl<'a> Formats<'a> {
     fn opus(&self) -> Vec<u8> {
         // `red/48000/2` (RFC 2198) may stand beside it; it would be picked here, with the payload type it carries.
         let opus = self.in_order.iter().copied();
-        opus.filter(|payload_type| self.is(*payload_type, "opus/48000/2"))
-            .collect()
+        opus.filter(|payload_type| self.is(*payload_type, "opus/48000/2")).collect()
     }
 
     /// The H.264 payload types in packetization mode 1, the simplest profile first, among equals in order.
@@ -314,49 +288,31 @@ impl<'a> Formats<'a> {
             .iter()
             .copied()
             .filter(|payload_type| {
-                self.is(*payload_type, "H264/90000")
-                    && self.parameter(*payload_type, "packetization-mode") == Some("1")
+                self.is(*payload_type, "H264/90000") && self.parameter(*payload_type, "packetization-mode") == Some("1")
             })
             .filter_map(|payload_type| {
                 // RFC 6184 section 8.1: without the parameter it is Baseline at level 1.
-                let profile_level_id = self
-                    .parameter(payload_type, "profile-level-id")
-                    .unwrap_or("420010");
+                let profile_level_id = self.parameter(payload_type, "profile-level-id").unwrap_or("420010");
                 Some((profile_rank(profile_level_id)?, payload_type))
             })
             .collect();
         ranked.sort_by_key(|(rank, _)| *rank);
-        ranked
-            .into_iter()
-            .map(|(_, payload_type)| payload_type)
-            .collect()
+        ranked.into_iter().map(|(_, payload_type)| payload_type).collect()
     }
 
     fn codec(&self, payload_type: u8) -> Option<Codec> {
-        match self
-            .rtpmap
-            .get(usize::from(payload_type))
-            .copied()
-            .flatten()
-        {
+        match self.rtpmap.get(usize::from(payload_type)).copied().flatten() {
             Some(rtpmap) => Codec::named(rtpmap.split('/').next()?),
             None => Codec::fixed(payload_type),
         }
     }
 
     fn rtx_of(&self, payload_type: u8) -> Option<u8> {
-        let clock_rate = self
-            .rtpmap
-            .get(usize::from(payload_type))
-            .copied()
-            .flatten()?
-            .split('/')
-            .nth(1)?;
+        let clock_rate = self.rtpmap.get(usize::from(payload_type)).copied().flatten()?.split('/').nth(1)?;
         let encoding = format!("rtx/{clock_rate}");
         self.in_order.iter().copied().find(|rtx| {
             self.is(*rtx, &encoding)
-                && self.parameter(*rtx, "apt").and_then(|apt| apt.parse().ok())
-                    == Some(payload_type)
+                && self.parameter(*rtx, "apt").and_then(|apt| apt.parse().ok()) == Some(payload_type)
         })
     }
 }
@@ -368,9 +324,7 @@ fn profile_rank(profile_level_id: &str) -> Option<u8> {
     if profile_level_id.len() != 6 {
         return None;
     }
-    let [_, profile_idc, constraints, _level] = u32::from_str_radix(profile_level_id, 16)
-        .ok()?
-        .to_be_bytes();
+    let [_, profile_idc, constraints, _level] = u32::from_str_radix(profile_level_id, 16).ok()?.to_be_bytes();
     match profile_idc {
         0x42 if u32::from(constraints) & CONSTRAINT_SET1 != 0 => Some(0),
         0x42 => Some(1),
@@ -417,9 +371,7 @@ fn extensions(attributes: &Attributes<'_>) -> HeaderExtensions {
     for value in attributes.values("extmap") {
         let mut words = value.split(' ');
         // `<id>["/"<direction>] <uri> [<attributes>]`, the direction being the peer's.
-        let (id, direction) = words.next().map_or(("", ""), |id| {
-            id.split_once('/').unwrap_or((id, "sendrecv"))
-        });
+        let (id, direction) = words.next().map_or(("", ""), |id| id.split_once('/').unwrap_or((id, "sendrecv")));
         let id = id
             .parse()
             .ok()
@@ -438,19 +390,14 @@ fn extensions(attributes: &Attributes<'_>) -> HeaderExtensions {
 
 /// Media and retransmission SSRC (RFC 5576 sections 4.1, 4.2). With `ssrc-group:FID` both, else the first one named.
 fn ssrcs(attributes: &Attributes<'_>) -> (Option<u32>, Option<u32>) {
-    let fid = attributes
-        .values("ssrc-group")
-        .filter_map(|group| group.strip_prefix("FID "))
-        .find_map(|pair| {
-            let (media, rtx) = pair.trim().split_once(' ')?;
-            Some((media.parse().ok()?, rtx.trim().parse().ok()?))
-        });
+    let fid = attributes.values("ssrc-group").filter_map(|group| group.strip_prefix("FID ")).find_map(|pair| {
+        let (media, rtx) = pair.trim().split_once(' ')?;
+        Some((media.parse().ok()?, rtx.trim().parse().ok()?))
+    });
     match fid {
         Some((media, rtx)) => (Some(media), Some(rtx)),
         None => {
-            let first = attributes
-                .values("ssrc")
-                .find_map(|value| value.split(' ').next()?.parse().ok());
+            let first = attributes.values("ssrc").find_map(|value| value.split(' ').next()?.parse().ok());
             (first, None)
         }
     }
@@ -470,9 +417,6 @@ impl<'a> Attributes<'a> {
     }
 
     pub(super) fn values(&self, key: &'a str) -> impl Iterator<Item = &'a str> + use<'a> {
-        self.0
-            .iter()
-            .filter(move |attribute| attribute.key == key)
-            .filter_map(|attribute| attribute.value.as_deref())
+        self.0.iter().filter(move |attribute| attribute.key == key).filter_map(|attribute| attribute.value.as_deref())
     }
 }

@@ -76,9 +76,7 @@ impl Transport {
                 .ok_or(TransportError::IceCredentials)?,
             fingerprints: levels(description, taken)
                 .find(|level| level.has("fingerprint"))
-                .map_or(Err(FingerprintError::Missing), |level| {
-                    PeerFingerprints::parse(level.values("fingerprint"))
-                })
+                .map_or(Err(FingerprintError::Missing), |level| PeerFingerprints::parse(level.values("fingerprint")))
                 .map_err(TransportError::Fingerprint)?,
             candidates,
         };
@@ -124,16 +122,9 @@ fn levels(description: &SessionDescription, taken: usize) -> impl Iterator<Item 
 /// component 1 over UDP with a literal address; names (mDNS) are passed over.
 fn candidates(description: &SessionDescription, addresses: RemoteAddresses) -> Vec<SocketAddr> {
     let mut found: Vec<SocketAddr> = Vec::new();
-    let of_media = description
-        .media_descriptions
-        .iter()
-        .flat_map(|media| media.attributes.iter());
+    let of_media = description.media_descriptions.iter().flat_map(|media| media.attributes.iter());
     for attribute in description.attributes.iter().chain(of_media) {
-        let Some(value) = attribute
-            .value
-            .as_deref()
-            .filter(|_| attribute.key == "candidate")
-        else {
+        let Some(value) = attribute.value.as_deref().filter(|_| attribute.key == "candidate") else {
             continue;
         };
         if let Some(address) = candidate_address(value)

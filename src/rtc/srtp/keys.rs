@@ -56,10 +56,7 @@ pub struct KeySalt {
 
 impl KeySalt {
     fn copied(key: &[u8], salt: &[u8]) -> Self {
-        Self {
-            key: Zeroizing::new(key.to_vec()),
-            salt: Zeroizing::new(salt.to_vec()),
-        }
+        Self { key: Zeroizing::new(key.to_vec()), salt: Zeroizing::new(salt.to_vec()) }
     }
 
     /// The master key.
@@ -105,8 +102,6 @@ impl Keys {
 
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keys")
-            .field("profile", &self.profile)
-            .finish_non_exhaustive()
+        f.debug_struct("Keys").field("profile", &self.profile).finish_non_exhaustive()
     }
 }

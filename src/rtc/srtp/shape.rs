@@ -50,12 +50,7 @@ impl RtpShape {
             Some(len)
         };
         packet.take(profile.tag_len())?;
-        Ok(Self {
-            ssrc,
-            sequence_number,
-            csrc_count,
-            extension_len,
-        })
+        Ok(Self { ssrc, sequence_number, csrc_count, extension_len })
     }
 }
 
@@ -75,10 +70,7 @@ pub(super) fn rtcp_sender(datagram: &[u8], profile: SrtpProfile) -> Result<u32, 
     header.take(3)?;
     let ssrc = header.u32()?;
     let Some(ciphertext_len) = packet.len().checked_sub(trailer) else {
-        return Err(SrtpError::TooShort {
-            need: RTCP_HEADER_LEN + trailer,
-            have: datagram.len(),
-        });
+        return Err(SrtpError::TooShort { need: RTCP_HEADER_LEN + trailer, have: datagram.len() });
     };
     packet.take(ciphertext_len)?;
     if profile == SrtpProfile::AeadAes128Gcm {

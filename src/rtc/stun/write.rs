@@ -6,8 +6,8 @@ use hmac::Mac;
 
 use super::super::bytes::Writer;
 use super::{
-    BINDING, Class, HEADER_LEN, MAGIC_COOKIE, MAGIC_COOKIE_HIGH, MAX_UNKNOWN_ATTRIBUTES,
-    RoleAttribute, TransactionId, attribute, fingerprint, integrity_of, xor_mask,
+    BINDING, Class, HEADER_LEN, MAGIC_COOKIE, MAGIC_COOKIE_HIGH, MAX_UNKNOWN_ATTRIBUTES, RoleAttribute, TransactionId,
+    attribute, fingerprint, integrity_of, xor_mask,
 };
 
 const FINGERPRINT_ATTRIBUTE_LEN: usize = 8;
@@ -27,16 +27,12 @@ impl MessageWriter {
         writer.u16(0);
         writer.u32(MAGIC_COOKIE);
         writer.bytes(&transaction_id.0);
-        Self {
-            writer,
-            transaction_id,
-        }
+        Self { writer, transaction_id }
     }
 
     fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
         self.writer.u16(kind);
-        self.writer
-            .u16(u16::try_from(value.len()).expect("our attribute values are short"));
+        self.writer.u16(u16::try_from(value.len()).expect("our attribute values are short"));
         self.writer.bytes(value);
         self.writer.pad_to_word();
         self
@@ -84,19 +80,13 @@ impl MessageWriter {
     /// ERROR-CODE without a reason phrase: the reply stays smaller than the request.
     pub fn error_code(self, code: u16) -> Self {
         let digits = |n: u16| u8::try_from(n).unwrap_or_default();
-        self.attribute(
-            attribute::ERROR_CODE,
-            &[0, 0, digits(code / 100), digits(code % 100)],
-        )
+        self.attribute(attribute::ERROR_CODE, &[0, 0, digits(code / 100), digits(code % 100)])
     }
 
     /// UNKNOWN-ATTRIBUTES.
     pub fn unknown_attributes(self, types: &[u16]) -> Self {
         let mut value = Writer::with_capacity(2 * MAX_UNKNOWN_ATTRIBUTES);
-        types
-            .iter()
-            .take(MAX_UNKNOWN_ATTRIBUTES)
-            .for_each(|kind| value.u16(*kind));
+        types.iter().take(MAX_UNKNOWN_ATTRIBUTES).for_each(|kind| value.u16(*kind));
         self.attribute(attribute::UNKNOWN_ATTRIBUTES, value.as_slice())
     }
 
@@ -117,9 +107,7 @@ impl MessageWriter {
         let length = u16::try_from(length).expect("our messages are shorter than a datagram");
         self.writer.set_u16(2, length);
         let crc = fingerprint(self.writer.as_slice());
-        self.attribute(attribute::FINGERPRINT, &crc.to_be_bytes())
-            .writer
-            .into_vec()
+        self.attribute(attribute::FINGERPRINT, &crc.to_be_bytes()).writer.into_vec()
     }
 }
 

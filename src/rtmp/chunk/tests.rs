@@ -43,9 +43,7 @@ fn read_all(bytes: &[u8], piece: usize) -> Result<Vec<Owned>, ChunkError> {
 fn spec_example_1() -> Vec<u8> {
     let payload = [0x55; 32];
     [
-        &[
-            0x03, 0x00, 0x03, 0xe8, 0x00, 0x00, 0x20, 0x08, 0x39, 0x30, 0x00, 0x00,
-        ][..],
+        &[0x03, 0x00, 0x03, 0xe8, 0x00, 0x00, 0x20, 0x08, 0x39, 0x30, 0x00, 0x00][..],
         &payload,
         &[0x83, 0x00, 0x00, 0x14],
         &payload,
@@ -60,18 +58,8 @@ fn spec_example_1() -> Vec<u8> {
 /// Section 5.3.2.2: one video message of 307 bytes in chunks of 128.
 fn spec_example_2() -> (Vec<u8>, Vec<u8>) {
     let payload: Vec<u8> = (0..307_u32).map(|at| at.to_le_bytes()[0]).collect();
-    let header = [
-        0x04, 0x00, 0x03, 0xe8, 0x00, 0x01, 0x33, 0x09, 0x3a, 0x30, 0x00, 0x00,
-    ];
-    let bytes = [
-        &header[..],
-        &payload[..128],
-        &[0xc4],
-        &payload[128..256],
-        &[0xc4],
-        &payload[256..],
-    ]
-    .concat();
+    let header = [0x04, 0x00, 0x03, 0xe8, 0x00, 0x01, 0x33, 0x09, 0x3a, 0x30, 0x00, 0x00];
+    let bytes = [&header[..], &payload[..128], &[0xc4], &payload[128..256], &[0xc4], &payload[256..]].concat();
     (bytes, payload)
 }
 
@@ -93,19 +81,9 @@ fn the_specification_s_video_example_is_read_and_written() {
     let (bytes, payload) = spec_example_2();
     assert_eq!(bytes.len(), 140 + 129 + 52);
     let messages = read_all(&bytes, 9).unwrap();
-    let expected = Owned {
-        type_id: 9,
-        timestamp: 1000,
-        message_stream_id: 12346,
-        payload: payload.clone(),
-    };
+    let expected = Owned { type_id: 9, timestamp: 1000, message_stream_id: 12346, payload: payload.clone() };
     assert_eq!(messages, [expected]);
-    let header = Header {
-        chunk_stream_id: 4,
-        timestamp: 1000,
-        type_id: 9,
-        message_stream_id: 12346,
-    };
+    let header = Header { chunk_stream_id: 4, timestamp: 1000, type_id: 9, message_stream_id: 12346 };
     for split in [0, 1, 127, 128, 129, 256, 307] {
         let mut out = Vec::new();
         let (front, back) = payload.split_at(split);
@@ -145,43 +123,25 @@ fn what_ffmpeg_publishes_is_read_however_it_is_cut() {
 
 #[test]
 fn a_timestamp_of_24_bits_or_more_is_extended_in_each_chunk() {
-    let header = |timestamp| Header {
-        chunk_stream_id: 6,
-        timestamp,
-        type_id: 9,
-        message_stream_id: 1,
-    };
+    let header = |timestamp| Header { chunk_stream_id: 6, timestamp, type_id: 9, message_stream_id: 1 };
     let write = |timestamp| {
         let mut out = Vec::new();
         write_message(&mut out, header(timestamp), 2, [&[1, 2, 3], &[]]);
         out
     };
-    assert_eq!(
-        write(0x00ff_fffe),
-        [6, 0xff, 0xff, 0xfe, 0, 0, 3, 9, 1, 0, 0, 0, 1, 2, 0xc6, 3]
-    );
+    assert_eq!(write(0x00ff_fffe), [6, 0xff, 0xff, 0xfe, 0, 0, 3, 9, 1, 0, 0, 0, 1, 2, 0xc6, 3]);
     for (timestamp, bytes) in [
         (0x00ff_ffff, [0x00, 0xff, 0xff, 0xff]),
         (0x0100_0000, [0x01, 0x00, 0x00, 0x00]),
         (u32::MAX, [0xff, 0xff, 0xff, 0xff]),
     ] {
-        let expected = [
-            &[6, 0xff, 0xff, 0xff, 0, 0, 3, 9, 1, 0, 0, 0][..],
-            &bytes,
-            &[1, 2],
-            &[0xc6],
-            &bytes,
-            &[3],
-        ]
-        .concat();
+        let expected =
+            [&[6, 0xff, 0xff, 0xff, 0, 0, 3, 9, 1, 0, 0, 0][..], &bytes, &[1, 2], &[0xc6], &bytes, &[3]].concat();
         assert_eq!(write(timestamp), expected);
         let mut reader = ChunkReader::new();
         reader.set_chunk_size(2).unwrap();
         let message = reader.read(&mut expected.as_slice()).unwrap().unwrap();
-        assert_eq!(
-            (message.timestamp, message.payload),
-            (timestamp, &[1, 2, 3][..])
-        );
+        assert_eq!((message.timestamp, message.payload), (timestamp, &[1, 2, 3][..]));
     }
 }
 
@@ -201,11 +161,7 @@ fn two_and_three_byte_chunk_stream_ids_are_told_apart() {
         &[0xc1, 0xff, 0xff, 0xcc],
     ]
     .concat();
-    let payloads: Vec<_> = read_all(&bytes, 1)
-        .unwrap()
-        .into_iter()
-        .map(|message| message.payload)
-        .collect();
+    let payloads: Vec<_> = read_all(&bytes, 1).unwrap().into_iter().map(|message| message.payload).collect();
     assert_eq!(payloads, [[0xaa], [0xbb], [0xaa], [0xaa], [0xcc]]);
 }
 
@@ -233,10 +189,7 @@ fn an_aborted_message_is_forgotten() {
     reader.abort(3);
     reader.abort(99);
     let next = [3, 0, 0, 0, 0, 0, 1, 20, 0, 0, 0, 0, 7];
-    assert_eq!(
-        reader.read(&mut next.as_slice()).unwrap().unwrap().payload,
-        [7]
-    );
+    assert_eq!(reader.read(&mut next.as_slice()).unwrap().unwrap().payload, [7]);
 }
 
 #[test]
@@ -248,54 +201,27 @@ fn an_empty_message_is_complete_with_its_header() {
 #[test]
 fn hostile_chunks_are_errors() {
     let table: [(&str, Vec<u8>, ChunkError); 7] = [
-        (
-            "type 1 first",
-            vec![0x43, 0, 0, 0, 0, 0, 1, 20],
-            ChunkError::NoPreviousChunk { format: 1 },
-        ),
-        (
-            "type 2 first",
-            vec![0x83, 0, 0, 0],
-            ChunkError::NoPreviousChunk { format: 2 },
-        ),
-        (
-            "type 3 first",
-            vec![0xc3],
-            ChunkError::NoPreviousChunk { format: 3 },
-        ),
+        ("type 1 first", vec![0x43, 0, 0, 0, 0, 0, 1, 20], ChunkError::NoPreviousChunk { format: 1 }),
+        ("type 2 first", vec![0x83, 0, 0, 0], ChunkError::NoPreviousChunk { format: 2 }),
+        ("type 3 first", vec![0xc3], ChunkError::NoPreviousChunk { format: 3 }),
         (
             "16 MiB message",
             vec![3, 0, 0, 0, 0xff, 0xff, 0xff, 20, 0, 0, 0, 0],
-            ChunkError::TooMuchBuffered {
-                need: 0x00ff_ffff,
-                max: BUFFERED_MAX,
-            },
+            ChunkError::TooMuchBuffered { need: 0x00ff_ffff, max: BUFFERED_MAX },
         ),
         (
             "header inside a message",
-            [
-                &[3, 0, 0, 0, 0, 0, 200, 20, 0, 0, 0, 0][..],
-                &[0; 128],
-                &[3; 12],
-            ]
-            .concat(),
+            [&[3, 0, 0, 0, 0, 0, 200, 20, 0, 0, 0, 0][..], &[0; 128], &[3; 12]].concat(),
             ChunkError::HeaderInsideMessage,
         ),
         (
             "many unfinished messages",
-            (3..63_u8)
-                .flat_map(|id| [&[id, 0, 0, 0, 1, 0, 0, 20, 0, 0, 0, 0][..], &[0; 128]].concat())
-                .collect(),
-            ChunkError::TooMuchBuffered {
-                need: 17 << 16,
-                max: BUFFERED_MAX,
-            },
+            (3..63_u8).flat_map(|id| [&[id, 0, 0, 0, 1, 0, 0, 20, 0, 0, 0, 0][..], &[0; 128]].concat()).collect(),
+            ChunkError::TooMuchBuffered { need: 17 << 16, max: BUFFERED_MAX },
         ),
         (
             "many chunk streams",
-            (0..64_u8)
-                .flat_map(|id| [0, id, 0, 0, 0, 0, 0, 0, 20, 0, 0, 0, 0])
-                .collect(),
+            (0..64_u8).flat_map(|id| [0, id, 0, 0, 0, 0, 0, 0, 20, 0, 0, 0, 0]).collect(),
             ChunkError::TooManyChunkStreams,
         ),
     ];
@@ -304,10 +230,7 @@ fn hostile_chunks_are_errors() {
     }
     let mut reader = ChunkReader::new();
     for size in [0, 1 << 31, u32::MAX] {
-        assert_eq!(
-            reader.set_chunk_size(size),
-            Err(ChunkError::ChunkSize(size))
-        );
+        assert_eq!(reader.set_chunk_size(size), Err(ChunkError::ChunkSize(size)));
     }
     assert_eq!(reader.set_chunk_size((1 << 31) - 1), Ok(()));
 }
@@ -322,11 +245,7 @@ fn finished_messages_do_not_keep_their_memory() {
         let bytes = [header, vec![0; 0x000f_ffff]].concat();
         assert!(reader.read(&mut bytes.as_slice()).unwrap().is_some());
     }
-    let kept: usize = reader
-        .streams
-        .iter()
-        .map(|stream| stream.payload.capacity())
-        .sum();
+    let kept: usize = reader.streams.iter().map(|stream| stream.payload.capacity()).sum();
     assert!(kept <= 2 * BUFFERED_MAX, "{kept} bytes kept");
 }
 
@@ -345,11 +264,7 @@ fn mutated_recordings_never_panic() {
         let mut reader = ChunkReader::new();
         let mut rest = bytes.as_slice();
         while let Ok(Some(_)) = reader.read(&mut rest) {}
-        let kept: usize = reader
-            .streams
-            .iter()
-            .map(|stream| stream.payload.len())
-            .sum();
+        let kept: usize = reader.streams.iter().map(|stream| stream.payload.len()).sum();
         assert!(kept <= 2 * BUFFERED_MAX, "seed {seed}");
     }
 }

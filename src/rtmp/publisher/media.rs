@@ -35,11 +35,7 @@ impl Publisher {
             self.count_unsent(tag.frame);
             return;
         }
-        let starts_connection = if self.tracks == Tracks::AudioOnly {
-            Frame::Audio
-        } else {
-            Frame::KeyFrame
-        };
+        let starts_connection = if self.tracks == Tracks::AudioOnly { Frame::Audio } else { Frame::KeyFrame };
         if tag.frame == starts_connection
             && let Some(reason) = self.handover.take()
         {
@@ -52,18 +48,13 @@ impl Publisher {
     fn carries(&self, frame: Frame) -> bool {
         match frame {
             Frame::Metadata => true,
-            Frame::VideoSequenceHeader | Frame::KeyFrame | Frame::InterFrame => {
-                self.tracks != Tracks::AudioOnly
-            }
+            Frame::VideoSequenceHeader | Frame::KeyFrame | Frame::InterFrame => self.tracks != Tracks::AudioOnly,
             Frame::AudioSequenceHeader | Frame::Audio => self.tracks != Tracks::VideoOnly,
         }
     }
 
     fn count_unsent(&mut self, frame: Frame) {
-        self.stats.frames_unsent += u64::from(matches!(
-            frame,
-            Frame::KeyFrame | Frame::InterFrame | Frame::Audio
-        ));
+        self.stats.frames_unsent += u64::from(matches!(frame, Frame::KeyFrame | Frame::InterFrame | Frame::Audio));
     }
 
     /// A picture will not be sent: the ones that refer to it must not be either.
@@ -78,9 +69,7 @@ impl Publisher {
     fn begin_flow(&mut self, tag: Tag) -> bool {
         let starts = match (self.tracks, tag.frame) {
             (Tracks::AudioOnly, Frame::Audio) => !self.headers.audio.is_empty(),
-            (Tracks::AudioVideo | Tracks::VideoOnly, Frame::KeyFrame) => {
-                !self.headers.video.is_empty()
-            }
+            (Tracks::AudioVideo | Tracks::VideoOnly, Frame::KeyFrame) => !self.headers.video.is_empty(),
             _ => false,
         };
         if starts {
@@ -104,9 +93,7 @@ impl Publisher {
         let Some(session) = &self.session else { return };
         let (kind, remembered) = match frame {
             Frame::Metadata => (TagKind::Script, &self.headers.metadata),
-            Frame::VideoSequenceHeader | Frame::KeyFrame | Frame::InterFrame => {
-                (TagKind::Video, &self.headers.video)
-            }
+            Frame::VideoSequenceHeader | Frame::KeyFrame | Frame::InterFrame => (TagKind::Video, &self.headers.video),
             Frame::AudioSequenceHeader | Frame::Audio => (TagKind::Audio, &self.headers.audio),
         };
         let body = body.unwrap_or(remembered);
@@ -114,9 +101,7 @@ impl Publisher {
             return;
         }
         let (chunk_size, stream) = (session.chunk_size(), session.stream());
-        self.queue.push(class, ms, |out| {
-            message::write_media(out, chunk_size, stream, kind, ms, body)
-        });
+        self.queue.push(class, ms, |out| message::write_media(out, chunk_size, stream, kind, ms, body));
     }
 
     /// Queues a tag with the connection's timestamp.
@@ -130,9 +115,7 @@ impl Publisher {
             Verdict::Reconnect(reason) => {
                 self.count_unsent(tag.frame);
                 return match reason {
-                    LostReason::TimeWentBack | LostReason::TimestampLimit => {
-                        self.hand_over(reason, now)
-                    }
+                    LostReason::TimeWentBack | LostReason::TimestampLimit => self.hand_over(reason, now),
                     reason => self.plan_handover(reason, now),
                 };
             }
@@ -152,10 +135,7 @@ impl Publisher {
     }
 
     fn keep_within_bounds(&mut self, now: Instant) {
-        let trimmed = self.queue.trim(Bounds {
-            media_ms: QUEUE_MEDIA_MS_MAX,
-            bytes: QUEUE_BYTES_MAX,
-        });
+        let trimmed = self.queue.trim(Bounds { media_ms: QUEUE_MEDIA_MS_MAX, bytes: QUEUE_BYTES_MAX });
         self.stats.video_frames_dropped += trimmed.pictures;
         self.stats.audio_frames_dropped += trimmed.audio_frames;
         self.stats.gops_dropped += trimmed.gops;

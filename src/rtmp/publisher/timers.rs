@@ -2,9 +2,7 @@
 
 use std::time::Instant;
 
-use super::{
-    PING_INTERVAL, PROOF, PROOF_MEDIA_MS, Phase, Publisher, SILENCE_DEADLINE, WRITE_STALL_DEADLINE,
-};
+use super::{PING_INTERVAL, PROOF, PROOF_MEDIA_MS, Phase, Publisher, SILENCE_DEADLINE, WRITE_STALL_DEADLINE};
 use crate::rtmp::message;
 use crate::rtmp::output::{Event, LostReason, Output};
 use crate::rtmp::queue::Class;
@@ -40,14 +38,8 @@ impl Timers {
 impl Publisher {
     /// When media of more than the detection window was written and [`PROOF`] is over.
     fn proof_at(&self) -> Option<Instant> {
-        let flowed = self
-            .flow
-            .as_ref()
-            .is_some_and(|flow| flow.written_ms() >= PROOF_MEDIA_MS);
-        let since = self
-            .timers
-            .first_media_written
-            .filter(|_| flowed && self.phase == Phase::Publishing)?;
+        let flowed = self.flow.as_ref().is_some_and(|flow| flow.written_ms() >= PROOF_MEDIA_MS);
+        let since = self.timers.first_media_written.filter(|_| flowed && self.phase == Phase::Publishing)?;
         Some(since + PROOF)
     }
 
@@ -70,34 +62,22 @@ impl Publisher {
     }
 
     fn stall_at(&self) -> Option<Instant> {
-        let since = self
-            .timers
-            .write_progress
-            .filter(|_| self.session.is_some())?;
+        let since = self.timers.write_progress.filter(|_| self.session.is_some())?;
         Some(since + WRITE_STALL_DEADLINE)
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout).
     pub fn poll_timeout(&self) -> Option<Instant> {
         let phase = match self.phase {
-            Phase::Connecting { deadline }
-            | Phase::Handshaking { deadline }
-            | Phase::Closing { deadline, .. } => Some(deadline),
+            Phase::Connecting { deadline } | Phase::Handshaking { deadline } | Phase::Closing { deadline, .. } => {
+                Some(deadline)
+            }
             Phase::Backoff { until } => Some(until),
             Phase::Publishing | Phase::Live => Some(self.timers.next_ping),
             Phase::Idle | Phase::Stopped => None,
         };
         let retry = self.timers.key_frame_retry.filter(|_| self.is_flowing());
-        [
-            phase,
-            self.proof_at(),
-            self.silence_at(),
-            self.stall_at(),
-            retry,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        [phase, self.proof_at(), self.silence_at(), self.stall_at(), retry].into_iter().flatten().min()
     }
 
     /// Does what is due at `now`.
@@ -111,10 +91,7 @@ impl Publisher {
                 return self.lose(LostReason::PublishTimeout, now);
             }
             Phase::Backoff { until } if until <= now => return self.connect(now),
-            Phase::Closing {
-                deadline,
-                reconnect,
-            } if deadline <= now => {
+            Phase::Closing { deadline, reconnect } if deadline <= now => {
                 self.outputs.push_back(Output::Disconnect);
                 return self.closed(reconnect, now);
             }
@@ -132,13 +109,9 @@ impl Publisher {
                 self.timers.next_ping = now + PING_INTERVAL;
                 self.stats.pings_sent += 1;
                 // The server repeats it: milliseconds since the connection, which wrap after 49 days unnoticed.
-                let since = now
-                    .saturating_duration_since(self.timers.connected)
-                    .as_millis();
+                let since = now.saturating_duration_since(self.timers.connected).as_millis();
                 let timestamp = u32::try_from(since & u128::from(u32::MAX)).expect("masked");
-                self.queue.push(Class::Control, 0, |out| {
-                    message::write_ping_request(out, timestamp)
-                });
+                self.queue.push(Class::Control, 0, |out| message::write_ping_request(out, timestamp));
                 self.note_waiting(now);
             }
             if due(self.timers.key_frame_retry) {

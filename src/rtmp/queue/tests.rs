@@ -32,18 +32,11 @@ fn queue(letters: &str) -> Queue {
 
 /// What is queued, one letter for each whole message.
 fn letters(queue: &Queue) -> String {
-    queue
-        .unwritten()
-        .chunks(LEN)
-        .map(|chunk| char::from(chunk[0]))
-        .collect()
+    queue.unwritten().chunks(LEN).map(|chunk| char::from(chunk[0])).collect()
 }
 
 fn trim(queue: &mut Queue, media_ms: u32) -> Trimmed {
-    queue.trim(Bounds {
-        media_ms,
-        bytes: usize::MAX,
-    })
+    queue.trim(Bounds { media_ms, bytes: usize::MAX })
 }
 
 #[test]
@@ -59,21 +52,9 @@ fn whole_gops_go_oldest_first_and_audio_stays() {
     let mut queue = queue("KiaiKiaiKiai");
     let trimmed = trim(&mut queue, 900);
     assert_eq!(letters(&queue), "aKiaiKiai", "the first GOP's pictures");
-    assert_eq!(
-        trimmed,
-        Trimmed {
-            pictures: 3,
-            audio_frames: 0,
-            gops: 1,
-            needs_key_frame: false
-        }
-    );
+    assert_eq!(trimmed, Trimmed { pictures: 3, audio_frames: 0, gops: 1, needs_key_frame: false });
     let trimmed = trim(&mut queue, 500);
-    assert_eq!(
-        letters(&queue),
-        "aKiai",
-        "then the second, and the audio that is too old by itself"
-    );
+    assert_eq!(letters(&queue), "aKiai", "then the second, and the audio that is too old by itself");
     assert_eq!((trimmed.gops, trimmed.audio_frames), (1, 1));
 }
 
@@ -81,14 +62,7 @@ fn whole_gops_go_oldest_first_and_audio_stays() {
 fn the_rest_of_a_gop_whose_start_was_written_goes_as_a_whole() {
     let mut queue = queue("KiiiiiKi");
     queue.handle_written(2 * LEN);
-    assert_eq!(
-        trim(&mut queue, 300),
-        Trimmed {
-            pictures: 4,
-            gops: 1,
-            ..Trimmed::default()
-        }
-    );
+    assert_eq!(trim(&mut queue, 300), Trimmed { pictures: 4, gops: 1, ..Trimmed::default() });
     assert_eq!(letters(&queue), "Ki");
 }
 
@@ -107,11 +81,7 @@ fn a_partly_written_message_is_completed() {
     trim(&mut queue, 100);
     let expected = [&[b'i'; 7][..], &[b'K'; LEN], &[b'i'; LEN]].concat();
     assert_eq!(queue.unwritten(), expected);
-    assert_eq!(
-        queue.handle_written(7),
-        Some(100),
-        "the rest of the message from 100 ms"
-    );
+    assert_eq!(queue.handle_written(7), Some(100), "the rest of the message from 100 ms");
 }
 
 #[test]
@@ -124,23 +94,14 @@ fn the_parameter_sets_in_front_of_the_next_key_frame_stay_and_older_ones_go() {
 #[test]
 fn audio_alone_is_bounded_too() {
     let mut queue = queue("caaaaaac");
-    assert_eq!(
-        trim(&mut queue, 200),
-        Trimmed {
-            audio_frames: 3,
-            ..Trimmed::default()
-        }
-    );
+    assert_eq!(trim(&mut queue, 200), Trimmed { audio_frames: 3, ..Trimmed::default() });
     assert_eq!(letters(&queue), "caaac");
 }
 
 #[test]
 fn bytes_are_bounded_as_well_as_time() {
     let mut queue = queue("KiiKiiKii");
-    let trimmed = queue.trim(Bounds {
-        media_ms: u32::MAX,
-        bytes: 4 * LEN,
-    });
+    let trimmed = queue.trim(Bounds { media_ms: u32::MAX, bytes: 4 * LEN });
     assert_eq!(letters(&queue), "Kii");
     assert_eq!((trimmed.gops, trimmed.needs_key_frame), (2, false));
 }
@@ -148,13 +109,7 @@ fn bytes_are_bounded_as_well_as_time() {
 #[test]
 fn what_cannot_be_dropped_ends_the_trimming() {
     let mut queue = queue("cccMV");
-    assert_eq!(
-        queue.trim(Bounds {
-            media_ms: 0,
-            bytes: 0
-        }),
-        Trimmed::default()
-    );
+    assert_eq!(queue.trim(Bounds { media_ms: 0, bytes: 0 }), Trimmed::default());
     assert_eq!(letters(&queue), "cccMV");
 }
 
@@ -170,15 +125,9 @@ fn written_bytes_are_given_back_in_any_portion() {
             media.extend(queue.handle_written(now.len()));
             written.extend(now);
         }
-        assert_eq!(
-            written,
-            [[b'c'; LEN], [b'K'; LEN], [b'i'; LEN], [b'a'; LEN]].concat()
-        );
+        assert_eq!(written, [[b'c'; LEN], [b'K'; LEN], [b'i'; LEN], [b'a'; LEN]].concat());
         assert_eq!(media.last(), Some(&300), "portions of {portion}");
-        assert_eq!(
-            (queue.control_len(), queue.media_ms(), queue.bytes.len()),
-            (0, 0, 0)
-        );
+        assert_eq!((queue.control_len(), queue.media_ms(), queue.bytes.len()), (0, 0, 0));
     }
 }
 
@@ -186,14 +135,9 @@ fn written_bytes_are_given_back_in_any_portion() {
 fn memory_is_given_back_after_a_backlog() {
     let mut queue = Queue::default();
     for ms in 0..200 {
-        queue.push(Class::InterFrame, ms, |out| {
-            out.resize(out.len() + 20_000, 1)
-        });
+        queue.push(Class::InterFrame, ms, |out| out.resize(out.len() + 20_000, 1));
         queue.handle_written(5_000);
-        assert!(
-            queue.bytes.len() <= 2 * queue.len() + 2 * COMPACT_AT,
-            "written bytes are moved out of the way"
-        );
+        assert!(queue.bytes.len() <= 2 * queue.len() + 2 * COMPACT_AT, "written bytes are moved out of the way");
     }
     queue.handle_written(queue.len());
     assert!(queue.bytes.capacity() <= IDLE_CAPACITY);

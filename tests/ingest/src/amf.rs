@@ -47,10 +47,7 @@ impl Value {
     /// The member `key` of an object or ECMA array.
     pub fn member(&self, key: &str) -> Option<&Value> {
         match self {
-            Value::Object(members) => members
-                .iter()
-                .find(|(name, _)| name == key)
-                .map(|(_, value)| value),
+            Value::Object(members) => members.iter().find(|(name, _)| name == key).map(|(_, value)| value),
             _ => None,
         }
     }
@@ -125,21 +122,14 @@ fn value(bytes: &mut &[u8], depth: usize, left: &mut usize) -> Result<Value, Amf
         }
         12 => {
             let len = u32::from_be_bytes(take(bytes)?);
-            Value::String(text(
-                bytes,
-                usize::try_from(len).map_err(|_| AmfError::Truncated)?,
-            )?)
+            Value::String(text(bytes, usize::try_from(len).map_err(|_| AmfError::Truncated)?)?)
         }
         other => return Err(AmfError::UnknownMarker(other)),
     })
 }
 
 /// Key and value pairs up to the empty key and end marker 9.
-fn members(
-    bytes: &mut &[u8],
-    depth: usize,
-    left: &mut usize,
-) -> Result<Vec<(String, Value)>, AmfError> {
+fn members(bytes: &mut &[u8], depth: usize, left: &mut usize) -> Result<Vec<(String, Value)>, AmfError> {
     let mut members = Vec::new();
     loop {
         if let Some(rest) = bytes.strip_prefix(&[0, 0, 9]) {
@@ -187,11 +177,7 @@ fn write_value(out: &mut Vec<u8>, value: &Value) {
         }
         Value::StrictArray(items) => {
             out.push(10);
-            out.extend(
-                u32::try_from(items.len())
-                    .expect("replies are short")
-                    .to_be_bytes(),
-            );
+            out.extend(u32::try_from(items.len()).expect("replies are short").to_be_bytes());
             for item in items {
                 write_value(out, item);
             }

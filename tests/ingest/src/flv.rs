@@ -24,16 +24,11 @@ impl FlvFile {
 
     /// Appends the body of an RTMP message of type 8, 9 or 18.
     pub(crate) fn write(&mut self, type_id: u8, timestamp: u32, body: &[u8]) -> io::Result<()> {
-        let body = if type_id == 18 {
-            body.strip_prefix(DATA_FRAME).unwrap_or(body)
-        } else {
-            body
-        };
+        let body = if type_id == 18 { body.strip_prefix(DATA_FRAME).unwrap_or(body) } else { body };
         let length = u32::try_from(body.len()).expect("at most 10 MiB");
         let [_, l2, l1, l0] = length.to_be_bytes();
         let [t3, t2, t1, t0] = timestamp.to_be_bytes();
-        self.out
-            .write_all(&[type_id, l2, l1, l0, t2, t1, t0, t3, 0, 0, 0])?;
+        self.out.write_all(&[type_id, l2, l1, l0, t2, t1, t0, t3, 0, 0, 0])?;
         self.out.write_all(body)?;
         self.out.write_all(&(length + 11).to_be_bytes())?;
         if timestamp.abs_diff(self.flushed_at) >= FLUSH_MS {

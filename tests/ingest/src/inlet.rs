@@ -15,18 +15,8 @@ pub(crate) struct Inlet {
 }
 
 impl Inlet {
-    pub(crate) fn new(
-        stream: Arc<TcpStream>,
-        shared: Arc<Shared>,
-        id: usize,
-        deadline: Instant,
-    ) -> Inlet {
-        Inlet {
-            stream,
-            shared,
-            id,
-            deadline,
-        }
+    pub(crate) fn new(stream: Arc<TcpStream>, shared: Arc<Shared>, id: usize, deadline: Instant) -> Inlet {
+        Inlet { stream, shared, id, deadline }
     }
 
     /// Reads fail with `TimedOut` after `deadline`. Time spent paused does not count.
@@ -38,17 +28,8 @@ impl Inlet {
     fn wait_while_paused(&mut self) {
         let since = Instant::now();
         let mut state = self.shared.lock();
-        while state.paused
-            && state
-                .links
-                .get(self.id)
-                .is_some_and(|link| link.socket.is_some())
-        {
-            state = self
-                .shared
-                .changed
-                .wait(state)
-                .expect("no thread panics while it holds the lock");
+        while state.paused && state.links.get(self.id).is_some_and(|link| link.socket.is_some()) {
+            state = self.shared.changed.wait(state).expect("no thread panics while it holds the lock");
         }
         drop(state);
         self.deadline += since.elapsed();

@@ -85,9 +85,7 @@ impl Default for Options {
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options")
-            .field("second_publisher", &self.second_publisher)
-            .finish_non_exhaustive()
+        f.debug_struct("Options").field("second_publisher", &self.second_publisher).finish_non_exhaustive()
     }
 }
 
@@ -117,9 +115,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state
-            .lock()
-            .expect("no thread panics while it holds the lock")
+        self.state.lock().expect("no thread panics while it holds the lock")
     }
 
     fn emit(&self, event: Event) {
@@ -158,17 +154,9 @@ impl Ingest {
     pub fn bind(addr: impl ToSocketAddrs, options: Options) -> io::Result<Ingest> {
         let listener = TcpListener::bind(addr)?;
         let addr = listener.local_addr()?;
-        let shared = Arc::new(Shared {
-            options,
-            state: Mutex::default(),
-            changed: Condvar::new(),
-        });
+        let shared = Arc::new(Shared { options, state: Mutex::default(), changed: Condvar::new() });
         let accepting = Mutex::new(Some(accept_on(listener, &shared)));
-        Ok(Ingest {
-            shared,
-            addr,
-            accepting,
-        })
+        Ok(Ingest { shared, addr, accepting })
     }
 
     /// Where it listens.
@@ -188,20 +176,11 @@ impl Ingest {
 
     /// The newest connection that asked for `path`.
     pub fn path(&self, path: &str) -> Option<Connection> {
-        self.inspect(|all| {
-            all.iter()
-                .rev()
-                .find(|connection| connection.path.as_deref() == Some(path))
-                .cloned()
-        })
+        self.inspect(|all| all.iter().rev().find(|connection| connection.path.as_deref() == Some(path)).cloned())
     }
 
     /// Blocks until `reached` holds, at most `timeout`; whether it does.
-    pub fn wait_until(
-        &self,
-        timeout: Duration,
-        mut reached: impl FnMut(&[Connection]) -> bool,
-    ) -> bool {
+    pub fn wait_until(&self, timeout: Duration, mut reached: impl FnMut(&[Connection]) -> bool) -> bool {
         let deadline = Instant::now() + timeout;
         let mut state = self.shared.lock();
         loop {
@@ -212,12 +191,7 @@ impl Ingest {
             if left.is_zero() {
                 return false;
             }
-            state = self
-                .shared
-                .changed
-                .wait_timeout(state, left)
-                .expect("no thread panics while it holds the lock")
-                .0;
+            state = self.shared.changed.wait_timeout(state, left).expect("no thread panics while it holds the lock").0;
         }
     }
 
@@ -243,15 +217,9 @@ impl Ingest {
 
     /// Refuses new TCP connections from now on.
     pub fn stop_listening(&self) {
-        let accepting = self
-            .accepting
-            .lock()
-            .expect("no thread panics while it holds the lock")
-            .take();
+        let accepting = self.accepting.lock().expect("no thread panics while it holds the lock").take();
         if let Some(accepting) = accepting {
-            accepting
-                .stop
-                .store(true, std::sync::atomic::Ordering::SeqCst);
+            accepting.stop.store(true, std::sync::atomic::Ordering::SeqCst);
             let _wake = TcpStream::connect(self.addr);
             let _panicked = accepting.thread.join();
         }
@@ -259,10 +227,7 @@ impl Ingest {
 
     /// Listens again on the same port.
     pub fn start_listening(&self) -> io::Result<()> {
-        let mut accepting = self
-            .accepting
-            .lock()
-            .expect("no thread panics while it holds the lock");
+        let mut accepting = self.accepting.lock().expect("no thread panics while it holds the lock");
         if accepting.is_none() {
             *accepting = Some(accept_on(TcpListener::bind(self.addr)?, &self.shared));
         }
@@ -274,36 +239,21 @@ impl Ingest {
         let links: Vec<_> = {
             let state = self.shared.lock();
             let of_path = |connection: &Connection| connection.path.as_deref() == Some(path);
-            let pairs = state
-                .connections
-                .iter()
-                .zip(&state.links)
-                .filter(|(connection, _)| of_path(connection));
-            pairs
-                .filter_map(|(_, link)| Some((link.socket.clone()?, Arc::clone(&link.writing))))
-                .collect()
+            let pairs = state.connections.iter().zip(&state.links).filter(|(connection, _)| of_path(connection));
+            pairs.filter_map(|(_, link)| Some((link.socket.clone()?, Arc::clone(&link.writing)))).collect()
         };
         let mut info = vec![
             ("level".into(), Value::String("status".into())),
-            (
-                "code".into(),
-                Value::String("NetConnection.Connect.ReconnectRequest".into()),
-            ),
+            ("code".into(), Value::String("NetConnection.Connect.ReconnectRequest".into())),
         ];
         if let Some(url) = tc_url {
             info.push(("tcUrl".into(), Value::String(url.into())));
         }
-        let body = amf::write(&[
-            Value::String("onStatus".into()),
-            Value::Number(0.0),
-            Value::Null,
-            Value::Object(info),
-        ]);
+        let body =
+            amf::write(&[Value::String("onStatus".into()), Value::Number(0.0), Value::Null, Value::Object(info)]);
         let message = wire::write_message(3, 20, 0, &body, session::CHUNK_SIZE_OUT);
         for (socket, writing) in links {
-            let _one_at_a_time = writing
-                .lock()
-                .expect("no thread panics while it holds the lock");
+            let _one_at_a_time = writing.lock().expect("no thread panics while it holds the lock");
             io::Write::write_all(&mut &*socket, &message)?;
         }
         Ok(())
@@ -312,9 +262,7 @@ impl Ingest {
 
 impl fmt::Debug for Ingest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ingest")
-            .field("addr", &self.addr)
-            .finish_non_exhaustive()
+        f.debug_struct("Ingest").field("addr", &self.addr).finish_non_exhaustive()
     }
 }
 

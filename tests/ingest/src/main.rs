@@ -29,12 +29,8 @@ fn main() -> ExitCode {
             }
         }
     }
-    let options = Options {
-        keep_frames: false,
-        flv_dir,
-        on_event: Some(|event| println!("{event}")),
-        ..Options::default()
-    };
+    let options =
+        Options { keep_frames: false, flv_dir, on_event: Some(|event| println!("{event}")), ..Options::default() };
     let ingest = match Ingest::bind(&listen, options) {
         Ok(ingest) => ingest,
         Err(error) => {
@@ -78,18 +74,13 @@ impl Counters {
 }
 
 fn line(connection: &Connection, now: Counters, last: Counters, seconds: f64) -> String {
-    let rate =
-        |now: u64, last: u64| f64::from(u32::try_from(now - last).unwrap_or(u32::MAX)) / seconds;
+    let rate = |now: u64, last: u64| f64::from(u32::try_from(now - last).unwrap_or(u32::MAX)) / seconds;
     let path = connection.path.as_deref().unwrap_or_default();
-    let state = if connection.stage == Stage::Ready {
-        "ready"
-    } else {
-        "detecting"
-    };
-    let size = connection.video.as_ref().map_or_else(
-        || "no video".into(),
-        |video| format!("{}x{}", video.width, video.height),
-    );
+    let state = if connection.stage == Stage::Ready { "ready" } else { "detecting" };
+    let size = connection
+        .video
+        .as_ref()
+        .map_or_else(|| "no video".into(), |video| format!("{}x{}", video.width, video.height));
     let violations = match connection.violations.len() {
         0 => String::new(),
         count => format!(", {count} VIOLATIONS"),

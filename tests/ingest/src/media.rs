@@ -58,9 +58,7 @@ pub(crate) fn video(body: &[u8]) -> Result<Video, End> {
     match first & 0x0F {
         7 => {}
         12 => {
-            return Err(End::refused(
-                "H.265 is taken by MediaMTX, not by this ingest",
-            ));
+            return Err(End::refused("H.265 is taken by MediaMTX, not by this ingest"));
         }
         codec => return Err(End::refused(format!("unsupported video codec: {codec}"))),
     }
@@ -69,27 +67,20 @@ pub(crate) fn video(body: &[u8]) -> Result<Video, End> {
         1 if data.is_empty() => Err(End::refused("invalid body size")),
         1 => frame(first >> 4 == 1, data),
         2 => Ok(Video::EndOfSequence),
-        other => Err(End::refused(format!(
-            "unsupported video message type: {other}"
-        ))),
+        other => Err(End::refused(format!("unsupported video message type: {other}"))),
     }
 }
 
 fn enhanced_video(first: u8, rest: &[u8]) -> Result<Video, End> {
     let packet_type = first & 0x0F;
     if packet_type > 6 || packet_type == 5 {
-        return Err(End::refused(format!(
-            "unsupported video extended type: {packet_type}"
-        )));
+        return Err(End::refused(format!("unsupported video extended type: {packet_type}")));
     }
     let Some((four_cc, data)) = rest.split_first_chunk::<4>() else {
         return Err(End::refused("not enough bytes"));
     };
     if four_cc != b"avc1" {
-        return Err(End::refused(format!(
-            "unsupported fourCC: {}",
-            four_cc.escape_ascii()
-        )));
+        return Err(End::refused(format!("unsupported fourCC: {}", four_cc.escape_ascii())));
     }
     let key = (first >> 4) & 7 == 1;
     match packet_type {
@@ -107,17 +98,8 @@ fn enhanced_video(first: u8, rest: &[u8]) -> Result<Video, End> {
 /// AVCDecoderConfigurationRecord (ISO/IEC 14496-15 section 5.3.3.1).
 fn config(avcc: &[u8], legacy: bool) -> Result<Video, End> {
     let broken = || End::refused("unable to parse H264 config: not enough bytes");
-    let (
-        [
-            _version,
-            _profile,
-            _compatibility,
-            _level,
-            _length_size,
-            sps_count,
-        ],
-        mut rest,
-    ) = avcc.split_first_chunk::<6>().ok_or_else(broken)?;
+    let ([_version, _profile, _compatibility, _level, _length_size, sps_count], mut rest) =
+        avcc.split_first_chunk::<6>().ok_or_else(broken)?;
     let mut first_sps = None;
     for _ in 0..sps_count & 0x1F {
         let (nal, tail) = sized_nal(rest).ok_or_else(broken)?;
@@ -135,10 +117,7 @@ fn config(avcc: &[u8], legacy: bool) -> Result<Video, End> {
     if pps_count == 0 {
         return Err(End::refused("no PPS found"));
     }
-    Ok(Video::Config {
-        legacy,
-        size: sps::size(sps),
-    })
+    Ok(Video::Config { legacy, size: sps::size(sps) })
 }
 
 fn sized_nal(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -150,24 +129,20 @@ fn sized_nal(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 fn frame(key: bool, mut avcc: &[u8]) -> Result<Video, End> {
     if avcc.len() > ACCESS_UNIT_MAX {
         let len = avcc.len();
-        return Err(End::refused(format!(
-            "access unit size ({len}) exceeds maximum ({ACCESS_UNIT_MAX})"
-        )));
+        return Err(End::refused(format!("access unit size ({len}) exceeds maximum ({ACCESS_UNIT_MAX})")));
     }
     let mut nal_units = 0;
     let mut idr = false;
     while !avcc.is_empty() {
-        let nal = avcc.split_first_chunk::<4>().and_then(|(len, rest)| {
-            rest.split_at_checked(usize::try_from(u32::from_be_bytes(*len)).ok()?)
-        });
+        let nal = avcc
+            .split_first_chunk::<4>()
+            .and_then(|(len, rest)| rest.split_at_checked(usize::try_from(u32::from_be_bytes(*len)).ok()?));
         let Some((nal, rest)) = nal else {
             return Err(End::refused("unable to decode AVCC: invalid length"));
         };
         nal_units += 1;
         if nal_units > NAL_UNITS_MAX {
-            return Err(End::refused(format!(
-                "NALU count exceeds maximum ({NAL_UNITS_MAX})"
-            )));
+            return Err(End::refused(format!("NALU count exceeds maximum ({NAL_UNITS_MAX})")));
         }
         idr |= nal.first().is_some_and(|header| header & 0x1F == 5);
         avcc = rest;
@@ -191,32 +166,23 @@ pub(crate) fn audio(body: &[u8]) -> Result<Audio, End> {
     }
     let packet_type = first & 0x0F;
     if !matches!(packet_type, 0 | 1 | 2 | 4 | 5) {
-        return Err(End::refused(format!(
-            "unsupported audio extended type: {packet_type}"
-        )));
+        return Err(End::refused(format!("unsupported audio extended type: {packet_type}")));
     }
     let Some((four_cc, data)) = rest.split_first_chunk::<4>() else {
         return Err(End::refused("not enough bytes"));
     };
     if packet_type == 5 {
-        return Err(End::refused(
-            "Multitrack is taken by MediaMTX, not by this ingest",
-        ));
+        return Err(End::refused("Multitrack is taken by MediaMTX, not by this ingest"));
     }
     if packet_type == 1 && data.is_empty() {
         return Err(End::refused("not enough bytes"));
     }
     if four_cc != b"Opus" {
-        return Err(End::refused(format!(
-            "unsupported fourCC: {}",
-            four_cc.escape_ascii()
-        )));
+        return Err(End::refused(format!("unsupported fourCC: {}", four_cc.escape_ascii())));
     }
     match packet_type {
         0 => opus_head(data),
-        1 => Ok(Audio::Frame {
-            samples: opus_samples(data),
-        }),
+        1 => Ok(Audio::Frame { samples: opus_samples(data) }),
         _ => Ok(Audio::Ignored),
     }
 }
@@ -228,9 +194,7 @@ fn opus_head(head: &[u8]) -> Result<Audio, End> {
         return Err(refuse("not enough bytes"));
     }
     match head.strip_prefix(b"OpusHead") {
-        Some([1, channels, ..]) => Ok(Audio::SequenceStart {
-            channels: *channels,
-        }),
+        Some([1, channels, ..]) => Ok(Audio::SequenceStart { channels: *channels }),
         Some([version, ..]) => Err(refuse(&format!("version {version}"))),
         _ => Err(refuse("magic signature not corresponding")),
     }

@@ -9,10 +9,7 @@ pub(crate) fn path_and_query(tc_url: &str, stream: &str) -> (String, String) {
     url.push_str(stream);
     let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
     let (before, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let path = before
-        .find('/')
-        .and_then(|slash| before.get(slash..))
-        .unwrap_or("");
+    let path = before.find('/').and_then(|slash| before.get(slash..)).unwrap_or("");
     (path.trim_start_matches('/').to_owned(), query.to_owned())
 }
 
@@ -24,16 +21,10 @@ pub(crate) fn check(path: &str) -> Result<(), &'static str> {
     if path.ends_with('/') {
         return Err("it ends with a slash");
     }
-    if !path
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"_.-/".contains(&byte))
-    {
+    if !path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-/".contains(&byte)) {
         return Err("only letters, digits, _ . - and / are allowed");
     }
-    if path
-        .split('/')
-        .any(|segment| segment == "." || segment == "..")
-    {
+    if path.split('/').any(|segment| segment == "." || segment == "..") {
         return Err("it has a segment . or ..");
     }
     Ok(())

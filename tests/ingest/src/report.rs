@@ -110,44 +110,23 @@ impl Connection {
 
     /// Timestamps of one track in the order they came.
     pub fn timestamps(&self, kind: Kind) -> Vec<u32> {
-        self.frames
-            .iter()
-            .filter(|frame| frame.kind == kind)
-            .map(|frame| frame.timestamp)
-            .collect()
+        self.frames.iter().filter(|frame| frame.kind == kind).map(|frame| frame.timestamp).collect()
     }
 
     /// Frames of both tracks so far.
     pub fn frame_count(&self) -> u64 {
-        self.video.as_ref().map_or(0, |track| track.frames)
-            + self.audio.as_ref().map_or(0, |track| track.frames)
+        self.video.as_ref().map_or(0, |track| track.frames) + self.audio.as_ref().map_or(0, |track| track.frames)
     }
 }
 
 /// What happens, as it happens; its Display is a line for a person.
 #[derive(Clone, Debug)]
 pub enum Event {
-    Publishing {
-        peer: SocketAddr,
-        path: String,
-    },
-    Ready {
-        path: String,
-        tracks: String,
-    },
-    Refused {
-        peer: SocketAddr,
-        path: Option<String>,
-        reason: String,
-    },
-    Closed {
-        path: Option<String>,
-        reason: String,
-    },
-    Violation {
-        path: Option<String>,
-        text: String,
-    },
+    Publishing { peer: SocketAddr, path: String },
+    Ready { path: String, tracks: String },
+    Refused { peer: SocketAddr, path: Option<String>, reason: String },
+    Closed { path: Option<String>, reason: String },
+    Violation { path: Option<String>, text: String },
 }
 
 impl fmt::Display for Event {

@@ -63,20 +63,13 @@ impl fmt::Display for End {
 /// Enters a new connection in the list and gives it a thread.
 pub(crate) fn start(shared: &Arc<Shared>, stream: TcpStream) {
     let Ok(peer) = stream.peer_addr() else { return };
-    let _best_effort = (
-        stream.set_nodelay(true),
-        stream.set_write_timeout(Some(WRITE_TIMEOUT)),
-    );
+    let _best_effort = (stream.set_nodelay(true), stream.set_write_timeout(Some(WRITE_TIMEOUT)));
     let stream = Arc::new(stream);
     let writing = Arc::new(Mutex::new(()));
     let id = {
         let mut state = shared.lock();
         state.connections.push(Connection::new(peer));
-        state.links.push(Link {
-            socket: Some(Arc::clone(&stream)),
-            writing: Arc::clone(&writing),
-            kicked: None,
-        });
+        state.links.push(Link { socket: Some(Arc::clone(&stream)), writing: Arc::clone(&writing), kicked: None });
         state.connections.len() - 1
     };
     let shared = Arc::clone(shared);
@@ -122,12 +115,7 @@ impl Session {
     /// Changes this connection's report and wakes the waiting tests.
     fn report<T>(&self, change: impl FnOnce(&mut Connection) -> T) -> T {
         let mut state = self.shared.lock();
-        let result = change(
-            state
-                .connections
-                .get_mut(self.id)
-                .expect("connections are never removed"),
-        );
+        let result = change(state.connections.get_mut(self.id).expect("connections are never removed"));
         drop(state);
         self.shared.changed.notify_all();
         result
@@ -138,17 +126,11 @@ impl Session {
             seen.violations.push(text.into());
             seen.path.clone()
         });
-        self.shared.emit(Event::Violation {
-            path,
-            text: text.into(),
-        });
+        self.shared.emit(Event::Violation { path, text: text.into() });
     }
 
     fn send(&self, bytes: &[u8]) -> Result<(), End> {
-        let _one_at_a_time = self
-            .writing
-            .lock()
-            .expect("no thread panics while it holds the lock");
+        let _one_at_a_time = self.writing.lock().expect("no thread panics while it holds the lock");
         Ok((&*self.stream).write_all(bytes)?)
     }
 
@@ -157,10 +139,7 @@ impl Session {
             return end;
         }
         loop {
-            let step = self
-                .reader
-                .message()
-                .and_then(|message| self.handle(&message));
+            let step = self.reader.message().and_then(|message| self.handle(&message));
             if let Err(end) = step {
                 return end;
             }
@@ -171,9 +150,7 @@ impl Session {
     fn handshake(&mut self) -> Result<(), End> {
         let [version] = self.reader.take()?;
         if version != 3 {
-            return Err(End::refused(format!(
-                "handshake version {version} is not 3"
-            )));
+            return Err(End::refused(format!("handshake version {version} is not 3")));
         }
         let c1: [u8; 1536] = self.reader.take()?;
         let mut s1 = [0_u8; 1536];
@@ -229,13 +206,7 @@ impl Session {
         if self.ack_window > 0 && read - self.acked > self.ack_window {
             self.acked = read;
             let wrapping = u32::try_from(read & u64::from(u32::MAX)).expect("masked");
-            self.send(&write_message(
-                2,
-                3,
-                0,
-                &wrapping.to_be_bytes(),
-                CHUNK_SIZE_OUT,
-            ))?;
+            self.send(&write_message(2, 3, 0, &wrapping.to_be_bytes(), CHUNK_SIZE_OUT))?;
         }
         Ok(())
     }
@@ -247,13 +218,7 @@ impl Session {
         match u16::from_be_bytes(*event) {
             6 => {
                 self.report(|seen| seen.keepalives += 1);
-                self.send(&write_message(
-                    2,
-                    4,
-                    0,
-                    &[&[0, 7], data].concat(),
-                    CHUNK_SIZE_OUT,
-                ))
+                self.send(&write_message(2, 4, 0, &[&[0, 7], data].concat(), CHUNK_SIZE_OUT))
             }
             0..=4 | 7 | 31 | 32 => Ok(()),
             other => Err(End::refused(format!("invalid user control type: {other}"))),
@@ -262,10 +227,7 @@ impl Session {
 
     fn handle_command(&mut self, body: &[u8]) -> Result<(), End> {
         let values = amf::parse(body).map_err(|error| End::refused(error.to_string()))?;
-        let name = values
-            .first()
-            .and_then(Value::as_str)
-            .ok_or_else(|| End::refused("command without a name"))?;
+        let name = values.first().and_then(Value::as_str).ok_or_else(|| End::refused("command without a name"))?;
         let transaction = values.get(1).and_then(Value::as_number).unwrap_or(0.0);
         self.report(|seen| seen.commands.push(name.into()));
         if !self.connected {
@@ -273,19 +235,9 @@ impl Session {
         }
         match name {
             "createStream" if !self.published => {
-                let result = [
-                    Value::String("_result".into()),
-                    Value::Number(transaction),
-                    Value::Null,
-                    Value::Number(1.0),
-                ];
-                self.send(&write_message(
-                    3,
-                    20,
-                    0,
-                    &amf::write(&result),
-                    CHUNK_SIZE_OUT,
-                ))
+                let result =
+                    [Value::String("_result".into()), Value::Number(transaction), Value::Null, Value::Number(1.0)];
+                self.send(&write_message(3, 20, 0, &amf::write(&result), CHUNK_SIZE_OUT))
             }
             "publish" if !self.published => match values.get(3).and_then(Value::as_str) {
                 Some(stream) => self.publish(stream, transaction),
@@ -301,12 +253,8 @@ impl Session {
 
     fn connect(&mut self, name: &str, transaction: f64, values: &[Value]) -> Result<(), End> {
         let info = values.get(2);
-        let member = |key| {
-            info.and_then(|info| info.member(key))
-                .and_then(Value::as_str)
-        };
-        let (true, Some(_app), Some(tc_url)) = (name == "connect", member("app"), member("tcUrl"))
-        else {
+        let member = |key| info.and_then(|info| info.member(key)).and_then(Value::as_str);
+        let (true, Some(_app), Some(tc_url)) = (name == "connect", member("app"), member("tcUrl")) else {
             return Err(End::refused(format!("invalid connect command ({name})")));
         };
         self.tc_url = tc_url.into();
@@ -318,10 +266,7 @@ impl Session {
         let reply = [
             text("_result"),
             Value::Number(transaction),
-            Value::Object(vec![
-                ("fmsVer".into(), text("LNX 9,0,124,2")),
-                ("capabilities".into(), Value::Number(31.0)),
-            ]),
+            Value::Object(vec![("fmsVer".into(), text("LNX 9,0,124,2")), ("capabilities".into(), Value::Number(31.0))]),
             Value::Object(vec![
                 ("level".into(), text("status")),
                 ("code".into(), text("NetConnection.Connect.Success")),
@@ -330,28 +275,10 @@ impl Session {
             ]),
         ];
         let dynamic = [WINDOW_ACK_SIZE.to_be_bytes().as_slice(), &[2]].concat();
-        self.send(&write_message(
-            2,
-            5,
-            0,
-            &WINDOW_ACK_SIZE.to_be_bytes(),
-            CHUNK_SIZE_OUT,
-        ))?;
+        self.send(&write_message(2, 5, 0, &WINDOW_ACK_SIZE.to_be_bytes(), CHUNK_SIZE_OUT))?;
         self.send(&write_message(2, 6, 0, &dynamic, CHUNK_SIZE_OUT))?;
-        self.send(&write_message(
-            2,
-            1,
-            0,
-            &CHUNK_SIZE_OUT_U32.to_be_bytes(),
-            CHUNK_SIZE_OUT,
-        ))?;
-        self.send(&write_message(
-            3,
-            20,
-            0,
-            &amf::write(&reply),
-            CHUNK_SIZE_OUT,
-        ))
+        self.send(&write_message(2, 1, 0, &CHUNK_SIZE_OUT_U32.to_be_bytes(), CHUNK_SIZE_OUT))?;
+        self.send(&write_message(3, 20, 0, &amf::write(&reply), CHUNK_SIZE_OUT))
     }
 
     fn send_status(&self, transaction: f64, level: &str, code: &str) -> Result<(), End> {
@@ -359,21 +286,9 @@ impl Session {
         let info = vec![
             ("level".into(), text(level)),
             ("code".into(), text(code)),
-            (
-                "description".into(),
-                text(if level == "error" {
-                    "authentication failed"
-                } else {
-                    "publish start"
-                }),
-            ),
+            ("description".into(), text(if level == "error" { "authentication failed" } else { "publish start" })),
         ];
-        let body = amf::write(&[
-            text("onStatus"),
-            Value::Number(transaction),
-            Value::Null,
-            Value::Object(info),
-        ]);
+        let body = amf::write(&[text("onStatus"), Value::Number(transaction), Value::Null, Value::Object(info)]);
         self.send(&write_message(5, 20, 1, &body, CHUNK_SIZE_OUT))
     }
 
@@ -382,13 +297,7 @@ impl Session {
         if let Err(why) = path::check(&path) {
             return Err(End::refused(format!("invalid path name: {why} ({path:?})")));
         }
-        if self
-            .shared
-            .options
-            .required_query
-            .as_ref()
-            .is_some_and(|required| *required != query)
-        {
+        if self.shared.options.required_query.as_ref().is_some_and(|required| *required != query) {
             std::thread::sleep(self.shared.options.unauthorized_delay);
             self.send_status(transaction, "error", "NetStream.Publish.Unauthorized")?;
             return Err(End::refused("authentication failed"));
@@ -407,11 +316,7 @@ impl Session {
                 *count += 1;
                 *count
             };
-            let file = if count == 1 {
-                format!("{name}.flv")
-            } else {
-                format!("{name}-{count}.flv")
-            };
+            let file = if count == 1 { format!("{name}.flv") } else { format!("{name}-{count}.flv") };
             self.flv = Some(FlvFile::create(&dir.join(file))?);
         }
         self.shared.emit(Event::Publishing { peer, path });
@@ -441,23 +346,14 @@ impl Session {
             Audio(media::Audio),
             Video(media::Video),
         }
-        let parsed = if message.type_id == 8 {
-            Parsed::Audio(media::audio(body)?)
-        } else {
-            Parsed::Video(media::video(body)?)
-        };
+        let parsed =
+            if message.type_id == 8 { Parsed::Audio(media::audio(body)?) } else { Parsed::Video(media::video(body)?) };
         if !self.published {
             return Ok(());
         }
-        let (keep_frames, keep_bodies) = (
-            self.shared.options.keep_frames,
-            self.shared.options.keep_bodies,
-        );
+        let (keep_frames, keep_bodies) = (self.shared.options.keep_frames, self.shared.options.keep_bodies);
         let mut state = self.shared.lock();
-        let seen = state
-            .connections
-            .get_mut(self.id)
-            .expect("connections are never removed");
+        let seen = state.connections.get_mut(self.id).expect("connections are never removed");
         let noted = seen.violations.len();
         if seen.unpublished {
             seen.violations.push("media after deleteStream".into());
@@ -469,27 +365,14 @@ impl Session {
         if let Step::Frame { kind, key } = step
             && keep_frames
         {
-            let kept = if keep_bodies {
-                body.to_vec()
-            } else {
-                Vec::new()
-            };
-            seen.frames.push(Frame {
-                kind,
-                key,
-                timestamp,
-                len: body.len(),
-                body: kept,
-            });
+            let kept = if keep_bodies { body.to_vec() } else { Vec::new() };
+            seen.frames.push(Frame { kind, key, timestamp, len: body.len(), body: kept });
         }
         let new: Vec<_> = seen.violations.get(noted..).unwrap_or_default().to_vec();
         let path = seen.path.clone();
         drop(state);
         for text in new {
-            self.shared.emit(Event::Violation {
-                path: path.clone(),
-                text,
-            });
+            self.shared.emit(Event::Violation { path: path.clone(), text });
         }
         self.record(message)
     }
@@ -497,10 +380,7 @@ impl Session {
     /// Detection is over: the path is taken, or refused, and readers could join.
     fn become_ready(&mut self) -> Result<(), End> {
         let mut state = self.shared.lock();
-        let seen = state
-            .connections
-            .get(self.id)
-            .expect("connections are never removed");
+        let seen = state.connections.get(self.id).expect("connections are never removed");
         let path = seen.path.clone().expect("media counts only after publish");
         let mut tracks = Vec::new();
         if let Some(video) = &seen.video {
@@ -514,29 +394,19 @@ impl Session {
         }
         if let Some(&owner) = state.owners.get(&path)
             && owner != self.id
-            && state
-                .connections
-                .get(owner)
-                .is_some_and(|other| other.stage != Stage::Ended)
+            && state.connections.get(owner).is_some_and(|other| other.stage != Stage::Ended)
         {
             match self.shared.options.second_publisher {
-                SecondPublisher::Override => {
-                    state.kick(owner, "terminated: a new publisher took the path")
-                }
+                SecondPublisher::Override => state.kick(owner, "terminated: a new publisher took the path"),
                 SecondPublisher::Refuse => {
-                    return Err(End::refused(format!(
-                        "someone is already publishing to path '{path}'"
-                    )));
+                    return Err(End::refused(format!("someone is already publishing to path '{path}'")));
                 }
             }
         }
         state.owners.insert(path.clone(), self.id);
         drop(state);
         self.report(|seen| seen.stage = Stage::Ready);
-        self.shared.emit(Event::Ready {
-            path,
-            tracks: tracks.join(" + "),
-        });
+        self.shared.emit(Event::Ready { path, tracks: tracks.join(" + ") });
         Ok(())
     }
 
@@ -548,10 +418,7 @@ impl Session {
         }
         let kicked = {
             let mut state = self.shared.lock();
-            let link = state
-                .links
-                .get_mut(self.id)
-                .expect("links are never removed");
+            let link = state.links.get_mut(self.id).expect("links are never removed");
             link.socket = None;
             link.kicked
         };
@@ -576,7 +443,5 @@ impl Session {
 }
 
 fn u32_body(body: &[u8]) -> Result<u32, End> {
-    body.try_into()
-        .map(u32::from_be_bytes)
-        .map_err(|_| End::refused("invalid body size"))
+    body.try_into().map(u32::from_be_bytes).map_err(|_| End::refused("invalid body size"))
 }

@@ -33,11 +33,7 @@ impl Bits {
     /// se(v), section 9.1.1.
     fn signed(&mut self) -> Option<i64> {
         let code = i64::from(self.unsigned()?);
-        Some(if code % 2 == 1 {
-            (code + 1) / 2
-        } else {
-            -code / 2
-        })
+        Some(if code % 2 == 1 { (code + 1) / 2 } else { -code / 2 })
     }
 }
 
@@ -53,18 +49,12 @@ pub(crate) fn size(nal: &[u8]) -> Option<(u32, u32)> {
         zeros = if byte == 0 { zeros + 1 } else { 0 };
         rbsp.push(byte);
     }
-    let mut bits = Bits {
-        bytes: rbsp,
-        position: 0,
-    };
+    let mut bits = Bits { bytes: rbsp, position: 0 };
     let profile = bits.bits(8)?;
     bits.bits(16)?; // constraint flags, level
     bits.unsigned()?; // seq_parameter_set_id
     let mut chroma_format = 1;
-    if matches!(
-        profile,
-        100 | 110 | 122 | 244 | 44 | 83 | 86 | 118 | 128 | 138 | 139 | 134 | 135
-    ) {
+    if matches!(profile, 100 | 110 | 122 | 244 | 44 | 83 | 86 | 118 | 128 | 138 | 139 | 134 | 135) {
         chroma_format = bits.unsigned()?;
         if chroma_format == 3 {
             bits.bit()?;
@@ -142,37 +132,15 @@ mod tests {
     #[test]
     fn the_size_is_read_from_any_profile_with_cropping_and_fields() {
         let table: [(&str, &str, (u32, u32)); 5] = [
-            (
-                "high",
-                "67640028acd940780227e5c044000003000400000300c83c60c658",
-                (1920, 1080),
-            ),
-            (
-                "baseline",
-                "6742c00dd90141fb011000000300100000030320f142a480",
-                (320, 240),
-            ),
-            (
-                "high 4:2:2",
-                "677a000bbcd94344f962f011000003000100000300320f142996",
-                (200, 134),
-            ),
-            (
-                "high 4:4:4",
-                "67f4000b919b2861fc7c6e0220000003002000000641e28532c0",
-                (178, 100),
-            ),
-            (
-                "fields",
-                "67640016acd940a063f3ffe000600082000003000400000300643e28532c",
-                (640, 360),
-            ),
+            ("high", "67640028acd940780227e5c044000003000400000300c83c60c658", (1920, 1080)),
+            ("baseline", "6742c00dd90141fb011000000300100000030320f142a480", (320, 240)),
+            ("high 4:2:2", "677a000bbcd94344f962f011000003000100000300320f142996", (200, 134)),
+            ("high 4:4:4", "67f4000b919b2861fc7c6e0220000003002000000641e28532c0", (178, 100)),
+            ("fields", "67640016acd940a063f3ffe000600082000003000400000300643e28532c", (640, 360)),
         ];
         for (name, sps, expected) in table {
-            let sps: Vec<u8> = (0..sps.len())
-                .step_by(2)
-                .map(|at| u8::from_str_radix(&sps[at..at + 2], 16).expect("hex"))
-                .collect();
+            let sps: Vec<u8> =
+                (0..sps.len()).step_by(2).map(|at| u8::from_str_radix(&sps[at..at + 2], 16).expect("hex")).collect();
             assert_eq!(size(&sps), Some(expected), "{name}");
             assert_eq!(size(&sps[..5]), None, "{name} cut short");
         }

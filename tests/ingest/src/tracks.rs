@@ -48,9 +48,7 @@ impl Tracks {
         }
         self.messages += 1;
         if self.messages > MESSAGES_MAX {
-            return Err(End::refused(format!(
-                "timeout: track detection is not over after {MESSAGES_MAX} messages"
-            )));
+            return Err(End::refused(format!("timeout: track detection is not over after {MESSAGES_MAX} messages")));
         }
         if let (Some(first), Some(now)) = (self.first, self.now) {
             self.over = i64::from(now) - i64::from(first) >= WINDOW_MS;
@@ -67,12 +65,7 @@ impl Tracks {
         self.now = Some(timestamp);
     }
 
-    pub(crate) fn handle_video(
-        &mut self,
-        video: Video,
-        timestamp: u32,
-        seen: &mut Connection,
-    ) -> Result<Step, End> {
+    pub(crate) fn handle_video(&mut self, video: Video, timestamp: u32, seen: &mut Connection) -> Result<Step, End> {
         let late = || End::refused("received a packet for video track 0, but track is not set up");
         match video {
             Video::Ignored | Video::EndOfSequence => Ok(Step::Quiet),
@@ -102,41 +95,30 @@ impl Tracks {
                     if self.over {
                         return Err(late());
                     }
-                    seen.violations
-                        .push("video frame before the sequence header".into());
+                    seen.violations.push("video frame before the sequence header".into());
                     return Ok(Step::Quiet);
                 };
                 track.frames += 1;
                 track.key_frames += u64::from(idr);
                 if key != idr {
-                    seen.violations.push(format!(
-                        "at {timestamp} ms the tag says key={key}, the access unit idr={idr}"
-                    ));
+                    seen.violations
+                        .push(format!("at {timestamp} ms the tag says key={key}, the access unit idr={idr}"));
                 }
                 if self.first_video.is_none() {
                     if !idr {
-                        seen.violations
-                            .push(format!("video starts without an IDR at {timestamp} ms"));
+                        seen.violations.push(format!("video starts without an IDR at {timestamp} ms"));
                     }
                     self.first_video = Some(timestamp);
                     self.check_start(Kind::Video, timestamp, seen);
                 }
                 check_order(Kind::Video, self.last_video, timestamp, seen);
                 self.last_video = Some(timestamp);
-                Ok(Step::Frame {
-                    kind: Kind::Video,
-                    key: idr,
-                })
+                Ok(Step::Frame { kind: Kind::Video, key: idr })
             }
         }
     }
 
-    pub(crate) fn handle_audio(
-        &mut self,
-        audio: Audio,
-        timestamp: u32,
-        seen: &mut Connection,
-    ) -> Result<Step, End> {
+    pub(crate) fn handle_audio(&mut self, audio: Audio, timestamp: u32, seen: &mut Connection) -> Result<Step, End> {
         match audio {
             Audio::Ignored => Ok(Step::Quiet),
             Audio::SequenceStart { channels } => {
@@ -148,19 +130,13 @@ impl Tracks {
                     return Ok(Step::Quiet);
                 }
                 self.opus_started = true;
-                seen.audio = Some(AudioTrack {
-                    channels,
-                    sequence_starts: 1,
-                    ..AudioTrack::default()
-                });
+                seen.audio = Some(AudioTrack { channels, sequence_starts: 1, ..AudioTrack::default() });
                 Ok(Step::Quiet)
             }
             Audio::Frame { samples } => {
                 self.tick(timestamp);
                 if self.over && self.first_audio.is_none() {
-                    return Err(End::refused(
-                        "received a packet for audio track 0, but track is not set up",
-                    ));
+                    return Err(End::refused("received a packet for audio track 0, but track is not set up"));
                 }
                 let Some(track) = seen.audio.as_mut() else {
                     return Err(End::refused("sequence start not received"));
@@ -181,17 +157,9 @@ impl Tracks {
                     self.first_audio = Some(timestamp);
                     self.check_start(Kind::Audio, timestamp, seen);
                 }
-                check_order(
-                    Kind::Audio,
-                    self.last_audio.map(|(last, _)| last),
-                    timestamp,
-                    seen,
-                );
+                check_order(Kind::Audio, self.last_audio.map(|(last, _)| last), timestamp, seen);
                 self.last_audio = Some((timestamp, samples));
-                Ok(Step::Frame {
-                    kind: Kind::Audio,
-                    key: false,
-                })
+                Ok(Step::Frame { kind: Kind::Audio, key: false })
             }
         }
     }
@@ -199,13 +167,10 @@ impl Tracks {
     fn check_start(&self, kind: Kind, timestamp: u32, seen: &mut Connection) {
         if let (Some(audio), Some(video)) = (self.first_audio, self.first_video) {
             if i64::from(audio).abs_diff(i64::from(video)) > WINDOW_MS.unsigned_abs() {
-                seen.violations
-                    .push(format!("audio starts at {audio} ms, video at {video} ms"));
+                seen.violations.push(format!("audio starts at {audio} ms, video at {video} ms"));
             }
         } else if timestamp > START_MAX_MS {
-            seen.violations.push(format!(
-                "{kind:?} starts at {timestamp} ms, later than {START_MAX_MS} ms"
-            ));
+            seen.violations.push(format!("{kind:?} starts at {timestamp} ms, later than {START_MAX_MS} ms"));
         }
     }
 }
@@ -214,7 +179,6 @@ fn check_order(kind: Kind, last: Option<u32>, timestamp: u32, seen: &mut Connect
     if let Some(last) = last
         && timestamp <= last
     {
-        seen.violations
-            .push(format!("{kind:?} timestamp {timestamp} ms after {last} ms"));
+        seen.violations.push(format!("{kind:?} timestamp {timestamp} ms after {last} ms"));
     }
 }

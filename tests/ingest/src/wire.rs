@@ -46,13 +46,7 @@ pub(crate) struct ChunkReader<R> {
 
 impl<R: Read> ChunkReader<R> {
     pub(crate) fn new(input: R) -> Self {
-        ChunkReader {
-            input,
-            chunk_size: CHUNK_SIZE_AT_START,
-            streams: HashMap::new(),
-            bytes_read: 0,
-            in_chunk: false,
-        }
+        ChunkReader { input, chunk_size: CHUNK_SIZE_AT_START, streams: HashMap::new(), bytes_read: 0, in_chunk: false }
     }
 
     pub(crate) fn input(&mut self) -> &mut R {
@@ -84,9 +78,7 @@ impl<R: Read> ChunkReader<R> {
     /// Set Chunk Size (type 1) from the publisher.
     pub(crate) fn set_chunk_size(&mut self, size: u32) -> Result<(), End> {
         if size > BODY_MAX {
-            return Err(End::refused(format!(
-                "chunk size ({size}) exceeds maximum ({BODY_MAX})"
-            )));
+            return Err(End::refused(format!("chunk size ({size}) exceeds maximum ({BODY_MAX})")));
         }
         if size == 0 {
             return Err(End::refused("chunk size is zero"));
@@ -97,10 +89,7 @@ impl<R: Read> ChunkReader<R> {
 
     /// Abort (type 2) from the publisher: the unfinished message of that chunk stream is dropped.
     pub(crate) fn abort(&mut self, chunk_stream_id: u32) {
-        if let Some(stream) = u8::try_from(chunk_stream_id)
-            .ok()
-            .and_then(|id| self.streams.get_mut(&id))
-        {
+        if let Some(stream) = u8::try_from(chunk_stream_id).ok().and_then(|id| self.streams.get_mut(&id)) {
             stream.open = false;
             stream.body.clear();
         }
@@ -123,21 +112,15 @@ impl<R: Read> ChunkReader<R> {
         self.in_chunk = true;
         let (format, id) = (basic >> 6, basic & 0x3F);
         if id < 2 {
-            return Err(End::refused(
-                "extended chunk stream IDs are not supported (yet)",
-            ));
+            return Err(End::refused("extended chunk stream IDs are not supported (yet)"));
         }
         let known = self.streams.contains_key(&id);
         if format != 0 && !known {
-            return Err(End::refused(format!(
-                "received type {format} chunk without previous chunk"
-            )));
+            return Err(End::refused(format!("received type {format} chunk without previous chunk")));
         }
         let mut stream = self.streams.remove(&id).unwrap_or_default();
         if format != 3 && stream.open {
-            return Err(End::refused(format!(
-                "received type {format} chunk but expected type 3 chunk"
-            )));
+            return Err(End::refused(format!("received type {format} chunk but expected type 3 chunk")));
         }
 
         if format < 3 {
@@ -150,11 +133,7 @@ impl<R: Read> ChunkReader<R> {
                 let _message_stream_id: [u8; 4] = self.take()?;
             }
             stream.extended = time == EXTENDED;
-            let time = if stream.extended {
-                u32::from_be_bytes(self.take()?)
-            } else {
-                time
-            };
+            let time = if stream.extended { u32::from_be_bytes(self.take()?) } else { time };
             if format == 0 {
                 (stream.timestamp, stream.delta) = (time, 0);
             } else {
@@ -163,9 +142,7 @@ impl<R: Read> ChunkReader<R> {
             }
             if stream.length > BODY_MAX {
                 let length = stream.length;
-                return Err(End::refused(format!(
-                    "body size ({length}) exceeds maximum ({BODY_MAX})"
-                )));
+                return Err(End::refused(format!("body size ({length}) exceeds maximum ({BODY_MAX})")));
             }
         } else {
             if stream.extended {
@@ -181,8 +158,7 @@ impl<R: Read> ChunkReader<R> {
         let have = stream.body.len();
         let part = chunk.min(length - have);
         stream.body.resize(have + part, 0);
-        self.input
-            .read_exact(stream.body.get_mut(have..).expect("just resized"))?;
+        self.input.read_exact(stream.body.get_mut(have..).expect("just resized"))?;
         self.bytes_read += u64::try_from(part).expect("at most 10 MiB");
         stream.open = stream.body.len() < length;
 
@@ -198,16 +174,8 @@ impl<R: Read> ChunkReader<R> {
 }
 
 /// One message as chunks of at most `chunk_size` payload bytes: fmt 0, then fmt 3. Timestamp 0.
-pub(crate) fn write_message(
-    id: u8,
-    type_id: u8,
-    message_stream_id: u32,
-    body: &[u8],
-    chunk_size: usize,
-) -> Vec<u8> {
-    let length = u32::try_from(body.len())
-        .expect("replies are short")
-        .to_be_bytes();
+pub(crate) fn write_message(id: u8, type_id: u8, message_stream_id: u32, body: &[u8], chunk_size: usize) -> Vec<u8> {
+    let length = u32::try_from(body.len()).expect("replies are short").to_be_bytes();
     let mut out = vec![id, 0, 0, 0, length[1], length[2], length[3], type_id];
     out.extend(message_stream_id.to_le_bytes());
     for (index, chunk) in body.chunks(chunk_size).enumerate() {

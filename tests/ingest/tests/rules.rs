@@ -38,31 +38,12 @@ fn member(key: &str, value: &str) -> Vec<u8> {
 }
 
 fn connect(members: &[Vec<u8>]) -> Vec<u8> {
-    let body = [
-        text("connect"),
-        number(1.0),
-        vec![3],
-        members.concat(),
-        vec![0, 0, 9],
-    ]
-    .concat();
+    let body = [text("connect"), number(1.0), vec![3], members.concat(), vec![0, 0, 9]].concat();
     message(3, 20, 0, &body)
 }
 
 fn publish(name: &str) -> Vec<u8> {
-    message(
-        4,
-        20,
-        0,
-        &[
-            text("publish"),
-            number(5.0),
-            vec![5],
-            text(name),
-            text("live"),
-        ]
-        .concat(),
-    )
+    message(4, 20, 0, &[text("publish"), number(5.0), vec![5], text(name), text("live")].concat())
 }
 
 /// Set Chunk Size 65536, connect to `app`, createStream, publish with an empty name.
@@ -71,12 +52,7 @@ fn opening(app: &str) -> Vec<u8> {
     [
         message(2, 1, 0, &[0, 1, 0, 0]),
         connect(&[member("app", app), member("tcUrl", &tc_url)]),
-        message(
-            3,
-            20,
-            0,
-            &[text("createStream"), number(4.0), vec![5]].concat(),
-        ),
+        message(3, 20, 0, &[text("createStream"), number(4.0), vec![5]].concat()),
         publish(""),
     ]
     .concat()
@@ -84,9 +60,8 @@ fn opening(app: &str) -> Vec<u8> {
 
 /// x264's 320x240 Constrained Baseline parameter sets in a legacy AVC sequence header.
 const AVC_CONFIG: [u8; 45] = [
-    0x17, 0, 0, 0, 0, 1, 0x42, 0xc0, 0x0d, 0xff, 0xe1, 0, 24, 0x67, 0x42, 0xc0, 0x0d, 0xd9, 1,
-    0x41, 0xfb, 1, 0x10, 0, 0, 3, 0, 0x10, 0, 0, 3, 3, 0x20, 0xf1, 0x42, 0xa4, 0x80, 1, 0, 5, 0x68,
-    0xcb, 0x83, 0xcb, 0x20,
+    0x17, 0, 0, 0, 0, 1, 0x42, 0xc0, 0x0d, 0xff, 0xe1, 0, 24, 0x67, 0x42, 0xc0, 0x0d, 0xd9, 1, 0x41, 0xfb, 1, 0x10, 0,
+    0, 3, 0, 0x10, 0, 0, 3, 3, 0x20, 0xf1, 0x42, 0xa4, 0x80, 1, 0, 5, 0x68, 0xcb, 0x83, 0xcb, 0x20,
 ];
 const IDR: [u8; 11] = [0x17, 1, 0, 0, 0, 0, 0, 0, 2, 0x65, 0x88];
 const INTER: [u8; 11] = [0x27, 1, 0, 0, 0, 0, 0, 0, 2, 0x41, 0x9a];
@@ -105,20 +80,11 @@ fn audio(timestamp: u32, body: &[u8]) -> Vec<u8> {
 
 /// Both configurations at 0, then video and audio every 20 ms in `range`.
 fn start_of_media() -> Vec<u8> {
-    [
-        video(0, &AVC_CONFIG),
-        audio(0, &OPUS_START),
-        video(0, &IDR),
-        audio(0, &OPUS_FRAME),
-    ]
-    .concat()
+    [video(0, &AVC_CONFIG), audio(0, &OPUS_START), video(0, &IDR), audio(0, &OPUS_FRAME)].concat()
 }
 
 fn media(range: std::ops::RangeInclusive<u32>) -> Vec<u8> {
-    range
-        .step_by(20)
-        .flat_map(|at| [video(at, &INTER), audio(at, &OPUS_FRAME)].concat())
-        .collect()
+    range.step_by(20).flat_map(|at| [video(at, &INTER), audio(at, &OPUS_FRAME)].concat()).collect()
 }
 
 /// Publisher by hand: the plain handshake with C2 = S1, then whatever the test writes.
@@ -130,9 +96,7 @@ impl Client {
     fn new(ingest: &Ingest) -> Client {
         let mut stream = TcpStream::connect(ingest.addr()).unwrap();
         stream.set_read_timeout(Some(SOON)).unwrap();
-        stream
-            .write_all(&[&[3], [0; 1536].as_slice()].concat())
-            .unwrap();
+        stream.write_all(&[&[3], [0; 1536].as_slice()].concat()).unwrap();
         let mut reply = [0; 1 + 2 * 1536];
         stream.read_exact(&mut reply).unwrap();
         assert_eq!(reply[0], 3);
@@ -167,10 +131,7 @@ fn run(options: Options, bytes: &[u8]) -> Connection {
     let mut client = Client::new(&ingest);
     client.write(bytes);
     client.leave();
-    assert!(
-        ingest.wait_until(SOON, |all| all[0].stage == Stage::Ended),
-        "the connection ends"
-    );
+    assert!(ingest.wait_until(SOON, |all| all[0].stage == Stage::Ended), "the connection ends");
     ingest.connections().remove(0)
 }
 
@@ -178,23 +139,14 @@ fn run(options: Options, bytes: &[u8]) -> Connection {
 fn assert_refused(bytes: &[u8], why: &str) {
     let seen = run(Options::default(), bytes);
     let end = seen.end.unwrap();
-    assert!(
-        seen.refused && end.contains(why),
-        "ended with {end:?}, expected {why:?}"
-    );
+    assert!(seen.refused && end.contains(why), "ended with {end:?}, expected {why:?}");
 }
 
 #[track_caller]
 fn assert_violation(bytes: &[u8], text: &str) {
     let seen = run(Options::default(), bytes);
     assert!(!seen.refused, "refused: {:?}", seen.end);
-    assert!(
-        seen.violations
-            .iter()
-            .any(|violation| violation.contains(text)),
-        "{:?} lacks {text:?}",
-        seen.violations
-    );
+    assert!(seen.violations.iter().any(|violation| violation.contains(text)), "{:?} lacks {text:?}", seen.violations);
 }
 
 /// A publisher that got as far as publish, then sends `bytes`.
@@ -206,34 +158,17 @@ fn published(bytes: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_correct_publisher_becomes_ready_when_the_media_clock_passes_two_seconds() {
-    let unpublish = message(
-        3,
-        20,
-        0,
-        &[text("deleteStream"), number(0.0), vec![5], number(1.0)].concat(),
-    );
-    let seen = run(
-        Options::default(),
-        &published(&[start_of_media(), media(20..=2000), unpublish].concat()),
-    );
+    let unpublish = message(3, 20, 0, &[text("deleteStream"), number(0.0), vec![5], number(1.0)].concat());
+    let seen = run(Options::default(), &published(&[start_of_media(), media(20..=2000), unpublish].concat()));
     assert_eq!(seen.violations, Vec::<String>::new());
     assert_eq!(seen.path.as_deref(), Some("guest1"));
-    assert_eq!(
-        seen.commands,
-        ["connect", "createStream", "publish", "deleteStream"]
-    );
+    assert_eq!(seen.commands, ["connect", "createStream", "publish", "deleteStream"]);
     assert!(seen.unpublished && !seen.refused);
     let video = seen.video.clone().unwrap();
-    assert_eq!(
-        (video.width, video.height, video.frames, video.key_frames),
-        (320, 240, 101, 1)
-    );
+    assert_eq!((video.width, video.height, video.frames, video.key_frames), (320, 240, 101, 1));
     let audio = seen.audio.clone().unwrap();
     assert_eq!((audio.channels, audio.frames, audio.gaps), (2, 101, 0));
-    assert_eq!(
-        seen.timestamps(Kind::Video),
-        (0..=2000).step_by(20).collect::<Vec<_>>()
-    );
+    assert_eq!(seen.timestamps(Kind::Video), (0..=2000).step_by(20).collect::<Vec<_>>());
 }
 
 #[test]
@@ -256,58 +191,25 @@ fn the_replies_are_those_of_mediamtx() {
     client.stream.shutdown(Shutdown::Write).unwrap();
     let replies = client.read_all();
     let window = [2, 0, 0, 0, 0, 0, 4, 5, 0, 0, 0, 0, 0x00, 0x26, 0x25, 0xa0];
-    assert_eq!(
-        &replies[..16],
-        window,
-        "Window Acknowledgement Size 2500000"
-    );
-    let bandwidth = [
-        2, 0, 0, 0, 0, 0, 5, 6, 0, 0, 0, 0, 0x00, 0x26, 0x25, 0xa0, 2,
-    ];
-    assert_eq!(
-        &replies[16..33],
-        bandwidth,
-        "Set Peer Bandwidth 2500000, dynamic"
-    );
-    assert_eq!(
-        &replies[33..49],
-        [2, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0, 0, 1, 0, 0],
-        "Set Chunk Size 65536"
-    );
+    assert_eq!(&replies[..16], window, "Window Acknowledgement Size 2500000");
+    let bandwidth = [2, 0, 0, 0, 0, 0, 5, 6, 0, 0, 0, 0, 0x00, 0x26, 0x25, 0xa0, 2];
+    assert_eq!(&replies[16..33], bandwidth, "Set Peer Bandwidth 2500000, dynamic");
+    assert_eq!(&replies[33..49], [2, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0, 0, 1, 0, 0], "Set Chunk Size 65536");
     let holds = |bytes: &[u8]| replies.windows(bytes.len()).any(|window| window == bytes);
-    assert!(
-        holds(&[text("_result"), number(1.0)].concat()) && holds(b"NetConnection.Connect.Success")
-    );
-    assert!(
-        holds(&[text("_result"), number(4.0), vec![5], number(1.0)].concat()),
-        "createStream: stream 1"
-    );
-    assert!(
-        holds(&[text("onStatus"), number(5.0)].concat()),
-        "Publish.Start carries publish's transaction"
-    );
-    assert!(
-        holds(&[2, 0, 0, 0, 0, 0, 6, 4, 0, 0, 0, 0, 0, 7, 1, 2, 3, 4]),
-        "Ping Response"
-    );
+    assert!(holds(&[text("_result"), number(1.0)].concat()) && holds(b"NetConnection.Connect.Success"));
+    assert!(holds(&[text("_result"), number(4.0), vec![5], number(1.0)].concat()), "createStream: stream 1");
+    assert!(holds(&[text("onStatus"), number(5.0)].concat()), "Publish.Start carries publish's transaction");
+    assert!(holds(&[2, 0, 0, 0, 0, 0, 6, 4, 0, 0, 0, 0, 0, 7, 1, 2, 3, 4]), "Ping Response");
 }
 
 #[test]
 fn acknowledgements_come_only_once_the_publisher_announced_a_window() {
-    let ack = |replies: &[u8]| {
-        replies
-            .windows(8)
-            .any(|window| window == [2, 0, 0, 0, 0, 0, 4, 3])
-    };
+    let ack = |replies: &[u8]| replies.windows(8).any(|window| window == [2, 0, 0, 0, 0, 0, 4, 3]);
     for (window, expected) in [(None, false), (Some(4096_u32), true)] {
         let ingest = ingest(Options::default());
         let mut client = Client::new(&ingest);
-        let announce = window
-            .map(|size| message(2, 5, 0, &size.to_be_bytes()))
-            .unwrap_or_default();
-        client.write(&published(
-            &[announce, start_of_media(), media(20..=2000)].concat(),
-        ));
+        let announce = window.map(|size| message(2, 5, 0, &size.to_be_bytes())).unwrap_or_default();
+        client.write(&published(&[announce, start_of_media(), media(20..=2000)].concat()));
         client.stream.shutdown(Shutdown::Write).unwrap();
         assert_eq!(ack(&client.read_all()), expected, "window {window:?}");
     }
@@ -316,66 +218,32 @@ fn acknowledgements_come_only_once_the_publisher_announced_a_window() {
 #[test]
 fn the_path_is_tc_url_and_stream_name_joined() {
     let with = |app: &str, tc_url: &str, name: &str| {
-        let commands = [
-            connect(&[member("app", app), member("tcUrl", tc_url)]),
-            publish(name),
-        ]
-        .concat();
+        let commands = [connect(&[member("app", app), member("tcUrl", tc_url)]), publish(name)].concat();
         run(Options::default(), &commands).path
     };
     let path = |text: &str| Some(text.to_owned());
-    assert_eq!(
-        with("guest_1", "rtmp://h:1935/guest_1", ""),
-        path("guest_1")
-    );
+    assert_eq!(with("guest_1", "rtmp://h:1935/guest_1", ""), path("guest_1"));
     assert_eq!(with("", "rtmp://h:1935", "guest_1"), path("guest_1"));
     assert_eq!(with("", "rtmp://h:1935/", "guest_1"), path("guest_1"));
-    assert_eq!(
-        with("live", "rtmp://h/live", "guest_1"),
-        path("live/guest_1")
-    );
-    assert_eq!(
-        with("guest_1", "rtmp://h/guest_1?user=u&pass=p", ""),
-        path("guest_1")
-    );
-    assert_eq!(
-        with("live", "rtmp://h/live", "guest_1?user=u&pass=p"),
-        path("live/guest_1")
-    );
-    assert_eq!(
-        with("live", "rtmp://h/live?user=u&pass=p", "guest_1"),
-        path("live")
-    );
+    assert_eq!(with("live", "rtmp://h/live", "guest_1"), path("live/guest_1"));
+    assert_eq!(with("guest_1", "rtmp://h/guest_1?user=u&pass=p", ""), path("guest_1"));
+    assert_eq!(with("live", "rtmp://h/live", "guest_1?user=u&pass=p"), path("live/guest_1"));
+    assert_eq!(with("live", "rtmp://h/live?user=u&pass=p", "guest_1"), path("live"));
 }
 
 // ---- chunks -------------------------------------------------------------------------------------------------------
 
 #[test]
 fn chunk_stream_ids_above_63_are_refused() {
-    assert_refused(
-        &published(&[0x00, 0x10]),
-        "extended chunk stream IDs are not supported (yet)",
-    );
-    assert_refused(
-        &published(&[0x01, 0x10, 0x00]),
-        "extended chunk stream IDs are not supported (yet)",
-    );
+    assert_refused(&published(&[0x00, 0x10]), "extended chunk stream IDs are not supported (yet)");
+    assert_refused(&published(&[0x01, 0x10, 0x00]), "extended chunk stream IDs are not supported (yet)");
 }
 
 #[test]
 fn a_continuation_without_a_first_chunk_is_refused() {
-    assert_refused(
-        &published(&[0x40 | 7, 0, 0, 0, 0, 0, 1, 9]),
-        "received type 1 chunk without previous chunk",
-    );
-    assert_refused(
-        &published(&[0x80 | 7, 0, 0, 0]),
-        "received type 2 chunk without previous chunk",
-    );
-    assert_refused(
-        &published(&[0xc0 | 7]),
-        "received type 3 chunk without previous chunk",
-    );
+    assert_refused(&published(&[0x40 | 7, 0, 0, 0, 0, 0, 1, 9]), "received type 1 chunk without previous chunk");
+    assert_refused(&published(&[0x80 | 7, 0, 0, 0]), "received type 2 chunk without previous chunk");
+    assert_refused(&published(&[0xc0 | 7]), "received type 3 chunk without previous chunk");
 }
 
 #[test]
@@ -384,10 +252,7 @@ fn a_new_header_inside_a_message_is_refused() {
     let small_chunks = message(2, 1, 0, &[0, 0, 0, 128]);
     for (format, header) in [(0, vec![6; 12]), (1, vec![0x46; 8]), (2, vec![0x86; 4])] {
         let bytes = published(&[small_chunks.clone(), half.clone(), header].concat());
-        assert_refused(
-            &bytes,
-            &format!("received type {format} chunk but expected type 3 chunk"),
-        );
+        assert_refused(&bytes, &format!("received type {format} chunk but expected type 3 chunk"));
     }
 }
 
@@ -395,45 +260,20 @@ fn a_new_header_inside_a_message_is_refused() {
 fn a_type_3_chunk_without_the_extended_timestamp_shows_as_garbage() {
     let frame = [&[0x27, 1, 0, 0, 0, 0, 0, 0, 191, 0x41][..], &[0xff; 190]].concat();
     let header = [6, 0xff, 0xff, 0xff, 0, 0, 200, 9, 1, 0, 0, 0, 0x01, 0, 0, 0];
-    let with = [
-        &header[..],
-        &frame[..128],
-        &[0xc6, 0x01, 0, 0, 0],
-        &frame[128..],
-    ]
-    .concat();
-    let without = [
-        &header[..],
-        &frame[..128],
-        &[0xc6],
-        &frame[128..],
-        &[0; 300],
-    ]
-    .concat();
+    let with = [&header[..], &frame[..128], &[0xc6, 0x01, 0, 0, 0], &frame[128..]].concat();
+    let without = [&header[..], &frame[..128], &[0xc6], &frame[128..], &[0; 300]].concat();
     let small_chunks = message(2, 1, 0, &[0, 0, 0, 128]);
-    let right = run(
-        Options::default(),
-        &published(&[small_chunks.clone(), start_of_media(), with].concat()),
-    );
+    let right = run(Options::default(), &published(&[small_chunks.clone(), start_of_media(), with].concat()));
     assert!(!right.refused, "{:?}", right.end);
     assert_eq!(right.timestamps(Kind::Video), [0, 0x0100_0000]);
-    let wrong = run(
-        Options::default(),
-        &published(&[small_chunks, start_of_media(), without].concat()),
-    );
+    let wrong = run(Options::default(), &published(&[small_chunks, start_of_media(), without].concat()));
     assert!(wrong.refused || !wrong.violations.is_empty());
 }
 
 #[test]
 fn chunk_sizes_and_bodies_above_10_mib_are_refused() {
-    assert_refused(
-        &published(&message(2, 1, 0, &0x00a0_0001_u32.to_be_bytes())),
-        "exceeds maximum",
-    );
-    assert_refused(
-        &published(&[6, 0, 0, 0, 0xa0, 0x00, 0x01, 9, 1, 0, 0, 0]),
-        "exceeds maximum",
-    );
+    assert_refused(&published(&message(2, 1, 0, &0x00a0_0001_u32.to_be_bytes())), "exceeds maximum");
+    assert_refused(&published(&[6, 0, 0, 0, 0xa0, 0x00, 0x01, 9, 1, 0, 0, 0]), "exceeds maximum");
 }
 
 // ---- messages and commands ----------------------------------------------------------------------------------------
@@ -441,19 +281,13 @@ fn chunk_sizes_and_bodies_above_10_mib_are_refused() {
 #[test]
 fn message_types_of_amf3_shared_objects_and_aggregates_are_refused() {
     for type_id in [0, 7, 15, 16, 17, 19, 21, 22] {
-        assert_refused(
-            &published(&message(3, type_id, 0, &[0])),
-            &format!("invalid message type: {type_id}"),
-        );
+        assert_refused(&published(&message(3, type_id, 0, &[0])), &format!("invalid message type: {type_id}"));
     }
 }
 
 #[test]
 fn unknown_user_control_types_are_refused() {
-    assert_refused(
-        &published(&message(2, 4, 0, &[0, 5, 0, 0, 0, 0])),
-        "invalid user control type: 5",
-    );
+    assert_refused(&published(&message(2, 4, 0, &[0, 5, 0, 0, 0, 0])), "invalid user control type: 5");
     assert_refused(&published(&message(2, 4, 0, &[0])), "not enough bytes");
 }
 
@@ -462,14 +296,8 @@ fn connect_comes_first_with_app_and_tc_url() {
     let app = member("app", "guest1");
     let tc_url = member("tcUrl", "rtmp://h/guest1");
     assert_refused(&publish("guest1"), "invalid connect command");
-    assert_refused(
-        &connect(std::slice::from_ref(&app)),
-        "invalid connect command",
-    );
-    assert_refused(
-        &connect(std::slice::from_ref(&tc_url)),
-        "invalid connect command",
-    );
+    assert_refused(&connect(std::slice::from_ref(&app)), "invalid connect command");
+    assert_refused(&connect(std::slice::from_ref(&tc_url)), "invalid connect command");
     let seen = run(Options::default(), &connect(&[app, tc_url]));
     assert!(!seen.refused);
 }
@@ -478,16 +306,8 @@ fn connect_comes_first_with_app_and_tc_url() {
 fn publish_names_its_stream_with_a_string() {
     let opening = connect(&[member("app", "a"), member("tcUrl", "rtmp://h/a")]);
     for arguments in [vec![], vec![5], [vec![5], number(1.0)].concat()] {
-        let publish = message(
-            4,
-            20,
-            0,
-            &[text("publish"), number(5.0), arguments].concat(),
-        );
-        assert_refused(
-            &[opening.clone(), publish].concat(),
-            "invalid publish command arguments",
-        );
+        let publish = message(4, 20, 0, &[text("publish"), number(5.0), arguments].concat());
+        assert_refused(&[opening.clone(), publish].concat(), "invalid publish command arguments");
     }
 }
 
@@ -496,26 +316,10 @@ fn path_names_outside_the_allowed_set_are_refused_without_a_reply() {
     for name in ["a b", "a/", "a/../b", "./a", "gäst", ""] {
         let ingest = ingest(Options::default());
         let mut client = Client::new(&ingest);
-        client.write(
-            &[
-                connect(&[member("app", ""), member("tcUrl", "rtmp://h")]),
-                publish(name),
-            ]
-            .concat(),
-        );
+        client.write(&[connect(&[member("app", ""), member("tcUrl", "rtmp://h")]), publish(name)].concat());
         let replies = client.read_all();
-        assert!(
-            !replies.windows(8).any(|window| window == b"onStatus"),
-            "{name:?}"
-        );
-        assert!(
-            ingest.connections()[0]
-                .end
-                .as_ref()
-                .unwrap()
-                .contains("invalid path name"),
-            "{name:?}"
-        );
+        assert!(!replies.windows(8).any(|window| window == b"onStatus"), "{name:?}");
+        assert!(ingest.connections()[0].end.as_ref().unwrap().contains("invalid path name"), "{name:?}");
     }
 }
 
@@ -526,53 +330,29 @@ fn empty_and_short_media_messages_are_refused() {
     assert_refused(&published(&audio(0, &[])), "not enough bytes");
     assert_refused(&published(&video(0, &[])), "not enough bytes");
     assert_refused(&published(&video(0, &[0x17, 0, 0, 0])), "invalid body size");
-    assert_refused(
-        &published(&video(0, &[0x17, 1, 0, 0, 0])),
-        "invalid body size",
-    );
+    assert_refused(&published(&video(0, &[0x17, 1, 0, 0, 0])), "invalid body size");
 }
 
 #[test]
 fn opus_messages_hold_a_packet_or_a_whole_id_header() {
     assert_refused(&published(&audio(0, b"\x91Opus")), "not enough bytes");
+    assert_refused(&published(&audio(0, &OPUS_START[..23])), "invalid Opus ID header");
     assert_refused(
-        &published(&audio(0, &OPUS_START[..23])),
+        &published(&audio(0, b"\x90OpusOpusHeat\x01\x02\x38\x01\x80\xbb\0\0\0\0\0")),
         "invalid Opus ID header",
     );
     assert_refused(
-        &published(&audio(
-            0,
-            b"\x90OpusOpusHeat\x01\x02\x38\x01\x80\xbb\0\0\0\0\0",
-        )),
-        "invalid Opus ID header",
-    );
-    assert_refused(
-        &published(&audio(
-            0,
-            b"\x90OpusOpusHead\x02\x02\x38\x01\x80\xbb\0\0\0\0\0",
-        )),
+        &published(&audio(0, b"\x90OpusOpusHead\x02\x02\x38\x01\x80\xbb\0\0\0\0\0")),
         "invalid Opus ID header",
     );
 }
 
 #[test]
 fn mod_ex_and_unknown_audio_are_refused() {
-    assert_refused(
-        &published(&audio(0, b"\x97\x02\0\0\0\x01Opus\xf8")),
-        "unsupported audio extended type: 7",
-    );
-    assert_refused(
-        &published(&audio(0, b"\x93Opus\xf8")),
-        "unsupported audio extended type: 3",
-    );
-    assert_refused(
-        &published(&audio(0, b"\x91Speex")),
-        "unsupported fourCC: Spee",
-    );
-    assert_refused(
-        &published(&audio(0, &[0xd0, 0, 0])),
-        "unsupported audio codec: 13",
-    );
+    assert_refused(&published(&audio(0, b"\x97\x02\0\0\0\x01Opus\xf8")), "unsupported audio extended type: 7");
+    assert_refused(&published(&audio(0, b"\x93Opus\xf8")), "unsupported audio extended type: 3");
+    assert_refused(&published(&audio(0, b"\x91Speex")), "unsupported fourCC: Spee");
+    assert_refused(&published(&audio(0, &[0xd0, 0, 0])), "unsupported audio codec: 13");
 }
 
 #[test]
@@ -593,107 +373,53 @@ fn a_second_opus_sequence_start_is_refused_inside_the_window_and_a_violation_aft
 #[test]
 fn a_track_that_starts_after_the_window_is_refused() {
     let only_video = [video(0, &AVC_CONFIG), video(0, &IDR), video(2000, &INTER)].concat();
-    let late_audio = [
-        only_video.clone(),
-        audio(2020, &OPUS_START),
-        audio(2020, &OPUS_FRAME),
-    ]
-    .concat();
-    assert_refused(
-        &published(&late_audio),
-        "received a packet for audio track 0, but track is not set up",
-    );
-    let only_audio = [
-        audio(0, &OPUS_START),
-        audio(0, &OPUS_FRAME),
-        audio(2000, &OPUS_FRAME),
-    ]
-    .concat();
+    let late_audio = [only_video.clone(), audio(2020, &OPUS_START), audio(2020, &OPUS_FRAME)].concat();
+    assert_refused(&published(&late_audio), "received a packet for audio track 0, but track is not set up");
+    let only_audio = [audio(0, &OPUS_START), audio(0, &OPUS_FRAME), audio(2000, &OPUS_FRAME)].concat();
     let late_video = [only_audio, video(2020, &AVC_CONFIG)].concat();
-    assert_refused(
-        &published(&late_video),
-        "received a packet for video track 0, but track is not set up",
-    );
+    assert_refused(&published(&late_video), "received a packet for video track 0, but track is not set up");
 }
 
 #[test]
 fn a_sequence_start_alone_is_no_audio_track() {
-    let start_only = [
-        video(0, &AVC_CONFIG),
-        audio(0, &OPUS_START),
-        video(0, &IDR),
-        video(2000, &INTER),
-    ]
-    .concat();
+    let start_only = [video(0, &AVC_CONFIG), audio(0, &OPUS_START), video(0, &IDR), video(2000, &INTER)].concat();
     let bytes = [start_only, audio(2020, &OPUS_FRAME)].concat();
-    assert_refused(
-        &published(&bytes),
-        "received a packet for audio track 0, but track is not set up",
-    );
+    assert_refused(&published(&bytes), "received a packet for audio track 0, but track is not set up");
 }
 
 #[test]
 fn other_video_codecs_and_configurations_without_parameter_sets_are_refused() {
-    assert_refused(
-        &published(&video(0, &[0x12, 0, 0, 0, 0, 0])),
-        "unsupported video codec: 2",
-    );
-    assert_refused(
-        &published(&video(0, &[0x17, 0, 0, 0, 0, 1, 66, 0, 13, 0xff, 0xe0, 0])),
-        "no SPS found",
-    );
+    assert_refused(&published(&video(0, &[0x12, 0, 0, 0, 0, 0])), "unsupported video codec: 2");
+    assert_refused(&published(&video(0, &[0x17, 0, 0, 0, 0, 1, 66, 0, 13, 0xff, 0xe0, 0])), "no SPS found");
     let mut no_pps = AVC_CONFIG[..38].to_vec();
     no_pps[37] = 0;
     assert_refused(&published(&video(0, &no_pps)), "no PPS found");
-    assert_refused(
-        &published(&video(0, &AVC_CONFIG[..20])),
-        "unable to parse H264 config",
-    );
+    assert_refused(&published(&video(0, &AVC_CONFIG[..20])), "unable to parse H264 config");
 }
 
 #[test]
 fn access_units_with_too_many_or_broken_nal_units_are_refused() {
     let many = [&[0x17, 1, 0, 0, 0][..], &[0, 0, 0, 1, 0x65].repeat(51)].concat();
-    assert_refused(
-        &published(&[video(0, &AVC_CONFIG), video(0, &many)].concat()),
-        "exceeds maximum",
-    );
+    assert_refused(&published(&[video(0, &AVC_CONFIG), video(0, &many)].concat()), "exceeds maximum");
     let cut = [0x17, 1, 0, 0, 0, 0, 0, 0, 9, 0x65];
-    assert_refused(
-        &published(&[video(0, &AVC_CONFIG), video(0, &cut)].concat()),
-        "unable to decode AVCC",
-    );
+    assert_refused(&published(&[video(0, &AVC_CONFIG), video(0, &cut)].concat()), "unable to decode AVCC");
     let size = 8 * 1024 * 1024 + 1_u32;
-    let huge = [
-        &[0x17, 1, 0, 0, 0][..],
-        &size.to_be_bytes(),
-        &vec![0x65; size as usize],
-    ]
-    .concat();
+    let huge = [&[0x17, 1, 0, 0, 0][..], &size.to_be_bytes(), &vec![0x65; size as usize]].concat();
     let chunks = message(2, 1, 0, &0x0090_0000_u32.to_be_bytes());
-    assert_refused(
-        &published(&[chunks, video(0, &AVC_CONFIG), video(0, &huge)].concat()),
-        "exceeds maximum",
-    );
+    assert_refused(&published(&[chunks, video(0, &AVC_CONFIG), video(0, &huge)].concat()), "exceeds maximum");
 }
 
 // ---- detection and deadlines --------------------------------------------------------------------------------------
 
 #[test]
 fn an_idle_publisher_runs_into_the_detection_deadline_and_a_ready_one_into_the_idle_deadline() {
-    let short = || Options {
-        detection_deadline: Duration::from_millis(150),
-        ..Options::default()
-    };
+    let short = || Options { detection_deadline: Duration::from_millis(150), ..Options::default() };
     let ingest_one = ingest(short());
     let mut client = Client::new(&ingest_one);
     client.write(&opening("guest1"));
     assert!(ingest_one.wait_until(SOON, |all| all[0].end.as_deref() == Some("timeout")));
 
-    let options = Options {
-        idle_deadline: Duration::from_millis(150),
-        ..Options::default()
-    };
+    let options = Options { idle_deadline: Duration::from_millis(150), ..Options::default() };
     let ingest_two = ingest(options);
     let mut client = Client::new(&ingest_two);
     client.write(&published(&[start_of_media(), media(20..=2000)].concat()));
@@ -702,10 +428,7 @@ fn an_idle_publisher_runs_into_the_detection_deadline_and_a_ready_one_into_the_i
 
 #[test]
 fn pings_do_not_extend_the_detection_deadline() {
-    let ingest = ingest(Options {
-        detection_deadline: Duration::from_millis(200),
-        ..Options::default()
-    });
+    let ingest = ingest(Options { detection_deadline: Duration::from_millis(200), ..Options::default() });
     let mut client = Client::new(&ingest);
     client.write(&opening("guest1"));
     let ended = |all: &[Connection]| all[0].stage == Stage::Ended;
@@ -726,10 +449,7 @@ fn detection_ends_after_5000_messages_without_a_forward_clock() {
 
 #[test]
 fn timestamps_that_stand_or_go_back_are_violations() {
-    assert_violation(
-        &published(&[start_of_media(), video(0, &INTER)].concat()),
-        "Video timestamp 0 ms after 0 ms",
-    );
+    assert_violation(&published(&[start_of_media(), video(0, &INTER)].concat()), "Video timestamp 0 ms after 0 ms");
     let back = [start_of_media(), media(20..=40), audio(30, &OPUS_FRAME)].concat();
     assert_violation(&published(&back), "Audio timestamp 30 ms after 40 ms");
 }
@@ -742,56 +462,33 @@ fn a_start_away_from_zero_or_without_an_idr_is_a_violation() {
     assert_violation(&published(&inter), "video starts without an IDR");
     let mislabelled = [0x27, 1, 0, 0, 0, 0, 0, 0, 1, 0x65];
     let bytes = [start_of_media(), video(20, &mislabelled)].concat();
-    assert_violation(
-        &published(&bytes),
-        "the tag says key=false, the access unit idr=true",
-    );
+    assert_violation(&published(&bytes), "the tag says key=false, the access unit idr=true");
 }
 
 #[test]
 fn audio_off_its_sample_clock_is_a_violation_and_a_pause_is_a_gap() {
     let early = [start_of_media(), audio(15, &OPUS_FRAME)].concat();
-    assert_violation(
-        &published(&early),
-        "audio is off its sample clock: 15 ms after a packet of 20 ms",
-    );
-    let seen = run(
-        Options::default(),
-        &published(&[start_of_media(), audio(60, &OPUS_FRAME)].concat()),
-    );
+    assert_violation(&published(&early), "audio is off its sample clock: 15 ms after a packet of 20 ms");
+    let seen = run(Options::default(), &published(&[start_of_media(), audio(60, &OPUS_FRAME)].concat()));
     assert_eq!((seen.violations.len(), seen.audio.unwrap().gaps), (0, 1));
 }
 
 #[test]
 fn media_after_delete_stream_is_a_violation() {
-    let delete = message(
-        3,
-        20,
-        0,
-        &[text("deleteStream"), number(0.0), vec![5], number(1.0)].concat(),
-    );
-    assert_violation(
-        &published(&[start_of_media(), delete, media(20..=20)].concat()),
-        "media after deleteStream",
-    );
+    let delete = message(3, 20, 0, &[text("deleteStream"), number(0.0), vec![5], number(1.0)].concat());
+    assert_violation(&published(&[start_of_media(), delete, media(20..=20)].concat()), "media after deleteStream");
 }
 
 #[test]
 fn leaving_inside_a_message_is_a_violation() {
     let cut = &video(20, &INTER)[..15];
-    assert_violation(
-        &published(&[&start_of_media(), cut].concat()),
-        "left in the middle of a message",
-    );
+    assert_violation(&published(&[&start_of_media(), cut].concat()), "left in the middle of a message");
 }
 
 // ---- modes --------------------------------------------------------------------------------------------------------
 
 fn two_publishers(mode: SecondPublisher) -> (Connection, Connection) {
-    let ingest = ingest(Options {
-        second_publisher: mode,
-        ..Options::default()
-    });
+    let ingest = ingest(Options { second_publisher: mode, ..Options::default() });
     let ready = |index: usize| move |all: &[Connection]| all[index].stage >= Stage::Ready;
     let bytes = published(&[start_of_media(), media(20..=2000)].concat());
     let mut first = Client::new(&ingest);
@@ -799,9 +496,7 @@ fn two_publishers(mode: SecondPublisher) -> (Connection, Connection) {
     assert!(ingest.wait_until(SOON, ready(0)));
     let mut second = Client::new(&ingest);
     second.write(&bytes);
-    assert!(ingest.wait_until(SOON, |all| {
-        all.iter().any(|seen| seen.stage == Stage::Ended)
-    }));
+    assert!(ingest.wait_until(SOON, |all| { all.iter().any(|seen| seen.stage == Stage::Ended) }));
     assert!(ingest.wait_until(SOON, ready(1)));
     let mut seen = ingest.connections();
     (seen.remove(0), seen.remove(0))
@@ -814,12 +509,7 @@ fn a_second_publisher_overrides_or_is_refused_when_its_tracks_are_known() {
     assert_eq!(second.stage, Stage::Ready);
     let (first, second) = two_publishers(SecondPublisher::Refuse);
     assert_eq!(first.stage, Stage::Ready);
-    assert!(
-        second
-            .end
-            .unwrap()
-            .contains("someone is already publishing")
-    );
+    assert!(second.end.unwrap().contains("someone is already publishing"));
 }
 
 #[test]
@@ -833,20 +523,11 @@ fn wrong_credentials_get_an_unauthorized_status_and_a_close() {
         let ingest = ingest(options.clone());
         let mut client = Client::new(&ingest);
         let tc_url = format!("rtmp://h/guest1{query}");
-        client.write(
-            &[
-                connect(&[member("app", "guest1"), member("tcUrl", &tc_url)]),
-                publish(""),
-            ]
-            .concat(),
-        );
+        client.write(&[connect(&[member("app", "guest1"), member("tcUrl", &tc_url)]), publish("")].concat());
         client.stream.shutdown(Shutdown::Write).unwrap();
         let replies = client.read_all();
         let holds = |code: &[u8]| replies.windows(code.len()).any(|window| window == code);
-        (
-            holds(b"NetStream.Publish.Unauthorized"),
-            holds(b"NetStream.Publish.Start"),
-        )
+        (holds(b"NetStream.Publish.Unauthorized"), holds(b"NetStream.Publish.Start"))
     };
     assert_eq!(with("?user=u&pass=p"), (false, true));
     assert_eq!(with("?user=u&pass=x"), (true, false));
@@ -862,36 +543,20 @@ fn listening_stops_and_starts_again_on_the_same_port() {
     let _client = Client::new(&ingest);
     assert!(ingest.wait_until(SOON, |all| !all.is_empty()));
     ingest.kill_connections();
-    assert!(
-        ingest.wait_until(SOON, |all| all.last().unwrap().end.as_deref()
-            == Some("killed"))
-    );
+    assert!(ingest.wait_until(SOON, |all| all.last().unwrap().end.as_deref() == Some("killed")));
 }
 
 #[test]
 fn a_recording_holds_the_bodies_and_timestamps_as_sent() {
     let dir = std::env::temp_dir().join(format!("ingest-test-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
-    let options = Options {
-        flv_dir: Some(dir.clone()),
-        ..Options::default()
-    };
+    let options = Options { flv_dir: Some(dir.clone()), ..Options::default() };
     run(options, &published(&start_of_media()));
     let file = std::fs::read(dir.join("guest1.flv")).unwrap();
     std::fs::remove_dir_all(&dir).unwrap();
     assert_eq!(&file[..13], b"FLV\x01\x05\0\0\0\x09\0\0\0\0");
-    let first = [
-        &[9, 0, 0, 45, 0, 0, 0, 0, 0, 0, 0][..],
-        &AVC_CONFIG,
-        &[0, 0, 0, 56],
-    ]
-    .concat();
+    let first = [&[9, 0, 0, 45, 0, 0, 0, 0, 0, 0, 0][..], &AVC_CONFIG, &[0, 0, 0, 56]].concat();
     assert_eq!(&file[13..13 + first.len()], first);
-    let last = [
-        &[8, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0][..],
-        &OPUS_FRAME,
-        &[0, 0, 0, 19],
-    ]
-    .concat();
+    let last = [&[8, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0][..], &OPUS_FRAME, &[0, 0, 0, 19]].concat();
     assert_eq!(&file[file.len() - last.len()..], last);
 }

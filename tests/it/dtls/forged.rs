@@ -3,9 +3,7 @@
 use guest_relay::rtc::dtls::DtlsError;
 
 use super::link::{Link, Run, To};
-use super::wire::{
-    CERTIFICATE, HANDSHAKE, Message, Record, SERVER_HELLO, SERVER_KEY_EXCHANGE, u24,
-};
+use super::wire::{CERTIFICATE, HANDSHAKE, Message, Record, SERVER_HELLO, SERVER_KEY_EXCHANGE, u24};
 
 /// A run in which every copy of one of the server's clear messages is changed.
 fn run_with(message_type: u8, change: impl Fn(&[u8]) -> Vec<u8>) -> Run {
@@ -15,9 +13,7 @@ fn run_with(message_type: u8, change: impl Fn(&[u8]) -> Vec<u8>) -> Run {
         }
         let records = Record::parse_all(datagram);
         let changed = records.iter().map(|record| match record.message() {
-            Some(message) if message.message_type == message_type => {
-                message.with(&change(&message.body)).datagram()
-            }
+            Some(message) if message.message_type == message_type => message.with(&change(&message.body)).datagram(),
             _ => record.to_bytes(),
         });
         vec![changed.flatten().collect()]
@@ -62,9 +58,7 @@ fn a_peer_without_use_srtp_is_refused() {
 fn a_peer_that_picks_an_srtp_profile_not_offered_is_refused() {
     for profile in [0x0002, 0x0005, 0x0008, 0xffff_u16] {
         let [high, low] = profile.to_be_bytes();
-        let run = run_with(SERVER_HELLO, |hello| {
-            with_extension(hello, USE_SRTP, Some(&[0, 2, high, low, 0]))
-        });
+        let run = run_with(SERVER_HELLO, |hello| with_extension(hello, USE_SRTP, Some(&[0, 2, high, low, 0])));
         assert_eq!(run.result.err(), Some(DtlsError::NoSrtpProfile));
     }
 }
@@ -72,9 +66,7 @@ fn a_peer_that_picks_an_srtp_profile_not_offered_is_refused() {
 #[test]
 fn use_srtp_with_several_profiles_or_an_mki_is_not_an_answer() {
     for content in [&[0, 4, 0, 1, 0, 7, 0][..], &[0, 2, 0, 1, 1, 9], &[0, 0, 0]] {
-        let run = run_with(SERVER_HELLO, |hello| {
-            with_extension(hello, USE_SRTP, Some(content))
-        });
+        let run = run_with(SERVER_HELLO, |hello| with_extension(hello, USE_SRTP, Some(content)));
         assert!(run.link.client.dropped().malformed_messages > 0);
         assert!(matches!(run.result, Err(DtlsError::TimedOut { .. })));
     }
@@ -82,9 +74,7 @@ fn use_srtp_with_several_profiles_or_an_mki_is_not_an_answer() {
 
 #[test]
 fn a_peer_without_extended_master_secret_is_refused() {
-    let run = run_with(SERVER_HELLO, |hello| {
-        with_extension(hello, EXTENDED_MASTER_SECRET, None)
-    });
+    let run = run_with(SERVER_HELLO, |hello| with_extension(hello, EXTENDED_MASTER_SECRET, None));
     assert_eq!(run.result.err(), Some(DtlsError::NoExtendedMasterSecret));
 }
 
@@ -102,11 +92,7 @@ fn a_key_exchange_not_signed_by_the_certificate_gives_no_keys() {
         *exchange.last_mut().unwrap() ^= 1;
         exchange
     });
-    assert!(
-        matches!(run.result, Err(DtlsError::Failed(_))),
-        "{:?}",
-        run.result
-    );
+    assert!(matches!(run.result, Err(DtlsError::Failed(_))), "{:?}", run.result);
     assert_eq!(run.link.server.material, None);
 }
 

@@ -7,8 +7,8 @@ use guest_relay::rtc::dtls::{Dropped, DtlsError};
 
 use super::link::{Link, Run, To, clean};
 use super::wire::{
-    ALERT, APPLICATION_DATA, CERTIFICATE, CHANGE_CIPHER_SPEC, CLIENT_HELLO, HANDSHAKE,
-    HELLO_VERIFY_REQUEST, Message, Record, SERVER_HELLO, SERVER_KEY_EXCHANGE, fragment,
+    ALERT, APPLICATION_DATA, CERTIFICATE, CHANGE_CIPHER_SPEC, CLIENT_HELLO, HANDSHAKE, HELLO_VERIFY_REQUEST, Message,
+    Record, SERVER_HELLO, SERVER_KEY_EXCHANGE, fragment,
 };
 use crate::rng::Rng;
 
@@ -20,10 +20,7 @@ fn watch_for_panics() {
     WATCH.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            if panic
-                .location()
-                .is_some_and(|at| at.file().contains("webrtc-dtls"))
-            {
+            if panic.location().is_some_and(|at| at.file().contains("webrtc-dtls")) {
                 CRATE_PANICS.fetch_add(1, Ordering::SeqCst);
             }
             before(panic);
@@ -32,11 +29,7 @@ fn watch_for_panics() {
 }
 
 fn assert_no_panic() {
-    assert_eq!(
-        CRATE_PANICS.load(Ordering::SeqCst),
-        0,
-        "webrtc-dtls panicked"
-    );
+    assert_eq!(CRATE_PANICS.load(Ordering::SeqCst), 0, "webrtc-dtls panicked");
 }
 
 /// A run in which `forged` arrives before each of the server's datagrams, and once after the last.
@@ -52,10 +45,7 @@ fn run_among(forged: &[Vec<u8>]) -> Run {
 }
 
 fn count(dropped: Dropped, reason: fn(&Dropped) -> u32, forged: usize) {
-    assert!(
-        usize::try_from(reason(&dropped)).unwrap() >= forged,
-        "{dropped:?}"
-    );
+    assert!(usize::try_from(reason(&dropped)).unwrap() >= forged, "{dropped:?}");
 }
 
 #[test]
@@ -71,24 +61,14 @@ fn a_clear_alert_is_named_when_the_handshake_times_out() {
     let refusal = Record::new(ALERT, 0, &[2, 40]).to_bytes();
     let run = Link::new().run(|_, _, _| vec![refusal.clone()]);
     let run_error = run.result.err();
-    assert_eq!(
-        run_error,
-        Some(DtlsError::TimedOut { clear_alert: None }),
-        "the server's end"
-    );
+    assert_eq!(run_error, Some(DtlsError::TimedOut { clear_alert: None }), "the server's end");
 
     let mut link = Link::new();
     let now = link.now;
     link.client.handle_datagram(&refusal, now);
-    link.client
-        .handle_timeout(now + guest_relay::rtc::dtls::HANDSHAKE_TIMEOUT);
+    link.client.handle_timeout(now + guest_relay::rtc::dtls::HANDSHAKE_TIMEOUT);
     let error = link.client.poll_result().unwrap().unwrap_err();
-    assert_eq!(
-        error,
-        DtlsError::TimedOut {
-            clear_alert: Some(40)
-        }
-    );
+    assert_eq!(error, DtlsError::TimedOut { clear_alert: Some(40) });
     assert!(error.to_string().contains("alert 40"));
 }
 
@@ -115,11 +95,7 @@ fn malformed_records_change_nothing() {
         vec![HANDSHAKE; 12],
     ];
     let run = run_among(&forged);
-    count(
-        run.link.client.dropped(),
-        |d| d.malformed_records,
-        forged.len(),
-    );
+    count(run.link.client.dropped(), |d| d.malformed_records, forged.len());
 }
 
 #[test]
@@ -154,11 +130,7 @@ fn a_thousand_encrypted_records_in_place_of_finished_change_nothing() {
                 forged = true;
                 for sequence in 0..1000 {
                     let len = 13 + usize::try_from(sequence).unwrap() % 100;
-                    let mut junk = Record::new(
-                        if sequence % 2 == 0 { HANDSHAKE } else { ALERT },
-                        1,
-                        &vec![7; len],
-                    );
+                    let mut junk = Record::new(if sequence % 2 == 0 { HANDSHAKE } else { ALERT }, 1, &vec![7; len]);
                     junk.sequence = sequence;
                     arriving.push(junk.to_bytes());
                 }
@@ -193,11 +165,7 @@ fn messages_that_a_server_does_not_send_in_the_clear_are_dropped() {
         .map(|message_type| Message::new(message_type, 0, &[0; 40]).datagram())
         .to_vec();
     let run = run_among(&forged);
-    count(
-        run.link.client.dropped(),
-        |d| d.unexpected_messages,
-        forged.len(),
-    );
+    count(run.link.client.dropped(), |d| d.unexpected_messages, forged.len());
 }
 
 #[test]
@@ -232,10 +200,7 @@ fn fragments_that_contradict_themselves_are_refused() {
 /// The forged fragment claims another length than the true message has.
 #[test]
 fn a_forged_first_fragment_does_not_block_the_true_message() {
-    let run = run_among(&[
-        fragment(SERVER_HELLO, 2_000, 1, 0, &[0; 64]),
-        fragment(CERTIFICATE, 77, 2, 0, &[0; 64]),
-    ]);
+    let run = run_among(&[fragment(SERVER_HELLO, 2_000, 1, 0, &[0; 64]), fragment(CERTIFICATE, 77, 2, 0, &[0; 64])]);
     assert!(run.link.client.dropped().over_limit == 0);
 }
 
@@ -276,10 +241,7 @@ fn truncated_server_messages_are_dropped_unread() {
         let run = Link::new().run(|to, _, datagram| {
             let mut arriving = vec![];
             if to == To::Client {
-                for message in Record::parse_all(datagram)
-                    .iter()
-                    .filter_map(Record::message)
-                {
+                for message in Record::parse_all(datagram).iter().filter_map(Record::message) {
                     for len in 0..message.body.len() {
                         seen += 1;
                         if seen > skip && forged < PER_RUN {
@@ -321,12 +283,7 @@ fn server_messages_known_to_break_the_crate_are_dropped() {
         Message::new(SERVER_KEY_EXCHANGE, 3, &[3]).datagram(),
         Message::new(CERTIFICATE, 2, &[0, 0, 6, 0xff, 0xff, 0xff, 1, 2, 3]).datagram(),
         Message::new(HELLO_VERIFY_REQUEST, 0, &[0xfe, 0xfd, 3, 1, 2]).datagram(),
-        Message::new(
-            HELLO_VERIFY_REQUEST,
-            0,
-            &[&[0xfe, 0xfd, 1][..], &[9; 300]].concat(),
-        )
-        .datagram(),
+        Message::new(HELLO_VERIFY_REQUEST, 0, &[&[0xfe, 0xfd, 1][..], &[9; 300]].concat()).datagram(),
     ]);
     assert!(run.link.client.dropped().malformed_messages > 2);
 }

@@ -41,8 +41,7 @@ impl Server {
             .dangerously_set_rng_seed(1)
             .build()
             .unwrap();
-        let certificate: DtlsCertificate =
-            dimpl::certificate::generate_self_signed_certificate().unwrap();
+        let certificate: DtlsCertificate = dimpl::certificate::generate_self_signed_certificate().unwrap();
         Self {
             fingerprint: Fingerprint::of(&certificate.certificate),
             dtls: Dtls::new_12(Arc::new(config), certificate, now),
@@ -111,20 +110,9 @@ impl Link {
         Self::expecting(peer, server, &SrtpProfile::OFFERED, now)
     }
 
-    pub(crate) fn expecting(
-        peer: PeerFingerprints,
-        server: Server,
-        profiles: &[SrtpProfile],
-        now: Instant,
-    ) -> Self {
+    pub(crate) fn expecting(peer: PeerFingerprints, server: Server, profiles: &[SrtpProfile], now: Instant) -> Self {
         let certificate = Certificate::generate();
-        Self {
-            client: Handshake::new(&certificate, peer, profiles, now),
-            certificate,
-            server,
-            started: now,
-            now,
-        }
+        Self { client: Handshake::new(&certificate, peer, profiles, now), certificate, server, started: now, now }
     }
 
     /// Runs until the client has a result and the server its keys, or patience ends. `network` gets every datagram
@@ -137,19 +125,10 @@ impl Link {
         while self.now - self.started < PATIENCE {
             let from_client = std::iter::from_fn(|| self.client.poll_transmit());
             let mut sent: Vec<_> = from_client.map(|datagram| (To::Server, datagram)).collect();
-            sent.extend(
-                self.server
-                    .drain()
-                    .into_iter()
-                    .map(|datagram| (To::Client, datagram)),
-            );
+            sent.extend(self.server.drain().into_iter().map(|datagram| (To::Client, datagram)));
             for (to, datagram) in sent {
                 let arriving = network(to, datagrams, &datagram);
-                on_the_way.extend(
-                    arriving
-                        .into_iter()
-                        .map(|datagram| (self.now + DELAY, to, datagram)),
-                );
+                on_the_way.extend(arriving.into_iter().map(|datagram| (self.now + DELAY, to, datagram)));
                 datagrams += 1;
             }
             if let Some(outcome) = self.client.poll_result() {
@@ -157,9 +136,10 @@ impl Link {
                 ended = self.now;
                 result = Some(outcome);
             }
-            if result.as_ref().is_some_and(|result| {
-                result.is_err() || self.server.material.is_some() || self.server.failed
-            }) {
+            if result
+                .as_ref()
+                .is_some_and(|result| result.is_err() || self.server.material.is_some() || self.server.failed)
+            {
                 break;
             }
             let arrival = on_the_way.front().map(|(at, ..)| *at);
@@ -189,23 +169,10 @@ impl Run {
     /// That both ends have the same keys, and the server our certificate.
     pub(crate) fn assert_same_keys(&self) {
         let keys = self.result.as_ref().unwrap();
-        let (_, material) = self
-            .link
-            .server
-            .material
-            .as_ref()
-            .expect("the server has keys");
-        let ours = [
-            keys.local.key(),
-            keys.remote.key(),
-            keys.local.salt(),
-            keys.remote.salt(),
-        ];
+        let (_, material) = self.link.server.material.as_ref().expect("the server has keys");
+        let ours = [keys.local.key(), keys.remote.key(), keys.local.salt(), keys.remote.salt()];
         assert_eq!(ours.concat(), *material);
-        assert_eq!(
-            self.link.server.client,
-            Some(self.link.certificate.fingerprint())
-        );
+        assert_eq!(self.link.server.client, Some(self.link.certificate.fingerprint()));
     }
 }
 

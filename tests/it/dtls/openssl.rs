@@ -25,10 +25,7 @@ impl Server {
         std::fs::create_dir_all(&directory).unwrap();
         let made = Command::new("openssl")
             .current_dir(&directory)
-            .args(
-                "req -x509 -nodes -keyout key.pem -out certificate.pem -days 2 -subj /CN=test"
-                    .split(' '),
-            )
+            .args("req -x509 -nodes -keyout key.pem -out certificate.pem -days 2 -subj /CN=test".split(' '))
             .arg("-newkey")
             .args(key)
             .stderr(Stdio::null())
@@ -78,12 +75,8 @@ impl Server {
     fn handshake(&self, profiles: &[SrtpProfile]) -> Result<Keys, DtlsError> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         socket.connect((Ipv4Addr::LOCALHOST, self.port)).unwrap();
-        let mut handshake = Handshake::new(
-            &Certificate::generate(),
-            self.fingerprint.clone(),
-            profiles,
-            Instant::now(),
-        );
+        let mut handshake =
+            Handshake::new(&Certificate::generate(), self.fingerprint.clone(), profiles, Instant::now());
         let mut buffer = [0; 2048];
         loop {
             while let Some(datagram) = handshake.poll_transmit() {
@@ -94,9 +87,7 @@ impl Server {
             }
             let due = handshake.poll_timeout().unwrap();
             let wait = due.saturating_duration_since(Instant::now());
-            socket
-                .set_read_timeout(Some(wait.max(Duration::from_millis(1))))
-                .unwrap();
+            socket.set_read_timeout(Some(wait.max(Duration::from_millis(1)))).unwrap();
             if let Ok(len) = socket.recv(&mut buffer) {
                 handshake.handle_datagram(&buffer[..len], Instant::now());
             }
@@ -127,12 +118,7 @@ impl Drop for Server {
 const P_256: &[&str] = &["ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"];
 
 fn hex(keys: &Keys) -> String {
-    let material = [
-        keys.local.key(),
-        keys.remote.key(),
-        keys.local.salt(),
-        keys.remote.salt(),
-    ];
+    let material = [keys.local.key(), keys.remote.key(), keys.local.salt(), keys.remote.salt()];
     let bytes = material.concat();
     bytes.iter().map(|byte| format!("{byte:02X}")).collect()
 }
@@ -174,12 +160,7 @@ fn openssl_with_a_cookie_and_a_client_certificate_exports_the_same_keys() {
 #[test]
 fn openssl_with_an_rsa_certificate_in_small_fragments_exports_the_same_keys() {
     let extra = "-mtu 300";
-    assert_same_keys(
-        "openssl-rsa",
-        &["rsa:2048"],
-        extra,
-        SrtpProfile::AeadAes128Gcm,
-    );
+    assert_same_keys("openssl-rsa", &["rsa:2048"], extra, SrtpProfile::AeadAes128Gcm);
 }
 
 #[test]

@@ -21,12 +21,7 @@ pub(crate) struct Record {
 
 impl Record {
     pub(crate) fn new(content_type: u8, epoch: u16, content: &[u8]) -> Self {
-        Self {
-            content_type,
-            epoch,
-            sequence: 0,
-            content: content.to_vec(),
-        }
+        Self { content_type, epoch, sequence: 0, content: content.to_vec() }
     }
 
     pub(crate) fn parse_all(mut datagram: &[u8]) -> Vec<Self> {
@@ -75,11 +70,7 @@ pub(crate) struct Message {
 
 impl Message {
     pub(crate) fn new(message_type: u8, seq: u16, body: &[u8]) -> Self {
-        Self {
-            message_type,
-            seq,
-            body: body.to_vec(),
-        }
+        Self { message_type, seq, body: body.to_vec() }
     }
 
     /// The message with another body.
@@ -99,13 +90,7 @@ impl Message {
 }
 
 /// A datagram with one handshake fragment.
-pub(crate) fn fragment(
-    message_type: u8,
-    message_len: usize,
-    seq: u16,
-    offset: usize,
-    bytes: &[u8],
-) -> Vec<u8> {
+pub(crate) fn fragment(message_type: u8, message_len: usize, seq: u16, offset: usize, bytes: &[u8]) -> Vec<u8> {
     let mut content = vec![message_type];
     content.extend(u24(message_len));
     content.extend(seq.to_be_bytes());

@@ -17,23 +17,11 @@ fn an_offer_for_the_sfu_is_answered_with_201_and_a_location_below_its_endpoint()
     assert_eq!(answer.header("location"), location);
     assert_eq!(answer.header("etag"), "\"ice-1\"");
     assert_eq!(answer.header("access-control-allow-origin"), "*");
-    assert_eq!(
-        server.calls(),
-        ["publish guest1 Calls 127.0.0.1 tunnelled=false"]
-    );
-    let headers = [
-        ("Content-Type", "application/trickle-ice-sdpfrag"),
-        ("If-Match", "\"ice-1\""),
-    ];
-    assert_eq!(
-        server.request("PATCH", &location, &headers, "a=x").status,
-        204
-    );
+    assert_eq!(server.calls(), ["publish guest1 Calls 127.0.0.1 tunnelled=false"]);
+    let headers = [("Content-Type", "application/trickle-ice-sdpfrag"), ("If-Match", "\"ice-1\"")];
+    assert_eq!(server.request("PATCH", &location, &headers, "a=x").status, 204);
     let options = server.request("OPTIONS", "/api/calls/whip/guest1", &[], "");
-    assert_eq!(
-        (options.status, options.header("accept-post")),
-        (204, "application/sdp")
-    );
+    assert_eq!((options.status, options.header("accept-post")), (204, "application/sdp"));
     assert_eq!(server.request("DELETE", &location, &[], "").status, 200);
     assert_eq!(server.request("DELETE", &location, &[], "").status, 404);
 }
@@ -64,17 +52,10 @@ fn offers_for_the_sfu_are_refused_by_the_same_rules() {
 fn a_fault_that_the_page_has_words_for_is_named_beside_the_reason() {
     let server = Server::new();
     let refused = server.request("POST", "/api/calls/whip/guest2", &[SDP], OFFER);
-    assert_eq!(
-        (refused.status, refused.body.as_str()),
-        (503, "not set up correctly\n")
-    );
+    assert_eq!((refused.status, refused.body.as_str()), (503, "not set up correctly\n"));
     assert_eq!(refused.header("guest-relay-fault"), "calls-misconfigured");
     assert_eq!(refused.header("retry-after"), "5");
-    assert!(
-        refused
-            .header("access-control-expose-headers")
-            .contains("Guest-Relay-Fault")
-    );
+    assert!(refused.header("access-control-expose-headers").contains("Guest-Relay-Fault"));
     let other = server.offer("guest2", &[]);
     assert!(other.headers("guest-relay-fault").is_empty());
 }
@@ -142,10 +123,7 @@ fn ice_servers_come_in_the_shape_that_browsers_take_and_not_without_end() {
     assert!(answer.headers("access-control-allow-origin").is_empty());
     // Whoever logs a server does not log its password.
     let noted = server.calls().concat();
-    assert!(
-        noted.contains("somebody") && !noted.contains("canary"),
-        "{noted}"
-    );
+    assert!(noted.contains("somebody") && !noted.contains("canary"), "{noted}");
     let statuses = (0..40).map(|_| server.get("/api/ice-servers").status);
     let refused = statuses.filter(|status| *status == 429).count();
     assert!((5..=11).contains(&refused), "{refused}");
@@ -160,10 +138,7 @@ fn the_list_of_sessions_names_the_sfus_session_of_each_guest() {
     server.offer("guest1", &[]);
     assert_eq!(sessions(), serde_json::json!({"sessions": {}}));
     server.request("POST", "/api/calls/whip/guest1", &[SDP], OFFER);
-    assert_eq!(
-        sessions(),
-        serde_json::json!({"sessions": {"guest1": "5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f"}})
-    );
+    assert_eq!(sessions(), serde_json::json!({"sessions": {"guest1": "5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f"}}));
 }
 
 /// Of a browser at `address` behind the tunnel.
@@ -181,10 +156,7 @@ fn the_older_pages_goodbye_ends_the_session_for_the_one_who_published_it() {
         server.request("POST", "/api/calls/whip/guest1", &headers, OFFER)
     };
     let no_session = "{\"status\":\"no_session\",\"guest_id\":\"guest1\"}";
-    assert_eq!(
-        close(&server, "203.0.113.7", &[]),
-        (200, no_session.to_owned())
-    );
+    assert_eq!(close(&server, "203.0.113.7", &[]), (200, no_session.to_owned()));
     assert_eq!(publish("203.0.113.7").status, 201);
 
     let strange = close(&server, "203.0.113.8", &[]);
@@ -193,16 +165,10 @@ fn the_older_pages_goodbye_ends_the_session_for_the_one_who_published_it() {
         [("Origin", "https://elsewhere.example")].as_slice(),
         &[("Origin", "null")],
         &[("Origin", "https://localhost.elsewhere.example")],
-        &[
-            ("Origin", "http://localhost"),
-            ("Origin", "http://localhost"),
-        ],
+        &[("Origin", "http://localhost"), ("Origin", "http://localhost")],
         &[("Sec-Fetch-Site", "cross-site")],
         &[("Sec-Fetch-Site", "same-site")],
-        &[
-            ("Sec-Fetch-Site", "cross-site"),
-            ("Origin", "http://localhost"),
-        ],
+        &[("Sec-Fetch-Site", "cross-site"), ("Origin", "http://localhost")],
     ] {
         let refused = close(&server, "203.0.113.7", elsewhere);
         assert_eq!(refused.0, 403, "{elsewhere:?}");
@@ -210,25 +176,13 @@ fn the_older_pages_goodbye_ends_the_session_for_the_one_who_published_it() {
     assert!(!server.calls().iter().any(|call| call.starts_with("close")));
 
     // The test's requests say `Host: localhost`.
-    let own_page = [
-        ("Origin", "http://localhost"),
-        ("Sec-Fetch-Site", "same-origin"),
-    ];
+    let own_page = [("Origin", "http://localhost"), ("Sec-Fetch-Site", "same-origin")];
     let closed = "{\"status\":\"closed\",\"guest_id\":\"guest1\"}";
-    assert_eq!(
-        close(&server, "203.0.113.7", &own_page),
-        (200, closed.to_owned())
-    );
-    assert_eq!(
-        close(&server, "203.0.113.7", &own_page),
-        (200, no_session.to_owned())
-    );
+    assert_eq!(close(&server, "203.0.113.7", &own_page), (200, closed.to_owned()));
+    assert_eq!(close(&server, "203.0.113.7", &own_page), (200, no_session.to_owned()));
     assert_eq!(publish("203.0.113.7").status, 201);
     let public = [("Origin", "https://recorder.example.org")];
-    assert_eq!(
-        close(&server, "203.0.113.7", &public),
-        (200, closed.to_owned())
-    );
+    assert_eq!(close(&server, "203.0.113.7", &public), (200, closed.to_owned()));
 }
 
 #[test]
@@ -237,10 +191,7 @@ fn this_machine_itself_may_end_any_session_by_the_older_call() {
     let headers = [SDP, ("CF-Connecting-IP", "203.0.113.7")];
     server.request("POST", "/api/calls/whip/guest1", &headers, OFFER);
     let answer = server.request("DELETE", "/api/calls/session/guest1", &[], "");
-    assert_eq!(
-        (answer.status, json(&answer.body)["status"].as_str()),
-        (200, Some("closed"))
-    );
+    assert_eq!((answer.status, json(&answer.body)["status"].as_str()), (200, Some("closed")));
     for (path, status) in [
         ("/api/calls/session/", 400),
         ("/api/calls/session/a%2f", 400),
@@ -256,8 +207,7 @@ fn this_machine_itself_may_end_any_session_by_the_older_call() {
 #[test]
 fn the_status_says_whether_a_session_still_holds_its_slot() {
     let server = Server::new();
-    let holds =
-        |path: &str| json(&server.get(&format!("{path}/status")).body)["holds_slot"].clone();
+    let holds = |path: &str| json(&server.get(&format!("{path}/status")).body)["holds_slot"].clone();
     let first = format!("/api/calls/whip/guest1/{FIRST}");
     let second = format!("/whip/guest1/{SECOND}");
     assert_eq!(holds(&first), false);

@@ -18,8 +18,8 @@ use guest_relay::config::{Config, Secret};
 use guest_relay::guest::State;
 use guest_relay::guest::id::{GuestId, ResourceId};
 use guest_relay::http::backend::{
-    Admission, Backend, ClientInfo, Fault, GuestStatus, Health, IceServer, Left, MediaPath,
-    Published, Refusal, RtmpState,
+    Admission, Backend, ClientInfo, Fault, GuestStatus, Health, IceServer, Left, MediaPath, Published, Refusal,
+    RtmpState,
 };
 use guest_relay::http::{Limits, Site, serve};
 
@@ -59,16 +59,13 @@ impl Backend for Fake {
         client: ClientInfo,
     ) -> Result<Published, Refusal> {
         let (remote_ip, tunnelled) = (client.remote_ip, client.tunnelled);
-        self.calls.borrow_mut().push(format!(
-            "publish {guest} {path:?} {remote_ip} tunnelled={tunnelled}"
-        ));
+        self.calls.borrow_mut().push(format!("publish {guest} {path:?} {remote_ip} tunnelled={tunnelled}"));
         assert!(client.local_addr.ip().is_loopback());
         match guest.as_str() {
             "guest2" if path == MediaPath::Calls => Err(Refusal::new(503, "not set up correctly")
                 .fault(Fault::CallsMisconfigured)
                 .retry_after(Duration::from_secs(5))),
-            "guest2" => Err(Refusal::new(406, "the offer has no H.264")
-                .retry_after(Duration::from_millis(1500))),
+            "guest2" => Err(Refusal::new(406, "the offer has no H.264").retry_after(Duration::from_millis(1500))),
             "panic" => panic!("a panic that a test asked for"),
             "slow" => {
                 smol::Timer::after(Duration::from_millis(400)).await;
@@ -80,11 +77,7 @@ impl Backend for Fake {
                 let resource = ResourceId::from_random([*self.sessions.borrow(); 16]);
                 *self.holder.borrow_mut() = Some(resource.clone());
                 *self.holder_path.borrow_mut() = Some(path);
-                Ok(Published {
-                    resource,
-                    etag: "ice-1".into(),
-                    answer_sdp: ANSWER.into(),
-                })
+                Ok(Published { resource, etag: "ice-1".into(), answer_sdp: ANSWER.into() })
             }
         }
     }
@@ -94,15 +87,8 @@ impl Backend for Fake {
         holds.then(|| "ice-1".to_owned())
     }
 
-    async fn trickle(
-        &self,
-        guest: &GuestId,
-        _: &ResourceId,
-        fragment: String,
-    ) -> Result<(), Refusal> {
-        self.calls
-            .borrow_mut()
-            .push(format!("trickle {guest} {fragment}"));
+    async fn trickle(&self, guest: &GuestId, _: &ResourceId, fragment: String) -> Result<(), Refusal> {
+        self.calls.borrow_mut().push(format!("trickle {guest} {fragment}"));
         Ok(())
     }
 
@@ -119,10 +105,7 @@ impl Backend for Fake {
     }
 
     fn own_public_addresses(&self) -> Vec<IpAddr> {
-        vec![
-            OWN_PUBLIC_ADDRESS.parse().unwrap(),
-            "2001:db8:1:2::3".parse().unwrap(),
-        ]
+        vec![OWN_PUBLIC_ADDRESS.parse().unwrap(), "2001:db8:1:2::3".parse().unwrap()]
     }
 
     async fn ice_servers(&self) -> Vec<IceServer> {
@@ -131,9 +114,7 @@ impl Backend for Fake {
             username: Some("somebody".into()),
             credential: Some(Secret::new("canary".into())),
         };
-        self.calls
-            .borrow_mut()
-            .push(format!("ice servers {turn:?}"));
+        self.calls.borrow_mut().push(format!("ice servers {turn:?}"));
         vec![IceServer::cloudflare_stun(), turn]
     }
 
@@ -178,12 +159,7 @@ impl Backend for Fake {
     }
 
     async fn health(&self) -> Health {
-        match self
-            .calls
-            .borrow()
-            .iter()
-            .any(|call| call.starts_with("trickle"))
-        {
+        match self.calls.borrow().iter().any(|call| call.starts_with("trickle")) {
             true => Health::Unhealthy("no RTMP server".into()),
             false => Health::Healthy,
         }
@@ -230,10 +206,7 @@ impl Server {
                 smol::future::or(serve(listener, &executor, site, limits), report).await;
             }));
         });
-        Self {
-            address: address.recv().unwrap(),
-            notes,
-        }
+        Self { address: address.recv().unwrap(), notes }
     }
 
     fn new() -> Self {
@@ -248,9 +221,7 @@ impl Server {
 
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream
     }
 
@@ -263,10 +234,7 @@ impl Server {
     }
 
     fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-        let mut head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n",
-            body.len()
-        );
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n", body.len());
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -301,27 +269,13 @@ impl Answer {
     fn parse(bytes: &[u8]) -> Self {
         let text = String::from_utf8(bytes.to_vec()).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-        let status = head
-            .split(' ')
-            .nth(1)
-            .map_or(0, |status| status.parse().unwrap());
-        Self {
-            status,
-            head: head.to_owned(),
-            body: body.to_owned(),
-        }
+        let status = head.split(' ').nth(1).map_or(0, |status| status.parse().unwrap());
+        Self { status, head: head.to_owned(), body: body.to_owned() }
     }
 
     fn headers(&self, name: &str) -> Vec<&str> {
-        let fields = self
-            .head
-            .lines()
-            .skip(1)
-            .filter_map(|line| line.split_once(": "));
-        fields
-            .filter(|(n, _)| n.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value)
-            .collect()
+        let fields = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
+        fields.filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect()
     }
 
     fn header(&self, name: &str) -> &str {

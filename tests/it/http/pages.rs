@@ -23,11 +23,7 @@ fn every_route_takes_its_methods_and_no_others() {
         (leave.as_str(), "POST", "OPTIONS, POST"),
         (status.as_str(), "GET HEAD", "OPTIONS, GET, HEAD"),
         ("/api/calls/whip/guest1", "POST", "OPTIONS, POST"),
-        (
-            through_sfu.as_str(),
-            "PATCH DELETE",
-            "OPTIONS, PATCH, DELETE",
-        ),
+        (through_sfu.as_str(), "PATCH DELETE", "OPTIONS, PATCH, DELETE"),
         (leave_sfu.as_str(), "POST", "OPTIONS, POST"),
         (status_sfu.as_str(), "GET HEAD", "OPTIONS, GET, HEAD"),
         ("/api/calls/session/guest1", "DELETE", "OPTIONS, DELETE"),
@@ -37,19 +33,11 @@ fn every_route_takes_its_methods_and_no_others() {
         for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
             let answer = server.request(method, path, &[], "");
             if method == "OPTIONS" {
-                assert_eq!(
-                    (answer.status, answer.header("allow")),
-                    (204, allow),
-                    "{path}"
-                );
+                assert_eq!((answer.status, answer.header("allow")), (204, allow), "{path}");
             } else if methods.contains(method) {
                 assert_ne!(answer.status, 405, "{method} {path}");
             } else {
-                assert_eq!(
-                    (answer.status, answer.header("allow")),
-                    (405, allow),
-                    "{method} {path}"
-                );
+                assert_eq!((answer.status, answer.header("allow")), (405, allow), "{method} {path}");
             }
         }
     }
@@ -72,23 +60,14 @@ fn only_the_whip_routes_are_open_to_other_origins() {
         ("GET", "/healthz"),
         ("GET", "/nowhere"),
     ] {
-        assert!(
-            server
-                .request(method, path, &[], "")
-                .headers("access-control-allow-origin")
-                .is_empty(),
-            "{path}"
-        );
+        assert!(server.request(method, path, &[], "").headers("access-control-allow-origin").is_empty(), "{path}");
     }
 }
 
 #[test]
 fn the_guest_list_is_json_with_null_for_what_is_not_known() {
     let answer = Server::new().get("/api/guests");
-    assert_eq!(
-        (answer.status, answer.header("content-type")),
-        (200, "application/json")
-    );
+    assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
     assert_eq!(answer.header("cache-control"), "no-store");
     let value: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
     let expected = serde_json::json!({"guests": [
@@ -125,16 +104,8 @@ fn health_is_200_or_503_with_the_reason() {
     let healthy = server.get("/healthz");
     assert_eq!((healthy.status, healthy.body.as_str()), (200, "ok\n"));
     server.offer("guest1", &[]);
-    let headers = [
-        ("Content-Type", "application/trickle-ice-sdpfrag"),
-        ("If-Match", "\"ice-1\""),
-    ];
-    server.request(
-        "PATCH",
-        &format!("/whip/guest1/{FIRST}"),
-        &headers,
-        "makes the fake backend ill",
-    );
+    let headers = [("Content-Type", "application/trickle-ice-sdpfrag"), ("If-Match", "\"ice-1\"")];
+    server.request("PATCH", &format!("/whip/guest1/{FIRST}"), &headers, "makes the fake backend ill");
     let ill = server.get("/healthz");
     assert_eq!((ill.status, ill.body.as_str()), (503, "no RTMP server\n"));
 }
@@ -143,18 +114,11 @@ fn health_is_200_or_503_with_the_reason() {
 fn pages_come_with_their_type_and_a_policy_and_are_asked_for_again_each_time() {
     let server = Server::new();
     let page = server.get("/guest_join?guest=guest2");
-    assert_eq!(
-        (page.status, page.header("content-type")),
-        (200, "text/html; charset=utf-8")
-    );
+    assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
     assert_eq!(page.body, include_str!("../../../static/guest_join.html"));
     assert_eq!(page.header("x-content-type-options"), "nosniff");
     let policy = page.header("content-security-policy");
-    for directive in [
-        "default-src 'none'",
-        "script-src 'self'",
-        "frame-ancestors 'none'",
-    ] {
+    for directive in ["default-src 'none'", "script-src 'self'", "frame-ancestors 'none'"] {
         assert!(policy.contains(directive), "{policy}");
     }
     assert!(!policy.contains("unsafe"), "{policy}");
@@ -176,26 +140,15 @@ fn pages_come_with_their_type_and_a_policy_and_are_asked_for_again_each_time() {
 
     let etag = page.header("etag").to_owned();
     let again = server.request("GET", "/guest_join", &[("If-None-Match", &etag)], "");
-    assert_eq!(
-        (again.status, again.body.as_str(), again.header("etag")),
-        (304, "", etag.as_str())
-    );
+    assert_eq!((again.status, again.body.as_str(), again.header("etag")), (304, "", etag.as_str()));
     assert!(again.headers("content-length").is_empty(), "{}", again.head);
-    assert_eq!(
-        server
-            .request("GET", "/guest_join", &[("If-None-Match", "\"other\"")], "")
-            .status,
-        200
-    );
+    assert_eq!(server.request("GET", "/guest_join", &[("If-None-Match", "\"other\"")], "").status, 200);
 }
 
 #[test]
 fn a_head_request_gets_the_head_of_the_answer() {
     let server = Server::new();
-    let (get, head) = (
-        server.get("/guest_join"),
-        server.request("HEAD", "/guest_join", &[], ""),
-    );
+    let (get, head) = (server.get("/guest_join"), server.request("HEAD", "/guest_join", &[], ""));
     assert_eq!((head.status, head.body.as_str()), (200, ""));
     assert_eq!(head.header("content-length"), get.body.len().to_string());
     assert_eq!(head.header("etag"), get.header("etag"));

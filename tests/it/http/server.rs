@@ -11,19 +11,12 @@ use super::{ANSWER, Answer, OFFER, Server, quick};
 #[test]
 fn malformed_requests_are_refused_and_their_connection_closed() {
     let server = Server::new();
-    let long_field = format!(
-        "GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n",
-        "x".repeat(9000)
-    );
+    let long_field = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(9000));
     let many_fields = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(64));
-    let long_body = format!(
-        "POST /whip/guest1 HTTP/1.1\r\nHost: a\r\nContent-Length: 65537\r\n\r\n{}",
-        "x".repeat(65537)
-    );
-    let two_lengths =
-        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello";
-    let chunked =
-        "POST /whip/guest1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    let long_body =
+        format!("POST /whip/guest1 HTTP/1.1\r\nHost: a\r\nContent-Length: 65537\r\n\r\n{}", "x".repeat(65537));
+    let two_lengths = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello";
+    let chunked = "POST /whip/guest1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
     let both = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
     for (bytes, status) in [
         (long_field.as_bytes(), 431),
@@ -34,10 +27,7 @@ fn malformed_requests_are_refused_and_their_connection_closed() {
         (both.as_bytes(), 400),
         (b"GET / HTTP/1.1\nHost: a\n\n", 400),
         (b"GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (
-            "GET / HTTP/1.1\r\nHost: a\r\nX: \u{e6}\r\n\r\n".as_bytes(),
-            400,
-        ),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX: \u{e6}\r\n\r\n".as_bytes(), 400),
         (b"GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n\r\n", 400),
@@ -47,12 +37,7 @@ fn malformed_requests_are_refused_and_their_connection_closed() {
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
     ] {
         let answer = server.raw(bytes);
-        assert_eq!(
-            answer.status,
-            status,
-            "{}",
-            String::from_utf8_lossy(&bytes[..bytes.len().min(80)])
-        );
+        assert_eq!(answer.status, status, "{}", String::from_utf8_lossy(&bytes[..bytes.len().min(80)]));
         assert_eq!(answer.header("connection"), "close");
     }
     assert_eq!(server.get("/healthz").status, 200);
@@ -75,8 +60,7 @@ fn a_line_that_never_ends_is_cut_off_at_eight_kilobytes() {
 fn what_follows_the_body_is_not_taken_for_a_request() {
     let first = "POST /whip/guest1 HTTP/1.1\r\nHost: a\r\nContent-Type: application/sdp\r\nContent-Length: ";
     let smuggled = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
-    let answer =
-        Server::new().raw(format!("{first}{}\r\n\r\n{OFFER}{smuggled}", OFFER.len()).as_bytes());
+    let answer = Server::new().raw(format!("{first}{}\r\n\r\n{OFFER}{smuggled}", OFFER.len()).as_bytes());
     assert_eq!((answer.status, answer.body.as_str()), (201, ANSWER));
 }
 
@@ -111,9 +95,7 @@ fn a_request_in_single_bytes_is_served() {
 
 /// Sends a byte at a time, each well within every deadline, until the server has had enough.
 fn drip(stream: &mut TcpStream, byte: u8) -> Answer {
-    stream
-        .set_read_timeout(Some(Duration::from_millis(50)))
-        .unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     let mut received = Vec::new();
     loop {
         let _ = stream.write_all(&[byte]);
@@ -154,11 +136,7 @@ fn a_silent_connection_is_closed_without_a_word() {
 #[test]
 fn a_connection_closed_in_the_middle_of_a_request_bothers_nobody() {
     let server = Server::new();
-    for part in [
-        &b""[..],
-        b"GET",
-        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe",
-    ] {
+    for part in [&b""[..], b"GET", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe"] {
         let mut stream = server.connect();
         stream.write_all(part).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
@@ -169,25 +147,17 @@ fn a_connection_closed_in_the_middle_of_a_request_bothers_nobody() {
 
 #[test]
 fn a_response_that_is_not_read_to_the_end_does_not_hold_its_connection() {
-    let limits = Limits {
-        connections: 1,
-        ..quick()
-    };
+    let limits = Limits { connections: 1, ..quick() };
     let server = Server::start(limits, 1000);
     let mut stream = server.connect();
-    stream
-        .write_all(b"GET /static/guest_join.js HTTP/1.1\r\nHost: a\r\n\r\n")
-        .unwrap();
+    stream.write_all(b"GET /static/guest_join.js HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     // Not reading; the only place is needed by somebody else.
     assert_eq!(server.get("/healthz").status, 200);
 }
 
 #[test]
 fn a_handler_that_panics_costs_its_connection_and_nothing_else() {
-    let limits = Limits {
-        connections: 1,
-        ..quick()
-    };
+    let limits = Limits { connections: 1, ..quick() };
     let server = Server::start(limits, 1000);
     for _ in 0..3 {
         assert_eq!(server.offer("panic", &[]).status, 0);
@@ -197,11 +167,7 @@ fn a_handler_that_panics_costs_its_connection_and_nothing_else() {
 
 #[test]
 fn a_thousand_silent_connections_keep_nobody_out() {
-    let limits = Limits {
-        connections: 32,
-        idle: Duration::from_secs(30),
-        ..quick()
-    };
+    let limits = Limits { connections: 32, idle: Duration::from_secs(30), ..quick() };
     let server = Server::start(limits, 1000);
     let mut silent = Vec::new();
     for index in 0..1000 {
@@ -213,17 +179,13 @@ fn a_thousand_silent_connections_keep_nobody_out() {
     // The first ones were closed to make room, the last ones are still open.
     assert_eq!(Answer::read(&mut silent[0]).status, 0);
     let last = silent.last_mut().unwrap();
-    last.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
-        .unwrap();
+    last.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     assert_eq!(Answer::read(last).status, 200);
 }
 
 #[test]
 fn a_request_that_is_being_worked_on_is_not_pushed_out() {
-    let limits = Limits {
-        connections: 1,
-        ..quick()
-    };
+    let limits = Limits { connections: 1, ..quick() };
     let server = Server::start(limits, 1000);
     let mut working = server.connect();
     let head = format!(
@@ -233,10 +195,7 @@ fn a_request_that_is_being_worked_on_is_not_pushed_out() {
     working.write_all(head.as_bytes()).unwrap();
     let begin = Instant::now();
     while server.calls().is_empty() {
-        assert!(
-            begin.elapsed() < Duration::from_secs(10),
-            "the request never reached the backend"
-        );
+        assert!(begin.elapsed() < Duration::from_secs(10), "the request never reached the backend");
     }
     let turned_away = server.raw(b"");
     assert_eq!(turned_away.status, 0);

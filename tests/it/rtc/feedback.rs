@@ -13,13 +13,10 @@ use super::session::{self, Client, Filter, Session, ssrc};
 fn a_keyframe_is_asked_for_at_the_start_and_until_it_came() {
     let mut session = Session::connected(Client::default());
     let asked = |session: &Session| {
-        let requests = session
-            .client_events
-            .iter()
-            .filter_map(|event| match event {
-                str0m::Event::KeyframeRequest(request) => Some(request.kind),
-                _ => None,
-            });
+        let requests = session.client_events.iter().filter_map(|event| match event {
+            str0m::Event::KeyframeRequest(request) => Some(request.kind),
+            _ => None,
+        });
         requests.collect::<Vec<_>>()
     };
     session.run_for(Duration::from_millis(100));
@@ -73,11 +70,7 @@ fn lost_packets_come_back(client: Client) {
     video.dedup();
     let all: Vec<u16> = (0..220).map(|n| 65_500_u16.wrapping_add(n)).collect();
     assert_eq!(video, all);
-    let repeated: Vec<_> = session
-        .delivered
-        .iter()
-        .filter(|delivered| delivered.kind == TrackKind::Video)
-        .collect();
+    let repeated: Vec<_> = session.delivered.iter().filter(|delivered| delivered.kind == TrackKind::Video).collect();
     // A retransmission is the packet it repeats: number (above), payload type, SSRC and bytes.
     for delivered in &repeated {
         assert_eq!(delivered.ssrc, media_ssrc);
@@ -90,10 +83,7 @@ fn lost_packets_come_back(client: Client) {
     assert_eq!(stats.video.stream.lost, 28);
     assert_eq!(stats.video.stream.given_up, 0);
     let round_trip = stats.round_trip.unwrap();
-    assert!(
-        (2 * session::DELAY..3 * session::DELAY).contains(&round_trip),
-        "{round_trip:?}"
-    );
+    assert!((2 * session::DELAY..3 * session::DELAY).contains(&round_trip), "{round_trip:?}");
 }
 
 #[test]
@@ -103,10 +93,7 @@ fn lost_packets_are_asked_for_and_come_back_as_themselves() {
 
 #[test]
 fn an_offer_without_ssrc_lines_works_as_well() {
-    lost_packets_come_back(Client {
-        edit_offer: without_ssrc_lines,
-        ..Client::default()
-    });
+    lost_packets_come_back(Client { edit_offer: without_ssrc_lines, ..Client::default() });
 }
 
 fn without_ssrc_lines(offer: String) -> String {
@@ -173,10 +160,7 @@ fn receiver_reports_tell_loss_and_the_last_sender_report() {
     assert!((23..=30).contains(&last.packets_lost), "{last:?}");
     // 10 % of 256.
     assert!((20..=31).contains(&last.fraction_lost), "{last:?}");
-    assert!(
-        last.last_sr_time != 0 && last.last_sr_delay != 0,
-        "{last:?}"
-    );
+    assert!(last.last_sr_time != 0 && last.last_sr_delay != 0, "{last:?}");
     // Of the sender's reports we told the driver.
     let reports = |kind| {
         let of_kind = move |event: &&Event| matches!(event, Event::SenderReport { kind: k, ntp_time, .. } if *k == kind && *ntp_time > 0);
@@ -188,10 +172,7 @@ fn receiver_reports_tell_loss_and_the_last_sender_report() {
 
 #[test]
 fn transport_feedback_makes_the_sender_raise_its_estimate() {
-    let mut session = Session::connected(Client {
-        estimates: true,
-        ..Client::default()
-    });
+    let mut session = Session::connected(Client { estimates: true, ..Client::default() });
     for n in 0..500 {
         session.write_both(n, 1100);
     }
@@ -216,9 +197,7 @@ fn transport_feedback_makes_the_sender_raise_its_estimate() {
         .client_events
         .iter()
         .filter_map(|event| match event {
-            str0m::Event::EgressBitrateEstimate(str0m::bwe::BweKind::Twcc { estimate, .. }) => {
-                Some(estimate.as_u64())
-            }
+            str0m::Event::EgressBitrateEstimate(str0m::bwe::BweKind::Twcc { estimate, .. }) => Some(estimate.as_u64()),
             _ => None,
         })
         .collect();
@@ -242,16 +221,9 @@ fn without_transport_feedback_remb_tells_the_limit() {
     for n in 0..100 {
         session.write_both(n, 1000);
     }
-    assert!(
-        !session
-            .rtcp
-            .iter()
-            .any(|rtcp| matches!(rtcp, Rtcp::Twcc(_)))
-    );
+    assert!(!session.rtcp.iter().any(|rtcp| matches!(rtcp, Rtcp::Twcc(_))));
     let remb = session.client_events.iter().find_map(|event| match event {
-        str0m::Event::EgressBitrateEstimate(str0m::bwe::BweKind::Remb { estimate, .. }) => {
-            Some(estimate.as_u64())
-        }
+        str0m::Event::EgressBitrateEstimate(str0m::bwe::BweKind::Remb { estimate, .. }) => Some(estimate.as_u64()),
         _ => None,
     });
     let remb = remb.expect("REMB reached the sender");

@@ -16,28 +16,15 @@ fn a_certificate_other_than_the_promised_one_ends_the_session_without_media() {
         edit_offer: |offer| {
             let at = offer.find("a=fingerprint:sha-256 ").unwrap() + 22;
             let genuine = &offer[at..at + 95];
-            let forged = genuine
-                .replace('0', "g")
-                .replace('1', "0")
-                .replace('g', "1");
+            let forged = genuine.replace('0', "g").replace('1', "0").replace('g', "1");
             assert_ne!(genuine, forged);
             offer.replace(genuine, &forged)
         },
         ..Client::default()
     });
-    session.run_until(Duration::from_secs(11), |session| {
-        matches!(session.peer.state(), State::Ended(_))
-    });
-    assert!(matches!(
-        session.peer.state(),
-        State::Ended(EndReason::Dtls(DtlsError::FingerprintMismatch { .. }))
-    ));
-    assert!(
-        !session
-            .events
-            .iter()
-            .any(|event| matches!(event, Event::Connected { .. }))
-    );
+    session.run_until(Duration::from_secs(11), |session| matches!(session.peer.state(), State::Ended(_)));
+    assert!(matches!(session.peer.state(), State::Ended(EndReason::Dtls(DtlsError::FingerprintMismatch { .. }))));
+    assert!(!session.events.iter().any(|event| matches!(event, Event::Connected { .. })));
     assert_eq!(session.delivered, []);
 }
 
@@ -45,13 +32,8 @@ fn a_certificate_other_than_the_promised_one_ends_the_session_without_media() {
 fn a_handshake_that_gets_no_answer_ends_after_ten_seconds() {
     let mut session = Session::new(Client::default());
     session.lose = Box::new(|datagram| datagram[0] > 3);
-    session.run_until(Duration::from_secs(12), |session| {
-        matches!(session.peer.state(), State::Ended(_))
-    });
-    assert!(matches!(
-        session.peer.state(),
-        State::Ended(EndReason::Dtls(DtlsError::TimedOut { .. }))
-    ));
+    session.run_until(Duration::from_secs(12), |session| matches!(session.peer.state(), State::Ended(_)));
+    assert!(matches!(session.peer.state(), State::Ended(EndReason::Dtls(DtlsError::TimedOut { .. }))));
     assert!(session.elapsed() < Duration::from_secs(11));
 }
 
@@ -66,28 +48,15 @@ fn strangers_and_forgers_change_nothing() {
         for from in [stranger, guest] {
             let mut datagram = vec![0; len];
             random.fill(&mut datagram);
-            for (first, second) in [
-                (0, 1),
-                (1, 1),
-                (22, 254),
-                (23, 254),
-                (128, 102),
-                (128, 200),
-                (144, 96),
-                (191, 205),
-                (200, 0),
-            ] {
+            for (first, second) in
+                [(0, 1), (1, 1), (22, 254), (23, 254), (128, 102), (128, 200), (144, 96), (191, 205), (200, 0)]
+            {
                 for (to, byte) in datagram.iter_mut().zip([first, second]) {
                     *to = byte;
                 }
                 let sent = session.sent.len();
                 session.give_to_peer(&datagram, from);
-                assert_eq!(
-                    session.sent.len(),
-                    sent,
-                    "an answer to {:02x?}",
-                    datagram.get(..20)
-                );
+                assert_eq!(session.sent.len(), sent, "an answer to {:02x?}", datagram.get(..20));
             }
         }
         if len % 15 == 0 {
@@ -101,9 +70,7 @@ fn strangers_and_forgers_change_nothing() {
     let stats = session.peer.stats();
     assert_eq!(stats.remote_address, Some(guest));
     assert!(stats.from_unvalidated_address > 1000);
-    assert!(
-        stats.srtp.rtp.malformed + stats.srtp.rtp.unauthentic + stats.srtp.rtp.not_admitted > 1000
-    );
+    assert!(stats.srtp.rtp.malformed + stats.srtp.rtp.unauthentic + stats.srtp.rtp.not_admitted > 1000);
     assert_eq!((stats.srtp.rtp.crashed, stats.srtp.rtcp.crashed), (0, 0));
     assert_eq!(*session.peer.state(), State::Connected);
 }
@@ -115,9 +82,7 @@ fn every_shape_of_datagram_is_survived_before_and_during_the_handshake() {
         let mut session = Session::new(Client::default());
         if handshaking {
             session.lose = Box::new(|datagram| datagram[0] > 3);
-            session.run_until(Duration::from_secs(2), |session| {
-                *session.peer.state() == State::Handshaking
-            });
+            session.run_until(Duration::from_secs(2), |session| *session.peer.state() == State::Handshaking);
         }
         let state = session.peer.state().clone();
         let from = session.client_address;

@@ -74,10 +74,7 @@ pub(crate) fn config(candidates: Vec<SocketAddr>) -> AnswerConfig {
         candidates,
         start_bitrate_kbps: 1500,
         max_bitrate_kbps: 2500,
-        opus: OpusSettings {
-            max_average_bitrate_bps: 64_000,
-            stereo: false,
-        },
+        opus: OpusSettings { max_average_bitrate_bps: 64_000, stereo: false },
         certificate: Certificate::generate(),
         srtp_profiles: SrtpProfile::OFFERED.to_vec(),
         remote_addresses: RemoteAddresses::Remote,
@@ -134,8 +131,7 @@ impl Session {
         let video = client.video.then(|| add(MediaKind::Video));
         let (offer, pending) = changes.apply().unwrap();
         let offer = (client.edit_offer)(offer.to_sdp_string());
-        let Answered { mut peer, sdp } =
-            peer::answer(&offer, &config(vec![our_address]), now).unwrap();
+        let Answered { mut peer, sdp } = peer::answer(&offer, &config(vec![our_address]), now).unwrap();
         let answer = (client.edit_answer)(sdp);
         let parsed = SdpAnswer::from_sdp_string(&answer).unwrap();
         rtc.sdp_api().accept_answer(pending, parsed).unwrap();
@@ -213,9 +209,7 @@ impl Session {
             Some(deadline),
         ];
         let next = next.into_iter().flatten().min().unwrap();
-        self.now = next
-            .max(self.now + Duration::from_micros(100))
-            .min(deadline.max(next));
+        self.now = next.max(self.now + Duration::from_micros(100)).min(deadline.max(next));
         let now = self.now;
         while self.to_peer.front().is_some_and(|d| d.arrives <= now) {
             let InFlight { from, datagram, .. } = self.to_peer.pop_front().unwrap();
@@ -249,15 +243,8 @@ impl Session {
         let Ok(contents) = arrived.datagram.as_slice().try_into() else {
             panic!("str0m cannot tell what {:02x?} is", arrived.datagram);
         };
-        let receive = Receive {
-            proto: Protocol::Udp,
-            source: arrived.from,
-            destination: arrived.to,
-            contents,
-        };
-        self.rtc
-            .handle_input(Input::Receive(self.now, receive))
-            .unwrap();
+        let receive = Receive { proto: Protocol::Udp, source: arrived.from, destination: arrived.to, contents };
+        self.rtc.handle_input(Input::Receive(self.now, receive)).unwrap();
         self.drain_client();
     }
 

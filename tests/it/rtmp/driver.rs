@@ -20,13 +20,7 @@ pub(crate) struct Driver {
 
 impl Driver {
     pub(crate) fn new(publisher: Publisher, now: Instant) -> Driver {
-        Driver {
-            publisher,
-            now,
-            stream: None,
-            events: Vec::new(),
-            key_frame_requests: 0,
-        }
+        Driver { publisher, now, stream: None, events: Vec::new(), key_frame_requests: 0 }
     }
 
     /// Does what is due and what the socket allows, without blocking.
@@ -37,14 +31,14 @@ impl Driver {
         }
         self.drain_outputs();
         let gone = match &mut self.stream {
-            Some(stream) => read(&mut self.publisher, stream, now)
-                .and_then(|()| write(&mut self.publisher, stream, now)),
+            Some(stream) => {
+                read(&mut self.publisher, stream, now).and_then(|()| write(&mut self.publisher, stream, now))
+            }
             None => Ok(()),
         };
         if let Err(error) = gone {
             self.stream = None;
-            self.publisher
-                .handle_disconnected(Disconnected::from(&error), now);
+            self.publisher.handle_disconnected(Disconnected::from(&error), now);
         }
         self.drain_outputs();
     }
@@ -64,19 +58,12 @@ impl Driver {
     fn connect(&mut self) {
         let target = self.publisher.target();
         let stream = TcpStream::connect((target.host(), target.port()));
-        match stream.and_then(|stream| {
-            stream
-                .set_nonblocking(true)
-                .and(stream.set_nodelay(true))
-                .map(|()| stream)
-        }) {
+        match stream.and_then(|stream| stream.set_nonblocking(true).and(stream.set_nodelay(true)).map(|()| stream)) {
             Ok(stream) => {
                 self.stream = Some(stream);
                 self.publisher.handle_connected(self.now);
             }
-            Err(error) => self
-                .publisher
-                .handle_disconnected(Disconnected::from(&error), self.now),
+            Err(error) => self.publisher.handle_disconnected(Disconnected::from(&error), self.now),
         }
     }
 
@@ -105,9 +92,7 @@ fn read(publisher: &mut Publisher, stream: &mut TcpStream, now: Instant) -> io::
     loop {
         match stream.read(&mut bytes) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => {
-                publisher.handle_bytes(bytes.get(..count).expect("at most the buffer"), now)
-            }
+            Ok(count) => publisher.handle_bytes(bytes.get(..count).expect("at most the buffer"), now),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error),
         }
@@ -148,15 +133,7 @@ pub(crate) fn flv_tags(file: &[u8]) -> Result<Vec<(Tag, Vec<u8>)>, Truncated> {
             _ => continue,
         };
         let dts = MediaTime::from_millis(i64::from(high << 24 | low));
-        tags.push((
-            Tag {
-                kind,
-                frame,
-                dts,
-                len,
-            },
-            body.to_vec(),
-        ));
+        tags.push((Tag { kind, frame, dts, len }, body.to_vec()));
     }
     Ok(tags)
 }

@@ -66,11 +66,7 @@ impl Session {
         match self.profile {
             SrtpProfile::Aes128CmSha1_80 => {
                 let mut protected = packet.to_vec();
-                aes_cm(
-                    &self.key,
-                    &self.iv(&packet[8..12], index),
-                    &mut protected[header_len..],
-                );
+                aes_cm(&self.key, &self.iv(&packet[8..12], index), &mut protected[header_len..]);
                 let tag = self.hmac(&[&protected, &roc]);
                 protected.extend(&tag[..10]);
                 protected
@@ -89,11 +85,7 @@ impl Session {
         match self.profile {
             SrtpProfile::Aes128CmSha1_80 => {
                 let mut protected = packet.to_vec();
-                aes_cm(
-                    &self.key,
-                    &self.iv(&packet[4..8], index.into()),
-                    &mut protected[8..],
-                );
+                aes_cm(&self.key, &self.iv(&packet[4..8], index.into()), &mut protected[8..]);
                 protected.extend(index_word);
                 let tag = self.hmac(&[&protected]);
                 protected.extend(&tag[..10]);
@@ -132,9 +124,7 @@ impl Session {
         for (byte, salt) in nonce.iter_mut().zip(&self.salt) {
             *byte ^= salt;
         }
-        Aes128Gcm::new(&self.key.into())
-            .encrypt(Nonce::from_slice(&nonce), Payload { msg, aad })
-            .unwrap()
+        Aes128Gcm::new(&self.key.into()).encrypt(Nonce::from_slice(&nonce), Payload { msg, aad }).unwrap()
     }
 }
 
@@ -146,15 +136,11 @@ fn the_reference_makes_the_keystream_of_rfc_3711_b_2() {
     aes_cm(&key, &iv, &mut keystream);
     assert_eq!(
         keystream[..48],
-        hex(
-            "E03EAD0935C95E80E166B16DD92B4EB4 D23513162B02D0F72A43A2FE4A5F97AB 41E95B3BB0A2E8DD477901E4FCA894C0"
-        )
+        hex("E03EAD0935C95E80E166B16DD92B4EB4 D23513162B02D0F72A43A2FE4A5F97AB 41E95B3BB0A2E8DD477901E4FCA894C0")
     );
     assert_eq!(
         keystream[0xfeff * 16..],
-        hex(
-            "EC8CDF7398607CB0F2D21675EA9EA1E4 362B7C3C6773516318A077D7FC5073AE 6A2CC3787889374FBEB4C81B17BA6C44"
-        )
+        hex("EC8CDF7398607CB0F2D21675EA9EA1E4 362B7C3C6773516318A077D7FC5073AE 6A2CC3787889374FBEB4C81B17BA6C44")
     );
 }
 
@@ -165,15 +151,9 @@ fn the_reference_derives_the_keys_of_rfc_3711_b_3() {
         &hex("E1F97A0D3E018BE0D64FA32C06DE4139"),
         &hex("0EC675AD498AFEEBB6960B3AABE6"),
     );
-    assert_eq!(
-        session.key.to_vec(),
-        hex("C61E7A93744F39EE10734AFE3FF7A087")
-    );
+    assert_eq!(session.key.to_vec(), hex("C61E7A93744F39EE10734AFE3FF7A087"));
     assert_eq!(session.salt.to_vec(), hex("30CBBC08863D8C85D49DB34A9AE1"));
-    assert_eq!(
-        session.auth.to_vec(),
-        hex("CEBE321F6FF7716B6FD4AB49AF256A156D38BAA4")
-    );
+    assert_eq!(session.auth.to_vec(), hex("CEBE321F6FF7716B6FD4AB49AF256A156D38BAA4"));
 }
 
 /// The session that RFC 7714 §16 and §17 give, below key derivation.
@@ -190,10 +170,8 @@ fn rfc_7714() -> Session {
 
 #[test]
 fn the_reference_protects_the_rtp_packet_of_rfc_7714_16_1_1() {
-    let packet = hex(
-        "8040f17b 8041f8d3 5501a0b2 47616c6c 69612065 7374206f 6d6e6973 20646976 69736120 696e2070
-                      61727465 73207472 6573",
-    );
+    let packet = hex("8040f17b 8041f8d3 5501a0b2 47616c6c 69612065 7374206f 6d6e6973 20646976 69736120 696e2070
+                      61727465 73207472 6573");
     assert_eq!(
         rfc_7714().protect_rtp(&packet, 12, 0xf17b),
         hex("8040f17b 8041f8d3 5501a0b2 f24de3a3 fb34de6c acba861c 9d7e4bca be633bd5 0d294e6f 42a5f47a
@@ -203,10 +181,8 @@ fn the_reference_protects_the_rtp_packet_of_rfc_7714_16_1_1() {
 
 #[test]
 fn the_reference_protects_the_rtcp_packet_of_rfc_7714_17_1() {
-    let packet = hex(
-        "81c8000d 4d617273 4e545031 4e545032 52545020 0000042a 0000e930 4c756e61 deadbeef deadbeef
-                      deadbeef deadbeef deadbeef",
-    );
+    let packet = hex("81c8000d 4d617273 4e545031 4e545032 52545020 0000042a 0000e930 4c756e61 deadbeef deadbeef
+                      deadbeef deadbeef deadbeef");
     assert_eq!(
         rfc_7714().protect_rtcp(&packet, 0x5d4),
         hex("81c8000d 4d617273 63e94885 dcdab67c a727d766 2f6b7e99 7ff5c0f7 6c06f32d c676a5f1 730d6fda

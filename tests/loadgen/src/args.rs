@@ -21,10 +21,7 @@ impl Args {
     }
 
     /// Takes `--name value`.
-    pub(crate) fn value<T: FromStr<Err: Display>>(
-        &mut self,
-        name: &str,
-    ) -> Result<Option<T>, String> {
+    pub(crate) fn value<T: FromStr<Err: Display>>(&mut self, name: &str) -> Result<Option<T>, String> {
         let Some(index) = self.0.iter().position(|arg| arg == name) else {
             return Ok(None);
         };
@@ -33,15 +30,11 @@ impl Args {
             return Err(format!("{name} needs a value"));
         }
         let value = self.0.remove(index);
-        value
-            .parse()
-            .map(Some)
-            .map_err(|error| format!("{name} {value}: {error}"))
+        value.parse().map(Some).map_err(|error| format!("{name} {value}: {error}"))
     }
 
     pub(crate) fn required<T: FromStr<Err: Display>>(&mut self, name: &str) -> Result<T, String> {
-        self.value(name)?
-            .ok_or_else(|| format!("{name} is missing"))
+        self.value(name)?.ok_or_else(|| format!("{name} is missing"))
     }
 
     pub(crate) fn seconds(&mut self, name: &str) -> Result<Option<Duration>, String> {
@@ -75,15 +68,10 @@ impl Args {
         let mut blackouts = Vec::new();
         while let Some(text) = self.value::<String>("--blackout")? {
             let seconds = |text: &str| Duration::try_from_secs_f64(text.parse().ok()?).ok();
-            let blackout = text.split_once(':').and_then(|(at, duration)| {
-                Some(Blackout {
-                    at: seconds(at)?,
-                    duration: seconds(duration)?,
-                })
-            });
-            blackouts.push(
-                blackout.ok_or_else(|| format!("--blackout {text}: not AT:DURATION in seconds"))?,
-            );
+            let blackout = text
+                .split_once(':')
+                .and_then(|(at, duration)| Some(Blackout { at: seconds(at)?, duration: seconds(duration)? }));
+            blackouts.push(blackout.ok_or_else(|| format!("--blackout {text}: not AT:DURATION in seconds"))?);
         }
         Ok(Impairments {
             loss: self.share("--loss")?,
@@ -132,14 +120,8 @@ mod tests {
             rate_kbps: Some(2000),
             queue: second / 10,
             blackouts: vec![
-                Blackout {
-                    at: second * 5,
-                    duration: second * 10,
-                },
-                Blackout {
-                    at: second * 30,
-                    duration: second / 2,
-                },
+                Blackout { at: second * 5, duration: second * 10 },
+                Blackout { at: second * 30, duration: second / 2 },
             ],
         };
         assert_eq!(args.impairments(), Ok(expected));
@@ -148,25 +130,9 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_named() {
-        assert_eq!(
-            args("--los 3%").finish(),
-            Err("unknown argument --los".to_owned())
-        );
-        assert!(
-            args("--loss 3")
-                .impairments()
-                .unwrap_err()
-                .starts_with("--loss 3")
-        );
-        assert!(
-            args("--blackout 3")
-                .impairments()
-                .unwrap_err()
-                .starts_with("--blackout 3")
-        );
-        assert_eq!(
-            args("--seed").value::<u64>("--seed"),
-            Err("--seed needs a value".to_owned())
-        );
+        assert_eq!(args("--los 3%").finish(), Err("unknown argument --los".to_owned()));
+        assert!(args("--loss 3").impairments().unwrap_err().starts_with("--loss 3"));
+        assert!(args("--blackout 3").impairments().unwrap_err().starts_with("--blackout 3"));
+        assert_eq!(args("--seed").value::<u64>("--seed"), Err("--seed needs a value".to_owned()));
     }
 }

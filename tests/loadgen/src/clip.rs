@@ -82,14 +82,8 @@ impl fmt::Display for ClipError {
             Self::Io(error) => write!(f, "clip: {error}"),
             Self::Rtpdump(error) => write!(f, "clip: {error}"),
             Self::NoTracks => write!(f, "clip has neither H.264 nor Opus"),
-            Self::Gap {
-                kind,
-                sequence_number,
-            } => {
-                write!(
-                    f,
-                    "clip lacks the {kind:?} packet with extended sequence number {sequence_number}"
-                )
+            Self::Gap { kind, sequence_number } => {
+                write!(f, "clip lacks the {kind:?} packet with extended sequence number {sequence_number}")
             }
             Self::Damaged { rtp_time } => {
                 write!(f, "clip's picture at RTP time {rtp_time} is damaged")
@@ -104,19 +98,15 @@ impl std::error::Error for ClipError {}
 impl Clip {
     /// Chromium's 1280x720 at 30 frames/s and about 2.4 Mbit/s, 6 s, three IDR pictures, with Opus.
     pub fn chromium_720p() -> Arc<Clip> {
-        let (dump, sdp) = (
-            include_bytes!("../clips/chromium-720p30.rtpdump"),
-            include_str!("../clips/chromium-720p30.sdp"),
-        );
+        let (dump, sdp) =
+            (include_bytes!("../clips/chromium-720p30.rtpdump"), include_str!("../clips/chromium-720p30.sdp"));
         Arc::new(Clip::from_rtpdump(dump, sdp).expect("the tests read this clip"))
     }
 
     /// Chromium's 640x360 at 30 frames/s and about 0.2 Mbit/s, 4 s, IDR pictures 0 and 1, with Opus.
     pub fn chromium_360p() -> Arc<Clip> {
-        let (dump, sdp) = (
-            include_bytes!("../clips/chromium-360p30.rtpdump"),
-            include_str!("../clips/chromium-360p30.sdp"),
-        );
+        let (dump, sdp) =
+            (include_bytes!("../clips/chromium-360p30.rtpdump"), include_str!("../clips/chromium-360p30.sdp"));
         Arc::new(Clip::from_rtpdump(dump, sdp).expect("the tests read this clip"))
     }
 
@@ -142,11 +132,7 @@ impl Clip {
         if video.is_none() && audio.is_none() {
             return Err(ClipError::NoTracks);
         }
-        if video
-            .as_ref()
-            .and_then(|video| video.units.first())
-            .is_some_and(|unit| !unit.is_idr)
-        {
+        if video.as_ref().and_then(|video| video.units.first()).is_some_and(|unit| !unit.is_idr) {
             return Err(ClipError::NoIdrAtStart);
         }
         Ok(Clip { video, audio })
@@ -162,10 +148,7 @@ impl Clip {
     /// A clip with one of the tracks only.
     pub fn only(&self, kind: TrackKind) -> Clip {
         let keep = |k: TrackKind| self.track(k).filter(|_| k == kind).cloned();
-        Clip {
-            video: keep(TrackKind::Video),
-            audio: keep(TrackKind::Audio),
-        }
+        Clip { video: keep(TrackKind::Video), audio: keep(TrackKind::Audio) }
     }
 }
 
@@ -178,10 +161,7 @@ fn track(
 ) -> Result<Option<ClipTrack>, ClipError> {
     let mut packets: BTreeMap<u64, (Duration, Packet<'_>)> = BTreeMap::new();
     let mut latest: Option<u64> = None;
-    for record in records
-        .iter()
-        .filter(|record| record.kind == RecordKind::Rtp)
-    {
+    for record in records.iter().filter(|record| record.kind == RecordKind::Rtp) {
         let Some(packet) = Packet::parse(&record.packet) else {
             continue;
         };
@@ -195,15 +175,9 @@ fn track(
     let Some(first) = packets.keys().next().copied() else {
         return Ok(None);
     };
-    let missing = packets
-        .keys()
-        .zip(first..)
-        .find(|(have, want)| *have != want);
+    let missing = packets.keys().zip(first..).find(|(have, want)| *have != want);
     if let Some((_, sequence_number)) = missing {
-        return Err(ClipError::Gap {
-            kind,
-            sequence_number,
-        });
+        return Err(ClipError::Gap { kind, sequence_number });
     }
 
     let packets: Vec<(Duration, Packet<'_>)> = packets.into_values().collect();
@@ -214,33 +188,17 @@ fn track(
         let Some((_, first)) = group.first() else {
             continue;
         };
-        let ticks_since_previous =
-            previous.map_or(0, |previous| first.rtp_time.wrapping_sub(previous));
+        let ticks_since_previous = previous.map_or(0, |previous| first.rtp_time.wrapping_sub(previous));
         previous = Some(first.rtp_time);
         total_ticks = total_ticks.saturating_add(ticks_since_previous);
         units.push(unit(group, kind, ticks_since_previous)?);
     }
-    let steps = u32::try_from(units.len())
-        .unwrap_or(u32::MAX)
-        .saturating_sub(1)
-        .max(1);
-    Ok(Some(ClipTrack {
-        units,
-        clock_rate,
-        unit_ticks: (total_ticks / steps).max(1),
-    }))
+    let steps = u32::try_from(units.len()).unwrap_or(u32::MAX).saturating_sub(1).max(1);
+    Ok(Some(ClipTrack { units, clock_rate, unit_ticks: (total_ticks / steps).max(1) }))
 }
 
-fn unit(
-    group: &[(Duration, Packet<'_>)],
-    kind: TrackKind,
-    ticks_since_previous: u32,
-) -> Result<Unit, ClipError> {
-    let start = group
-        .iter()
-        .map(|(offset, _)| *offset)
-        .min()
-        .unwrap_or_default();
+fn unit(group: &[(Duration, Packet<'_>)], kind: TrackKind, ticks_since_previous: u32) -> Result<Unit, ClipError> {
+    let start = group.iter().map(|(offset, _)| *offset).min().unwrap_or_default();
     let packets = group.iter().map(|(offset, packet)| UnitPacket {
         after_first: *offset - start,
         marker: packet.marker,
@@ -248,27 +206,17 @@ fn unit(
     });
     let packets: Vec<UnitPacket> = packets.collect();
     let (is_idr, digest) = match kind {
-        TrackKind::Audio => (
-            true,
-            packets.iter().map(|p| h264::digest_bytes(&p.payload)).sum(),
-        ),
+        TrackKind::Audio => (true, packets.iter().map(|p| h264::digest_bytes(&p.payload)).sum()),
         TrackKind::Video => {
             let mut builder = AccessUnitBuilder::default();
-            packets
-                .iter()
-                .for_each(|packet| builder.push(&packet.payload));
+            packets.iter().for_each(|packet| builder.push(&packet.payload));
             let rtp_time = group.first().map_or(0, |(_, packet)| packet.rtp_time);
             let units = builder.finish().ok_or(ClipError::Damaged { rtp_time })?;
             let units = || units.iter().map(Vec::as_slice);
             (h264::is_idr(units()), h264::digest(units()))
         }
     };
-    Ok(Unit {
-        ticks_since_previous,
-        is_idr,
-        digest,
-        packets,
-    })
+    Ok(Unit { ticks_since_previous, is_idr, digest, packets })
 }
 
 #[cfg(test)]
@@ -279,19 +227,8 @@ mod tests {
     const SDP: &str = "a=rtpmap:96 H264/90000\r\na=rtpmap:111 opus/48000/2\r\n";
 
     fn video(offset_ms: u64, sequence_number: u16, rtp_time: u32, payload: &[u8]) -> Record {
-        let packet = Packet {
-            payload_type: 96,
-            marker: true,
-            sequence_number,
-            rtp_time,
-            ssrc: 1,
-            payload,
-        };
-        Record {
-            offset: Duration::from_millis(offset_ms),
-            kind: RecordKind::Rtp,
-            packet: packet.to_bytes(),
-        }
+        let packet = Packet { payload_type: 96, marker: true, sequence_number, rtp_time, ssrc: 1, payload };
+        Record { offset: Duration::from_millis(offset_ms), kind: RecordKind::Rtp, packet: packet.to_bytes() }
     }
 
     #[test]
@@ -305,56 +242,29 @@ mod tests {
         ];
         let clip = Clip::from_records(&records, SDP).unwrap();
         let track = clip.video.unwrap();
-        let seen: Vec<_> = track
-            .units
-            .iter()
-            .map(|u| (u.packets.len(), u.ticks_since_previous, u.is_idr))
-            .collect();
+        let seen: Vec<_> = track.units.iter().map(|u| (u.packets.len(), u.ticks_since_previous, u.is_idr)).collect();
         assert_eq!(seen, [(2, 0, true), (1, 0x80, false), (1, 0x180, false)]);
         assert_eq!(track.unit_ticks, 0x100);
-        assert_eq!(
-            track.units[0].packets[1].after_first,
-            Duration::from_millis(6)
-        );
-        assert_eq!(
-            track.units[0].digest,
-            h264::digest([&[0x65, 1][..], &[0x65, 2]])
-        );
+        assert_eq!(track.units[0].packets[1].after_first, Duration::from_millis(6));
+        assert_eq!(track.units[0].digest, h264::digest([&[0x65, 1][..], &[0x65, 2]]));
     }
 
     #[test]
     fn a_clip_with_a_missing_packet_or_without_an_idr_at_its_start_is_refused() {
         let gap = [video(0, 7, 0, &[0x65]), video(0, 9, 3000, &[0x41])];
         let error = Clip::from_records(&gap, SDP).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                ClipError::Gap {
-                    sequence_number: 0x1_0008,
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, ClipError::Gap { sequence_number: 0x1_0008, .. }), "{error}");
         let no_idr = Clip::from_records(&[video(0, 7, 0, &[0x41])], SDP);
         assert!(matches!(no_idr, Err(ClipError::NoIdrAtStart)));
-        assert!(matches!(
-            Clip::from_records(&[], SDP),
-            Err(ClipError::NoTracks)
-        ));
+        assert!(matches!(Clip::from_records(&[], SDP), Err(ClipError::NoTracks)));
     }
 
     #[test]
     fn the_chromium_clips_are_what_their_provenance_says() {
-        for (clip, idr_pictures, seconds) in
-            [(Clip::chromium_720p(), 3, 6), (Clip::chromium_360p(), 2, 4)]
-        {
+        for (clip, idr_pictures, seconds) in [(Clip::chromium_720p(), 3, 6), (Clip::chromium_360p(), 2, 4)] {
             let video = clip.video.as_ref().unwrap();
             let audio = clip.audio.as_ref().unwrap();
-            assert_eq!(
-                video.units.iter().filter(|unit| unit.is_idr).count(),
-                idr_pictures
-            );
+            assert_eq!(video.units.iter().filter(|unit| unit.is_idr).count(), idr_pictures);
             assert!((29 * seconds - 4..=30 * seconds + 2).contains(&video.units.len()));
             assert_eq!(audio.unit_ticks, 960);
             assert!((50 * seconds - 8..=50 * seconds + 4).contains(&audio.units.len()));

@@ -88,25 +88,18 @@ impl Driver {
         let shared = Arc::clone(&seat.shared);
         // The thread lives as long as this sender.
         let _ = self.orders.send(Order::Add(Box::new(seat)));
-        Handle {
-            orders: self.orders.clone(),
-            shared,
-        }
+        Handle { orders: self.orders.clone(), shared }
     }
 }
 
 impl Handle {
     pub(crate) fn command(&self, command: Command) {
         // The thread lives as long as this sender.
-        let _ = self
-            .orders
-            .send(Order::Command(id(&self.shared), Box::new(command)));
+        let _ = self.orders.send(Order::Command(id(&self.shared), Box::new(command)));
     }
 
     pub(crate) fn shared(&self) -> MutexGuard<'_, Shared> {
-        self.shared
-            .lock()
-            .expect("no thread panics while it holds this lock")
+        self.shared.lock().expect("no thread panics while it holds this lock")
     }
 }
 
@@ -187,21 +180,8 @@ impl Seat {
         seed: u64,
         keep_sent: bool,
     ) -> Seat {
-        let shared = Arc::new(Mutex::new(Shared {
-            alive: true,
-            ..Shared::default()
-        }));
-        Seat {
-            guest,
-            socket,
-            outgoing,
-            incoming,
-            seed,
-            keep_sent,
-            flood: None,
-            failed: false,
-            shared,
-        }
+        let shared = Arc::new(Mutex::new(Shared { alive: true, ..Shared::default() }));
+        Seat { guest, socket, outgoing, incoming, seed, keep_sent, flood: None, failed: false, shared }
     }
 
     /// True when the guest is to be forgotten.
@@ -222,11 +202,7 @@ impl Seat {
             }
             Command::Hostile { count } => {
                 let hostile = Hostile::new(self.seed, &self.guest.ssrcs());
-                self.flood = Some(Flood {
-                    hostile,
-                    left: count,
-                    next: now,
-                });
+                self.flood = Some(Flood { hostile, left: count, next: now });
             }
             Command::End { goodbye, done } => {
                 if goodbye {
@@ -249,8 +225,7 @@ impl Seat {
     /// Does what is due and says when the next thing is.
     fn step(&mut self, buffer: &mut [u8]) -> io::Result<Instant> {
         while let Some((length, from)) = socket::receive(&self.socket, buffer)? {
-            self.incoming
-                .push((from, buffer[..length].to_vec()), length, Instant::now());
+            self.incoming.push((from, buffer[..length].to_vec()), length, Instant::now());
         }
         let now = Instant::now();
         while let Some((from, datagram)) = self.incoming.poll(now) {
@@ -295,31 +270,19 @@ impl Seat {
         if flood.left == 0 {
             self.flood = None;
         }
-        self.shared
-            .lock()
-            .expect("no thread panics while it holds this lock")
-            .hostile_sent += burst;
+        self.shared.lock().expect("no thread panics while it holds this lock").hostile_sent += burst;
         Ok(())
     }
 
     fn publish_state(&mut self) {
         let sent = self.guest.take_sent();
-        let paused = self
-            .guest
-            .replay_mut()
-            .is_none_or(|replay| Replay::is_paused(replay));
-        let mut shared = self
-            .shared
-            .lock()
-            .expect("no thread panics while it holds this lock");
+        let paused = self.guest.replay_mut().is_none_or(|replay| Replay::is_paused(replay));
+        let mut shared = self.shared.lock().expect("no thread panics while it holds this lock");
         shared.connected = self.guest.is_connected();
         shared.alive = self.guest.is_alive() && !self.failed;
         shared.paused = paused && self.outgoing.poll_timeout().is_none();
         shared.stats = self.guest.stats();
-        shared.network = NetworkStats {
-            outgoing: self.outgoing.stats(),
-            incoming: self.incoming.stats(),
-        };
+        shared.network = NetworkStats { outgoing: self.outgoing.stats(), incoming: self.incoming.stats() };
         if self.keep_sent {
             shared.sent.extend(sent);
         }

@@ -114,24 +114,14 @@ struct Sender {
 
 impl Guest {
     /// A guest and its SDP offer. `local` is the address of the socket that its datagrams go through.
-    pub fn new(
-        clip: &Arc<Clip>,
-        config: GuestConfig,
-        local: SocketAddr,
-        now: Instant,
-    ) -> (Guest, String) {
+    pub fn new(clip: &Arc<Clip>, config: GuestConfig, local: SocketAddr, now: Instant) -> (Guest, String) {
         let mut rtc = Rtc::builder()
             .set_rtp_mode(true)
             .set_stats_interval(Some(Duration::from_secs(1)))
             .set_rtcp_report_interval_video(Duration::from_secs(1))
             .clear_codecs()
             .enable_opus(true, false);
-        rtc.codec_config().add_h264(
-            H264_PT.into(),
-            Some(H264_RTX_PT.into()),
-            true,
-            CONSTRAINED_BASELINE_3_1,
-        );
+        rtc.codec_config().add_h264(H264_PT.into(), Some(H264_RTX_PT.into()), true, CONSTRAINED_BASELINE_3_1);
         if config.estimate_bandwidth {
             rtc = rtc.enable_bwe(Some(Bitrate::kbps(START_BITRATE_KBPS)));
         }
@@ -141,10 +131,7 @@ impl Guest {
         let mut add = |kind, media| {
             clip.track(kind)?;
             let mid = api.add_media(media, Direction::SendOnly, stream.clone(), None, None);
-            Some(Sender {
-                mid,
-                payload_type: None,
-            })
+            Some(Sender { mid, payload_type: None })
         };
         let video = add(TrackKind::Video, MediaKind::Video);
         let audio = add(TrackKind::Audio, MediaKind::Audio);
@@ -165,10 +152,7 @@ impl Guest {
         };
         let mut offer = offer.to_sdp_string();
         if guest.config.hide_ssrcs {
-            offer = offer
-                .split_inclusive('\n')
-                .filter(|line| !line.starts_with("a=ssrc"))
-                .collect();
+            offer = offer.split_inclusive('\n').filter(|line| !line.starts_with("a=ssrc")).collect();
         }
         (guest, offer)
     }
@@ -176,30 +160,16 @@ impl Guest {
     /// Takes the answer to the offer; once.
     pub fn handle_answer(&mut self, answer: &str, now: Instant) -> Result<(), AnswerError> {
         let pending = self.pending.take().expect("an offer is answered once");
-        let answer = SdpAnswer::from_sdp_string(answer)
-            .map_err(|e| AnswerError::Unreadable(e.to_string()))?;
+        let answer = SdpAnswer::from_sdp_string(answer).map_err(|e| AnswerError::Unreadable(e.to_string()))?;
         let accepted = self.stack.rtc.sdp_api().accept_answer(pending, answer);
         self.stack.drain();
         accepted.map_err(AnswerError::Refused)?;
-        for (kind, sender) in [
-            (TrackKind::Video, &mut self.video),
-            (TrackKind::Audio, &mut self.audio),
-        ] {
+        for (kind, sender) in [(TrackKind::Video, &mut self.video), (TrackKind::Audio, &mut self.audio)] {
             let Some(sender) = sender else { continue };
-            let codec = if kind == TrackKind::Video {
-                Codec::H264
-            } else {
-                Codec::Opus
-            };
-            let remote = self
-                .stack
-                .rtc
-                .media(sender.mid)
-                .map_or(&[][..], |media| media.remote_pts());
+            let codec = if kind == TrackKind::Video { Codec::H264 } else { Codec::Opus };
+            let remote = self.stack.rtc.media(sender.mid).map_or(&[][..], |media| media.remote_pts());
             let params = self.stack.rtc.codec_config().params();
-            let chosen = params
-                .iter()
-                .find(|p| p.spec().codec == codec && remote.contains(&p.pt()));
+            let chosen = params.iter().find(|p| p.spec().codec == codec && remote.contains(&p.pt()));
             sender.payload_type = chosen.map(|params| params.pt());
             if sender.payload_type.is_none() {
                 return Err(AnswerError::NoCodec(kind));
@@ -212,10 +182,7 @@ impl Guest {
             self.stack.drain();
         }
         if self.config.estimate_bandwidth {
-            self.stack
-                .rtc
-                .bwe()
-                .set_bitrate(Bitrate::kbps(0), Bitrate::kbps(WANTED_BITRATE_KBPS));
+            self.stack.rtc.bwe().set_bitrate(Bitrate::kbps(0), Bitrate::kbps(WANTED_BITRATE_KBPS));
             self.stack.drain();
         }
         // The first connectivity check goes out at once, not at str0m's next tick.
@@ -268,9 +235,7 @@ impl Guest {
         };
         let mut api = self.stack.rtc.direct_api();
         let (ssrc, rtx) = (api.new_ssrc(), api.new_ssrc());
-        let has_rtx = api
-            .stream_tx_by_mid(*mid, None)
-            .is_some_and(|stream| stream.rtx().is_some());
+        let has_rtx = api.stream_tx_by_mid(*mid, None).is_some_and(|stream| stream.rtx().is_some());
         api.reset_stream_tx(*mid, None, ssrc, has_rtx.then_some(rtx));
         self.stack.drain();
         if let Some(replay) = &mut self.replay {
@@ -332,11 +297,7 @@ impl Guest {
             TrackKind::Video => &self.video,
             TrackKind::Audio => &self.audio,
         };
-        let Some(Sender {
-            mid,
-            payload_type: Some(payload_type),
-        }) = sender
-        else {
+        let Some(Sender { mid, payload_type: Some(payload_type) }) = sender else {
             return;
         };
         let mut api = self.stack.rtc.direct_api();
@@ -344,13 +305,7 @@ impl Guest {
             return;
         };
         let number = due.sequence_number.into();
-        let write = RtpWrite::new(
-            *payload_type,
-            number,
-            due.rtp_time,
-            due.captured,
-            due.payload,
-        );
+        let write = RtpWrite::new(*payload_type, number, due.rtp_time, due.captured, due.payload);
         stream.write_rtp(write.marker(due.marker).nackable(true));
         self.stack.drain();
         self.stack.handle_timeout(now);
@@ -390,12 +345,7 @@ impl Guest {
                     let kbps = estimate.map(|estimate| estimate.as_u64() / 1000);
                     self.stats.estimate_kbps = kbps.and_then(|kbps| u32::try_from(kbps).ok());
                 }
-                Event::MediaEgressStats(stats)
-                    if self
-                        .video
-                        .as_ref()
-                        .is_some_and(|video| video.mid == stats.mid) =>
-                {
+                Event::MediaEgressStats(stats) if self.video.as_ref().is_some_and(|video| video.mid == stats.mid) => {
                     self.stats.nacks = stats.nacks;
                     self.stats.rtt = stats.rtt.or(self.stats.rtt);
                 }
@@ -416,10 +366,7 @@ impl Guest {
         }
         let payload_type = second & 0x7F;
         let is = |sender: &Option<Sender>| {
-            sender
-                .as_ref()
-                .and_then(|s| s.payload_type)
-                .is_some_and(|pt| *pt == payload_type)
+            sender.as_ref().and_then(|s| s.payload_type).is_some_and(|pt| *pt == payload_type)
         };
         if is(&self.video) {
             self.stats.video_packets += 1;

@@ -19,14 +19,9 @@ pub(crate) fn starts_idr(payload: &[u8]) -> bool {
     };
     match header & TYPE_MASK {
         SPS | IDR => true,
-        STAP_A => stap_a(rest).is_some_and(|units| {
-            units
-                .iter()
-                .any(|unit| unit.first().is_some_and(|h| h & TYPE_MASK == SPS))
-        }),
-        FU_A => rest
-            .first()
-            .is_some_and(|fu| fu & FU_START != 0 && fu & TYPE_MASK == IDR),
+        STAP_A => stap_a(rest)
+            .is_some_and(|units| units.iter().any(|unit| unit.first().is_some_and(|h| h & TYPE_MASK == SPS))),
+        FU_A => rest.first().is_some_and(|fu| fu & FU_START != 0 && fu & TYPE_MASK == IDR),
         _ => false,
     }
 }
@@ -95,9 +90,7 @@ impl AccessUnitBuilder {
 
 /// Whether one of the NAL units is an IDR slice.
 pub fn is_idr<'a>(units: impl IntoIterator<Item = &'a [u8]>) -> bool {
-    units
-        .into_iter()
-        .any(|unit| unit.first().is_some_and(|header| header & TYPE_MASK == IDR))
+    units.into_iter().any(|unit| unit.first().is_some_and(|header| header & TYPE_MASK == IDR))
 }
 
 /// The NAL units of an AVC sample (`length u32, NAL unit` repeated, ISO 14496-15 §5.3.3.1), as in an FLV video tag
@@ -106,8 +99,7 @@ pub fn avc_units(mut sample: &[u8]) -> Option<Vec<&[u8]>> {
     let mut units = Vec::new();
     while !sample.is_empty() {
         let (size, after) = sample.split_first_chunk::<4>()?;
-        let (unit, after) =
-            after.split_at_checked(usize::try_from(u32::from_be_bytes(*size)).ok()?)?;
+        let (unit, after) = after.split_at_checked(usize::try_from(u32::from_be_bytes(*size)).ok()?)?;
         units.push(unit);
         sample = after;
     }
@@ -119,10 +111,7 @@ pub fn avc_units(mut sample: &[u8]) -> Option<Vec<&[u8]>> {
 pub fn digest<'a>(units: impl IntoIterator<Item = &'a [u8]>) -> u64 {
     let mut hash = Fnv::default();
     for unit in units {
-        if unit
-            .first()
-            .is_some_and(|header| matches!(header & TYPE_MASK, SPS | PPS | AUD))
-        {
+        if unit.first().is_some_and(|header| matches!(header & TYPE_MASK, SPS | PPS | AUD)) {
             continue;
         }
         hash.write(&u32::try_from(unit.len()).unwrap_or(u32::MAX).to_be_bytes());
@@ -164,27 +153,18 @@ mod tests {
     fn an_access_unit_has_the_same_digest_as_rtp_payloads_and_as_avc_bytes() {
         // STAP-A of SPS and PPS, then one IDR slice in three FU-A packets; the slice is 65 01 02 03 04.
         let mut builder = AccessUnitBuilder::default();
-        for payload in [
-            &[0x78, 0, 2, 0x67, 0x42, 0, 2, 0x68, 0xCE][..],
-            &[0x7C, 0x85, 1, 2],
-            &[0x7C, 0x05, 3],
-            &[0x7C, 0x45, 4],
-        ] {
+        for payload in
+            [&[0x78, 0, 2, 0x67, 0x42, 0, 2, 0x68, 0xCE][..], &[0x7C, 0x85, 1, 2], &[0x7C, 0x05, 3], &[0x7C, 0x45, 4]]
+        {
             builder.push(payload);
         }
         let units = builder.finish().unwrap();
-        assert_eq!(
-            units,
-            [&[0x67, 0x42][..], &[0x68, 0xCE], &[0x65, 1, 2, 3, 4]]
-        );
+        assert_eq!(units, [&[0x67, 0x42][..], &[0x68, 0xCE], &[0x65, 1, 2, 3, 4]]);
         assert!(is_idr(units.iter().map(Vec::as_slice)));
         let avc = [0, 0, 0, 2, 0x09, 0xF0, 0, 0, 0, 5, 0x65, 1, 2, 3, 4];
         let from_avc = digest(avc_units(&avc).unwrap());
         assert_eq!(digest(units.iter().map(Vec::as_slice)), from_avc);
-        assert_ne!(
-            digest(avc_units(&avc[6..]).unwrap()),
-            digest([&[0x65, 1, 2, 3, 5][..]])
-        );
+        assert_ne!(digest(avc_units(&avc[6..]).unwrap()), digest([&[0x65, 1, 2, 3, 5][..]]));
     }
 
     #[test]

@@ -30,13 +30,7 @@ pub enum Shape {
     Rtcp,
 }
 
-const SHAPES: [Shape; 5] = [
-    Shape::Random,
-    Shape::Stun,
-    Shape::Dtls,
-    Shape::Rtp,
-    Shape::Rtcp,
-];
+const SHAPES: [Shape; 5] = [Shape::Random, Shape::Stun, Shape::Dtls, Shape::Rtp, Shape::Rtcp];
 
 /// An endless, seeded sequence: lengths go up from 0 to 1500 in all five shapes and start over.
 #[derive(Clone, Debug)]
@@ -49,20 +43,13 @@ pub struct Hostile {
 impl Hostile {
     /// RTP- and RTCP-shaped datagrams use the given SSRCs half of the time.
     pub fn new(seed: u64, ssrcs: &[u32]) -> Hostile {
-        Hostile {
-            rng: Rng::new(seed),
-            number: 0,
-            ssrcs: ssrcs.to_vec(),
-        }
+        Hostile { rng: Rng::new(seed), number: 0, ssrcs: ssrcs.to_vec() }
     }
 
     pub fn datagram(&mut self) -> (Shape, Vec<u8>) {
         let shapes = SHAPES.len() as u64;
         let length = self.number / shapes % (MAX_BYTES + 1);
-        let shape = SHAPES
-            .into_iter()
-            .cycle()
-            .nth(usize::try_from(self.number % shapes).unwrap_or(0));
+        let shape = SHAPES.into_iter().cycle().nth(usize::try_from(self.number % shapes).unwrap_or(0));
         self.number += 1;
         let shape = shape.expect("a cycle does not end");
         let mut datagram = vec![0; usize::try_from(length).unwrap_or(0)];
@@ -105,20 +92,13 @@ impl Hostile {
         out.extend([0; 4]);
         let mut rest = length.saturating_sub(20);
         while rest >= 4 {
-            let attribute: u16 = self.pick(&[
-                0x0006, 0x0008, 0x0020, 0x0024, 0x0025, 0x8028, 0x802A, 0xC057,
-            ]);
+            let attribute: u16 = self.pick(&[0x0006, 0x0008, 0x0020, 0x0024, 0x0025, 0x8028, 0x802A, 0xC057]);
             let bytes = self.pick(&[0, 3, 4, 8, 20, 9]).min(rest - 4);
             out.extend(attribute.to_be_bytes());
             out.extend(self.length_field(bytes));
             let value = self.rng.u64().to_be_bytes();
             let padded = bytes.next_multiple_of(4);
-            out.extend(
-                value
-                    .into_iter()
-                    .cycle()
-                    .take(usize::try_from(padded).unwrap_or(0)),
-            );
+            out.extend(value.into_iter().cycle().take(usize::try_from(padded).unwrap_or(0)));
             rest = rest.saturating_sub(4 + padded);
         }
         out
@@ -135,9 +115,7 @@ impl Hostile {
         out.extend(sequence_number);
         out.extend(self.length_field(length.saturating_sub(13)));
         out.push(self.pick(&[0, 1, 2, 3, 11, 12, 13, 14, 15, 16, 20]));
-        let body = u32::from(u16::from_be_bytes(
-            self.length_field(length.saturating_sub(25)),
-        ));
+        let body = u32::from(u16::from_be_bytes(self.length_field(length.saturating_sub(25))));
         let [_, total @ ..] = body.to_be_bytes();
         out.extend(total);
         let message: u16 = self.pick(&[0, 1, 2, 5]);
@@ -184,14 +162,8 @@ impl Hostile {
 
 /// Sends `count` datagrams to an address from [`SOURCES`] sockets that stay open; returns how long it took.
 pub fn flood(to: SocketAddr, count: u64, seed: u64) -> io::Result<Duration> {
-    let unspecified: SocketAddr = if to.is_ipv4() {
-        ([0, 0, 0, 0], 0).into()
-    } else {
-        ([0u16; 8], 0).into()
-    };
-    let sources: Vec<UdpSocket> = (0..SOURCES)
-        .map(|_| UdpSocket::bind(unspecified))
-        .collect::<io::Result<_>>()?;
+    let unspecified: SocketAddr = if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let sources: Vec<UdpSocket> = (0..SOURCES).map(|_| UdpSocket::bind(unspecified)).collect::<io::Result<_>>()?;
     let mut hostile = Hostile::new(seed, &[]);
     let start = Instant::now();
     for (number, source) in (1..=count).zip(sources.iter().cycle()) {
@@ -227,16 +199,10 @@ mod tests {
                     _ => Shape::Random,
                 };
                 with_ssrc += u32::from(datagram.get(8..12) == Some(&[1, 2, 3, 4]));
-                assert!(
-                    shape == Shape::Random || class == shape,
-                    "{shape:?} {datagram:02X?}"
-                );
+                assert!(shape == Shape::Random || class == shape, "{shape:?} {datagram:02X?}");
             }
         }
-        assert!(
-            (650..850).contains(&with_ssrc),
-            "half of the RTP: {with_ssrc}"
-        );
+        assert!((650..850).contains(&with_ssrc), "half of the RTP: {with_ssrc}");
     }
 
     #[test]

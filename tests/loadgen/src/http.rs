@@ -29,10 +29,7 @@ impl Url {
             return None;
         }
         let port = if authority.contains(':') { "" } else { ":80" };
-        Some(Url {
-            authority: format!("{authority}{port}"),
-            path: path.to_owned(),
-        })
+        Some(Url { authority: format!("{authority}{port}"), path: path.to_owned() })
     }
 
     /// Resolves a `Location` (RFC 3986 §5.2, without dot segments).
@@ -46,10 +43,7 @@ impl Url {
             let parent = self.path.rsplit_once('/').map_or("", |(parent, _)| parent);
             format!("{parent}/{location}")
         };
-        Url {
-            authority: self.authority.clone(),
-            path,
-        }
+        Url { authority: self.authority.clone(), path }
     }
 }
 
@@ -64,10 +58,7 @@ pub struct Message {
 
 impl Message {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(n, _)| n.eq_ignore_ascii_case(name))
-            .map(|(_, v)| v.as_str())
+        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
     }
 
     /// The second word of the start line: a response's status, a request's target.
@@ -83,23 +74,16 @@ impl Message {
     pub fn read_from(stream: &TcpStream) -> io::Result<Message> {
         stream.set_read_timeout(Some(SILENCE))?;
         let mut stream = io::BufReader::new(stream.take(MAX_MESSAGE_BYTES));
-        let mut message = Message {
-            start_line: read_line(&mut stream)?,
-            ..Message::default()
-        };
+        let mut message = Message { start_line: read_line(&mut stream)?, ..Message::default() };
         loop {
             let line = read_line(&mut stream)?;
             let Some((name, value)) = line.split_once(':') else {
                 break;
             };
-            message
-                .headers
-                .push((name.trim().to_owned(), value.trim().to_owned()));
+            message.headers.push((name.trim().to_owned(), value.trim().to_owned()));
         }
         let length = message.header("content-length").unwrap_or("0");
-        let length = length
-            .parse()
-            .map_err(|_| invalid("Content-Length is not a number"))?;
+        let length = length.parse().map_err(|_| invalid("Content-Length is not a number"))?;
         let mut body = Vec::new();
         stream.take(length).read_to_end(&mut body)?;
         message.body = String::from_utf8(body).map_err(|_| invalid("the body is not UTF-8"))?;
@@ -113,11 +97,7 @@ impl Message {
         for (name, value) in &self.headers {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
-        text.push_str(&format!(
-            "Content-Length: {}\r\nConnection: close\r\n\r\n{}",
-            self.body.len(),
-            self.body
-        ));
+        text.push_str(&format!("Content-Length: {}\r\nConnection: close\r\n\r\n{}", self.body.len(), self.body));
         stream.write_all(text.as_bytes())
     }
 }
@@ -146,34 +126,21 @@ pub fn connect(url: &Url) -> io::Result<TcpStream> {
 pub fn local_address_towards(url: &Url) -> io::Result<IpAddr> {
     let address: Option<SocketAddr> = url.authority.to_socket_addrs()?.next();
     let address = address.ok_or_else(|| invalid("the host has no address"))?;
-    let unspecified: SocketAddr = if address.is_ipv4() {
-        ([0, 0, 0, 0], 0).into()
-    } else {
-        ([0u16; 8], 0).into()
-    };
+    let unspecified: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
     let probe = std::net::UdpSocket::bind(unspecified)?;
     probe.connect(address)?;
     Ok(probe.local_addr()?.ip())
 }
 
 /// Sends one request and reads its response.
-pub fn exchange(
-    method: &str,
-    url: &Url,
-    headers: &[(&str, &str)],
-    body: &str,
-) -> io::Result<Message> {
+pub fn exchange(method: &str, url: &Url, headers: &[(&str, &str)], body: &str) -> io::Result<Message> {
     let stream = connect(url)?;
     let mut request = Message {
         start_line: format!("{method} {} HTTP/1.1", url.path),
         headers: vec![("Host".to_owned(), url.authority.clone())],
         body: body.to_owned(),
     };
-    request.headers.extend(
-        headers
-            .iter()
-            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned())),
-    );
+    request.headers.extend(headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())));
     request.write_to(&stream)?;
     Message::read_from(&stream)
 }
@@ -191,16 +158,10 @@ mod tests {
             ("guest1/abc", "localhost:8000", "/whip/guest1/abc"),
             ("http://127.0.0.1:9/x", "127.0.0.1:9", "/x"),
         ] {
-            let expected = Url {
-                authority: authority.to_owned(),
-                path: path.to_owned(),
-            };
+            let expected = Url { authority: authority.to_owned(), path: path.to_owned() };
             assert_eq!(url.join(location), expected);
         }
         assert_eq!(Url::parse("https://localhost/"), None);
-        assert_eq!(
-            Url::parse("http://localhost").unwrap().authority,
-            "localhost:80"
-        );
+        assert_eq!(Url::parse("http://localhost").unwrap().authority, "localhost:80");
     }
 }

@@ -67,9 +67,7 @@ fn main() -> ExitCode {
 fn publish(mut args: Args) -> Outcome {
     let url: String = args.required("--url")?;
     let guests: Option<u32> = args.value("--guests")?;
-    let prefix: String = args
-        .value("--guest-prefix")?
-        .unwrap_or_else(|| "guest".to_owned());
+    let prefix: String = args.value("--guest-prefix")?.unwrap_or_else(|| "guest".to_owned());
     let threads: usize = args.value("--threads")?.unwrap_or(1);
     let clip = match args.value::<PathBuf>("--clip")? {
         Some(path) => Clip::load(&path)?,
@@ -79,10 +77,7 @@ fn publish(mut args: Args) -> Outcome {
     let vanish = args.flag("--vanish");
     let hostile: Option<u64> = args.value("--hostile")?;
     let seed = args.value("--seed")?.unwrap_or(1);
-    let guest = GuestConfig {
-        estimate_bandwidth: args.flag("--estimate"),
-        ..GuestConfig::default()
-    };
+    let guest = GuestConfig { estimate_bandwidth: args.flag("--estimate"), ..GuestConfig::default() };
     let network = args.impairments()?;
     args.finish()?;
 
@@ -90,9 +85,7 @@ fn publish(mut args: Args) -> Outcome {
         None => vec![url],
         Some(guests) => {
             let (parent, _) = url.rsplit_once('/').ok_or("--url has no path")?;
-            (1..=guests)
-                .map(|number| format!("{parent}/{prefix}{number}"))
-                .collect()
+            (1..=guests).map(|number| format!("{parent}/{prefix}{number}")).collect()
         }
     };
     println!("seed {seed}");
@@ -113,9 +106,7 @@ fn publish(mut args: Args) -> Outcome {
     let start = Instant::now();
     if let Some(count) = hostile {
         thread::sleep(Duration::from_secs(1));
-        publishers
-            .iter()
-            .for_each(|(_, publisher)| publisher.send_hostile(count));
+        publishers.iter().for_each(|(_, publisher)| publisher.send_hostile(count));
     }
     let mut next = start;
     while length.is_none_or(|length| start.elapsed() < length) {
@@ -130,20 +121,13 @@ fn publish(mut args: Args) -> Outcome {
     thread::scope(|scope| {
         let ending = publishers.into_iter().map(|(name, publisher)| {
             let end = move || {
-                if vanish {
-                    Ok(publisher.vanish())
-                } else {
-                    publisher.stop()
-                }
+                if vanish { Ok(publisher.vanish()) } else { publisher.stop() }
             };
             (name, scope.spawn(end))
         });
         let ending: Vec<_> = ending.collect();
         for (name, end) in ending {
-            println!(
-                "{}",
-                last_line(name, &end.join().expect("stopping does not panic")?)
-            );
+            println!("{}", last_line(name, &end.join().expect("stopping does not panic")?));
         }
         Ok(())
     })
@@ -156,8 +140,7 @@ fn line(name: &str, publisher: &Publisher, elapsed: Duration) -> String {
         (true, false) => "connecting",
         (true, true) => "live",
     };
-    let optional =
-        |value: Option<u128>, unit: &str| value.map_or("-".to_owned(), |v| format!("{v} {unit}"));
+    let optional = |value: Option<u128>, unit: &str| value.map_or("-".to_owned(), |v| format!("{v} {unit}"));
     format!(
         "{:.0} s {name} {state} frames {} audio {} packets {} rtx {} pli {} fir {} nack {} rtt {} estimate {}",
         elapsed.as_secs_f64(),
@@ -174,12 +157,7 @@ fn line(name: &str, publisher: &Publisher, elapsed: Duration) -> String {
 }
 
 fn last_line(name: &str, finished: &Finished) -> String {
-    let Finished {
-        stats,
-        network,
-        delete_status,
-        ..
-    } = finished;
+    let Finished { stats, network, delete_status, .. } = finished;
     format!(
         "{name} ended: DELETE {} frames {} (idr {}) audio {} bytes {} lost out {} in {}",
         delete_status.as_deref().unwrap_or("not sent"),
@@ -231,9 +209,7 @@ fn record(mut args: Args) -> Outcome {
     let length = args.seconds("--seconds")?.ok_or("--seconds is missing")?;
     let skip = args.seconds("--skip")?.unwrap_or_default();
     let options = RecordOptions {
-        receiver: ReceiverConfig {
-            start_bitrate_kbps: args.value("--start-kbps")?,
-        },
+        receiver: ReceiverConfig { start_bitrate_kbps: args.value("--start-kbps")? },
         skip,
         length,
         keyframe_every: args.seconds("--keyframe-every")?,

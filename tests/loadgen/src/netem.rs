@@ -145,10 +145,7 @@ impl<P: Clone> Netem<P> {
 
     fn is_blacked_out(&self, now: Instant) -> bool {
         let since = now.saturating_duration_since(self.epoch);
-        self.impairments
-            .blackouts
-            .iter()
-            .any(|b| b.at <= since && since < b.at + b.duration)
+        self.impairments.blackouts.iter().any(|b| b.at <= since && since < b.at + b.duration)
     }
 
     /// Gilbert model: a run of losses goes on with probability 1 - 1/burst, and starts so often that the share of
@@ -189,17 +186,8 @@ impl<P: Clone> Netem<P> {
     }
 
     fn schedule(&mut self, packet: P, sent: Instant) {
-        let Impairments {
-            delay,
-            jitter,
-            reorder,
-            duplicate,
-            ..
-        } = self.impairments;
-        let jitter = Duration::from_nanos(
-            self.rng
-                .below(u64::try_from(jitter.as_nanos()).unwrap_or(u64::MAX)),
-        );
+        let Impairments { delay, jitter, reorder, duplicate, .. } = self.impairments;
+        let jitter = Duration::from_nanos(self.rng.below(u64::try_from(jitter.as_nanos()).unwrap_or(u64::MAX)));
         let mut due = (sent + delay + jitter).max(self.latest);
         if self.rng.chance(reorder) {
             self.stats.reordered += 1;
@@ -220,11 +208,7 @@ impl<P: Clone> Netem<P> {
             return;
         }
         self.pushed += 1;
-        self.queue.push(Reverse(Queued {
-            due,
-            number: self.pushed,
-            packet,
-        }));
+        self.queue.push(Reverse(Queued { due, number: self.pushed, packet }));
     }
 }
 

@@ -47,14 +47,7 @@ impl Proxy {
     ) -> io::Result<Proxy> {
         let listen = UdpSocket::bind(listen)?;
         listen.set_nonblocking(true)?;
-        Ok(Proxy {
-            listen,
-            to,
-            up,
-            down,
-            seed,
-            clients: Vec::new(),
-        })
+        Ok(Proxy { listen, to, up, down, seed, clients: Vec::new() })
     }
 
     pub fn address(&self) -> io::Result<SocketAddr> {
@@ -67,9 +60,7 @@ impl Proxy {
         while !stop.load(Ordering::Relaxed) {
             while let Some((length, from)) = socket::receive(&self.listen, &mut buffer)? {
                 if let Some(client) = self.client(from)? {
-                    client
-                        .up
-                        .push(buffer[..length].to_vec(), length, Instant::now());
+                    client.up.push(buffer[..length].to_vec(), length, Instant::now());
                 }
             }
             let now = Instant::now();
@@ -81,23 +72,13 @@ impl Proxy {
             let sockets: Vec<&UdpSocket> = std::iter::once(&self.listen).chain(upstreams).collect();
             socket::wait_readable(&sockets, wake)?;
         }
-        let total = |which: fn(&Client) -> NetemStats| {
-            self.clients
-                .iter()
-                .map(which)
-                .fold(NetemStats::default(), |a, b| a + b)
-        };
-        Ok((
-            total(|client| client.up.stats()),
-            total(|client| client.down.stats()),
-        ))
+        let total =
+            |which: fn(&Client) -> NetemStats| self.clients.iter().map(which).fold(NetemStats::default(), |a, b| a + b);
+        Ok((total(|client| client.up.stats()), total(|client| client.down.stats())))
     }
 
     fn client(&mut self, address: SocketAddr) -> io::Result<Option<&mut Client>> {
-        let known = self
-            .clients
-            .iter()
-            .position(|client| client.address == address);
+        let known = self.clients.iter().position(|client| client.address == address);
         if let Some(index) = known {
             return Ok(self.clients.get_mut(index));
         }
@@ -110,27 +91,16 @@ impl Proxy {
         let (now, seed) = (Instant::now(), self.seed.wrapping_add(number * 2));
         let up = Netem::new(self.up.clone(), seed, now);
         let down = Netem::new(self.down.clone(), seed.wrapping_add(1), now);
-        self.clients.push(Client {
-            address,
-            upstream,
-            up,
-            down,
-        });
+        self.clients.push(Client { address, upstream, up, down });
         Ok(self.clients.last_mut())
     }
 }
 
 impl Client {
-    fn step(
-        &mut self,
-        listen: &UdpSocket,
-        to: SocketAddr,
-        buffer: &mut [u8],
-    ) -> io::Result<Instant> {
+    fn step(&mut self, listen: &UdpSocket, to: SocketAddr, buffer: &mut [u8]) -> io::Result<Instant> {
         while let Some((length, from)) = socket::receive(&self.upstream, buffer)? {
             if from == to {
-                self.down
-                    .push(buffer[..length].to_vec(), length, Instant::now());
+                self.down.push(buffer[..length].to_vec(), length, Instant::now());
             }
         }
         let now = Instant::now();
@@ -138,13 +108,7 @@ impl Client {
             socket::send(&self.upstream, &Transmit { to, datagram })?;
         }
         while let Some(datagram) = self.down.poll(now) {
-            socket::send(
-                listen,
-                &Transmit {
-                    to: self.address,
-                    datagram,
-                },
-            )?;
+            socket::send(listen, &Transmit { to: self.address, datagram })?;
         }
         let timeouts = [self.up.poll_timeout(), self.down.poll_timeout()];
         Ok(timeouts.into_iter().flatten().min().unwrap_or(now + TICK))

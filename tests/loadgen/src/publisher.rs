@@ -132,40 +132,23 @@ impl Publisher {
         options: &Options,
     ) -> Result<Publisher, PublishError> {
         let endpoint = Url::parse(url).ok_or_else(|| PublishError::BadUrl(url.to_owned()))?;
-        let bind = options
-            .bind
-            .map_or_else(|| http::local_address_towards(&endpoint), Ok)?;
+        let bind = options.bind.map_or_else(|| http::local_address_towards(&endpoint), Ok)?;
         let socket = UdpSocket::bind((bind, 0))?;
         socket.set_nonblocking(true)?;
         let now = Instant::now();
         let (mut guest, offer) = Guest::new(clip, options.guest.clone(), socket.local_addr()?, now);
 
-        let response = http::exchange(
-            "POST",
-            &endpoint,
-            &[("Content-Type", "application/sdp")],
-            &offer,
-        )?;
+        let response = http::exchange("POST", &endpoint, &[("Content-Type", "application/sdp")], &offer)?;
         if response.second_word() != "201" {
             let status = response.second_word().to_owned();
-            return Err(PublishError::Status {
-                status,
-                body: response.body,
-            });
+            return Err(PublishError::Status { status, body: response.body });
         }
         let session = endpoint.join(response.header("location").unwrap_or_default());
-        guest
-            .handle_answer(&response.body, Instant::now())
-            .map_err(PublishError::Answer)?;
+        guest.handle_answer(&response.body, Instant::now()).map_err(PublishError::Answer)?;
 
         let seat = Seat::new(guest, socket, options, Instant::now());
         let handle = driver.add(seat);
-        Ok(Publisher {
-            handle,
-            session,
-            linger: options.linger,
-            answer: response.body,
-        })
+        Ok(Publisher { handle, session, linger: options.linger, answer: response.body })
     }
 
     /// The SDP answer.
@@ -214,8 +197,7 @@ impl Publisher {
 
     /// Changes the network between guest and server. Blackouts count from now.
     pub fn set_impairments(&self, outgoing: Impairments, incoming: Impairments) {
-        self.handle
-            .command(Command::Impair(Box::new([outgoing, incoming])));
+        self.handle.command(Command::Impair(Box::new([outgoing, incoming])));
     }
 
     /// Switches the camera or the microphone off and on.
@@ -260,12 +242,7 @@ impl Publisher {
         // The driver thread may be gone already when the process ends.
         let _ = ended.recv_timeout(Duration::from_secs(2));
         let shared = self.handle.shared();
-        Finished {
-            stats: shared.stats,
-            sent: shared.sent.clone(),
-            network: shared.network,
-            delete_status,
-        }
+        Finished { stats: shared.stats, sent: shared.sent.clone(), network: shared.network, delete_status }
     }
 }
 

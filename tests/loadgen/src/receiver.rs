@@ -77,34 +77,17 @@ impl Receiver {
             .enable_raw_packets(true)
             .clear_codecs()
             .enable_opus(true, false);
-        rtc.codec_config().add_h264(
-            H264_PT.into(),
-            Some(H264_RTX_PT.into()),
-            true,
-            CONSTRAINED_BASELINE_3_1,
-        );
+        rtc.codec_config().add_h264(H264_PT.into(), Some(H264_RTX_PT.into()), true, CONSTRAINED_BASELINE_3_1);
         let mut stack = Stack::new(rtc, local, now);
-        let offer =
-            SdpOffer::from_sdp_string(offer).map_err(|e| OfferError::Unreadable(e.to_string()))?;
-        let answer = stack
-            .rtc
-            .sdp_api()
-            .accept_offer(offer)
-            .map_err(OfferError::Refused)?;
+        let offer = SdpOffer::from_sdp_string(offer).map_err(|e| OfferError::Unreadable(e.to_string()))?;
+        let answer = stack.rtc.sdp_api().accept_offer(offer).map_err(OfferError::Refused)?;
         stack.drain();
         let mut answer = answer.to_sdp_string();
         if let Some(kbps) = config.start_bitrate_kbps {
             let hint = format!("profile-level-id=42e01f;x-google-start-bitrate={kbps}");
             answer = answer.replace("profile-level-id=42e01f", &hint);
         }
-        Ok(Receiver {
-            stack,
-            epoch: now,
-            records: Vec::new(),
-            answer,
-            video: None,
-            connected: false,
-        })
+        Ok(Receiver { stack, epoch: now, records: Vec::new(), answer, video: None, connected: false })
     }
 
     /// The SDP answer for the publisher.
@@ -175,20 +158,12 @@ impl Receiver {
                 Event::RtpPacket(packet) => {
                     self.note_video(&packet);
                     let packet = on_the_wire(wire_header, &packet);
-                    self.records.push(Record {
-                        offset,
-                        kind: RecordKind::Rtp,
-                        packet,
-                    });
+                    self.records.push(Record { offset, kind: RecordKind::Rtp, packet });
                 }
                 Event::RawPacket(raw) => {
                     if let RawPacket::RtcpRx(Rtcp::SenderReport(report)) = *raw {
                         let packet = sender_report(&report.sender_info);
-                        self.records.push(Record {
-                            offset,
-                            kind: RecordKind::Rtcp,
-                            packet,
-                        });
+                        self.records.push(Record { offset, kind: RecordKind::Rtcp, packet });
                     }
                 }
                 _ => {}
@@ -201,18 +176,10 @@ impl Receiver {
             return;
         }
         let mut api = self.stack.rtc.direct_api();
-        let Some(mid) = api
-            .stream_rx(&packet.header.ssrc)
-            .map(|stream| stream.mid())
-        else {
+        let Some(mid) = api.stream_rx(&packet.header.ssrc).map(|stream| stream.mid()) else {
             return;
         };
-        if self
-            .stack
-            .rtc
-            .media(mid)
-            .is_some_and(|media| media.kind() == MediaKind::Video)
-        {
+        if self.stack.rtc.media(mid).is_some_and(|media| media.kind() == MediaKind::Video) {
             self.video = Some(packet.header.ssrc);
         }
         self.stack.drain();
@@ -229,9 +196,8 @@ fn on_the_wire(wire_header: &[u8], packet: &RtpPacket) -> Vec<u8> {
         ssrc: *packet.header.ssrc,
         payload: &packet.payload,
     };
-    let is_this_packet = rtp::Packet::parse_header(wire_header).is_some_and(|wire| {
-        (wire.ssrc, wire.sequence_number) == (plain.ssrc, plain.sequence_number)
-    });
+    let is_this_packet = rtp::Packet::parse_header(wire_header)
+        .is_some_and(|wire| (wire.ssrc, wire.sequence_number) == (plain.ssrc, plain.sequence_number));
     if !is_this_packet {
         return plain.to_bytes();
     }
@@ -245,21 +211,14 @@ fn on_the_wire(wire_header: &[u8], packet: &RtpPacket) -> Vec<u8> {
 
 /// RFC 3550 §6.4.1, without report blocks.
 fn sender_report(info: &SenderInfo) -> Vec<u8> {
-    let unix = info
-        .ntp_time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO);
+    let unix = info.ntp_time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let fraction = (u64::from(unix.subsec_nanos()) << 32) / 1_000_000_000;
     let ntp_time = (unix.as_secs() + NTP_UNIX_SECONDS) << 32 | fraction;
     let rtp_time = info.rtp_time.numer() & u64::from(u32::MAX);
     let mut out = vec![0x80, 200, 0, 6];
     out.extend(info.ssrc.to_be_bytes());
     out.extend(ntp_time.to_be_bytes());
-    out.extend(
-        u32::try_from(rtp_time)
-            .expect("masked to 32 bits")
-            .to_be_bytes(),
-    );
+    out.extend(u32::try_from(rtp_time).expect("masked to 32 bits").to_be_bytes());
     out.extend(info.sender_packet_count.to_be_bytes());
     out.extend(info.sender_octet_count.to_be_bytes());
     out

@@ -55,10 +55,7 @@ impl Recording {
 
 /// A request that the recording loop has to act on.
 enum Request {
-    Offer {
-        sdp: String,
-        answer: mpsc::Sender<Result<String, String>>,
-    },
+    Offer { sdp: String, answer: mpsc::Sender<Result<String, String>> },
     Delete,
 }
 
@@ -87,11 +84,7 @@ impl Server {
                 });
             }
         });
-        Ok(Server {
-            http,
-            socket,
-            requests,
-        })
+        Ok(Server { http, socket, requests })
     }
 
     /// Where the page and the WHIP endpoint are.
@@ -111,10 +104,7 @@ impl Server {
                 match request {
                     Request::Offer { sdp, answer } => {
                         let receiver = Receiver::answer(&sdp, options.receiver, local, now);
-                        let reply = receiver
-                            .as_ref()
-                            .map(|r| r.sdp().to_owned())
-                            .map_err(ToString::to_string);
+                        let reply = receiver.as_ref().map(|r| r.sdp().to_owned()).map_err(ToString::to_string);
                         session = receiver.ok().map(Session::new);
                         // The publisher may be gone already; its session then dies by ICE.
                         let _ = answer.send(reply);
@@ -129,9 +119,7 @@ impl Server {
             let mut wake = now + TICK;
             if let Some(session) = &mut session {
                 while let Some((length, from)) = socket::receive(&self.socket, &mut buffer)? {
-                    session
-                        .receiver
-                        .handle_datagram(&buffer[..length], from, Instant::now());
+                    session.receiver.handle_datagram(&buffer[..length], from, Instant::now());
                 }
                 if session.advance(options, Instant::now()) {
                     break;
@@ -142,10 +130,7 @@ impl Server {
                 wake = wake.min(session.receiver.poll_timeout());
             }
             if now > deadline {
-                return Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    "nothing was recorded in time",
-                ));
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "nothing was recorded in time"));
             }
             socket::wait_readable(&[&self.socket], wake)?;
         }
@@ -165,12 +150,7 @@ struct Session {
 
 impl Session {
     fn new(receiver: Receiver) -> Session {
-        Session {
-            receiver,
-            first_media: None,
-            started: None,
-            next_keyframe: None,
-        }
+        Session { receiver, first_media: None, started: None, next_keyframe: None }
     }
 
     /// Does what is due; true when the recording is long enough.
@@ -190,36 +170,24 @@ impl Session {
             self.next_keyframe = Some(now);
         }
         if self.next_keyframe.is_some_and(|due| now >= due)
-            && self
-                .receiver
-                .request_keyframe(KeyframeRequestKind::Pli, now)
+            && self.receiver.request_keyframe(KeyframeRequestKind::Pli, now)
         {
             self.next_keyframe = options.keyframe_every.map(|every| now + every);
         }
         // A second on top: the time until the first IDR is cut off the front.
-        self.started
-            .is_some_and(|started| now >= started + options.length + Duration::from_secs(1))
+        self.started.is_some_and(|started| now >= started + options.length + Duration::from_secs(1))
     }
 
     fn finish(self, local: SocketAddr) -> Recording {
-        let unix = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        let start = unix.saturating_sub(
-            self.started
-                .map_or(Duration::ZERO, |started| started.elapsed()),
-        );
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let start = unix.saturating_sub(self.started.map_or(Duration::ZERO, |started| started.elapsed()));
         let header = rtpdump::Header {
             start: Duration::from_micros(u64::try_from(start.as_micros()).unwrap_or(0)),
             source: Ipv4Addr::LOCALHOST,
             port: local.port(),
         };
         let sdp = sdp::of_recording(self.receiver.sdp());
-        Recording {
-            header,
-            records: self.receiver.records().to_vec(),
-            sdp,
-        }
+        Recording { header, records: self.receiver.records().to_vec(), sdp }
     }
 }
 
@@ -232,9 +200,7 @@ impl Recording {
                 && rtp::Packet::parse(&record.packet).is_some_and(|p| p.payload_type == video)
         };
         let starts_idr = |record: &Record| {
-            is_video(record)
-                && rtp::Packet::parse(&record.packet)
-                    .is_some_and(|p| crate::h264::starts_idr(p.payload))
+            is_video(record) && rtp::Packet::parse(&record.packet).is_some_and(|p| crate::h264::starts_idr(p.payload))
         };
         let Some(first) = self.records.iter().position(starts_idr) else {
             return;
@@ -247,21 +213,12 @@ impl Recording {
         for record in &mut self.records {
             record.offset -= begin;
         }
-        let ends_picture = |record: &Record| {
-            is_video(record) && rtp::Packet::parse(&record.packet).is_some_and(|p| p.marker)
-        };
-        let end = self
-            .records
-            .iter()
-            .position(|r| r.offset >= length && ends_picture(r));
-        self.records
-            .truncate(end.map_or(self.records.len(), |last| last + 1));
+        let ends_picture =
+            |record: &Record| is_video(record) && rtp::Packet::parse(&record.packet).is_some_and(|p| p.marker);
+        let end = self.records.iter().position(|r| r.offset >= length && ends_picture(r));
+        self.records.truncate(end.map_or(self.records.len(), |last| last + 1));
         // What is left behind the last whole picture would be half a picture.
-        while self
-            .records
-            .last()
-            .is_some_and(|r| is_video(r) && !ends_picture(r))
-        {
+        while self.records.last().is_some_and(|r| is_video(r) && !ends_picture(r)) {
             self.records.pop();
         }
     }
@@ -277,38 +234,18 @@ fn serve(stream: &TcpStream, requests: &mpsc::Sender<Request>) -> io::Result<()>
     }
     let request = Message::read_from(stream)?;
     let respond = |status: &str, headers: &[(&str, &str)], body: String| {
-        let headers = headers
-            .iter()
-            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
-            .collect();
-        Message {
-            start_line: format!("HTTP/1.1 {status}"),
-            headers,
-            body,
-        }
-        .write_to(stream)
+        let headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        Message { start_line: format!("HTTP/1.1 {status}"), headers, body }.write_to(stream)
     };
     match request.method() {
-        "GET" => respond(
-            "200 OK",
-            &[("Content-Type", "text/html; charset=utf-8")],
-            PAGE.to_owned(),
-        ),
+        "GET" => respond("200 OK", &[("Content-Type", "text/html; charset=utf-8")], PAGE.to_owned()),
         "POST" => {
             let (answer, answered) = mpsc::channel();
             let gone = |_| io::Error::other("the recording is over");
-            requests
-                .send(Request::Offer {
-                    sdp: request.body,
-                    answer,
-                })
-                .map_err(|_| gone(()))?;
+            requests.send(Request::Offer { sdp: request.body, answer }).map_err(|_| gone(()))?;
             match answered.recv().map_err(|_| gone(()))? {
                 Ok(sdp) => {
-                    let headers = [
-                        ("Content-Type", "application/sdp"),
-                        ("Location", "/whip/session"),
-                    ];
+                    let headers = [("Content-Type", "application/sdp"), ("Location", "/whip/session")];
                     respond("201 Created", &headers, sdp)
                 }
                 Err(reason) => respond("400 Bad Request", &[], reason),

@@ -97,9 +97,7 @@ impl Replay {
                 unit: 0,
                 packet: 0,
                 captured: now + start.delay,
-                rtp_time: start
-                    .rtp_time
-                    .wrapping_add(ticks(start.delay, track.clock_rate)),
+                rtp_time: start.rtp_time.wrapping_add(ticks(start.delay, track.clock_rate)),
                 sequence_number: start.sequence_number.into(),
                 idr_wanted: false,
                 state: TrackState::Playing,
@@ -124,11 +122,7 @@ impl Replay {
     pub fn pause(&mut self, kind: TrackKind) {
         if let Some(track) = self.track_mut(kind) {
             let between_units = track.packet == 0;
-            track.state = if between_units {
-                TrackState::Paused
-            } else {
-                TrackState::Pausing
-            };
+            track.state = if between_units { TrackState::Paused } else { TrackState::Pausing };
         }
     }
 
@@ -158,10 +152,7 @@ impl Replay {
 
     /// True when each track has come to the end of its unit after [`pause`](Self::pause).
     pub fn is_paused(&self) -> bool {
-        [&self.video, &self.audio]
-            .into_iter()
-            .flatten()
-            .all(|t| t.state == TrackState::Paused)
+        [&self.video, &self.audio].into_iter().flatten().all(|t| t.state == TrackState::Paused)
     }
 
     fn track_mut(&mut self, kind: TrackKind) -> Option<&mut Track> {
@@ -177,27 +168,18 @@ impl Replay {
             let track = track.as_ref()?;
             track.due(self.clip.track(track.kind)?, self.bursts)
         };
-        [due(&self.video), due(&self.audio)]
-            .into_iter()
-            .flatten()
-            .min()
+        [due(&self.video), due(&self.audio)].into_iter().flatten().min()
     }
 
     /// The next packet that is due, in order of time.
     pub fn poll(&mut self, now: Instant) -> Option<Due> {
-        let next = [self.video.as_mut(), self.audio.as_mut()]
-            .into_iter()
-            .flatten();
+        let next = [self.video.as_mut(), self.audio.as_mut()].into_iter().flatten();
         let next = next.filter_map(|track| {
             let clip = self.clip.track(track.kind)?;
             Some((track.due(clip, self.bursts)?, track, clip))
         });
         let (due, track, clip) = next.min_by_key(|(due, ..)| *due)?;
-        if due > now {
-            None
-        } else {
-            track.next(clip, now)
-        }
+        if due > now { None } else { track.next(clip, now) }
     }
 }
 
@@ -206,13 +188,8 @@ impl Track {
     fn unit<'a>(&self, clip: &'a ClipTrack) -> Option<(usize, &'a Unit)> {
         let mut index = self.unit;
         if self.packet == 0 && self.idr_wanted {
-            let from_here = (0..clip.units.len())
-                .cycle()
-                .skip(index)
-                .take(clip.units.len());
-            index = from_here
-                .into_iter()
-                .find(|i| clip.units.get(*i).is_some_and(|u| u.is_idr))?;
+            let from_here = (0..clip.units.len()).cycle().skip(index).take(clip.units.len());
+            index = from_here.into_iter().find(|i| clip.units.get(*i).is_some_and(|u| u.is_idr))?;
         }
         Some((index, clip.units.get(index)?))
     }
@@ -223,11 +200,7 @@ impl Track {
         }
         let (_, unit) = self.unit(clip)?;
         let after_first = unit.packets.get(self.packet)?.after_first;
-        Some(if bursts {
-            self.captured
-        } else {
-            self.captured + after_first
-        })
+        Some(if bursts { self.captured } else { self.captured + after_first })
     }
 
     fn next(&mut self, clip: &ClipTrack, now: Instant) -> Option<Due> {
@@ -317,11 +290,7 @@ mod tests {
                 .to_vec(),
         };
         let units = vec![unit(0, 0), unit(1, 3000), unit(2, 6000), unit(3, 3000)];
-        let video = Some(ClipTrack {
-            units,
-            clock_rate: 90_000,
-            unit_ticks: 4000,
-        });
+        let video = Some(ClipTrack { units, clock_rate: 90_000, unit_ticks: 4000 });
         Arc::new(Clip { video, audio: None })
     }
 
@@ -331,12 +300,7 @@ mod tests {
             let due = replay.poll_timeout().unwrap();
             let packet = replay.poll(due).unwrap();
             let ms = (due - from).as_secs_f64() * 1000.0;
-            seen.push((
-                packet.payload[0],
-                packet.sequence_number,
-                packet.rtp_time,
-                ms.round(),
-            ));
+            seen.push((packet.payload[0], packet.sequence_number, packet.rtp_time, ms.round()));
         }
         seen
     }
@@ -344,15 +308,8 @@ mod tests {
     #[test]
     fn a_loop_goes_on_with_sequence_numbers_timestamps_and_the_recorded_rhythm() {
         let start = Instant::now();
-        let video = TrackStart {
-            sequence_number: 65_533,
-            rtp_time: u32::MAX - 2999,
-            ..TrackStart::default()
-        };
-        let config = ReplayConfig {
-            video,
-            ..ReplayConfig::default()
-        };
+        let video = TrackStart { sequence_number: 65_533, rtp_time: u32::MAX - 2999, ..TrackStart::default() };
+        let config = ReplayConfig { video, ..ReplayConfig::default() };
         let mut replay = Replay::start(&clip(), &config, start);
         let expected = [
             (0, 65_533, u32::MAX - 2999, 0.0),
@@ -375,25 +332,14 @@ mod tests {
         play(&mut replay, start, 7);
         replay.request_idr();
         let next: Vec<u8> = play(&mut replay, start, 7).iter().map(|p| p.0).collect();
-        assert_eq!(
-            next,
-            [3, 0, 0, 1, 1, 2, 2],
-            "the rest of picture 3, then from the clip's start"
-        );
+        assert_eq!(next, [3, 0, 0, 1, 1, 2, 2], "the rest of picture 3, then from the clip's start");
     }
 
     #[test]
     fn a_fast_clock_sends_sooner() {
         let start = Instant::now();
-        let video = TrackStart {
-            clock_ppm: 250_000,
-            ..TrackStart::default()
-        };
-        let config = ReplayConfig {
-            video,
-            bursts: true,
-            ..ReplayConfig::default()
-        };
+        let video = TrackStart { clock_ppm: 250_000, ..TrackStart::default() };
+        let config = ReplayConfig { video, bursts: true, ..ReplayConfig::default() };
         let mut replay = Replay::start(&clip(), &config, start);
         let times: Vec<f64> = play(&mut replay, start, 6).iter().map(|p| p.3).collect();
         assert_eq!(times, [0.0, 0.0, 27.0, 27.0, 80.0, 80.0]);
@@ -402,14 +348,8 @@ mod tests {
     #[test]
     fn a_delayed_track_starts_later_on_the_same_clock() {
         let start = Instant::now();
-        let video = TrackStart {
-            delay: Duration::from_secs(2),
-            ..TrackStart::default()
-        };
-        let config = ReplayConfig {
-            video,
-            ..ReplayConfig::default()
-        };
+        let video = TrackStart { delay: Duration::from_secs(2), ..TrackStart::default() };
+        let config = ReplayConfig { video, ..ReplayConfig::default() };
         let mut replay = Replay::start(&clip(), &config, start);
         assert_eq!(play(&mut replay, start, 1), [(0, 0, 180_000, 2000.0)]);
     }

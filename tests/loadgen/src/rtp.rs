@@ -35,8 +35,7 @@ struct Fixed {
 }
 
 fn fixed(datagram: &[u8]) -> Option<(Fixed, &[u8])> {
-    let ([first, second, s0, s1, t0, t1, t2, t3, ssrc @ ..], rest) =
-        datagram.split_first_chunk::<12>()?;
+    let ([first, second, s0, s1, t0, t1, t2, t3, ssrc @ ..], rest) = datagram.split_first_chunk::<12>()?;
     if first >> 6 != 2 {
         return None;
     }
@@ -115,11 +114,7 @@ pub fn extend_sequence_number(latest: Option<u64>, sequence_number: u16) -> u64 
     let latest = latest.unwrap_or(0x1_0000 | u64::from(sequence_number));
     let low = u16::try_from(latest & 0xFFFF).expect("masked to 16 bits");
     let ahead = sequence_number.wrapping_sub(low);
-    if ahead < 0x8000 {
-        latest + u64::from(ahead)
-    } else {
-        latest - u64::from(ahead.wrapping_neg())
-    }
+    if ahead < 0x8000 { latest + u64::from(ahead) } else { latest - u64::from(ahead.wrapping_neg()) }
 }
 
 #[cfg(test)]
@@ -129,8 +124,8 @@ mod tests {
 
     // One CSRC, a one-byte-form extension of one word (RFC 8285 §4.2), two bytes of payload, three of padding.
     const FULL: &[u8] = &[
-        0xB1, 0xE6, 0x12, 0x34, 0, 0, 0, 9, 0xDE, 0xAD, 0xBE, 0xEF, 0, 0, 0, 7, 0xBE, 0xDE, 0, 1,
-        0x10, 0xFF, 0, 0, 0xAB, 0xCD, 0, 0, 3,
+        0xB1, 0xE6, 0x12, 0x34, 0, 0, 0, 9, 0xDE, 0xAD, 0xBE, 0xEF, 0, 0, 0, 7, 0xBE, 0xDE, 0, 1, 0x10, 0xFF, 0, 0,
+        0xAB, 0xCD, 0, 0, 3,
     ];
 
     #[test]
@@ -159,12 +154,7 @@ mod tests {
     #[test]
     fn sequence_numbers_are_extended_over_the_wrap_both_ways() {
         let mut latest = None;
-        for (number, extended) in [
-            (65_534, 0x1_FFFE),
-            (1, 0x2_0001),
-            (65_535, 0x1_FFFF),
-            (2, 0x2_0002),
-        ] {
+        for (number, extended) in [(65_534, 0x1_FFFE), (1, 0x2_0001), (65_535, 0x1_FFFF), (2, 0x2_0002)] {
             assert_eq!(extend_sequence_number(latest, number), extended);
             latest = latest.max(Some(extended));
         }

@@ -61,10 +61,7 @@ impl fmt::Display for RtpdumpError {
             }
             Self::Truncated { at } => write!(f, "rtpdump ends in the middle of byte {at}'s record"),
             Self::BadLength { at, length } => {
-                write!(
-                    f,
-                    "rtpdump record at byte {at} says it is {length} bytes long"
-                )
+                write!(f, "rtpdump record at byte {at} says it is {length} bytes long")
             }
             Self::TooLong { bytes } => {
                 write!(f, "a packet of {bytes} bytes does not fit into rtpdump")
@@ -85,17 +82,11 @@ pub fn write(header: &Header, records: &[Record]) -> Result<Vec<u8>, RtpdumpErro
     out.extend(header.port.to_be_bytes());
     out.extend([0, 0]);
     for record in records {
-        let too_long = RtpdumpError::TooLong {
-            bytes: record.packet.len(),
-        };
+        let too_long = RtpdumpError::TooLong { bytes: record.packet.len() };
         let bytes = u16::try_from(record.packet.len()).map_err(|_| too_long.clone())?;
         let length = bytes.checked_add(RECORD_HEADER_BYTES).ok_or(too_long)?;
         out.extend(length.to_be_bytes());
-        let rtp_bytes = if record.kind == RecordKind::Rtp {
-            bytes
-        } else {
-            0
-        };
+        let rtp_bytes = if record.kind == RecordKind::Rtp { bytes } else { 0 };
         out.extend(rtp_bytes.to_be_bytes());
         let offset_ms = u32::try_from(record.offset.as_millis()).unwrap_or(u32::MAX);
         out.extend(offset_ms.to_be_bytes());
@@ -106,19 +97,14 @@ pub fn write(header: &Header, records: &[Record]) -> Result<Vec<u8>, RtpdumpErro
 
 /// Reads a whole file.
 pub fn parse(file: &[u8]) -> Result<(Header, Vec<Record>), RtpdumpError> {
-    let end = file
-        .iter()
-        .take(80)
-        .position(|&b| b == b'\n')
-        .ok_or(RtpdumpError::NotRtpdump)?;
+    let end = file.iter().take(80).position(|&b| b == b'\n').ok_or(RtpdumpError::NotRtpdump)?;
     let (line, rest) = file.split_at(end);
     if !line.starts_with(MAGIC.as_bytes()) {
         return Err(RtpdumpError::NotRtpdump);
     }
     let mut reader = Reader { file, rest };
     let [_line_feed] = reader.take()?;
-    let start =
-        Duration::from_secs(reader.u32()?.into()) + Duration::from_micros(reader.u32()?.into());
+    let start = Duration::from_secs(reader.u32()?.into()) + Duration::from_micros(reader.u32()?.into());
     let source = Ipv4Addr::from_bits(reader.u32()?);
     let port = reader.u16()?;
     let [_, _] = reader.take()?;
@@ -129,29 +115,12 @@ pub fn parse(file: &[u8]) -> Result<(Header, Vec<Record>), RtpdumpError> {
         let length = reader.u16()?;
         let rtp_length = reader.u16()?;
         let offset = Duration::from_millis(reader.u32()?.into());
-        let bytes = length
-            .checked_sub(RECORD_HEADER_BYTES)
-            .ok_or(RtpdumpError::BadLength { at, length })?;
+        let bytes = length.checked_sub(RECORD_HEADER_BYTES).ok_or(RtpdumpError::BadLength { at, length })?;
         let packet = reader.bytes(bytes.into())?.to_vec();
-        let kind = if rtp_length == 0 {
-            RecordKind::Rtcp
-        } else {
-            RecordKind::Rtp
-        };
-        records.push(Record {
-            offset,
-            kind,
-            packet,
-        });
+        let kind = if rtp_length == 0 { RecordKind::Rtcp } else { RecordKind::Rtp };
+        records.push(Record { offset, kind, packet });
     }
-    Ok((
-        Header {
-            start,
-            source,
-            port,
-        },
-        records,
-    ))
+    Ok((Header { start, source, port }, records))
 }
 
 struct Reader<'a> {
@@ -165,10 +134,7 @@ impl<'a> Reader<'a> {
     }
 
     fn take<const N: usize>(&mut self) -> Result<[u8; N], RtpdumpError> {
-        let (bytes, rest) = self
-            .rest
-            .split_first_chunk::<N>()
-            .ok_or(RtpdumpError::Truncated { at: self.at() })?;
+        let (bytes, rest) = self.rest.split_first_chunk::<N>().ok_or(RtpdumpError::Truncated { at: self.at() })?;
         self.rest = rest;
         Ok(*bytes)
     }
@@ -182,10 +148,7 @@ impl<'a> Reader<'a> {
     }
 
     fn bytes(&mut self, n: usize) -> Result<&'a [u8], RtpdumpError> {
-        let (bytes, rest) = self
-            .rest
-            .split_at_checked(n)
-            .ok_or(RtpdumpError::Truncated { at: self.at() })?;
+        let (bytes, rest) = self.rest.split_at_checked(n).ok_or(RtpdumpError::Truncated { at: self.at() })?;
         self.rest = rest;
         Ok(bytes)
     }
@@ -233,11 +196,7 @@ mod tests {
         let record_ends = [27 + 16, 27 + 16 + 21, FIXTURE.len()];
         for cut in 0..=FIXTURE.len() {
             let parsed = parse(&FIXTURE[..cut]);
-            assert_eq!(
-                parsed.is_ok(),
-                record_ends.contains(&cut),
-                "cut at {cut}: {parsed:?}"
-            );
+            assert_eq!(parsed.is_ok(), record_ends.contains(&cut), "cut at {cut}: {parsed:?}");
         }
     }
 
@@ -245,9 +204,6 @@ mod tests {
     fn a_record_shorter_than_its_header_is_refused() {
         let mut file = FIXTURE[..43].to_vec();
         file.extend([0, 7, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(
-            parse(&file),
-            Err(RtpdumpError::BadLength { at: 43, length: 7 })
-        );
+        assert_eq!(parse(&file), Err(RtpdumpError::BadLength { at: 43, length: 7 }));
     }
 }

@@ -7,15 +7,12 @@ pub(crate) const OPUS: &str = "opus";
 
 /// Reduces a session's SDP to what describes the recorded primary streams.
 pub(crate) fn of_recording(session: &str) -> String {
-    let mut out =
-        String::from("v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n");
+    let mut out = String::from("v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n");
     for (media, encoding) in [("video", H264), ("audio", OPUS)] {
         let Some((payload_type, rtpmap)) = rtpmap(session, encoding) else {
             continue;
         };
-        out.push_str(&format!(
-            "m={media} 9 RTP/AVP {payload_type}\r\na=rtpmap:{payload_type} {rtpmap}\r\n"
-        ));
+        out.push_str(&format!("m={media} 9 RTP/AVP {payload_type}\r\na=rtpmap:{payload_type} {rtpmap}\r\n"));
         if let Some(fmtp) = fmtp(session, payload_type) {
             out.push_str(&format!("a=fmtp:{payload_type} {fmtp}\r\n"));
         }
@@ -66,9 +63,6 @@ mod tests {
         let expected = "m=video 9 RTP/AVP 109\r\na=rtpmap:109 H264/90000\r\n\
             a=fmtp:109 packetization-mode=1;profile-level-id=42e01f\r\n\
             m=audio 9 RTP/AVP 111\r\na=rtpmap:111 opus/48000/2\r\na=fmtp:111 minptime=10;useinbandfec=1\r\n";
-        assert_eq!(
-            sdp.split_once("t=0 0\r\n").map(|(_, media)| media),
-            Some(expected)
-        );
+        assert_eq!(sdp.split_once("t=0 0\r\n").map(|(_, media)| media), Some(expected));
     }
 }

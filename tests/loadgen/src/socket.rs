@@ -31,20 +31,14 @@ pub fn send(socket: &UdpSocket, transmit: &Transmit) -> io::Result<()> {
 }
 
 fn is_transient(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::ConnectionRefused | ErrorKind::Interrupted
-    )
+    matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::Interrupted)
 }
 
 /// Sleeps until a datagram waits at one of the sockets, or until `until`.
 pub fn wait_readable(sockets: &[&UdpSocket], until: Instant) -> io::Result<()> {
     let timeout = until.saturating_duration_since(Instant::now());
     let timeout = Timespec::try_from(timeout).map_err(io::Error::other)?;
-    let mut polled: Vec<PollFd<'_>> = sockets
-        .iter()
-        .map(|socket| PollFd::new(*socket, PollFlags::IN))
-        .collect();
+    let mut polled: Vec<PollFd<'_>> = sockets.iter().map(|socket| PollFd::new(*socket, PollFlags::IN)).collect();
     match poll(&mut polled, Some(&timeout)) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),

@@ -32,17 +32,8 @@ impl Stack {
     /// `local` is the bound socket's address and the only candidate.
     pub fn new(config: RtcConfig, local: SocketAddr, now: Instant) -> Self {
         let mut rtc = config.build(now);
-        rtc.add_local_candidate(
-            Candidate::host(local, "udp").expect("a bound address is a candidate"),
-        );
-        Stack {
-            rtc,
-            local,
-            transmits: VecDeque::new(),
-            events: VecDeque::new(),
-            deadline: now,
-            failure: None,
-        }
+        rtc.add_local_candidate(Candidate::host(local, "udp").expect("a bound address is a candidate"));
+        Stack { rtc, local, transmits: VecDeque::new(), events: VecDeque::new(), deadline: now, failure: None }
     }
 
     pub fn is_alive(&self) -> bool {
@@ -77,10 +68,9 @@ impl Stack {
                     self.deadline = deadline;
                     return;
                 }
-                Ok(Output::Transmit(transmit)) => self.transmits.push_back(Transmit {
-                    to: transmit.destination,
-                    datagram: transmit.contents.to_vec(),
-                }),
+                Ok(Output::Transmit(transmit)) => self
+                    .transmits
+                    .push_back(Transmit { to: transmit.destination, datagram: transmit.contents.to_vec() }),
                 Ok(Output::Event(event)) => self.events.push_back(event),
                 Err(error) => self.note(Err(error)),
             }

@@ -25,11 +25,7 @@ fn any_port() -> SocketAddr {
 fn recorder() -> (String, thread::JoinHandle<Recording>) {
     let server = Server::bind(any_port()).unwrap();
     let url = format!("http://{}/whip/guest1", server.address());
-    let options = RecordOptions {
-        length: PATIENCE * 2,
-        deadline: PATIENCE * 2,
-        ..RecordOptions::default()
-    };
+    let options = RecordOptions { length: PATIENCE * 2, deadline: PATIENCE * 2, ..RecordOptions::default() };
     (url, thread::spawn(move || server.record(&options).unwrap()))
 }
 
@@ -37,19 +33,8 @@ fn recorder() -> (String, thread::JoinHandle<Recording>) {
 fn check(finished: &Finished, recording: &Recording) {
     let clip = Clip::from_records(&recording.records, &recording.sdp).unwrap();
     for kind in [TrackKind::Video, TrackKind::Audio] {
-        let sent: Vec<u64> = finished
-            .sent
-            .iter()
-            .filter(|unit| unit.kind == kind)
-            .map(|unit| unit.digest)
-            .collect();
-        let received: Vec<u64> = clip
-            .track(kind)
-            .unwrap()
-            .units
-            .iter()
-            .map(|unit| unit.digest)
-            .collect();
+        let sent: Vec<u64> = finished.sent.iter().filter(|unit| unit.kind == kind).map(|unit| unit.digest).collect();
+        let received: Vec<u64> = clip.track(kind).unwrap().units.iter().map(|unit| unit.digest).collect();
         assert_eq!(received, sent, "{kind:?}");
     }
 }
@@ -60,10 +45,7 @@ fn two_guests_of_one_driver_arrive_bit_exact_and_leave_one_after_the_other() {
     let clip = Clip::chromium_720p();
     let [first, second] = [0, 1].map(|_| {
         let (url, recording) = recorder();
-        (
-            Publisher::connect_with(&driver, &url, &clip, &Options::default()).unwrap(),
-            recording,
-        )
+        (Publisher::connect_with(&driver, &url, &clip, &Options::default()).unwrap(), recording)
     });
     assert!(first.0.wait(PATIENCE, |stats| stats.video_frames >= 30));
     let finished = first.0.stop().unwrap();
@@ -71,16 +53,9 @@ fn two_guests_of_one_driver_arrive_bit_exact_and_leave_one_after_the_other() {
     check(&finished, &first.1.join().unwrap());
 
     let frames = second.0.stats().video_frames;
-    assert!(
-        second
-            .0
-            .wait(PATIENCE, |stats| stats.video_frames >= frames + 15)
-    );
+    assert!(second.0.wait(PATIENCE, |stats| stats.video_frames >= frames + 15));
     let finished = second.0.stop().unwrap();
-    assert_eq!(
-        finished.stats.plis, 1,
-        "the recorder asks for one keyframe at the start"
-    );
+    assert_eq!(finished.stats.plis, 1, "the recorder asks for one keyframe at the start");
     check(&finished, &second.1.join().unwrap());
 }
 
@@ -101,9 +76,7 @@ fn an_endpoint_that_refuses_is_reported_with_its_reason() {
     let server = Server::bind(any_port()).unwrap();
     let url = format!("http://{}/whip/guest1", server.address());
     drop(server);
-    let error = Publisher::connect(&url, &Clip::chromium_360p())
-        .err()
-        .unwrap();
+    let error = Publisher::connect(&url, &Clip::chromium_360p()).err().unwrap();
     assert!(!error.to_string().is_empty());
 }
 
@@ -114,10 +87,7 @@ fn the_proxy_forwards_both_ways_and_loses_what_it_is_told_to() {
     for socket in [&server, &client] {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
     }
-    let lose_up = Impairments {
-        loss: 0.5,
-        ..Impairments::default()
-    };
+    let lose_up = Impairments { loss: 0.5, ..Impairments::default() };
     let to = server.local_addr().unwrap();
     let proxy = Proxy::bind(any_port(), to, lose_up, Impairments::default(), 9).unwrap();
     client.connect(proxy.address().unwrap()).unwrap();
@@ -131,9 +101,7 @@ fn the_proxy_forwards_both_ways_and_loses_what_it_is_told_to() {
     let mut buffer = [0; 16];
     let mut through = 0;
     // Send until the last one is through: it may be lost itself.
-    server
-        .set_read_timeout(Some(Duration::from_millis(20)))
-        .unwrap();
+    server.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
     loop {
         match server.recv_from(&mut buffer) {
             Ok((_, from)) => {

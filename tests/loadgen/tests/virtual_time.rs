@@ -34,18 +34,10 @@ impl Pair {
     fn new(clip: &Arc<Clip>, config: GuestConfig, up: Impairments, down: Impairments) -> Pair {
         let now = Instant::now();
         let (mut guest, offer) = Guest::new(clip, config, address(1), now);
-        let receiver =
-            Receiver::answer(&offer, ReceiverConfig::default(), address(2), now).unwrap();
+        let receiver = Receiver::answer(&offer, ReceiverConfig::default(), address(2), now).unwrap();
         guest.handle_answer(receiver.sdp(), now).unwrap();
         let (up, down) = (Netem::new(up, 1, now), Netem::new(down, 2, now));
-        Pair {
-            now,
-            guest,
-            receiver,
-            up,
-            down,
-            sent: Vec::new(),
-        }
+        Pair { now, guest, receiver, up, down, sent: Vec::new() }
     }
 
     /// Lets the time run up to `until`.
@@ -62,22 +54,16 @@ impl Pair {
             self.sent.extend(self.guest.take_sent());
             let due = [self.guest.poll_timeout(), self.receiver.poll_timeout()];
             let networks = [self.up.poll_timeout(), self.down.poll_timeout()];
-            let next = due
-                .into_iter()
-                .chain(networks.into_iter().flatten())
-                .min()
-                .unwrap();
+            let next = due.into_iter().chain(networks.into_iter().flatten()).min().unwrap();
             if next > until {
                 self.now = until;
                 return;
             }
             self.now = self.now.max(next);
             if let Some(transmit) = self.up.poll(self.now) {
-                self.receiver
-                    .handle_datagram(&transmit.datagram, address(1), self.now);
+                self.receiver.handle_datagram(&transmit.datagram, address(1), self.now);
             } else if let Some(transmit) = self.down.poll(self.now) {
-                self.guest
-                    .handle_datagram(&transmit.datagram, address(2), self.now);
+                self.guest.handle_datagram(&transmit.datagram, address(2), self.now);
             } else if self.receiver.poll_timeout() <= self.now {
                 self.receiver.handle_timeout(self.now);
             } else {
@@ -100,11 +86,7 @@ impl Pair {
 
     /// (timestamp, digest) of what was sent.
     fn sent(&self, kind: TrackKind) -> Vec<(u32, u64)> {
-        self.sent
-            .iter()
-            .filter(|u| u.kind == kind)
-            .map(|u| (u.rtp_time, u.digest))
-            .collect()
+        self.sent.iter().filter(|u| u.kind == kind).map(|u| (u.rtp_time, u.digest)).collect()
     }
 }
 
@@ -130,9 +112,7 @@ fn received(records: &[Record], kind: TrackKind) -> Vec<(u32, u64)> {
         let digest = if is_video {
             let mut builder = h264::AccessUnitBuilder::default();
             group.iter().for_each(|packet| builder.push(packet.payload));
-            builder
-                .finish()
-                .map(|units| h264::digest(units.iter().map(Vec::as_slice)))
+            builder.finish().map(|units| h264::digest(units.iter().map(Vec::as_slice)))
         } else {
             Some(h264::digest_bytes(group[0].payload))
         };
@@ -143,39 +123,19 @@ fn received(records: &[Record], kind: TrackKind) -> Vec<(u32, u64)> {
 
 #[test]
 fn every_frame_arrives_bit_exact_over_several_loops_and_both_wraps() {
-    let near_wraps = TrackStart {
-        sequence_number: 65_000,
-        rtp_time: u32::MAX - 90_000,
-        ..TrackStart::default()
-    };
-    let replay = ReplayConfig {
-        video: near_wraps,
-        audio: near_wraps,
-        bursts: false,
-    };
-    let config = GuestConfig {
-        replay,
-        ..GuestConfig::default()
-    };
+    let near_wraps = TrackStart { sequence_number: 65_000, rtp_time: u32::MAX - 90_000, ..TrackStart::default() };
+    let replay = ReplayConfig { video: near_wraps, audio: near_wraps, bursts: false };
+    let config = GuestConfig { replay, ..GuestConfig::default() };
     let none = Impairments::default;
     let mut pair = Pair::new(&Clip::chromium_360p(), config, none(), none());
     pair.run_for(SECOND * 20);
     pair.finish();
     for (kind, per_second) in [(TrackKind::Video, 30), (TrackKind::Audio, 50)] {
         let sent = pair.sent(kind);
-        assert!(
-            (19 * per_second..=20 * per_second + 1).contains(&sent.len()),
-            "{kind:?} {}",
-            sent.len()
-        );
+        assert!((19 * per_second..=20 * per_second + 1).contains(&sent.len()), "{kind:?} {}", sent.len());
         assert_eq!(received(pair.receiver.records(), kind), sent, "{kind:?}");
     }
-    let reports = pair
-        .receiver
-        .records()
-        .iter()
-        .filter(|r| r.kind == RecordKind::Rtcp)
-        .count();
+    let reports = pair.receiver.records().iter().filter(|r| r.kind == RecordKind::Rtcp).count();
     assert!(reports >= 20, "{reports} sender reports");
 }
 
@@ -191,31 +151,13 @@ fn a_keyframe_request_brings_an_idr_within_one_frame() {
         assert!(pair.receiver.request_keyframe(kind, pair.now));
         // The frame being sent, if any, and the one after it, are over by then.
         pair.run_for(SECOND / 12);
-        let video: Vec<_> = pair
-            .sent
-            .iter()
-            .filter(|unit| unit.kind == TrackKind::Video)
-            .collect();
-        assert!(
-            video[before..].iter().take(2).any(|unit| unit.is_idr),
-            "{:?}",
-            &video[before..]
-        );
+        let video: Vec<_> = pair.sent.iter().filter(|unit| unit.kind == TrackKind::Video).collect();
+        assert!(video[before..].iter().take(2).any(|unit| unit.is_idr), "{:?}", &video[before..]);
         pair.run_for(SECOND / 2);
         pair.finish();
-        assert_eq!(
-            received(pair.receiver.records(), TrackKind::Video),
-            pair.sent(TrackKind::Video)
-        );
+        assert_eq!(received(pair.receiver.records(), TrackKind::Video), pair.sent(TrackKind::Video));
         let stats = pair.guest.stats();
-        assert_eq!(
-            (stats.plis, stats.firs),
-            if kind == KeyframeRequestKind::Pli {
-                (1, 0)
-            } else {
-                (0, 1)
-            }
-        );
+        assert_eq!((stats.plis, stats.firs), if kind == KeyframeRequestKind::Pli { (1, 0) } else { (0, 1) });
     }
 }
 
@@ -229,10 +171,7 @@ fn video_lost_on_a_bad_network_is_repaired_by_retransmission() {
         duplicate: 0.01,
         ..Impairments::default()
     };
-    let down = Impairments {
-        delay: SECOND / 40,
-        ..Impairments::default()
-    };
+    let down = Impairments { delay: SECOND / 40, ..Impairments::default() };
     let mut pair = Pair::new(&Clip::chromium_720p(), GuestConfig::default(), up, down);
     pair.run_for(SECOND * 10);
     pair.finish();
@@ -249,31 +188,19 @@ fn video_lost_on_a_bad_network_is_repaired_by_retransmission() {
 
 #[test]
 fn the_estimate_follows_transport_feedback_without_holding_media_back() {
-    let config = GuestConfig {
-        estimate_bandwidth: true,
-        ..GuestConfig::default()
-    };
-    let up = Impairments {
-        delay: SECOND / 100,
-        ..Impairments::default()
-    };
+    let config = GuestConfig { estimate_bandwidth: true, ..GuestConfig::default() };
+    let up = Impairments { delay: SECOND / 100, ..Impairments::default() };
     let mut pair = Pair::new(&Clip::chromium_720p(), config, up, Impairments::default());
     pair.run_for(SECOND * 6);
     let estimate = pair.guest.stats().estimate_kbps;
     assert!(estimate > Some(2100), "{estimate:?}");
     pair.finish();
-    assert_eq!(
-        received(pair.receiver.records(), TrackKind::Video),
-        pair.sent(TrackKind::Video)
-    );
+    assert_eq!(received(pair.receiver.records(), TrackKind::Video), pair.sent(TrackKind::Video));
 }
 
 #[test]
 fn ssrcs_that_no_sdp_announced_arrive_by_their_mid_extension() {
-    let config = GuestConfig {
-        hide_ssrcs: true,
-        ..GuestConfig::default()
-    };
+    let config = GuestConfig { hide_ssrcs: true, ..GuestConfig::default() };
     let none = Impairments::default;
     let mut pair = Pair::new(&Clip::chromium_360p(), config, none(), none());
     pair.run_for(SECOND * 2);
@@ -291,10 +218,6 @@ fn ssrcs_that_no_sdp_announced_arrive_by_their_mid_extension() {
         pair.finish();
         let sent = pair.sent(kind);
         assert!(sent.len() > before + 25);
-        assert_eq!(
-            received(pair.receiver.records(), kind),
-            sent[before..],
-            "{kind:?}, new SSRC"
-        );
+        assert_eq!(received(pair.receiver.records(), kind), sent[before..], "{kind:?}, new SSRC");
     }
 }

@@ -130,8 +130,7 @@ impl ApiError {
     }
 
     pub(crate) fn overlap() -> Self {
-        Self::params("Another operation on this session has not ended yet")
-            .breaks(Rule::ConcurrentMutation)
+        Self::params("Another operation on this session has not ended yet").breaks(Rule::ConcurrentMutation)
     }
 
     pub(crate) fn body(&self) -> Value {
@@ -174,9 +173,7 @@ impl ItemError {
                 "No track data from remote peer. Make sure the publisher peer is connected and sending packets for this track"
             }
             Self::RepeatedLocalTrack => "A local track with this name exists already",
-            Self::UpdateTrack => {
-                "The track is not configured for simulcast, no updates applicable."
-            }
+            Self::UpdateTrack => "The track is not configured for simulcast, no updates applicable.",
             Self::CloseTrack => "Track doesn't exist or was already closed",
             Self::Track => "The mid belongs to no sending transceiver of the session description",
             Self::Internal => "Backend error",
@@ -232,9 +229,6 @@ impl Reply {
 
 impl From<ApiError> for Reply {
     fn from(error: ApiError) -> Reply {
-        Reply {
-            status: error.status,
-            body: error.body(),
-        }
+        Reply { status: error.status, body: error.body() }
     }
 }

@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::api::{
-    ApiError, CloseRequest, ItemError, Location, Reply, SdpType, SessionDescription,
-    SessionRequest, TrackReply, TracksReply, TracksRequest,
+    ApiError, CloseRequest, ItemError, Location, Reply, SdpType, SessionDescription, SessionRequest, TrackReply,
+    TracksReply, TracksRequest,
 };
 use crate::fault::Endpoint;
 use crate::ledger::Rule;
@@ -42,10 +42,7 @@ pub(crate) fn decode<T: DeserializeOwned>(body: &str, fields: &[&str]) -> Result
 /// An offer in a body.
 pub(crate) fn offer(description: &SessionDescription) -> Result<Remote, ApiError> {
     if description.kind != SdpType::Offer {
-        return Err(ApiError::sdp(
-            406,
-            "sessionDescription.type=offer is expected",
-        ));
+        return Err(ApiError::sdp(406, "sessionDescription.type=offer is expected"));
     }
     Remote::parse(&description.sdp)
 }
@@ -70,9 +67,7 @@ impl Sfu {
         }
         let id = hex(&mut state.rng, 32);
         let connects = state.faults.session_connects();
-        state
-            .sessions
-            .insert(id.clone(), Session::new(id.clone(), connects, now));
+        state.sessions.insert(id.clone(), Session::new(id.clone(), connects, now));
         let mut reply = json!({"sessionId": id});
         if let Some(offer) = offered {
             // The tracks of this form stay unregistered.
@@ -104,20 +99,11 @@ impl Sfu {
         if tracks.is_empty() && !request.auto_discover {
             return Err(ApiError::params("Expecting at least 1 track"));
         }
-        let offered = request
-            .session_description
-            .as_ref()
-            .map(offer)
-            .transpose()?;
-        let remotes = tracks
-            .iter()
-            .filter(|track| track.location == Location::Remote)
-            .count();
+        let offered = request.session_description.as_ref().map(offer).transpose()?;
+        let remotes = tracks.iter().filter(|track| track.location == Location::Remote).count();
         if remotes == 0 {
             let Some(offer) = offered else {
-                return Err(ApiError::params(
-                    "A local track needs a session description",
-                ));
+                return Err(ApiError::params("A local track needs a session description"));
             };
             return self.publish_call(id, &offer, tracks, request.auto_discover);
         }
@@ -131,9 +117,7 @@ impl Sfu {
         let request: SessionRequest = decode(body, &["sessionDescription"])?;
         let mutation = self.begin(id, Endpoint::Renegotiate, true)?;
         self.hang(hang);
-        let reply = self
-            .lock()
-            .renegotiate(id, &request.session_description, Instant::now());
+        let reply = self.lock().renegotiate(id, &request.session_description, Instant::now());
         drop(mutation);
         reply
     }
@@ -202,10 +186,7 @@ impl State {
         let session = self.session(id)?;
         let ours = session.sections.iter().map(|section| &section.mid);
         if !ours.eq(answer.sections.iter().map(|section| &section.mid)) {
-            return Err(ApiError::sdp(
-                406,
-                "The answer's media sections are not those of the offer",
-            ));
+            return Err(ApiError::sdp(406, "The answer's media sections are not those of the offer"));
         }
         if answer.setup == crate::sdp::Setup::ActPass {
             return Err(ApiError::sdp(406, "An answer decides on a=setup"));
@@ -216,16 +197,11 @@ impl State {
         for sub in session.subscriptions.iter_mut() {
             if let Some(section) = answer.section(&sub.mid) {
                 let takes = !section.rejected && section.direction.receives();
-                sub.accepted = if takes {
-                    section.payload_types.clone()
-                } else {
-                    Vec::new()
-                };
+                sub.accepted = if takes { section.payload_types.clone() } else { Vec::new() };
             }
         }
         if answer.setup == crate::sdp::Setup::Passive {
-            self.ledger
-                .violation(Rule::DtlsRole, Some(id), "a=setup:passive in an answer");
+            self.ledger.violation(Rule::DtlsRole, Some(id), "a=setup:passive in an answer");
         }
         if !keeps_dtls {
             self.end(id, EndReason::DtlsRestarted);
@@ -236,10 +212,7 @@ impl State {
     fn close(&mut self, id: &str, request: &CloseRequest, offered: Option<&Remote>) -> Outcome {
         let mut reply = TracksReply::default();
         for item in &request.tracks {
-            let mut track = TrackReply {
-                mid: item.mid.clone(),
-                ..TrackReply::default()
-            };
+            let mut track = TrackReply { mid: item.mid.clone(), ..TrackReply::default() };
             if !self.close_track(id, &item.mid)? {
                 track.fail(ItemError::CloseTrack);
             }
@@ -252,11 +225,7 @@ impl State {
                 .sections
                 .iter()
                 .map(|section| {
-                    if session
-                        .subscriptions
-                        .iter()
-                        .any(|sub| sub.mid == section.mid)
-                    {
+                    if session.subscriptions.iter().any(|sub| sub.mid == section.mid) {
                         session.answering_section(section, announce_rtx)
                     } else {
                         session.receiving_section(section)
@@ -268,10 +237,7 @@ impl State {
                 &transport.local
             });
             let sdp = local.map(|local| local.write("passive", &sections));
-            reply.session_description = sdp.map(|sdp| SessionDescription {
-                kind: SdpType::Answer,
-                sdp,
-            });
+            reply.session_description = sdp.map(|sdp| SessionDescription { kind: SdpType::Answer, sdp });
             if session.is_left() {
                 self.end(id, EndReason::TransportClosed);
             }
@@ -283,11 +249,7 @@ impl State {
     fn close_track(&mut self, id: &str, mid: &str) -> Result<bool, ApiError> {
         let session = self.session(id)?;
         let mut closed = false;
-        for sub in session
-            .subscriptions
-            .iter_mut()
-            .filter(|sub| sub.mid == mid)
-        {
+        for sub in session.subscriptions.iter_mut().filter(|sub| sub.mid == mid) {
             closed |= sub.status == TrackStatus::Active;
             sub.status = TrackStatus::Closed;
         }
@@ -317,15 +279,10 @@ impl State {
             };
             let publisher = item.session_id.clone().unwrap_or_default();
             let name = item.track_name.clone().unwrap_or_default();
-            let published = self
-                .sessions
-                .get(&publisher)
-                .and_then(|session| session.active_track(&name));
+            let published = self.sessions.get(&publisher).and_then(|session| session.active_track(&name));
             let kind = published.map(|published| published.kind);
             let subscriptions = self.session(id)?.subscriptions.iter_mut();
-            let sub = subscriptions
-                .filter(|sub| sub.status != TrackStatus::Closed)
-                .find(|sub| sub.mid == track.mid);
+            let sub = subscriptions.filter(|sub| sub.status != TrackStatus::Closed).find(|sub| sub.mid == track.mid);
             match (sub, kind) {
                 (Some(sub), Some(kind)) if sub.kind == kind => {
                     if (&sub.publisher, &sub.track) == (&publisher, &name) {
@@ -344,11 +301,7 @@ impl State {
     fn describe(&mut self, id: &str) -> Outcome {
         let session = self.session(id)?;
         let status = |status| {
-            if status == TrackStatus::Active {
-                "active"
-            } else {
-                "inactive"
-            }
+            if status == TrackStatus::Active { "active" } else { "inactive" }
         };
         let local = session.local.iter().map(|track| {
             json!({
@@ -368,9 +321,6 @@ impl State {
             })
         });
         let tracks: Vec<Value> = local.chain(remote).collect();
-        Ok(Reply::of(
-            200,
-            &json!({"tracks": tracks, "dataChannels": []}),
-        ))
+        Ok(Reply::of(200, &json!({"tracks": tracks, "dataChannels": []})))
     }
 }

@@ -21,12 +21,7 @@ pub(crate) struct Format {
 
 impl Format {
     /// `None` for what the service does not carry: RED, G.722, telephone-event, other H.264 profiles and modes.
-    pub(crate) fn from_sdp(
-        payload_type: u8,
-        rtx: Option<u8>,
-        map: &str,
-        fmtp: &str,
-    ) -> Option<Format> {
+    pub(crate) fn from_sdp(payload_type: u8, rtx: Option<u8>, map: &str, fmtp: &str) -> Option<Format> {
         let name = map.split('/').next().unwrap_or_default();
         let codec = match name.to_ascii_lowercase().as_str() {
             "opus" => Codec::Opus,
@@ -38,20 +33,12 @@ impl Format {
             "av1" => Codec::Av1,
             _ => return None,
         };
-        let has = |wanted: &str| {
-            fmtp.split(';')
-                .any(|field| field.trim().eq_ignore_ascii_case(wanted))
-        };
+        let has = |wanted: &str| fmtp.split(';').any(|field| field.trim().eq_ignore_ascii_case(wanted));
         let is_constrained_baseline = fmtp.to_ascii_lowercase().contains("profile-level-id=42e0");
         if codec == Codec::H264 && !(has("packetization-mode=1") && is_constrained_baseline) {
             return None;
         }
-        Some(Format {
-            codec,
-            payload_type,
-            rtx,
-            fmtp: fmtp.to_owned(),
-        })
+        Some(Format { codec, payload_type, rtx, fmtp: fmtp.to_owned() })
     }
 
     pub(crate) fn kind(&self) -> Kind {
@@ -86,11 +73,7 @@ impl Format {
             feedback.extend(["ccm fir", "nack", "nack pli"]);
         }
         feedback.extend(transport_cc.then_some("transport-cc"));
-        lines.extend(
-            feedback
-                .iter()
-                .map(|name| format!("a=rtcp-fb:{payload_type} {name}")),
-        );
+        lines.extend(feedback.iter().map(|name| format!("a=rtcp-fb:{payload_type} {name}")));
         if let Some(rtx) = self.rtx {
             lines.push(format!("a=rtpmap:{rtx} rtx/90000"));
             lines.push(format!("a=fmtp:{rtx} apt={payload_type}"));
@@ -107,24 +90,14 @@ impl Format {
         let rtx = self.rtx.map(Into::into);
         // Which format it is was decided above; str0m gets no description to compare with.
         let format = FormatParams::default();
-        config.add_config(
-            self.payload_type.into(),
-            rtx,
-            self.codec,
-            clock_rate,
-            channels,
-            format,
-        );
+        config.add_config(self.payload_type.into(), rtx, self.codec, clock_rate, channels, format);
     }
 }
 
 /// What the service offers to a session that pulls: several codecs, H.264 first, under payload types that are none of
 /// the publishers' and, as they are BUNDLE-wide, unique across audio and video.
 pub(crate) fn pull_formats(taken: &[u8], rng: &mut Rng) -> Vec<Format> {
-    let mut pool: Vec<u8> = (96..=127)
-        .chain(35..=63)
-        .filter(|pt| !taken.contains(pt))
-        .collect();
+    let mut pool: Vec<u8> = (96..=127).chain(35..=63).filter(|pt| !taken.contains(pt)).collect();
     let mut fresh = || {
         let bound = u64::try_from(pool.len()).expect("less than 128 payload types");
         let index = usize::try_from(rng.below(bound)).expect("an index into the pool");
@@ -148,10 +121,7 @@ pub(crate) fn pull_formats(taken: &[u8], rng: &mut Rng) -> Vec<Format> {
 /// What an answer keeps of an offered section: of video the one best codec, as seen; of audio all of ours.
 pub(crate) fn answered(offered: &[Format]) -> Vec<Format> {
     let is_video = |format: &&Format| format.kind() == Kind::Video;
-    let best = offered
-        .iter()
-        .filter(is_video)
-        .min_by_key(|format| format.codec != Codec::H264);
+    let best = offered.iter().filter(is_video).min_by_key(|format| format.codec != Codec::H264);
     let audio = offered.iter().filter(|format| format.kind() == Kind::Audio);
     best.into_iter().chain(audio).cloned().collect()
 }

@@ -92,22 +92,16 @@ pub(crate) fn answer(method: &str, path: &str, body: &str, sfu: &Sfu) -> Reply {
             sfu.lock().ledger = Ledger::default();
             Reply::of(200, &json!({}))
         }
-        _ => ApiError::new(
-            404,
-            "not_found",
-            "POST /control, GET /control/sessions or DELETE /control/violations",
-        )
-        .into(),
+        _ => {
+            ApiError::new(404, "not_found", "POST /control, GET /control/sessions or DELETE /control/violations").into()
+        }
     }
 }
 
 impl State {
     pub(crate) fn snapshot(&self) -> Snapshot {
         let present = self.sessions.values().filter(|session| !session.is_left());
-        let ended = self.ended().map(|(id, reason)| EndedSession {
-            id: id.clone(),
-            reason,
-        });
+        let ended = self.ended().map(|(id, reason)| EndedSession { id: id.clone(), reason });
         Snapshot {
             sessions: present.map(session_info).collect(),
             ended: ended.collect(),
@@ -148,10 +142,6 @@ fn session_info(session: &Session) -> SessionInfo {
 }
 
 fn kind(kind: Kind) -> String {
-    let text = if kind == Kind::Video {
-        "video"
-    } else {
-        "audio"
-    };
+    let text = if kind == Kind::Video { "video" } else { "audio" };
     text.to_owned()
 }

@@ -69,10 +69,7 @@ impl Local {
             out.push_str("\r\n");
         };
         line("v=0");
-        line(&format!(
-            "o=- {} {} IN IP4 0.0.0.0",
-            self.origin_id, self.origin_version
-        ));
+        line(&format!("o=- {} {} IN IP4 0.0.0.0", self.origin_id, self.origin_version));
         line("s=-");
         line("t=0 0");
         line("a=msid-semantic:WMS*");
@@ -81,9 +78,7 @@ impl Local {
         if self.extmap_allow_mixed {
             line("a=extmap-allow-mixed");
         }
-        let bundled = sections
-            .iter()
-            .filter(|section| section.direction.is_some());
+        let bundled = sections.iter().filter(|section| section.direction.is_some());
         let bundled = bundled.fold(String::new(), |mids, section| mids + " " + &section.mid);
         line(&format!("a=group:BUNDLE{bundled}"));
         let mut is_first = true;
@@ -105,10 +100,7 @@ impl Local {
             Kind::Other => "application",
         };
         let Some(direction) = section.direction else {
-            let rest = section
-                .rejected_m_line
-                .split_once(' ')
-                .map_or("", |(_, rest)| rest);
+            let rest = section.rejected_m_line.split_once(' ').map_or("", |(_, rest)| rest);
             line(&format!("m={kind} 0 {rest}"));
             line("c=IN IP4 0.0.0.0");
             line(&format!("a=mid:{}", section.mid));
@@ -129,10 +121,7 @@ impl Local {
         line("a=rtcp-mux");
         line("a=rtcp-rsize");
         for format in &section.formats {
-            format
-                .lines(section.transport_cc)
-                .iter()
-                .for_each(|text| line(text));
+            format.lines(section.transport_cc).iter().for_each(|text| line(text));
         }
         for (id, uri) in &section.extensions {
             line(&format!("a=extmap:{id} {uri}"));
@@ -151,9 +140,7 @@ impl Local {
         if is_first {
             for component in [1, 2] {
                 let (ip, port) = (self.candidate.ip(), self.candidate.port());
-                line(&format!(
-                    "a=candidate:513273236 {component} udp 2130706431 {ip} {port} typ host"
-                ));
+                line(&format!("a=candidate:513273236 {component} udp 2130706431 {ip} {port} typ host"));
             }
             line("a=end-of-candidates");
         }

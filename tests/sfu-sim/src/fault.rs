@@ -43,33 +43,17 @@ pub enum Fault {
     /// Each `n`-th call fails with 500 `internal_error` and changes nothing.
     FailOneIn { n: u32 },
     /// Calls fail with 500 `internal_error` and change nothing.
-    Fail {
-        calls: u32,
-        endpoint: Option<Endpoint>,
-    },
+    Fail { calls: u32, endpoint: Option<Endpoint> },
     /// The call is carried out, and the connection closed without a reply.
-    LoseReply {
-        calls: u32,
-        endpoint: Option<Endpoint>,
-    },
+    LoseReply { calls: u32, endpoint: Option<Endpoint> },
     /// The call is carried out, and the reply comes late.
-    SlowReply {
-        calls: u32,
-        endpoint: Option<Endpoint>,
-        milliseconds: u64,
-    },
+    SlowReply { calls: u32, endpoint: Option<Endpoint>, milliseconds: u64 },
     /// The call hangs (25 s by the service's clock), then goes on.
-    Hang {
-        calls: u32,
-        endpoint: Option<Endpoint>,
-    },
+    Hang { calls: u32, endpoint: Option<Endpoint> },
     /// A GET for a session that was never there hangs instead of being answered with 404.
     HangUnknownSession,
     /// Calls are answered with 429.
-    TooManyRequests {
-        calls: u32,
-        endpoint: Option<Endpoint>,
-    },
+    TooManyRequests { calls: u32, endpoint: Option<Endpoint> },
     /// Every call is answered with 401, as for a wrong secret.
     WrongSecret,
     /// Every call is answered with 404, as for an unknown app.
@@ -81,10 +65,7 @@ pub enum Fault {
     /// Pulls of several tracks: one item fails with `internal_error`, the others are good.
     MixedResult { calls: u32 },
     /// What a session publishes (all of it, or one track) is not forwarded any more and counts as not received.
-    StopMedia {
-        session: String,
-        track: Option<String>,
-    },
+    StopMedia { session: String, track: Option<String> },
     /// Ends [`Fault::StopMedia`].
     ResumeMedia { session: String },
     /// The session is gone at once, without a word to its peer.
@@ -151,11 +132,7 @@ impl Faults {
                     let limited = take(calls, endpoint).then_some(Refusal::TooManyRequests);
                     verdict.refuse = limited.or(verdict.refuse);
                 }
-                Fault::SlowReply {
-                    calls,
-                    endpoint,
-                    milliseconds,
-                } => {
+                Fault::SlowReply { calls, endpoint, milliseconds } => {
                     let is_slow = take(calls, endpoint);
                     let milliseconds = if is_slow { *milliseconds } else { 0 };
                     verdict.delay = verdict.delay.max(Duration::from_millis(milliseconds));
@@ -181,9 +158,7 @@ impl Faults {
     pub(crate) fn session_connects(&mut self) -> bool {
         self.sessions += 1;
         let number = self.sessions;
-        !self.on.iter().any(
-            |fault| matches!(fault, Fault::NeverConnectOneIn { n } if number.is_multiple_of(*n)),
-        )
+        !self.on.iter().any(|fault| matches!(fault, Fault::NeverConnectOneIn { n } if number.is_multiple_of(*n)))
     }
 
     /// Whether one item of the pull that is answered now is to fail.

@@ -32,15 +32,10 @@ impl State {
             return;
         };
         let mut api = transport.stack.rtc.direct_api();
-        let mid = api
-            .stream_rx(&packet.header.ssrc)
-            .map(|stream| stream.mid());
+        let mid = api.stream_rx(&packet.header.ssrc).map(|stream| stream.mid());
         transport.stack.drain();
         let received = *packet.header.payload_type;
-        let codec = transport
-            .formats
-            .iter()
-            .find(|format| format.payload_type == received);
+        let codec = transport.formats.iter().find(|format| format.payload_type == received);
         let codec = codec.map(|format| format.codec);
         let tracks = session.local.iter_mut();
         let track = tracks
@@ -59,20 +54,18 @@ impl State {
         let track = track.name.clone();
         let wallclock = self.wallclock(id, packet, now);
         for subscriber in self.sessions.values_mut() {
-            let Some(transport) = subscriber
-                .transport
-                .as_mut()
-                .filter(|transport| transport.connected)
-            else {
+            let Some(transport) = subscriber.transport.as_mut().filter(|transport| transport.connected) else {
                 continue;
             };
-            let subscriptions = subscriber.subscriptions.iter_mut().filter(|sub| {
-                sub.status == TrackStatus::Active && sub.publisher == id && sub.track == track
-            });
+            let subscriptions = subscriber
+                .subscriptions
+                .iter_mut()
+                .filter(|sub| sub.status == TrackStatus::Active && sub.publisher == id && sub.track == track);
             for sub in subscriptions {
-                let payload_type = transport.formats.iter().find(|format| {
-                    format.codec == codec && sub.accepted.contains(&format.payload_type)
-                });
+                let payload_type = transport
+                    .formats
+                    .iter()
+                    .find(|format| format.codec == codec && sub.accepted.contains(&format.payload_type));
                 let Some(payload_type) = payload_type.map(|format| format.payload_type) else {
                     continue;
                 };
@@ -85,13 +78,7 @@ impl State {
                 };
                 let rtp_time = packet.header.timestamp;
                 let payload = Arc::clone(&packet.payload);
-                let write = RtpWrite::new(
-                    payload_type.into(),
-                    number.into(),
-                    rtp_time,
-                    wallclock,
-                    payload,
-                );
+                let write = RtpWrite::new(payload_type.into(), number.into(), rtp_time, wallclock, payload);
                 let nackable = sub.kind == Kind::Video;
                 stream.write_rtp(write.marker(packet.header.marker).nackable(nackable));
                 sub.packets += 1;
@@ -122,18 +109,14 @@ impl State {
         let clock_rate = packet.time.frequency().get();
         let reported = u32::try_from(info.rtp_time.numer() & u64::from(u32::MAX)).unwrap_or(0);
         let ticks = packet.header.timestamp.wrapping_sub(reported);
-        let seconds =
-            |ticks: u32| Duration::from_secs_f64(f64::from(ticks) / f64::from(clock_rate));
+        let seconds = |ticks: u32| Duration::from_secs_f64(f64::from(ticks) / f64::from(clock_rate));
         let ntp = if ticks < 1 << 31 {
             info.ntp_time.checked_add(seconds(ticks))
         } else {
             info.ntp_time.checked_sub(seconds(ticks.wrapping_neg()))
         };
         let Some(ntp) = ntp else { return arrival };
-        let clock = self
-            .clocks
-            .entry(id.to_owned())
-            .or_insert(Clock { ntp, at: arrival });
+        let clock = self.clocks.entry(id.to_owned()).or_insert(Clock { ntp, at: arrival });
         let captured = match ntp.duration_since(clock.ntp) {
             Ok(later) => clock.at.checked_add(later),
             Err(earlier) => clock.at.checked_sub(earlier.duration()),
@@ -142,18 +125,9 @@ impl State {
     }
 
     /// From a subscriber to the publisher.
-    pub(crate) fn forward_keyframe_request(
-        &mut self,
-        id: &str,
-        mid: Mid,
-        kind: KeyframeRequestKind,
-        now: Instant,
-    ) {
+    pub(crate) fn forward_keyframe_request(&mut self, id: &str, mid: Mid, kind: KeyframeRequestKind, now: Instant) {
         let mid = mid.to_string();
-        let subscriptions = self
-            .sessions
-            .get_mut(id)
-            .map(|session| session.subscriptions.iter_mut());
+        let subscriptions = self.sessions.get_mut(id).map(|session| session.subscriptions.iter_mut());
         let sub = subscriptions.and_then(|mut subscriptions| {
             subscriptions.find(|sub| sub.mid == mid && sub.status == TrackStatus::Active)
         });
@@ -163,10 +137,7 @@ impl State {
         let Some(session) = self.sessions.get_mut(&publisher) else {
             return;
         };
-        let Some(mid) = session
-            .active_track(&track)
-            .map(|track| Mid::from(track.mid.as_str()))
-        else {
+        let Some(mid) = session.active_track(&track).map(|track| Mid::from(track.mid.as_str())) else {
             return;
         };
         let Some(transport) = &mut session.transport else {

@@ -65,20 +65,11 @@ impl Ledger {
         count.failed += u64::from(status >= 400);
     }
 
-    pub(crate) fn violation(
-        &mut self,
-        rule: Rule,
-        session: Option<&str>,
-        detail: impl Into<String>,
-    ) {
+    pub(crate) fn violation(&mut self, rule: Rule, session: Option<&str>, detail: impl Into<String>) {
         if self.violations.len() == MAX_VIOLATIONS {
             self.violations.pop_front();
         }
-        self.violations.push_back(Violation {
-            rule,
-            session: session.map(str::to_owned),
-            detail: detail.into(),
-        });
+        self.violations.push_back(Violation { rule, session: session.map(str::to_owned), detail: detail.into() });
     }
 
     pub(crate) fn violations(&self) -> impl Iterator<Item = &Violation> {
@@ -93,11 +84,7 @@ pub(crate) struct Rate(VecDeque<Instant>);
 impl Rate {
     /// False when it is one too many.
     pub(crate) fn admit(&mut self, now: Instant) -> bool {
-        while self
-            .0
-            .front()
-            .is_some_and(|at| now.saturating_duration_since(*at) >= RATE_WINDOW)
-        {
+        while self.0.front().is_some_and(|at| now.saturating_duration_since(*at) >= RATE_WINDOW) {
             self.0.pop_front();
         }
         if self.0.len() >= MAX_CALLS_PER_SECOND {

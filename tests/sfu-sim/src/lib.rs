@@ -111,12 +111,8 @@ impl SfuSim {
         let settings = Settings {
             app_id: options.app_id.clone(),
             secret: options.secret.clone(),
-            times: options
-                .times
-                .unwrap_or_else(|| Times::scaled(options.speed)),
-            padding_every: options
-                .padding_every
-                .map(|every| every.min(padding::MAX_DISTANCE)),
+            times: options.times.unwrap_or_else(|| Times::scaled(options.speed)),
+            padding_every: options.padding_every.map(|every| every.min(padding::MAX_DISTANCE)),
             announce_rtx: options.announce_rtx,
             media_address,
         };
@@ -126,14 +122,7 @@ impl SfuSim {
             spawn("sfu-sim-http", move || server::run(&listener, &http))?,
             spawn("sfu-sim-media", move || media::run(&udp, &media))?,
         ];
-        Ok(SfuSim {
-            sfu,
-            address,
-            media_address,
-            app_id: options.app_id,
-            secret: options.secret,
-            threads,
-        })
+        Ok(SfuSim { sfu, address, media_address, app_id: options.app_id, secret: options.secret, threads })
     }
 
     /// `http://127.0.0.1:PORT/v1`, in place of `https://rtc.live.cloudflare.com/v1`.

@@ -24,11 +24,7 @@ fn main() -> ExitCode {
     };
     match SfuSim::start(options) {
         Ok(sfu) => {
-            println!(
-                "sfu-sim: api_base {}, media {}",
-                sfu.api_base(),
-                sfu.media_address()
-            );
+            println!("sfu-sim: api_base {}, media {}", sfu.api_base(), sfu.media_address());
             loop {
                 thread::park();
             }
@@ -44,10 +40,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
     // Session ids of an earlier run must not come again.
     let since = std::time::SystemTime::UNIX_EPOCH.elapsed();
     let seed = since.map_or(0, |since| u64::from(since.subsec_nanos()) ^ since.as_secs());
-    let mut options = Options {
-        seed,
-        ..Options::default()
-    };
+    let mut options = Options { seed, ..Options::default() };
     let mut secret = None;
     let mut app_id = None;
     while let Some(name) = arguments.next() {
@@ -55,9 +48,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
             options.announce_rtx = true;
             continue;
         }
-        let value = arguments
-            .next()
-            .ok_or_else(|| format!("{name} needs a value"))?;
+        let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
         let bad = |error: &dyn std::fmt::Display| format!("{name} {value}: {error}");
         match name.as_str() {
             "--listen" => options.listen = value.parse().map_err(|error| bad(&error))?,
@@ -74,9 +65,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
                 }
             }
             "--seed" => options.seed = value.parse().map_err(|error| bad(&error))?,
-            "--padding-every" => {
-                options.padding_every = Some(value.parse().map_err(|error| bad(&error))?)
-            }
+            "--padding-every" => options.padding_every = Some(value.parse().map_err(|error| bad(&error))?),
             _ => return Err(format!("{name} is unknown")),
         }
     }

@@ -10,8 +10,7 @@ use std::time::Instant;
 
 use str0m::config::CryptoProvider;
 use str0m::crypto::dtls::{
-    DtlsCert, DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, DtlsVersion, ProtocolVersion,
-    SrtpProfile,
+    DtlsCert, DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, DtlsVersion, ProtocolVersion, SrtpProfile,
 };
 use str0m::crypto::{CryptoError, from_feature_flags};
 use webrtc_srtp::context::Context;
@@ -58,10 +57,7 @@ impl PaddingSource {
         static TAPPED: TappedProvider = TappedProvider;
         let slot = Slot::default();
         NEXT_SLOT.replace(Arc::clone(&slot));
-        let source = PaddingSource {
-            slot,
-            context: None,
-        };
+        let source = PaddingSource { slot, context: None };
         let mut provider = from_feature_flags();
         provider.dtls_provider = &TAPPED;
         (source, Arc::new(provider))
@@ -70,11 +66,7 @@ impl PaddingSource {
     /// A protected packet; `None` before the handshake is through.
     pub(crate) fn packet(&mut self, header: PaddingHeader) -> Option<Vec<u8>> {
         if self.context.is_none() {
-            let keys = self
-                .slot
-                .lock()
-                .expect("no thread panics while it holds this lock")
-                .clone()?;
+            let keys = self.slot.lock().expect("no thread panics while it holds this lock").clone()?;
             let context = Context::new(&keys.key, &keys.salt, keys.profile, None, None);
             self.context = Some(context.expect("the keys have the profile's lengths"));
         }
@@ -85,11 +77,7 @@ impl PaddingSource {
         packet.resize(packet.len() + usize::from(PADDING_BYTES) - 1, 0);
         packet.push(PADDING_BYTES);
         let protected = self.context.as_mut()?.encrypt_rtp(&packet);
-        Some(
-            protected
-                .expect("a session ends before 2^48 packets")
-                .to_vec(),
-        )
+        Some(protected.expect("a session ends before 2^48 packets").to_vec())
     }
 }
 
@@ -108,9 +96,7 @@ impl DtlsProvider for TappedProvider {
         version: DtlsVersion,
         mtu: Option<usize>,
     ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
-        let inner = from_feature_flags()
-            .dtls_provider
-            .new_dtls(cert, now, version, mtu)?;
+        let inner = from_feature_flags().dtls_provider.new_dtls(cert, now, version, mtu)?;
         let slot = NEXT_SLOT.take();
         Ok(Box::new(Tapped { inner, slot }))
     }
@@ -140,10 +126,7 @@ impl DtlsInstance for Tapped {
         let output = self.inner.poll_output(buf);
         if let DtlsOutput::KeyingMaterial(material, profile) = &output {
             let keys = ours(material, *profile, self.inner.is_active());
-            *self
-                .slot
-                .lock()
-                .expect("no thread panics while it holds this lock") = keys;
+            *self.slot.lock().expect("no thread panics while it holds this lock") = keys;
         }
         output
     }
@@ -188,16 +171,8 @@ fn ours(material: &[u8], profile: SrtpProfile, is_client: bool) -> Option<Keys> 
     let (keys, salts) = material.split_at_checked(2 * profile.key_len())?;
     let of = |pair: &[u8], length: usize| {
         let mut halves = pair.chunks(length);
-        let half = if is_client {
-            halves.next()
-        } else {
-            halves.nth(1)
-        };
+        let half = if is_client { halves.next() } else { halves.nth(1) };
         half.map(<[u8]>::to_vec)
     };
-    Some(Keys {
-        profile,
-        key: of(keys, profile.key_len())?,
-        salt: of(salts, profile.salt_len())?,
-    })
+    Some(Keys { profile, key: of(keys, profile.key_len())?, salt: of(salts, profile.salt_len())? })
 }

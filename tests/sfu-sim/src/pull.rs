@@ -2,9 +2,7 @@
 
 use std::time::Instant;
 
-use crate::api::{
-    ApiError, ItemError, Reply, SdpType, SessionDescription, TrackObject, TrackReply, TracksReply,
-};
+use crate::api::{ApiError, ItemError, Reply, SdpType, SessionDescription, TrackObject, TrackReply, TracksReply};
 use crate::calls::Outcome;
 use crate::codec::pull_formats;
 use crate::rewrite::Rewriter;
@@ -24,16 +22,9 @@ enum Found {
 }
 
 impl Sfu {
-    pub(crate) fn pull_call(
-        &self,
-        id: &str,
-        offer: Option<&Remote>,
-        items: &[TrackObject],
-    ) -> Outcome {
-        let wanted: Option<Vec<(&str, &str)>> = items
-            .iter()
-            .map(|item| Some((item.session_id.as_deref()?, item.track_name.as_deref()?)))
-            .collect();
+    pub(crate) fn pull_call(&self, id: &str, offer: Option<&Remote>, items: &[TrackObject]) -> Outcome {
+        let wanted: Option<Vec<(&str, &str)>> =
+            items.iter().map(|item| Some((item.session_id.as_deref()?, item.track_name.as_deref()?))).collect();
         let wanted = wanted.ok_or_else(|| {
             let no_session = items.iter().any(|item| item.session_id.is_none());
             ApiError::decoding(if no_session { "sessionId" } else { "trackName" })
@@ -54,11 +45,7 @@ impl Sfu {
                 Found::Ready(kind) => good.push(Some(*kind)),
                 Found::Waiting | Found::Missing => {
                     let is_missing = *found == Found::Missing;
-                    reply.fail(if is_missing {
-                        ItemError::NotFoundTrack
-                    } else {
-                        ItemError::EmptyTrack
-                    });
+                    reply.fail(if is_missing { ItemError::NotFoundTrack } else { ItemError::EmptyTrack });
                     good.push(None);
                 }
             }
@@ -66,10 +53,7 @@ impl Sfu {
         }
         let ready = good.iter().flatten().count();
         if ready > 1 && state.faults.mixes_result() {
-            let last = good
-                .iter_mut()
-                .zip(&mut replies)
-                .rfind(|(good, _)| good.is_some());
+            let last = good.iter_mut().zip(&mut replies).rfind(|(good, _)| good.is_some());
             if let Some((good, reply)) = last {
                 *good = None;
                 reply.fail(ItemError::Internal);
@@ -79,20 +63,12 @@ impl Sfu {
             None
         } else if let Some(offer) = offer {
             let sdp = state.answer_pull(id, offer, &good, &mut replies)?;
-            Some(SessionDescription {
-                kind: SdpType::Answer,
-                sdp,
-            })
+            Some(SessionDescription { kind: SdpType::Answer, sdp })
         } else {
             let sdp = state.offer_pull(id, &good, &mut replies)?;
-            Some(SessionDescription {
-                kind: SdpType::Offer,
-                sdp,
-            })
+            Some(SessionDescription { kind: SdpType::Offer, sdp })
         };
-        let is_offer = description
-            .as_ref()
-            .is_some_and(|description| description.kind == SdpType::Offer);
+        let is_offer = description.as_ref().is_some_and(|description| description.kind == SdpType::Offer);
         let reply = TracksReply {
             requires_immediate_renegotiation: is_offer,
             session_description: description,
@@ -111,10 +87,8 @@ impl Sfu {
         let deadline = Instant::now() + guard.settings.times.empty_track_hold;
         loop {
             guard.session(id)?;
-            let found: Result<Vec<Found>, ApiError> = wanted
-                .iter()
-                .map(|(publisher, track)| guard.find(publisher, track))
-                .collect();
+            let found: Result<Vec<Found>, ApiError> =
+                wanted.iter().map(|(publisher, track)| guard.find(publisher, track)).collect();
             let found = found?;
             let is_over = Instant::now() >= deadline || self.is_stopping();
             if is_over || !found.contains(&Found::Waiting) {
@@ -139,16 +113,9 @@ impl State {
         })
     }
 
-    fn offer_pull(
-        &mut self,
-        id: &str,
-        good: &[Option<Kind>],
-        replies: &mut [TrackReply],
-    ) -> Result<String, ApiError> {
+    fn offer_pull(&mut self, id: &str, good: &[Option<Kind>], replies: &mut [TrackReply]) -> Result<String, ApiError> {
         let now = Instant::now();
-        let publishers = replies
-            .iter()
-            .filter_map(|reply| self.sessions.get(reply.session_id.as_ref()?));
+        let publishers = replies.iter().filter_map(|reply| self.sessions.get(reply.session_id.as_ref()?));
         let transports = publishers.filter_map(|publisher| publisher.transport.as_ref());
         let formats = transports.flat_map(|transport| &transport.formats);
         let taken: Vec<u8> = formats.flat_map(|format| format.payload_types()).collect();
@@ -176,9 +143,7 @@ impl State {
         let session = self.session(id)?;
         session.offer_pending = true;
         let sections = session.sections.iter();
-        let sections: Vec<_> = sections
-            .filter_map(|section| session.sending_section(section, announce_rtx))
-            .collect();
+        let sections: Vec<_> = sections.filter_map(|section| session.sending_section(section, announce_rtx)).collect();
         let transport = session.transport.as_mut().ok_or_else(ApiError::gone)?;
         transport.local.origin_version += 1;
         Ok(transport.local.write("actpass", &sections))
@@ -196,9 +161,7 @@ impl State {
             let Some(kind) = *kind else { continue };
             let session = self.session(id)?;
             let section = offer.sections.iter().find(|section| {
-                section.kind == kind
-                    && section.direction.receives()
-                    && !session.has_section(&section.mid)
+                section.kind == kind && section.direction.receives() && !session.has_section(&section.mid)
             });
             match section {
                 Some(section) => {
@@ -211,9 +174,7 @@ impl State {
         let announce_rtx = self.settings.announce_rtx;
         let session = self.session(id)?;
         let sections = offer.sections.iter();
-        let sections: Vec<_> = sections
-            .map(|section| session.answering_section(section, announce_rtx))
-            .collect();
+        let sections: Vec<_> = sections.map(|section| session.answering_section(section, announce_rtx)).collect();
         let transport = session.transport.as_mut().ok_or_else(ApiError::gone)?;
         transport.local.extmap_allow_mixed = offer.extmap_allow_mixed;
         transport.local.origin_version += 1;
@@ -234,10 +195,7 @@ impl State {
         let session = self.session(id)?;
         let transport = session.transport.as_mut().ok_or_else(ApiError::gone)?;
         let source = transport.send(mid, kind);
-        session.sections.push(SectionState {
-            mid: mid.to_owned(),
-            kind,
-        });
+        session.sections.push(SectionState { mid: mid.to_owned(), kind });
         session.subscriptions.push(Subscription {
             mid: mid.to_owned(),
             kind,

@@ -32,27 +32,14 @@ struct Source {
 impl Rewriter {
     /// Asks for one padding packet after each `padding_every` packets.
     pub(crate) fn new(start: u16, padding_every: Option<u32>) -> Self {
-        Rewriter {
-            start: start.into(),
-            padding_every,
-            source: None,
-            newest_out: 0,
-        }
+        Rewriter { start: start.into(), padding_every, source: None, newest_out: 0 }
     }
 
     /// The outgoing number; `None` for what is older than the subscription or too late.
     pub(crate) fn rewrite(&mut self, ssrc: u32, number: u64) -> Option<u64> {
-        if self
-            .source
-            .as_ref()
-            .is_none_or(|source| source.ssrc != ssrc)
-        {
+        if self.source.as_ref().is_none_or(|source| source.ssrc != ssrc) {
             let is_first = self.source.is_none();
-            let first_out = if is_first {
-                self.start
-            } else {
-                self.newest_out + 1
-            };
+            let first_out = if is_first { self.start } else { self.newest_out + 1 };
             self.source = Some(Source {
                 ssrc,
                 first_in: number,
@@ -62,11 +49,7 @@ impl Rewriter {
             });
         }
         let source = self.source.as_mut()?;
-        let (_, added) = source
-            .steps
-            .iter()
-            .rev()
-            .find(|(from, _)| *from <= number)?;
+        let (_, added) = source.steps.iter().rev().find(|(from, _)| *from <= number)?;
         let out = number - source.first_in + added;
         if number > source.newest_in {
             source.newest_in = number;
@@ -79,10 +62,7 @@ impl Rewriter {
     /// The number of a padding packet that is due after the newest packet.
     pub(crate) fn padding(&mut self) -> Option<u64> {
         let every = self.padding_every?;
-        let source = self
-            .source
-            .as_mut()
-            .filter(|source| source.since_padding >= every)?;
+        let source = self.source.as_mut().filter(|source| source.since_padding >= every)?;
         source.since_padding = 0;
         let (_, added) = source.steps.back()?;
         let step = (source.newest_in + 1, added + 1);

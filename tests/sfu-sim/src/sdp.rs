@@ -110,10 +110,7 @@ impl Remote {
         }
         let lines: Vec<&str> = text.lines().collect();
         let starts = lines.iter().enumerate();
-        let starts: Vec<usize> = starts
-            .filter(|(_, line)| line.starts_with("m="))
-            .map(|(index, _)| index)
-            .collect();
+        let starts: Vec<usize> = starts.filter(|(_, line)| line.starts_with("m=")).map(|(index, _)| index).collect();
         let (session, media) = lines.split_at(starts.first().copied().unwrap_or(lines.len()));
         let media: Vec<&[&str]> = media.chunk_by(|_, next| !next.starts_with("m=")).collect();
         if media.len() > MAX_SECTIONS {
@@ -132,8 +129,7 @@ impl Remote {
             Some("passive") => Setup::Passive,
             _ => Setup::ActPass,
         };
-        let sections: Result<Vec<Section>, ApiError> =
-            media.iter().map(|lines| section(lines)).collect();
+        let sections: Result<Vec<Section>, ApiError> = media.iter().map(|lines| section(lines)).collect();
         let sections = sections?;
         if sections.is_empty() {
             return Err(ApiError::sdp(400, "SDP contains no media"));
@@ -160,9 +156,7 @@ fn attribute<'a>(lines: &[&'a str], prefix: &str) -> Option<&'a str> {
 fn section(lines: &[&str]) -> Result<Section, ApiError> {
     let unreadable = || ApiError::sdp(400, "Unable to parse SDP");
     let m_line = lines.first().and_then(|line| line.strip_prefix("m="));
-    let (kind, m_line) = m_line
-        .and_then(|line| line.split_once(' '))
-        .ok_or_else(unreadable)?;
+    let (kind, m_line) = m_line.and_then(|line| line.split_once(' ')).ok_or_else(unreadable)?;
     let kind = match kind {
         "audio" => Kind::Audio,
         "video" => Kind::Video,
@@ -171,8 +165,7 @@ fn section(lines: &[&str]) -> Result<Section, ApiError> {
     let mut words = m_line.split(' ');
     let port = words.next().ok_or_else(unreadable)?;
     let payload_types: Vec<u8> = words.skip(1).filter_map(|word| word.parse().ok()).collect();
-    let mid =
-        attribute(lines, "a=mid:").ok_or_else(|| ApiError::sdp(400, "SDP contains no mid"))?;
+    let mid = attribute(lines, "a=mid:").ok_or_else(|| ApiError::sdp(400, "SDP contains no mid"))?;
     if mid.is_empty() || mid.len() > MAX_MID_CHARS || !mid.is_ascii() {
         return Err(unreadable());
     }
@@ -212,8 +205,7 @@ fn formats(lines: &[&str], payload_types: &[u8]) -> Vec<Format> {
         payload_types.iter().copied().find(|rtx| {
             let map = of("a=rtpmap:", *rtx).unwrap_or_default();
             let apt = of("a=fmtp:", *rtx).and_then(|fmtp| fmtp.strip_prefix("apt="));
-            map.eq_ignore_ascii_case("rtx/90000")
-                && apt.and_then(|apt| apt.parse().ok()) == Some(wanted)
+            map.eq_ignore_ascii_case("rtx/90000") && apt.and_then(|apt| apt.parse().ok()) == Some(wanted)
         })
     };
     payload_types
@@ -245,10 +237,7 @@ fn sources(lines: &[&str]) -> Vec<Source> {
         let is_rtx = groups.iter().any(|(_, rtx)| *rtx == ssrc);
         if !is_rtx && sources.iter().all(|source| source.ssrc != ssrc) {
             let rtx = groups.iter().find(|(primary, _)| *primary == ssrc);
-            sources.push(Source {
-                ssrc,
-                rtx: rtx.map(|(_, rtx)| *rtx),
-            });
+            sources.push(Source { ssrc, rtx: rtx.map(|(_, rtx)| *rtx) });
         }
     }
     sources
@@ -256,10 +245,6 @@ fn sources(lines: &[&str]) -> Vec<Source> {
 
 impl Kind {
     pub(crate) fn of(codec: Codec) -> Kind {
-        if codec.is_audio() {
-            Kind::Audio
-        } else {
-            Kind::Video
-        }
+        if codec.is_audio() { Kind::Audio } else { Kind::Video }
     }
 }

@@ -51,9 +51,7 @@ fn serve(stream: &TcpStream, sfu: &Sfu) -> io::Result<()> {
         let Some(answer) = answer(&request, sfu) else {
             return Ok(());
         };
-        let keep = !request
-            .header("connection")
-            .is_some_and(|value| value.eq_ignore_ascii_case("close"));
+        let keep = !request.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
         let written = write(stream, &answer, keep, sfu);
         if written.is_err() {
             answer.lose(sfu);
@@ -73,10 +71,7 @@ struct Answer {
 
 impl Answer {
     fn plain(reply: impl Into<Reply>) -> Option<Answer> {
-        Some(Answer {
-            reply: reply.into(),
-            mutated: None,
-        })
+        Some(Answer { reply: reply.into(), mutated: None })
     }
 
     /// Its reader will never know.
@@ -116,15 +111,9 @@ fn answer(request: &Message, sfu: &Sfu) -> Option<Answer> {
         let body = Value::String("error code: 1010".to_owned());
         return Answer::plain(Reply { status: 403, body });
     }
-    let declared = request
-        .header("content-length")
-        .and_then(|length| length.parse().ok());
+    let declared = request.header("content-length").and_then(|length| length.parse().ok());
     if declared.is_some_and(|length: usize| length > request.body.len()) {
-        return Answer::plain(ApiError::new(
-            413,
-            "payload_too_large",
-            "The body is too large",
-        ));
+        return Answer::plain(ApiError::new(413, "payload_too_large", "The body is too large"));
     }
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     let ["v1", "apps", app, rest @ ..] = segments.as_slice() else {
@@ -141,9 +130,7 @@ fn answer(request: &Message, sfu: &Sfu) -> Option<Answer> {
         ("PUT", ["sessions", id, "tracks", "update"]) => (Endpoint::TracksUpdate, *id),
         ("GET", ["sessions", id]) if *id != "new" => (Endpoint::GetSession, *id),
         ("DELETE", ["sessions", id]) => {
-            sfu.lock()
-                .ledger
-                .violation(Rule::UnknownEndpoint, Some(id), format!("DELETE {path}"));
+            sfu.lock().ledger.violation(Rule::UnknownEndpoint, Some(id), format!("DELETE {path}"));
             let body = Value::String("reserved for future WHIP/WHEP".to_owned());
             return Answer::plain(Reply { status: 405, body });
         }
@@ -156,9 +143,7 @@ fn unknown_endpoint(method: &str, path: &str, sfu: &Sfu) -> ApiError {
     // A browser that looks at /control asks for an icon as well.
     if path.starts_with("/v1/") {
         let detail = format!("{method} {path}");
-        sfu.lock()
-            .ledger
-            .violation(Rule::UnknownEndpoint, None, detail);
+        sfu.lock().ledger.violation(Rule::UnknownEndpoint, None, detail);
     }
     ApiError::new(404, "not_found", "Not found")
 }
@@ -168,9 +153,7 @@ fn authorize(request: &Message, app: &str, sfu: &Sfu) -> Result<(), ApiError> {
     if app != guard.settings.app_id {
         return Err(unknown_app());
     }
-    let bearer = request
-        .header("authorization")
-        .and_then(|value| value.strip_prefix("Bearer "));
+    let bearer = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
     if bearer != Some(guard.settings.secret.as_str()) {
         return Err(unauthorized());
     }
@@ -238,10 +221,7 @@ fn admit(endpoint: Endpoint, id: &str, sfu: &Sfu) -> Result<Verdict, ApiError> {
     let mut guard = sfu.lock();
     let state = &mut *guard;
     let limited = || ApiError::new(429, "too_many_requests", "Too many requests");
-    let admitted = state
-        .sessions
-        .get_mut(id)
-        .is_none_or(|session| session.rate.admit(Instant::now()));
+    let admitted = state.sessions.get_mut(id).is_none_or(|session| session.rate.admit(Instant::now()));
     if !admitted {
         return Err(limited().breaks(Rule::Rate));
     }

@@ -128,25 +128,17 @@ impl Session {
     }
 
     pub(crate) fn is_connected(&self) -> bool {
-        self.transport
-            .as_ref()
-            .is_some_and(|transport| transport.connected)
+        self.transport.as_ref().is_some_and(|transport| transport.connected)
     }
 
     pub(crate) fn is_negotiated(&self) -> bool {
-        self.transport
-            .as_ref()
-            .is_some_and(|transport| transport.negotiated)
+        self.transport.as_ref().is_some_and(|transport| transport.negotiated)
     }
 
     /// It had tracks, and its client closed them all: it counts as left.
     pub(crate) fn is_left(&self) -> bool {
         let local = self.local.iter().map(|track| track.status);
-        let all = || {
-            local
-                .clone()
-                .chain(self.subscriptions.iter().map(|sub| sub.status))
-        };
+        let all = || local.clone().chain(self.subscriptions.iter().map(|sub| sub.status));
         all().next().is_some() && all().all(|status| status == TrackStatus::Closed)
     }
 
@@ -160,22 +152,11 @@ impl Session {
     }
 
     /// Our m-section for what we send there.
-    pub(crate) fn sending_section(
-        &self,
-        section: &SectionState,
-        announce_rtx: bool,
-    ) -> Option<LocalSection> {
+    pub(crate) fn sending_section(&self, section: &SectionState, announce_rtx: bool) -> Option<LocalSection> {
         let transport = self.transport.as_ref()?;
-        let sub = self
-            .subscriptions
-            .iter()
-            .rev()
-            .find(|sub| sub.mid == section.mid)?;
+        let sub = self.subscriptions.iter().rev().find(|sub| sub.mid == section.mid)?;
         let is_active = sub.status == TrackStatus::Active;
-        let formats = transport
-            .formats
-            .iter()
-            .filter(|format| format.kind() == section.kind);
+        let formats = transport.formats.iter().filter(|format| format.kind() == section.kind);
         let source = LocalSource {
             ssrc: sub.source.ssrc,
             rtx: sub.source.rtx.filter(|_| announce_rtx),
@@ -185,11 +166,7 @@ impl Session {
         Some(LocalSection {
             kind: section.kind,
             mid: section.mid.clone(),
-            direction: Some(if is_active {
-                Direction::SendOnly
-            } else {
-                Direction::Inactive
-            }),
+            direction: Some(if is_active { Direction::SendOnly } else { Direction::Inactive }),
             rejected_m_line: String::new(),
             formats: formats.cloned().collect(),
             extensions: transport.extensions.clone(),
@@ -200,27 +177,16 @@ impl Session {
 
     /// Our answer to a section in which the peer sends, or may have sent.
     pub(crate) fn receiving_section(&self, section: &Section) -> LocalSection {
-        let Some(transport) = self
-            .transport
-            .as_ref()
-            .filter(|_| self.has_section(&section.mid))
-        else {
+        let Some(transport) = self.transport.as_ref().filter(|_| self.has_section(&section.mid)) else {
             return LocalSection::rejecting(section);
         };
         let formats = crate::codec::answered(&section.formats);
         let receives = section.direction.sends() && !section.rejected;
-        let extensions = section
-            .extensions
-            .iter()
-            .filter(|kept| transport.extensions.contains(kept));
+        let extensions = section.extensions.iter().filter(|kept| transport.extensions.contains(kept));
         LocalSection {
             kind: section.kind,
             mid: section.mid.clone(),
-            direction: Some(if receives {
-                Direction::RecvOnly
-            } else {
-                Direction::Inactive
-            }),
+            direction: Some(if receives { Direction::RecvOnly } else { Direction::Inactive }),
             rejected_m_line: String::new(),
             formats,
             extensions: extensions.cloned().collect(),
@@ -238,10 +204,7 @@ impl Session {
         };
         sending.formats = section.formats.clone();
         let extensions = section.extensions.iter();
-        sending.extensions = extensions
-            .filter(|(_, uri)| uri == MID_EXTENSION)
-            .cloned()
-            .collect();
+        sending.extensions = extensions.filter(|(_, uri)| uri == MID_EXTENSION).cloned().collect();
         sending
     }
 }

@@ -23,17 +23,11 @@ pub(crate) type Guard<'a> = MutexGuard<'a, State>;
 
 impl Sfu {
     pub(crate) fn new(state: State) -> Sfu {
-        Sfu {
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-            stopping: AtomicBool::new(false),
-        }
+        Sfu { state: Mutex::new(state), changed: Condvar::new(), stopping: AtomicBool::new(false) }
     }
 
     pub(crate) fn lock(&self) -> Guard<'_> {
-        self.state
-            .lock()
-            .expect("no thread panics while it holds this lock")
+        self.state.lock().expect("no thread panics while it holds this lock")
     }
 
     /// Wakes the calls that wait.
@@ -66,11 +60,7 @@ impl Sfu {
     }
 
     /// Waits for a transport that was negotiated to connect; 425 when it does not in time, 410 when the session ends.
-    pub(crate) fn hold_until_connected<'a>(
-        &'a self,
-        mut guard: Guard<'a>,
-        id: &str,
-    ) -> Result<Guard<'a>, ApiError> {
+    pub(crate) fn hold_until_connected<'a>(&'a self, mut guard: Guard<'a>, id: &str) -> Result<Guard<'a>, ApiError> {
         let deadline = Instant::now() + guard.settings.times.not_ready_hold;
         loop {
             let session = guard.session(id)?;
@@ -85,22 +75,12 @@ impl Sfu {
     }
 
     /// Begins a mutation of a session; 406 while another one is under way. `answers`: it may end our own offer's exchange.
-    pub(crate) fn begin(
-        &self,
-        id: &str,
-        what: Endpoint,
-        answers: bool,
-    ) -> Result<Mutation<'_>, ApiError> {
+    pub(crate) fn begin(&self, id: &str, what: Endpoint, answers: bool) -> Result<Mutation<'_>, ApiError> {
         let mut guard = self.lock();
         let state = &mut *guard;
         let is_own_doing = state.end_reason(id).is_some_and(EndReason::is_deliberate);
-        let session = state.session(id).map_err(|error| {
-            if is_own_doing {
-                error.breaks(Rule::CallAfterClose)
-            } else {
-                error
-            }
-        })?;
+        let session =
+            state.session(id).map_err(|error| if is_own_doing { error.breaks(Rule::CallAfterClose) } else { error })?;
         if session.busy || session.offer_pending && !answers {
             return Err(ApiError::overlap());
         }
@@ -109,10 +89,7 @@ impl Sfu {
             let rule = Rule::ReusedAfterLostReply;
             state.ledger.violation(rule, Some(id), what.name());
         }
-        Ok(Mutation {
-            sfu: self,
-            id: id.to_owned(),
-        })
+        Ok(Mutation { sfu: self, id: id.to_owned() })
     }
 }
 

@@ -108,9 +108,7 @@ impl State {
             return;
         };
         let tracks = session.local.iter_mut();
-        tracks
-            .filter(|local| local.name == track)
-            .for_each(|local| end_track(&mut local.status));
+        tracks.filter(|local| local.name == track).for_each(|local| end_track(&mut local.status));
         self.end_subscriptions(id, track);
         self.changed = true;
     }
@@ -118,8 +116,7 @@ impl State {
     pub(crate) fn end_subscriptions(&mut self, publisher: &str, track: &str) {
         for session in self.sessions.values_mut() {
             let subscriptions = session.subscriptions.iter_mut();
-            for sub in subscriptions.filter(|sub| sub.publisher == publisher && sub.track == track)
-            {
+            for sub in subscriptions.filter(|sub| sub.publisher == publisher && sub.track == track) {
                 end_track(&mut sub.status);
             }
         }
@@ -176,31 +173,19 @@ impl State {
         let message = str0m::ice::StunMessage::parse(datagram).ok()?;
         let (ufrag, _) = message.split_username()?;
         let mut sessions = self.sessions.values();
-        let session = sessions.find(|session| {
-            session
-                .transport
-                .as_ref()
-                .is_some_and(|transport| transport.local.ufrag == ufrag)
-        })?;
+        let session = sessions
+            .find(|session| session.transport.as_ref().is_some_and(|transport| transport.local.ufrag == ufrag))?;
         let id = session.id.clone();
-        let previous = self
-            .routes
-            .insert(from, id.clone())
-            .filter(|previous| *previous != id);
+        let previous = self.routes.insert(from, id.clone()).filter(|previous| *previous != id);
         let other = previous.and_then(|previous| self.sessions.get(&previous));
-        let is_live = |transport: &crate::transport::Transport| {
-            now - transport.last_heard < Duration::from_secs(2)
-        };
-        if other
-            .is_some_and(|other| !other.is_left() && other.transport.as_ref().is_some_and(is_live))
-        {
+        let is_live = |transport: &crate::transport::Transport| now - transport.last_heard < Duration::from_secs(2);
+        if other.is_some_and(|other| !other.is_left() && other.transport.as_ref().is_some_and(is_live)) {
             let other = other.map(|other| other.id.clone()).unwrap_or_default();
             let session = self.sessions.get_mut(&id)?;
             if !session.shares_address {
                 session.shares_address = true;
                 let detail = format!("{from} is session {other}'s too");
-                self.ledger
-                    .violation(Rule::SharedAddress, Some(&id), detail);
+                self.ledger.violation(Rule::SharedAddress, Some(&id), detail);
             }
         }
         Some(id)
@@ -210,13 +195,8 @@ impl State {
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> bool {
         let ids: Vec<String> = self.sessions.keys().cloned().collect();
         for id in &ids {
-            let transport = self
-                .sessions
-                .get_mut(id)
-                .and_then(|session| session.transport.as_mut());
-            if let Some(transport) =
-                transport.filter(|transport| transport.stack.poll_timeout() <= now)
-            {
+            let transport = self.sessions.get_mut(id).and_then(|session| session.transport.as_mut());
+            if let Some(transport) = transport.filter(|transport| transport.stack.poll_timeout() <= now) {
                 transport.stack.handle_timeout(now);
             }
             self.handle_events(id, now);
@@ -232,8 +212,7 @@ impl State {
         };
         let over = match &session.transport {
             Some(transport) if transport.connected => {
-                let lost =
-                    now.saturating_duration_since(transport.last_heard) >= times.connectivity;
+                let lost = now.saturating_duration_since(transport.last_heard) >= times.connectivity;
                 lost.then_some(EndReason::ConnectivityLost)
             }
             _ => {
@@ -249,10 +228,8 @@ impl State {
             return;
         }
         let is_idle = |since: Instant| now.saturating_duration_since(since) >= times.track_idle;
-        let idle = session
-            .local
-            .iter()
-            .filter(|track| track.status == TrackStatus::Active && is_idle(track.idle_since));
+        let idle =
+            session.local.iter().filter(|track| track.status == TrackStatus::Active && is_idle(track.idle_since));
         let idle: Vec<String> = idle.map(|track| track.name.clone()).collect();
         for track in idle {
             self.collect(id, &track);
@@ -261,10 +238,7 @@ impl State {
 
     fn handle_events(&mut self, id: &str, now: Instant) {
         loop {
-            let transport = self
-                .sessions
-                .get_mut(id)
-                .and_then(|session| session.transport.as_mut());
+            let transport = self.sessions.get_mut(id).and_then(|session| session.transport.as_mut());
             let Some(transport) = transport else { return };
             let Some(event) = transport.stack.poll_event() else {
                 break;
@@ -282,10 +256,7 @@ impl State {
                 _ => {}
             }
         }
-        let transport = self
-            .sessions
-            .get(id)
-            .and_then(|session| session.transport.as_ref());
+        let transport = self.sessions.get(id).and_then(|session| session.transport.as_ref());
         if transport.is_some_and(|transport| !transport.stack.is_alive()) {
             self.end(id, EndReason::Failed);
         }
@@ -298,10 +269,7 @@ impl State {
         if let Some(transport) = &mut session.transport {
             transport.connected = true;
         }
-        session
-            .local
-            .iter_mut()
-            .for_each(|track| track.idle_since = now);
+        session.local.iter_mut().for_each(|track| track.idle_since = now);
         self.changed = true;
     }
 
@@ -311,13 +279,8 @@ impl State {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let transports = self
-            .sessions
-            .values()
-            .filter_map(|session| session.transport.as_ref());
-        transports
-            .map(|transport| transport.stack.poll_timeout())
-            .min()
+        let transports = self.sessions.values().filter_map(|session| session.transport.as_ref());
+        transports.map(|transport| transport.stack.poll_timeout()).min()
     }
 }
 

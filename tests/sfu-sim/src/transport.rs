@@ -55,10 +55,7 @@ impl Transport {
         rng: &mut Rng,
         now: Instant,
     ) -> Transport {
-        let credentials = IceCreds {
-            ufrag: hex(rng, 8),
-            pass: hex(rng, 32),
-        };
+        let credentials = IceCreds { ufrag: hex(rng, 8), pass: hex(rng, 32) };
         let (ufrag, pwd) = (credentials.ufrag.clone(), credentials.pass.clone());
         let (padding, provider) = PaddingSource::new();
         let mut config = Rtc::builder()
@@ -81,10 +78,7 @@ impl Transport {
         let mut stack = Stack::new(config, address, now);
         let mut api = stack.rtc.direct_api();
         api.set_ice_controlling(false);
-        if extensions
-            .iter()
-            .any(|(_, uri)| uri == TRANSPORT_CC_EXTENSION)
-        {
+        if extensions.iter().any(|(_, uri)| uri == TRANSPORT_CC_EXTENSION) {
             api.enable_twcc_feedback();
         }
         let fingerprint = api.local_dtls_fingerprint().to_string();
@@ -121,20 +115,13 @@ impl Transport {
         let client = remote.setup == Setup::Passive;
         if self.negotiated {
             let credentials = (&remote.ufrag, &remote.pwd);
-            if self
-                .remote_credentials
-                .as_ref()
-                .map(|(ufrag, pwd)| (ufrag, pwd))
-                != Some(credentials)
-            {
+            if self.remote_credentials.as_ref().map(|(ufrag, pwd)| (ufrag, pwd)) != Some(credentials) {
                 return Err(ApiError::sdp(406, "ICE restart is not supported"));
             }
             return Ok(client == self.is_dtls_client || remote.setup == Setup::ActPass);
         }
-        let fingerprint: Fingerprint = remote
-            .fingerprint
-            .parse()
-            .map_err(|_| ApiError::sdp(400, "Unable to parse SDP"))?;
+        let fingerprint: Fingerprint =
+            remote.fingerprint.parse().map_err(|_| ApiError::sdp(400, "Unable to parse SDP"))?;
         let started = self.start(remote, fingerprint, client);
         self.stack.drain();
         started.map_err(|error| ApiError::sdp(406, error.to_string()))?;
@@ -145,17 +132,9 @@ impl Transport {
         Ok(true)
     }
 
-    fn start(
-        &mut self,
-        remote: &Remote,
-        fingerprint: Fingerprint,
-        client: bool,
-    ) -> Result<(), RtcError> {
+    fn start(&mut self, remote: &Remote, fingerprint: Fingerprint, client: bool) -> Result<(), RtcError> {
         let mut api = self.stack.rtc.direct_api();
-        api.set_remote_ice_credentials(IceCreds {
-            ufrag: remote.ufrag.clone(),
-            pass: remote.pwd.clone(),
-        });
+        api.set_remote_ice_credentials(IceCreds { ufrag: remote.ufrag.clone(), pass: remote.pwd.clone() });
         api.set_remote_fingerprint(fingerprint);
         api.start_dtls(client)
     }
@@ -208,25 +187,18 @@ impl Transport {
         stream.set_rtx_cache(RTX_PACKETS, RTX_AGE, None);
         stream.set_unpaced(true);
         self.stack.drain();
-        Source {
-            ssrc: *ssrc,
-            rtx: rtx.map(|rtx| *rtx),
-        }
+        Source { ssrc: *ssrc, rtx: rtx.map(|rtx| *rtx) }
     }
 
     pub(crate) fn has_transport_cc(&self) -> bool {
-        self.extensions
-            .iter()
-            .any(|(_, uri)| uri == TRANSPORT_CC_EXTENSION)
+        self.extensions.iter().any(|(_, uri)| uri == TRANSPORT_CC_EXTENSION)
     }
 }
 
 /// The header extensions that the service takes over from an offer.
 pub(crate) fn kept_extensions(offered: &[(u8, String)]) -> impl Iterator<Item = &(u8, String)> {
     // One-byte form only (RFC 8285 §4.2).
-    offered
-        .iter()
-        .filter(|(id, uri)| (1..=14).contains(id) && extension(uri).is_some())
+    offered.iter().filter(|(id, uri)| (1..=14).contains(id) && extension(uri).is_some())
 }
 
 fn extension(uri: &str) -> Option<Extension> {

@@ -98,8 +98,7 @@ impl World {
 
     fn plan(&mut self, after: Duration, happening: Happening) {
         self.happenings += 1;
-        self.due
-            .insert((self.now + after, self.happenings), happening);
+        self.due.insert((self.now + after, self.happenings), happening);
     }
 
     fn drain(&mut self) {
@@ -107,36 +106,16 @@ impl World {
             match output {
                 Output::Call(id, call) => self.call(id, &call),
                 Output::AnswerOffer { peer, renewed, .. } => {
-                    let fails =
-                        (renewed && !self.can_renew) || (self.faults && self.rng.percent(5));
+                    let fails = (renewed && !self.can_renew) || (self.faults && self.rng.percent(5));
                     let session = self.last_tracks.clone();
-                    self.peers.entry(peer).or_insert(Peer {
-                        session,
-                        connected: false,
-                        path_lost: false,
-                    });
-                    let sdp = if fails {
-                        Err("cannot".to_owned())
-                    } else {
-                        Ok("answer".to_owned())
-                    };
+                    self.peers.entry(peer).or_insert(Peer { session, connected: false, path_lost: false });
+                    let sdp = if fails { Err("cannot".to_owned()) } else { Ok("answer".to_owned()) };
                     let after = self.rng.ms(1, 50);
                     self.plan(after, Happening::Described(peer, sdp));
                 }
                 Output::MakeOffer { peer, .. } => {
-                    let sdp = if self.can_offer {
-                        Ok("offer".to_owned())
-                    } else {
-                        Err("cannot".to_owned())
-                    };
-                    self.peers.insert(
-                        peer,
-                        Peer {
-                            session: None,
-                            connected: false,
-                            path_lost: false,
-                        },
-                    );
+                    let sdp = if self.can_offer { Ok("offer".to_owned()) } else { Err("cannot".to_owned()) };
+                    self.peers.insert(peer, Peer { session: None, connected: false, path_lost: false });
                     let after = self.rng.ms(1, 50);
                     self.plan(after, Happening::Described(peer, sdp));
                 }
@@ -159,11 +138,7 @@ impl World {
         }
         let stats = self.pull.stats();
         let open = u64::try_from(self.pull.open_sessions()).unwrap();
-        assert_eq!(
-            stats.sessions_made,
-            stats.sessions_closed + stats.sessions_abandoned + open,
-            "a session got lost"
-        );
+        assert_eq!(stats.sessions_made, stats.sessions_closed + stats.sessions_abandoned + open, "a session got lost");
         assert!(self.peers.len() <= 2 + CLOSINGS_MAX);
     }
 
@@ -174,19 +149,12 @@ impl World {
         }
         self.busiest = self.busiest.max(self.calls_at.len());
         if let Some(session) = call.mutates() {
-            let outstanding = &mut self
-                .sessions
-                .get_mut(session)
-                .expect("a session that was made")
-                .outstanding;
+            let outstanding = &mut self.sessions.get_mut(session).expect("a session that was made").outstanding;
             *outstanding += 1;
             assert_eq!(*outstanding, 1, "two mutations of one session at once");
             let is_answer = matches!(call, ApiCall::Renegotiate { .. });
             let offer_open = self.sessions.get(session).unwrap().offer_open;
-            assert!(
-                !offer_open || is_answer,
-                "a mutation in the middle of an SDP exchange: {call:?}"
-            );
+            assert!(!offer_open || is_answer, "a mutation in the middle of an SDP exchange: {call:?}");
             self.outstanding.insert(id, session.to_owned());
         }
         let kind = match call {
@@ -219,24 +187,16 @@ impl World {
             }
             2 => (self.rng.ms(100, 15_000), Err(lost(kind))),
             3 if kind == Call::NewTracks => {
-                let items = [
-                    ("video", Err("empty_track_error")),
-                    ("audio", Err("empty_track_error")),
-                ];
+                let items = [("video", Err("empty_track_error")), ("audio", Err("empty_track_error"))];
                 (8500 * MS, Ok(tracks(&items, None)))
             }
             4 | 5 if kind == Call::NewTracks => {
-                let ApiReply::Tracks(mut reply) = self.success(call) else {
-                    unreachable!()
-                };
-                let ApiCall::NewTracks { session, .. } = call else {
-                    unreachable!()
-                };
+                let ApiReply::Tracks(mut reply) = self.success(call) else { unreachable!() };
+                let ApiCall::NewTracks { session, .. } = call else { unreachable!() };
                 let failed = reply.tracks.pop().unwrap().track_name.unwrap();
                 let kept = &mut self.sessions.get_mut(session).unwrap().tracks;
                 kept.pop();
-                let ApiReply::Tracks(failed) = tracks(&[(&failed, Err("internal_error"))], None)
-                else {
+                let ApiReply::Tracks(failed) = tracks(&[(&failed, Err("internal_error"))], None) else {
                     unreachable!()
                 };
                 reply.tracks.extend(failed.tracks);
@@ -249,11 +209,7 @@ impl World {
             6 => (quick, Err(refused(kind, 410, "session_error"))),
             7 => (
                 self.rng.ms(30, 5000),
-                Err(refused(
-                    kind,
-                    [425, 406, 400, 429, 500][usize::try_from(self.rng.next() % 5).unwrap()],
-                    "",
-                )),
+                Err(refused(kind, [425, 406, 400, 429, 500][usize::try_from(self.rng.next() % 5).unwrap()], "")),
             ),
             8 => (quick, Err(refused(kind, 503, ""))),
             _ => (quick, Err(refused(kind, 401, "unauthorized"))),
@@ -267,10 +223,7 @@ impl World {
                 self.sessions.insert(session.clone(), Session::default());
                 ApiReply::Session(session)
             }
-            ApiCall::NewTracks {
-                session: id,
-                request,
-            } => {
+            ApiCall::NewTracks { session: id, request } => {
                 let session = self.sessions.get_mut(id).unwrap();
                 session.offer_open = request.session_description.is_none();
                 self.last_tracks = Some(id.clone());
@@ -282,15 +235,8 @@ impl World {
                     session.tracks.push((kind, mid.clone()));
                     items.push((name, mid));
                 }
-                let items: Vec<_> = items
-                    .iter()
-                    .map(|(name, mid)| (name.as_str(), Ok(mid.as_str())))
-                    .collect();
-                let kind = if request.session_description.is_some() {
-                    "answer"
-                } else {
-                    "offer"
-                };
+                let items: Vec<_> = items.iter().map(|(name, mid)| (name.as_str(), Ok(mid.as_str()))).collect();
+                let kind = if request.session_description.is_some() { "answer" } else { "offer" };
                 tracks(&items, Some(kind))
             }
             ApiCall::Renegotiate { session, .. } => {
@@ -314,9 +260,8 @@ impl World {
                 self.pull.handle_peer(id, PeerEvent::Connected, self.now);
             } else if peer.connected && !peer.path_lost {
                 let session = peer.session.as_ref().and_then(|id| self.sessions.get(id));
-                let kinds: Vec<_> = session
-                    .map(|session| session.tracks.iter().map(|(kind, _)| *kind).collect())
-                    .unwrap_or_default();
+                let kinds: Vec<_> =
+                    session.map(|session| session.tracks.iter().map(|(kind, _)| *kind).collect()).unwrap_or_default();
                 for kind in kinds {
                     self.pull.handle_peer(id, PeerEvent::Media(kind), self.now);
                 }
@@ -363,11 +308,7 @@ impl World {
             steps += 1;
             let happening = self.due.first_key_value().map(|((at, _), _)| *at);
             let timeout = self.pull.poll_timeout();
-            let next = [happening, timeout, Some(next_tick)]
-                .into_iter()
-                .flatten()
-                .min()
-                .unwrap();
+            let next = [happening, timeout, Some(next_tick)].into_iter().flatten().min().unwrap();
             self.now = self.now.max(next);
             if next == next_tick {
                 next_tick += 500 * MS;
@@ -378,10 +319,7 @@ impl World {
             } else {
                 self.pull.handle_timeout(self.now);
                 self.drain();
-                assert!(
-                    self.pull.poll_timeout().is_none_or(|due| due > self.now),
-                    "it does not do what is due"
-                );
+                assert!(self.pull.poll_timeout().is_none_or(|due| due > self.now), "it does not do what is due");
             }
         }
         steps
@@ -399,8 +337,7 @@ impl World {
 
 #[test]
 fn whatever_fails_it_flows_again_within_ten_seconds_of_the_last_fault_and_loses_no_session() {
-    let (mut steps, mut sessions, mut links, mut busiest, mut slowest) =
-        (0, 0, 0, 0, Duration::ZERO);
+    let (mut steps, mut sessions, mut links, mut busiest, mut slowest) = (0, 0, 0, 0, Duration::ZERO);
     for seed in 0..2000 {
         let mut world = World::new(seed);
         world.drain();
@@ -411,20 +348,10 @@ fn whatever_fails_it_flows_again_within_ten_seconds_of_the_last_fault_and_loses_
             world.end_faults();
             let end = world.now;
             steps += world.run_until(CONVERGES_WITHIN, |pull| *pull.state() == State::Flowing);
-            assert_eq!(
-                *world.pull.state(),
-                State::Flowing,
-                "seed {seed} round {round}: {:#?}",
-                world.pull
-            );
+            assert_eq!(*world.pull.state(), State::Flowing, "seed {seed} round {round}: {:#?}", world.pull);
             slowest = slowest.max(world.now - end);
             steps += world.run(20 * S);
-            assert_eq!(
-                *world.pull.state(),
-                State::Flowing,
-                "seed {seed} round {round}: {:#?}",
-                world.pull
-            );
+            assert_eq!(*world.pull.state(), State::Flowing, "seed {seed} round {round}: {:#?}", world.pull);
         }
         world.pull.stop(world.now);
         world.drain();
@@ -432,25 +359,12 @@ fn whatever_fails_it_flows_again_within_ten_seconds_of_the_last_fault_and_loses_
         let stats = world.pull.stats();
         assert!(world.pull.is_finished(), "seed {seed}: {:#?}", world.pull);
         assert!(world.peers.is_empty(), "seed {seed}");
-        assert_eq!(
-            stats.sessions_made,
-            stats.sessions_closed + stats.sessions_abandoned,
-            "seed {seed}"
-        );
-        assert!(
-            world.busiest <= CALLS_PER_SECOND_MAX,
-            "seed {seed}: {} calls in one second",
-            world.busiest
-        );
+        assert_eq!(stats.sessions_made, stats.sessions_closed + stats.sessions_abandoned, "seed {seed}");
+        assert!(world.busiest <= CALLS_PER_SECOND_MAX, "seed {seed}: {} calls in one second", world.busiest);
         busiest = busiest.max(world.busiest);
         sessions += stats.sessions_made;
         links += stats.links;
     }
-    println!(
-        "{steps} steps, {sessions} sessions, {links} links, at most {busiest} calls/s, back within {slowest:?}"
-    );
-    assert!(
-        steps > 100_000 && links > 1000,
-        "the model lets too little happen: {steps} steps, {links} links"
-    );
+    println!("{steps} steps, {sessions} sessions, {links} links, at most {busiest} calls/s, back within {slowest:?}");
+    assert!(steps > 100_000 && links > 1000, "the model lets too little happen: {steps} steps, {links} links");
 }

@@ -29,14 +29,8 @@ struct Rtp<'a> {
     padding: u8,
 }
 
-const PLAIN: Rtp<'static> = Rtp {
-    payload_type: 96,
-    sequence: 1,
-    ssrc: VIDEO_SSRC,
-    extensions: &[],
-    payload: b"payload",
-    padding: 0,
-};
+const PLAIN: Rtp<'static> =
+    Rtp { payload_type: 96, sequence: 1, ssrc: VIDEO_SSRC, extensions: &[], payload: b"payload", padding: 0 };
 
 impl Rtp<'_> {
     fn to_bytes(&self) -> Vec<u8> {
@@ -77,29 +71,15 @@ impl Sender {
         audio.formats[0].payload_type = 111;
         let mut media = Media::new(vec![audio, video], 2500);
         media.start(&keys, None, now);
-        let context = Context::new(
-            keys.remote.key(),
-            keys.remote.salt(),
-            ProtectionProfile::Aes128CmHmacSha1_80,
-            None,
-            None,
-        );
-        Self {
-            context: context.unwrap(),
-            media,
-            outputs: VecDeque::new(),
-            stats: PeerStats::default(),
-            now,
-        }
+        let context =
+            Context::new(keys.remote.key(), keys.remote.salt(), ProtectionProfile::Aes128CmHmacSha1_80, None, None);
+        Self { context: context.unwrap(), media, outputs: VecDeque::new(), stats: PeerStats::default(), now }
     }
 
     /// Kind, payload type, sequence number, SSRC and payload of what comes out.
     fn send(&mut self, packet: &Rtp<'_>) -> Option<(TrackKind, u8, u16, u32, Vec<u8>)> {
         let datagram = self.context.encrypt_rtp(&packet.to_bytes()).unwrap();
-        let received = self
-            .media
-            .handle_rtp(&datagram, self.now, &mut self.outputs, &mut self.stats)
-            .unwrap()?;
+        let received = self.media.handle_rtp(&datagram, self.now, &mut self.outputs, &mut self.stats).unwrap()?;
         Some((
             received.kind,
             received.packet.payload_type,
@@ -112,9 +92,7 @@ impl Sender {
     fn send_rtcp(&mut self, compound: &[u8]) -> Vec<Event> {
         let datagram = self.context.encrypt_rtcp(compound).unwrap();
         let mut outputs = VecDeque::new();
-        self.media
-            .handle_rtcp(&datagram, self.now, &mut outputs, &mut self.stats)
-            .unwrap();
+        self.media.handle_rtcp(&datagram, self.now, &mut outputs, &mut self.stats).unwrap();
         let events = outputs.into_iter().map(|output| match output {
             Output::Event(event) => event,
             Output::Transmit { .. } => panic!("RTCP answered at once"),
@@ -126,32 +104,16 @@ impl Sender {
 #[test]
 fn a_retransmission_is_given_as_the_packet_it_repeats() {
     let mut sender = Sender::new();
-    let rtx = Rtp {
-        payload_type: 97,
-        sequence: 500,
-        ssrc: 200,
-        payload: b"\x00\x07again",
-        ..PLAIN
-    };
+    let rtx = Rtp { payload_type: 97, sequence: 500, ssrc: 200, payload: b"\x00\x07again", ..PLAIN };
     // Before the stream it repeats: its SSRC is not known yet.
     assert_eq!(sender.send(&rtx), None);
     sender.send(&PLAIN).unwrap();
-    let repeated = sender.send(&Rtp {
-        sequence: 501,
-        ..rtx
-    });
+    let repeated = sender.send(&Rtp { sequence: 501, ..rtx });
     let expected = (TrackKind::Video, 96, 7, VIDEO_SSRC, b"again".to_vec());
     assert_eq!(repeated, Some(expected));
     // Probes: no payload, half a number, a number and nothing behind it.
     for (sequence, payload) in [(502, b"".as_slice()), (503, b"\x00"), (504, b"\x00\x08")] {
-        let probe = Rtp {
-            payload_type: 97,
-            sequence,
-            ssrc: 200,
-            payload,
-            padding: 4,
-            ..PLAIN
-        };
+        let probe = Rtp { payload_type: 97, sequence, ssrc: 200, payload, padding: 4, ..PLAIN };
         assert_eq!(sender.send(&probe), None);
     }
     assert_eq!(sender.stats.video.retransmissions, 1);
@@ -161,11 +123,7 @@ fn a_retransmission_is_given_as_the_packet_it_repeats() {
 #[test]
 fn a_padding_only_packet_of_the_stream_itself_is_given_without_payload() {
     let mut sender = Sender::new();
-    let probe = Rtp {
-        payload: b"",
-        padding: 200,
-        ..PLAIN
-    };
+    let probe = Rtp { payload: b"", padding: 200, ..PLAIN };
     let expected = (TrackKind::Video, 96, 1, VIDEO_SSRC, vec![]);
     assert_eq!(sender.send(&probe), Some(expected));
 }
@@ -184,20 +142,12 @@ fn payload_type_and_mid_decide_the_track() {
         (7, 96, b"\x10x", Some(TrackKind::Video)),
         (8, 96, b"\xf0x\x40w", Some(TrackKind::Video)),
     ] {
-        let packet = Rtp {
-            payload_type,
-            sequence,
-            extensions,
-            ..PLAIN
-        };
+        let packet = Rtp { payload_type, sequence, extensions, ..PLAIN };
         let received = sender.send(&packet).map(|(kind, ..)| kind);
         assert_eq!(received, kind, "packet {sequence}");
     }
     assert_eq!(sender.stats.unknown_payload_types, 3);
-    assert_eq!(
-        (sender.stats.video.packets, sender.stats.audio.packets),
-        (4, 1)
-    );
+    assert_eq!((sender.stats.video.packets, sender.stats.audio.packets), (4, 1));
 }
 
 #[test]
@@ -208,11 +158,7 @@ fn every_packet_with_a_transport_wide_number_is_reported() {
         (2, b"\x31\x00\x0c"),
         (3, b"\x30\x0d"), // one byte: not such a number
     ] {
-        sender.send(&Rtp {
-            sequence,
-            extensions,
-            ..PLAIN
-        });
+        sender.send(&Rtp { sequence, extensions, ..PLAIN });
     }
     let later = sender.now + std::time::Duration::from_millis(50);
     let flow = sender.media.flow.as_mut().unwrap();
@@ -248,17 +194,11 @@ fn sender_reports_and_byes_of_the_tracks_are_told_and_no_others() {
     let mut sender = Sender::new();
     assert_eq!(sender.send_rtcp(&sender_report(VIDEO_SSRC, 1)), []);
     sender.send(&PLAIN).unwrap();
-    let report = Event::SenderReport {
-        kind: TrackKind::Video,
-        ntp_time: 2,
-        rtp_time: 4711,
-    };
+    let report = Event::SenderReport { kind: TrackKind::Video, ntp_time: 2, rtp_time: 4711 };
     assert_eq!(sender.send_rtcp(&sender_report(VIDEO_SSRC, 2)), [report]);
     assert_eq!(sender.send_rtcp(&sender_report(999, 3)), []);
     let bye = [0x82, 203, 0, 2, 0, 0, 0, 99, 0, 0, 0, 100];
-    let video = Event::Bye {
-        kind: TrackKind::Video,
-    };
+    let video = Event::Bye { kind: TrackKind::Video };
     assert_eq!(sender.send_rtcp(&bye), [video]);
 }
 
@@ -267,11 +207,7 @@ fn no_compound_causes_more_than_four_events_or_an_answer() {
     let mut sender = Sender::new();
     sender.send(&PLAIN).unwrap();
     let reports: Vec<u8> = (0..40).flat_map(|n| sender_report(VIDEO_SSRC, n)).collect();
-    let last = Event::SenderReport {
-        kind: TrackKind::Video,
-        ntp_time: 39,
-        rtp_time: 4711,
-    };
+    let last = Event::SenderReport { kind: TrackKind::Video, ntp_time: 39, rtp_time: 4711 };
     assert_eq!(sender.send_rtcp(&reports), [last]);
     let empty_reports = [0x80, 201, 0, 1, 0, 0, 0, 1].repeat(150);
     assert_eq!(sender.send_rtcp(&empty_reports), []);

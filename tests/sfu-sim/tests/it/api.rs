@@ -11,16 +11,16 @@ use sfu_sim::{Rule, Times};
 use crate::media::{both, live_publisher, start};
 use crate::peer::{Api, PATIENCE, Publisher, Subscriber, mid_of, remote, run};
 
-const DISCONNECTED: &str =
-    "Session appears to be disconnected. Please check if the PeerConnection is connected.";
-const NOT_READY: &str = "Session is not ready yet. Please ensure the PeerConnection is connected before making this request";
-const NOT_FOUND_TRACK: &str = "Track not found on remote peer. Make sure the publisher peer is connected and sending packets for this track";
-const NO_TRACK_DATA: &str = "No track data from remote peer. Make sure the publisher peer is connected and sending packets for this track";
+const DISCONNECTED: &str = "Session appears to be disconnected. Please check if the PeerConnection is connected.";
+const NOT_READY: &str =
+    "Session is not ready yet. Please ensure the PeerConnection is connected before making this request";
+const NOT_FOUND_TRACK: &str =
+    "Track not found on remote peer. Make sure the publisher peer is connected and sending packets for this track";
+const NO_TRACK_DATA: &str =
+    "No track data from remote peer. Make sure the publisher peer is connected and sending packets for this track";
 
 pub(crate) fn offer() -> String {
-    Publisher::prepare(&Clip::chromium_720p(), String::new())
-        .0
-        .offer
+    Publisher::prepare(&Clip::chromium_720p(), String::new()).0.offer
 }
 
 pub(crate) fn tracks_of(offer: &str) -> Value {
@@ -40,15 +40,10 @@ fn each_refusal_has_its_status_code_and_text() {
     let session = api.new_session();
     let offer = offer();
     let cut = offer.trim_end();
-    let without_ufrag: String = offer
-        .split_inclusive('\n')
-        .filter(|line| !line.starts_with("a=ice-ufrag"))
-        .collect();
+    let without_ufrag: String = offer.split_inclusive('\n').filter(|line| !line.starts_with("a=ice-ufrag")).collect();
     let described = |kind: &str, sdp: &str| json!({"type": kind, "sdp": sdp});
-    let publish = |sdp: &str| {
-        json!({"sessionDescription": described("offer", sdp), "tracks": tracks_of(&offer)})
-            .to_string()
-    };
+    let publish =
+        |sdp: &str| json!({"sessionDescription": described("offer", sdp), "tracks": tracks_of(&offer)}).to_string();
     let remote_track = remote(&session, "audio");
     let mut misspelt = remote_track.clone();
     misspelt["trackname"] = "audio".into();
@@ -73,15 +68,7 @@ fn each_refusal_has_its_status_code_and_text() {
             "decoding_error",
             "Body JSON validation error: sessionDescription",
         ),
-        (
-            "not JSON",
-            "POST",
-            path("tracks/new"),
-            "tracks".to_owned(),
-            400,
-            "decoding_error",
-            body_error,
-        ),
+        ("not JSON", "POST", path("tracks/new"), "tracks".to_owned(), 400, "decoding_error", body_error),
         (
             "a misspelt key",
             "POST",
@@ -154,51 +141,11 @@ fn each_refusal_has_its_status_code_and_text() {
             "invalid_params",
             "Expecting at least 1 track",
         ),
-        (
-            "a session's close",
-            "PUT",
-            path("close"),
-            String::new(),
-            404,
-            "not_found",
-            "Not found",
-        ),
-        (
-            "a list of tracks",
-            "GET",
-            path("tracks"),
-            String::new(),
-            404,
-            "not_found",
-            "Not found",
-        ),
-        (
-            "tracks/subscribe",
-            "POST",
-            path("tracks/subscribe"),
-            String::new(),
-            404,
-            "not_found",
-            "Not found",
-        ),
-        (
-            "tracks/change",
-            "PUT",
-            path("tracks/change"),
-            String::new(),
-            404,
-            "not_found",
-            "Not found",
-        ),
-        (
-            "a list of sessions",
-            "GET",
-            "sessions".to_owned(),
-            String::new(),
-            404,
-            "not_found",
-            "Not found",
-        ),
+        ("a session's close", "PUT", path("close"), String::new(), 404, "not_found", "Not found"),
+        ("a list of tracks", "GET", path("tracks"), String::new(), 404, "not_found", "Not found"),
+        ("tracks/subscribe", "POST", path("tracks/subscribe"), String::new(), 404, "not_found", "Not found"),
+        ("tracks/change", "PUT", path("tracks/change"), String::new(), 404, "not_found", "Not found"),
+        ("a list of sessions", "GET", "sessions".to_owned(), String::new(), 404, "not_found", "Not found"),
     ];
     for (name, method, path, body, status, code, text) in table {
         let answer = api.try_call(method, &path, &body).unwrap();
@@ -208,15 +155,9 @@ fn each_refusal_has_its_status_code_and_text() {
         forget_violations(&sfu);
     }
     let (status, body) = api.call("DELETE", &format!("sessions/{session}"), &Value::Null);
-    assert_eq!(
-        (status, body),
-        (405, "reserved for future WHIP/WHEP".into())
-    );
+    assert_eq!((status, body), (405, "reserved for future WHIP/WHEP".into()));
     // None of it has changed the session.
-    assert_eq!(
-        api.get(&session),
-        (200, json!({"tracks": [], "dataChannels": []}))
-    );
+    assert_eq!(api.get(&session), (200, json!({"tracks": [], "dataChannels": []})));
 }
 
 fn forget_violations(sfu: &sfu_sim::SfuSim) {
@@ -232,29 +173,18 @@ fn a_client_needs_a_user_agent_the_app_and_its_secret() {
     let good = api.headers.clone();
     for user_agent in [None, Some("")] {
         api.headers = good[1..].to_vec();
-        api.headers
-            .extend(user_agent.map(|value| ("User-Agent".to_owned(), value.to_owned())));
+        api.headers.extend(user_agent.map(|value| ("User-Agent".to_owned(), value.to_owned())));
         assert_eq!(create(&api), (403, "error code: 1010".into()));
     }
     for secret in ["", "Bearer wrong", sfu.secret()] {
-        api.headers = vec![
-            good[0].clone(),
-            ("Authorization".to_owned(), secret.to_owned()),
-        ];
+        api.headers = vec![good[0].clone(), ("Authorization".to_owned(), secret.to_owned())];
         assert_eq!(create(&api), (401, error("unauthorized", "Unauthorized")));
     }
     api.headers = good;
     let (status, body) = api.call("POST", "../other/sessions/new", &Value::Null);
-    assert_eq!(
-        (status, body["errorCode"].as_str()),
-        (404, Some("not_found"))
-    );
+    assert_eq!((status, body["errorCode"].as_str()), (404, Some("not_found")));
     assert_eq!(create(&api).0, 201);
-    let rules: Vec<Rule> = sfu
-        .violations()
-        .iter()
-        .map(|violation| violation.rule)
-        .collect();
+    let rules: Vec<Rule> = sfu.violations().iter().map(|violation| violation.rule).collect();
     assert_eq!(rules[..2], [Rule::UserAgent, Rule::UserAgent]);
 }
 
@@ -264,10 +194,7 @@ fn a_body_above_the_bound_is_refused() {
     let session = api.new_session();
     let body = json!({"tracks": [], "padding": "x".repeat(300_000)});
     let (status, body) = api.tracks_new(&session, &body);
-    assert_eq!(
-        (status, body["errorCode"].as_str()),
-        (413, Some("payload_too_large"))
-    );
+    assert_eq!((status, body["errorCode"].as_str()), (413, Some("payload_too_large")));
 }
 
 #[test]
@@ -276,16 +203,9 @@ fn the_fifty_first_call_within_a_second_is_refused() {
     let session = api.new_session();
     let started = Instant::now();
     let statuses: Vec<u16> = (0..60).map(|_| api.get(&session).0).collect();
-    assert!(
-        started.elapsed() < Duration::from_secs(1),
-        "this machine is too slow for the test"
-    );
+    assert!(started.elapsed() < Duration::from_secs(1), "this machine is too slow for the test");
     assert_eq!(statuses.iter().position(|status| *status == 429), Some(50));
-    assert!(
-        sfu.violations()
-            .iter()
-            .all(|violation| violation.rule == Rule::Rate)
-    );
+    assert!(sfu.violations().iter().all(|violation| violation.rule == Rule::Rate));
     assert_eq!(sfu.violations().len(), 10);
 }
 
@@ -293,8 +213,7 @@ fn the_fifty_first_call_within_a_second_is_refused() {
 fn an_offer_in_sessions_new_is_answered_and_registers_nothing() {
     let (_sfu, api) = start();
     let offer = offer();
-    let body =
-        json!({"sessionDescription": {"type": "offer", "sdp": offer}, "tracks": tracks_of(&offer)});
+    let body = json!({"sessionDescription": {"type": "offer", "sdp": offer}, "tracks": tracks_of(&offer)});
     let (status, body) = api.call("POST", "sessions/new", &body);
     assert_eq!(status, 201);
     assert_eq!(body["sessionDescription"]["type"], "answer");
@@ -323,24 +242,10 @@ fn an_unknown_track_fails_at_once_and_one_without_packets_after_a_hold() {
             }],
         })
     };
-    let pull = |track: &str| {
-        api.tracks_new(
-            &session,
-            &json!({"tracks": [remote(&publisher.session, track)]}),
-        )
-    };
-    assert_eq!(
-        pull("nobody"),
-        (
-            200,
-            failed("nobody", "not_found_track_error", NOT_FOUND_TRACK)
-        )
-    );
+    let pull = |track: &str| api.tracks_new(&session, &json!({"tracks": [remote(&publisher.session, track)]}));
+    assert_eq!(pull("nobody"), (200, failed("nobody", "not_found_track_error", NOT_FOUND_TRACK)));
     let started = Instant::now();
-    assert_eq!(
-        pull("video"),
-        (200, failed("video", "empty_track_error", NO_TRACK_DATA))
-    );
+    assert_eq!(pull("video"), (200, failed("video", "empty_track_error", NO_TRACK_DATA)));
     assert!(started.elapsed() >= Times::scaled(20.0).empty_track_hold);
     // Nothing is left on the session that pulled.
     assert_eq!(api.get(&session).1["tracks"], json!([]));
@@ -366,17 +271,11 @@ fn a_second_mutation_is_refused_until_the_first_has_ended() {
     thread::scope(|scope| {
         let held = scope.spawn(|| api.tracks_new(&session, &body));
         // Asked again and again, because it is not known when the first call has arrived.
-        let overlapping = (0..)
-            .map(|_| api.close(&session, &["0"]))
-            .find(|(status, _)| *status == 406);
+        let overlapping = (0..).map(|_| api.close(&session, &["0"])).find(|(status, _)| *status == 406);
         assert_eq!(overlapping.unwrap().1["errorCode"], "invalid_params");
         assert_eq!(held.join().unwrap().0, 200);
     });
-    assert!(
-        sfu.violations()
-            .iter()
-            .all(|violation| violation.rule == Rule::ConcurrentMutation)
-    );
+    assert!(sfu.violations().iter().all(|violation| violation.rule == Rule::ConcurrentMutation));
     assert!(!sfu.violations().is_empty());
     forget_violations(&sfu);
 
@@ -386,27 +285,14 @@ fn a_second_mutation_is_refused_until_the_first_has_ended() {
     let (_, reply) = api.tracks_new(&subscriber.session, &pull());
     assert_eq!(api.tracks_new(&subscriber.session, &pull()).0, 406);
     let answer = subscriber.answer(reply["sessionDescription"]["sdp"].as_str().unwrap());
-    assert_eq!(
-        api.renegotiate(&subscriber.session, "answer", &answer).0,
-        200
-    );
+    assert_eq!(api.renegotiate(&subscriber.session, "answer", &answer).0, 200);
     assert_eq!(sfu.violations().len(), 1);
     // It is not to be replayed.
-    assert_eq!(
-        api.renegotiate(&subscriber.session, "answer", &answer).0,
-        406
-    );
+    assert_eq!(api.renegotiate(&subscriber.session, "answer", &answer).0, 406);
     assert_eq!(sfu.violations()[1].rule, Rule::WrongOrder);
-    assert!(run(
-        &mut [&mut publisher, &mut subscriber],
-        PATIENCE,
-        |_| {
-            sfu.snapshot()
-                .sessions
-                .iter()
-                .any(|session| !session.subscriptions.is_empty() && session.connected)
-        }
-    ));
+    assert!(run(&mut [&mut publisher, &mut subscriber], PATIENCE, |_| {
+        sfu.snapshot().sessions.iter().any(|session| !session.subscriptions.is_empty() && session.connected)
+    }));
 }
 
 #[test]
@@ -427,17 +313,11 @@ fn a_session_that_never_connects_is_gone() {
     assert!(sfu.wait(PATIENCE, |snapshot| snapshot.sessions.is_empty()));
     let gone = (410, error("session_error", DISCONNECTED));
     assert_eq!(api.get(&session), gone);
-    assert_eq!(
-        api.tracks_new(&session, &json!({"tracks": [remote(&session, "audio")]})),
-        gone
-    );
+    assert_eq!(api.tracks_new(&session, &json!({"tracks": [remote(&session, "audio")]})), gone);
     // The service did it, not the client.
     assert_eq!(sfu.violations(), []);
     // A pull from it concerns the publisher's session.
     let mine = api.new_session();
-    assert_eq!(
-        api.tracks_new(&mine, &json!({"tracks": [remote(&session, "audio")]})),
-        gone
-    );
+    assert_eq!(api.tracks_new(&mine, &json!({"tracks": [remote(&session, "audio")]})), gone);
     assert_eq!(api.get(&mine).0, 200);
 }

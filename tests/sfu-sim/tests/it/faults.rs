@@ -21,17 +21,11 @@ fn calls_fail_one_in_n_or_the_next_ones_or_all_until_it_is_over() {
     sfu.inject(Fault::FailOneIn { n: 3 });
     assert_eq!(statuses(6), [201, 201, 500, 201, 201, 500]);
     sfu.clear_faults();
-    sfu.inject(Fault::Fail {
-        calls: 2,
-        endpoint: Some(Endpoint::SessionsNew),
-    });
+    sfu.inject(Fault::Fail { calls: 2, endpoint: Some(Endpoint::SessionsNew) });
     let session = "0".repeat(32);
     assert_eq!(api.get(&session).0, 404);
     assert_eq!(statuses(3), [500, 500, 201]);
-    sfu.inject(Fault::TooManyRequests {
-        calls: 1,
-        endpoint: None,
-    });
+    sfu.inject(Fault::TooManyRequests { calls: 1, endpoint: None });
     assert_eq!(statuses(2), [429, 201]);
     sfu.inject(Fault::WrongSecret);
     assert_eq!(statuses(2), [401, 401]);
@@ -51,30 +45,16 @@ fn calls_fail_one_in_n_or_the_next_ones_or_all_until_it_is_over() {
 #[test]
 fn a_call_whose_reply_is_lost_was_carried_out() {
     let (sfu, api) = start();
-    sfu.inject(Fault::LoseReply {
-        calls: 1,
-        endpoint: Some(Endpoint::SessionsNew),
-    });
+    sfu.inject(Fault::LoseReply { calls: 1, endpoint: Some(Endpoint::SessionsNew) });
     assert!(api.try_call("POST", "sessions/new", "").is_err());
     let orphan = sfu.snapshot().sessions[0].clone();
     assert!(orphan.reply_lost);
 
     let session = api.new_session();
     let (publisher, tracks) = Publisher::prepare(&Clip::chromium_720p(), session.clone());
-    let body =
-        json!({"sessionDescription": {"type": "offer", "sdp": publisher.offer}, "tracks": tracks});
-    sfu.inject(Fault::LoseReply {
-        calls: 1,
-        endpoint: Some(Endpoint::TracksNew),
-    });
-    assert!(
-        api.try_call(
-            "POST",
-            &format!("sessions/{session}/tracks/new"),
-            &body.to_string()
-        )
-        .is_err()
-    );
+    let body = json!({"sessionDescription": {"type": "offer", "sdp": publisher.offer}, "tracks": tracks});
+    sfu.inject(Fault::LoseReply { calls: 1, endpoint: Some(Endpoint::TracksNew) });
+    assert!(api.try_call("POST", &format!("sessions/{session}/tracks/new"), &body.to_string()).is_err());
     assert_eq!(api.get(&session).1["tracks"].as_array().unwrap().len(), 2);
     assert_eq!(sfu.violations(), []);
     // Such a session is to be thrown away.
@@ -87,11 +67,7 @@ fn replies_come_late_or_calls_hang() {
     let (sfu, api) = start();
     let session = api.new_session();
     let started = Instant::now();
-    sfu.inject(Fault::SlowReply {
-        calls: 1,
-        endpoint: None,
-        milliseconds: 150,
-    });
+    sfu.inject(Fault::SlowReply { calls: 1, endpoint: None, milliseconds: 150 });
     assert_eq!(api.get(&session).0, 200);
     assert!(started.elapsed() >= Duration::from_millis(150));
     let hang = Times::scaled(20.0).hang;
@@ -104,10 +80,7 @@ fn replies_come_late_or_calls_hang() {
     // By then the session has died.
     let session = api.new_session();
     let started = Instant::now();
-    sfu.inject(Fault::Hang {
-        calls: 1,
-        endpoint: Some(Endpoint::TracksClose),
-    });
+    sfu.inject(Fault::Hang { calls: 1, endpoint: Some(Endpoint::TracksClose) });
     assert_eq!(api.close(&session, &["0"]).0, 410);
     assert!(started.elapsed() >= hang);
 }
@@ -116,21 +89,11 @@ fn replies_come_late_or_calls_hang() {
 fn one_join_in_n_never_connects() {
     let (sfu, api) = start();
     sfu.inject(Fault::NeverConnectOneIn { n: 2 });
-    let mut publishers: Vec<Publisher> = (0..2)
-        .map(|_| Publisher::publish(&api, &Clip::chromium_720p()))
-        .collect();
-    let [first, second] = publishers.as_mut_slice() else {
-        unreachable!()
-    };
-    assert!(run(&mut [first, second], PATIENCE, |_| !sfu
-        .snapshot()
-        .ended
-        .is_empty()));
+    let mut publishers: Vec<Publisher> = (0..2).map(|_| Publisher::publish(&api, &Clip::chromium_720p())).collect();
+    let [first, second] = publishers.as_mut_slice() else { unreachable!() };
+    assert!(run(&mut [first, second], PATIENCE, |_| !sfu.snapshot().ended.is_empty()));
     let ended = &sfu.snapshot().ended;
-    assert_eq!(
-        (ended.len(), &ended[0].id, ended[0].reason),
-        (1, &publishers[1].session, EndReason::NeverConnected)
-    );
+    assert_eq!((ended.len(), &ended[0].id, ended[0].reason), (1, &publishers[1].session, EndReason::NeverConnected));
     assert!(publishers[0].guest.is_connected() && !publishers[1].guest.is_connected());
 }
 
@@ -144,32 +107,15 @@ fn of_a_mixed_result_the_good_track_is_kept_and_the_other_pulled_again() {
     assert_eq!(reply["tracks"][0]["mid"], "0");
     assert_eq!(reply["tracks"][1]["mid"], "");
     assert_eq!(reply["tracks"][1]["errorCode"], "internal_error");
-    let connected = |sfu: &SfuSim| {
-        sfu.snapshot()
-            .sessions
-            .iter()
-            .all(|session| session.connected)
-    };
-    assert!(run(
-        &mut [&mut publisher, &mut subscriber],
-        PATIENCE,
-        |_| connected(&sfu)
-    ));
+    let connected = |sfu: &SfuSim| sfu.snapshot().sessions.iter().all(|session| session.connected);
+    assert!(run(&mut [&mut publisher, &mut subscriber], PATIENCE, |_| connected(&sfu)));
     let reply = subscriber.pull_more(&api, &json!([remote(&publisher.session, "video")]));
     assert_eq!(reply["tracks"][0]["mid"], "1");
-    assert!(run(
-        &mut [&mut publisher, &mut subscriber],
-        PATIENCE,
-        |_| {
-            let snapshot = sfu.snapshot();
-            let subscriptions: Vec<_> = snapshot
-                .sessions
-                .iter()
-                .flat_map(|session| &session.subscriptions)
-                .collect();
-            subscriptions.len() == 2 && subscriptions.iter().all(|sub| sub.packets > 10)
-        }
-    ));
+    assert!(run(&mut [&mut publisher, &mut subscriber], PATIENCE, |_| {
+        let snapshot = sfu.snapshot();
+        let subscriptions: Vec<_> = snapshot.sessions.iter().flat_map(|session| &session.subscriptions).collect();
+        subscriptions.len() == 2 && subscriptions.iter().all(|sub| sub.packets > 10)
+    }));
     assert_eq!(sfu.violations(), []);
 }
 
@@ -181,43 +127,21 @@ fn stopped_media_flow_again_and_a_killed_session_is_gone() {
     let mut subscriber = Subscriber::pull(&api, &both(&publisher));
     let packets = |sfu: &SfuSim| -> u64 {
         let snapshot = sfu.snapshot();
-        let subscriptions = snapshot
-            .sessions
-            .iter()
-            .flat_map(|session| &session.subscriptions);
+        let subscriptions = snapshot.sessions.iter().flat_map(|session| &session.subscriptions);
         subscriptions.map(|sub| sub.packets).min().unwrap()
     };
-    assert!(run(
-        &mut [&mut publisher, &mut subscriber],
-        PATIENCE,
-        |_| packets(&sfu) > 0
-    ));
-    sfu.inject(Fault::StopMedia {
-        session: session.clone(),
-        track: None,
-    });
+    assert!(run(&mut [&mut publisher, &mut subscriber], PATIENCE, |_| packets(&sfu) > 0));
+    sfu.inject(Fault::StopMedia { session: session.clone(), track: None });
     let (stopped, frames) = (packets(&sfu), publisher.guest.stats().audio_frames);
     let more = |publisher: &Publisher| publisher.guest.stats().audio_frames > frames + 10;
     while !more(&publisher) {
-        run(
-            &mut [&mut publisher, &mut subscriber],
-            Duration::from_millis(20),
-            |_| false,
-        );
+        run(&mut [&mut publisher, &mut subscriber], Duration::from_millis(20), |_| false);
     }
     assert_eq!(packets(&sfu), stopped);
-    sfu.inject(Fault::ResumeMedia {
-        session: session.clone(),
-    });
-    assert!(run(
-        &mut [&mut publisher, &mut subscriber],
-        PATIENCE,
-        |_| packets(&sfu) > stopped
-    ));
+    sfu.inject(Fault::ResumeMedia { session: session.clone() });
+    assert!(run(&mut [&mut publisher, &mut subscriber], PATIENCE, |_| packets(&sfu) > stopped));
 
-    sfu.inject(Fault::KillSession {
-        session: session.clone(),
-    });
+    sfu.inject(Fault::KillSession { session: session.clone() });
     assert_eq!(api.get(&session).0, 410);
     assert_eq!(sfu.snapshot().ended[0].reason, EndReason::Killed);
     assert!(publisher.guest.is_alive());
@@ -229,10 +153,7 @@ fn the_control_endpoint_takes_faults_as_json() {
     let control = |method: &str, path: &str, body: &str| {
         let url = Url::parse(&format!("{}{path}", sfu.control_url())).unwrap();
         let reply = http::exchange(method, &url, &[], body).unwrap();
-        (
-            reply.second_word().to_owned(),
-            serde_json::from_str::<Value>(&reply.body).unwrap(),
-        )
+        (reply.second_word().to_owned(), serde_json::from_str::<Value>(&reply.body).unwrap())
     };
     let fault = r#"{"fault":"fail","calls":1,"endpoint":"sessions_new"}"#;
     assert_eq!(control("POST", "", fault), ("200".to_owned(), json!({})));
@@ -241,8 +162,5 @@ fn the_control_endpoint_takes_faults_as_json() {
     assert_eq!(control("POST", "", r#"{"fault":"earthquake"}"#).0, "400");
     let (_, snapshot) = control("GET", "/sessions", "");
     assert_eq!(snapshot["sessions"].as_array().unwrap().len(), 1);
-    assert_eq!(
-        snapshot["calls"]["POST sessions/new"],
-        json!({"total": 2, "failed": 1})
-    );
+    assert_eq!(snapshot["calls"]["POST sessions/new"], json!({"total": 2, "failed": 1}));
 }

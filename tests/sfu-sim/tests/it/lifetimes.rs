@@ -15,54 +15,24 @@ fn a_track_without_packets_is_collected_with_its_subscriptions() {
     let (sfu, api) = start();
     let mut publisher = live_publisher(&sfu, &api);
     let mut subscriber = Subscriber::pull(&api, &both(&publisher));
-    publisher
-        .guest
-        .replay_mut()
-        .unwrap()
-        .pause(TrackKind::Video);
+    publisher.guest.replay_mut().unwrap().pause(TrackKind::Video);
     let ended = |sfu: &SfuSim| {
         let snapshot = sfu.snapshot();
-        let mut subscriptions = snapshot
-            .sessions
-            .iter()
-            .flat_map(|session| session.subscriptions.clone());
+        let mut subscriptions = snapshot.sessions.iter().flat_map(|session| session.subscriptions.clone());
         subscriptions.any(|sub| sub.status == TrackStatus::Ended)
     };
-    assert!(run(
-        &mut [&mut publisher, &mut subscriber],
-        PATIENCE,
-        |_| ended(&sfu)
-    ));
+    assert!(run(&mut [&mut publisher, &mut subscriber], PATIENCE, |_| ended(&sfu)));
     let snapshot = sfu.snapshot();
     let statuses = |session: &str| -> Vec<(String, TrackStatus)> {
-        let info = snapshot
-            .sessions
-            .iter()
-            .find(|info| info.id == session)
-            .unwrap();
-        let tracks = info
-            .tracks
-            .iter()
-            .map(|track| (track.name.clone(), track.status));
-        tracks
-            .chain(
-                info.subscriptions
-                    .iter()
-                    .map(|sub| (sub.track.clone(), sub.status)),
-            )
-            .collect()
+        let info = snapshot.sessions.iter().find(|info| info.id == session).unwrap();
+        let tracks = info.tracks.iter().map(|track| (track.name.clone(), track.status));
+        tracks.chain(info.subscriptions.iter().map(|sub| (sub.track.clone(), sub.status))).collect()
     };
-    let expected = [
-        ("audio".to_owned(), TrackStatus::Active),
-        ("video".to_owned(), TrackStatus::Ended),
-    ];
+    let expected = [("audio".to_owned(), TrackStatus::Active), ("video".to_owned(), TrackStatus::Ended)];
     assert_eq!(statuses(&publisher.session), expected);
     assert_eq!(statuses(&subscriber.session), expected);
     // It is not there any more for others either.
-    let (_, reply) = api.tracks_new(
-        &api.new_session(),
-        &json!({"tracks": [remote(&publisher.session, "video")]}),
-    );
+    let (_, reply) = api.tracks_new(&api.new_session(), &json!({"tracks": [remote(&publisher.session, "video")]}));
     assert_eq!(reply["tracks"][0]["errorCode"], "not_found_track_error");
     // A later pull of the whole gets the rest.
     let (_, reply) = api.tracks_new(&api.new_session(), &json!({"tracks": both(&publisher)}));
@@ -77,52 +47,27 @@ fn sessions_leave_with_their_peer() {
     let mut subscriber = Subscriber::pull(&api, &both(&publisher));
     // Only who has media has ended the handshake as well.
     while subscriber.packets.is_empty() {
-        run(
-            &mut [&mut publisher, &mut subscriber],
-            Duration::from_millis(10),
-            |_| false,
-        );
+        run(&mut [&mut publisher, &mut subscriber], Duration::from_millis(10), |_| false);
     }
     subscriber.close();
-    assert!(run(&mut [&mut publisher], PATIENCE, |_| sfu
-        .snapshot()
-        .sessions
-        .len()
-        == 1));
+    assert!(run(&mut [&mut publisher], PATIENCE, |_| sfu.snapshot().sessions.len() == 1));
     publisher.guest.close(Instant::now());
-    assert!(run(&mut [&mut publisher], PATIENCE, |_| sfu
-        .snapshot()
-        .sessions
-        .is_empty()));
-    let reasons: Vec<EndReason> = sfu
-        .snapshot()
-        .ended
-        .iter()
-        .map(|ended| ended.reason)
-        .collect();
+    assert!(run(&mut [&mut publisher], PATIENCE, |_| sfu.snapshot().sessions.is_empty()));
+    let reasons: Vec<EndReason> = sfu.snapshot().ended.iter().map(|ended| ended.reason).collect();
     assert_eq!(reasons, [EndReason::PeerClosed, EndReason::PeerClosed]);
     assert_eq!(sfu.violations(), []);
 }
 
 #[test]
 fn a_session_that_is_not_heard_of_any_more_is_gone() {
-    let times = Times {
-        connectivity: Duration::from_millis(400),
-        ..Times::scaled(20.0)
-    };
-    let sfu = SfuSim::start(Options {
-        times: Some(times),
-        ..Options::default()
-    });
+    let times = Times { connectivity: Duration::from_millis(400), ..Times::scaled(20.0) };
+    let sfu = SfuSim::start(Options { times: Some(times), ..Options::default() });
     let sfu = sfu.unwrap();
     let api = Api::of(&sfu);
     let mut publisher = live_publisher(&sfu, &api);
     assert_eq!(api.get(&publisher.session).0, 200);
     publisher.silent = true;
-    assert!(run(&mut [&mut publisher], PATIENCE, |_| sfu
-        .snapshot()
-        .sessions
-        .is_empty()));
+    assert!(run(&mut [&mut publisher], PATIENCE, |_| sfu.snapshot().sessions.is_empty()));
     assert_eq!(sfu.snapshot().ended[0].reason, EndReason::ConnectivityLost);
     assert_eq!(api.get(&publisher.session).0, 410);
 }
@@ -138,18 +83,12 @@ fn a_mid_that_was_force_closed_never_has_data_again() {
         "tracks": [{"location": "local", "mid": mid, "trackName": "video-2"}],
     });
     let (status, reply) = api.tracks_new(&publisher.session, &body);
-    assert_eq!(
-        (status, &reply["tracks"][0]["errorCode"]),
-        (200, &serde_json::Value::Null)
-    );
+    assert_eq!((status, &reply["tracks"][0]["errorCode"]), (200, &serde_json::Value::Null));
     let wanted = publisher.guest.stats().video_frames + 10;
     while publisher.guest.stats().video_frames < wanted {
         run(&mut [&mut publisher], Duration::from_millis(10), |_| false);
     }
-    let (_, reply) = api.tracks_new(
-        &api.new_session(),
-        &json!({"tracks": [remote(&publisher.session, "video-2")]}),
-    );
+    let (_, reply) = api.tracks_new(&api.new_session(), &json!({"tracks": [remote(&publisher.session, "video-2")]}));
     assert_eq!(reply["tracks"][0]["errorCode"], "empty_track_error");
 }
 
@@ -165,11 +104,7 @@ fn two_live_sessions_behind_one_address_are_noticed() {
         subscriber
     };
     let (mut first, mut second) = (pull(), pull());
-    assert!(run(
-        &mut [&mut publisher, &mut first, &mut second],
-        PATIENCE,
-        |_| !sfu.violations().is_empty()
-    ));
+    assert!(run(&mut [&mut publisher, &mut first, &mut second], PATIENCE, |_| !sfu.violations().is_empty()));
     assert_eq!(sfu.violations()[0].rule, Rule::SharedAddress);
 }
 
@@ -182,9 +117,6 @@ fn a_clip_with_sound_alone_can_be_published() {
     let (_, reply) = api.tracks_new(&publisher.session, &body);
     publisher.accept(reply["sessionDescription"]["sdp"].as_str().unwrap());
     assert!(run(&mut [&mut publisher], PATIENCE, |_| {
-        sfu.snapshot().sessions[0]
-            .tracks
-            .iter()
-            .any(|track| track.packets > 0)
+        sfu.snapshot().sessions[0].tracks.iter().any(|track| track.packets > 0)
     }));
 }

@@ -35,21 +35,14 @@ impl Api {
             base: format!("{}/apps/{}", sfu.api_base(), sfu.app_id()),
             headers: vec![
                 ("User-Agent".to_owned(), "test".to_owned()),
-                (
-                    "Authorization".to_owned(),
-                    format!("Bearer {}", sfu.secret()),
-                ),
+                ("Authorization".to_owned(), format!("Bearer {}", sfu.secret())),
             ],
         }
     }
 
     pub(crate) fn try_call(&self, method: &str, path: &str, body: &str) -> std::io::Result<Answer> {
         let url = Url::parse(&format!("{}/{path}", self.base)).unwrap();
-        let headers: Vec<(&str, &str)> = self
-            .headers
-            .iter()
-            .map(|(n, v)| (n.as_str(), v.as_str()))
-            .collect();
+        let headers: Vec<(&str, &str)> = self.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
         let reply = http::exchange(method, &url, &headers, body)?;
         let status = reply.second_word().parse().unwrap();
         let body = serde_json::from_str(&reply.body).unwrap_or(Value::String(reply.body));
@@ -57,11 +50,7 @@ impl Api {
     }
 
     pub(crate) fn call(&self, method: &str, path: &str, body: &Value) -> Answer {
-        let body = if body.is_null() {
-            String::new()
-        } else {
-            body.to_string()
-        };
+        let body = if body.is_null() { String::new() } else { body.to_string() };
         self.try_call(method, path, &body).unwrap()
     }
 
@@ -97,10 +86,7 @@ pub(crate) fn remote(session: &str, track: &str) -> Value {
 
 /// The mid of the n-th section of a kind.
 pub(crate) fn mid_of(sdp: &str, kind: &str) -> String {
-    let section = sdp
-        .split("\r\nm=")
-        .find(|section| section.starts_with(kind))
-        .unwrap();
+    let section = sdp.split("\r\nm=").find(|section| section.starts_with(kind)).unwrap();
     let mid = section.lines().find_map(|line| line.strip_prefix("a=mid:"));
     mid.unwrap().to_owned()
 }
@@ -212,15 +198,15 @@ impl Endpoint for Publisher {
 
     fn step(&mut self, buffer: &mut [u8]) -> Instant {
         while let Some((length, from)) = socket::receive(&self.socket, buffer).unwrap() {
-            self.guest
-                .handle_datagram(&buffer[..length], from, Instant::now());
+            self.guest.handle_datagram(&buffer[..length], from, Instant::now());
         }
         let now = Instant::now();
         if self.guest.poll_timeout() <= now {
             self.guest.handle_timeout(now);
         }
         while let Some(transmit) = self.guest.poll_transmit() {
-            let is_video = matches!(transmit.datagram[..], [128..=191, second, ..] if [108, 109].contains(&(second & 0x7F)));
+            let is_video =
+                matches!(transmit.datagram[..], [128..=191, second, ..] if [108, 109].contains(&(second & 0x7F)));
             if is_video {
                 self.delayed.push_back((now + self.video_delay, transmit));
             } else if !self.silent {
@@ -260,13 +246,8 @@ impl Subscriber {
     }
 
     pub(crate) fn behind(socket: UdpSocket, session: String) -> Subscriber {
-        let mut config = Rtc::builder()
-            .set_rtp_mode(true)
-            .clear_codecs()
-            .enable_opus(true, false);
-        config
-            .codec_config()
-            .add_h264(108.into(), Some(109.into()), true, 0x42_e034);
+        let mut config = Rtc::builder().set_rtp_mode(true).clear_codecs().enable_opus(true, false);
+        config.codec_config().add_h264(108.into(), Some(109.into()), true, 0x42_e034);
         let stack = Stack::new(config, socket.local_addr().unwrap(), Instant::now());
         Subscriber {
             stack,
@@ -309,11 +290,7 @@ impl Subscriber {
     pub(crate) fn accept(&mut self, answer: &str) {
         let answer = SdpAnswer::from_sdp_string(answer).unwrap();
         let pending = self.pending.take().unwrap();
-        self.stack
-            .rtc
-            .sdp_api()
-            .accept_answer(pending, answer)
-            .unwrap();
+        self.stack.rtc.sdp_api().accept_answer(pending, answer).unwrap();
         self.stack.drain();
     }
 
@@ -321,14 +298,7 @@ impl Subscriber {
     pub(crate) fn pull(api: &Api, tracks: &Value) -> Subscriber {
         let mut subscriber = Subscriber::new(api.new_session());
         let reply = subscriber.pull_more(api, tracks);
-        assert!(
-            reply["tracks"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .all(|track| track["errorCode"].is_null()),
-            "{reply}"
-        );
+        assert!(reply["tracks"].as_array().unwrap().iter().all(|track| track["errorCode"].is_null()), "{reply}");
         subscriber
     }
 
@@ -343,13 +313,7 @@ impl Subscriber {
     }
 
     pub(crate) fn request_keyframe(&mut self, kind: KeyframeRequestKind) {
-        let ssrc = self
-            .packets
-            .iter()
-            .find(|packet| !self.is_audio(packet))
-            .unwrap()
-            .header
-            .ssrc;
+        let ssrc = self.packets.iter().find(|packet| !self.is_audio(packet)).unwrap().header.ssrc;
         let mut api = self.stack.rtc.direct_api();
         api.stream_rx(&ssrc).unwrap().request_keyframe(kind);
         self.stack.drain();
@@ -386,16 +350,12 @@ impl Endpoint for Subscriber {
     fn step(&mut self, buffer: &mut [u8]) -> Instant {
         while let Some((length, from)) = socket::receive(&self.socket, buffer).unwrap() {
             let datagram = &buffer[..length];
-            let is_rtp =
-                matches!(datagram, [128..=191, second, ..] if !(192..=223).contains(second));
+            let is_rtp = matches!(datagram, [128..=191, second, ..] if !(192..=223).contains(second));
             if is_rtp {
                 self.received += 1;
                 // RTP headers are not encrypted.
                 self.paddings += u32::from(datagram[0] & 0x20 != 0);
-                if self
-                    .drop_every
-                    .is_some_and(|every| self.received.is_multiple_of(every))
-                {
+                if self.drop_every.is_some_and(|every| self.received.is_multiple_of(every)) {
                     self.dropped += 1;
                     continue;
                 }

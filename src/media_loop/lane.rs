@@ -1,0 +1,137 @@
+//! Everything of one slot on the media thread: its session, its relay, its TCP connection, what is due.
+//!
+//! Bounds: one session, one relay and one connection a slot; [`LOCAL_ADDRESSES`] addresses a session.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Instant, SystemTime};
+
+use rustix::event::PollFlags;
+
+use crate::guest::{SessionKey, Signs, State};
+use crate::relay::{Relay, RelayConfig};
+use crate::rtc::peer::Peer;
+use crate::rtmp::{self, Disconnected};
+
+use super::tcp::RtmpSocket;
+use super::udp::UdpPort;
+
+/// Local addresses remembered per session, one per remote address.
+const LOCAL_ADDRESSES: usize = 8;
+
+pub(super) struct Session {
+    pub(super) key: SessionKey,
+    pub(super) peer: Box<Peer>,
+    pub(super) connected: bool,
+    /// Its own socket; without one it uses the shared one.
+    pub(super) port: Option<UdpPort>,
+    /// Where each remote address reached us: what we answer from.
+    pub(super) local_addresses: Vec<(SocketAddr, IpAddr)>,
+}
+
+impl Session {
+    pub(super) fn note_local_address(&mut self, remote: SocketAddr, local: Option<IpAddr>) {
+        let Some(local) = local else { return };
+        match self.local_addresses.iter_mut().find(|(known, _)| *known == remote) {
+            Some(entry) => entry.1 = local,
+            None => {
+                if self.local_addresses.len() == LOCAL_ADDRESSES {
+                    self.local_addresses.remove(0);
+                }
+                self.local_addresses.push((remote, local));
+            }
+        }
+    }
+
+    pub(super) fn send(&self, shared: &UdpPort, datagram: &[u8], to: SocketAddr) {
+        self.port.as_ref().unwrap_or(shared).send(datagram, to, self.local_address(to));
+    }
+
+    pub(super) fn local_address(&self, remote: SocketAddr) -> Option<IpAddr> {
+        self.local_addresses.iter().find(|(known, _)| *known == remote).map(|(_, local)| *local)
+    }
+}
+
+/// Everything of one slot: its session, its relay, its TCP connection.
+pub(super) struct Lane {
+    pub(super) session: Option<Session>,
+    pub(super) relay: Relay,
+    pub(super) socket: Option<RtmpSocket>,
+    pub(super) servers: Vec<SocketAddr>,
+    pub(super) next_server: usize,
+    /// When something is due; recomputed after each touch, so that an idle slot costs nothing.
+    pub(super) deadline: Option<Instant>,
+    /// Touched in this wake-up: outputs wait to be drained.
+    pub(super) touched: bool,
+    /// What the last poll said of the socket.
+    pub(super) socket_ready: PollFlags,
+    /// The session's own UDP socket has datagrams.
+    pub(super) port_ready: bool,
+    /// What was last reported, and when it began.
+    pub(super) state: State,
+    pub(super) since: SystemTime,
+}
+
+impl Lane {
+    pub(super) fn new(config: RelayConfig, now: Instant) -> Self {
+        let servers = config.servers.clone();
+        Self {
+            session: None,
+            relay: Relay::new(config, now),
+            socket: None,
+            servers,
+            next_server: 0,
+            deadline: None,
+            touched: false,
+            socket_ready: PollFlags::empty(),
+            port_ready: false,
+            state: State::Absent,
+            since: SystemTime::now(),
+        }
+    }
+
+    pub(super) fn port(&self) -> Option<&UdpPort> {
+        self.session.as_ref()?.port.as_ref()
+    }
+
+    /// Takes what waits at the session's own socket.
+    pub(super) fn receive(&mut self, now: Instant) -> io::Result<()> {
+        let Self { session: Some(Session { peer, port: Some(port), .. }), relay, touched, .. } = self else {
+            return Ok(());
+        };
+        *touched = true;
+        port.receive(|datagram| {
+            if let Some(received) = peer.handle_datagram(datagram.bytes, datagram.from, now) {
+                relay.handle_rtp(received.kind, &received.packet, now);
+            }
+        })?;
+        Ok(())
+    }
+
+    pub(super) fn derive_state(&self) -> State {
+        State::of(Signs {
+            session: self.session.is_some(),
+            receiving: self.relay.is_receiving(),
+            publication: self.relay.is_published(),
+            rtmp_live: self.relay.rtmp_state() == rtmp::State::Live,
+        })
+    }
+
+    pub(super) fn connect(&mut self, now: Instant) {
+        let server = self.servers.get(self.next_server % self.servers.len().max(1)).copied();
+        self.next_server = self.next_server.wrapping_add(1);
+        let outcome = match server {
+            Some(server) => RtmpSocket::connect(server).map_err(|error| error.kind()),
+            None => Err(io::ErrorKind::AddrNotAvailable),
+        };
+        match outcome {
+            Ok(socket) => self.socket = Some(socket),
+            Err(kind) => self.relay.publisher().handle_disconnected(Disconnected::Failed(kind), now),
+        }
+    }
+
+    pub(super) fn lose_socket(&mut self, how: Disconnected, now: Instant) {
+        self.socket = None;
+        self.relay.publisher().handle_disconnected(how, now);
+    }
+}
