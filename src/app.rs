@@ -6,11 +6,12 @@
 mod backend;
 mod calls;
 mod names;
+mod supervision;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -33,6 +34,7 @@ use crate::rtc::peer::{self, AnswerConfig, Answered};
 use crate::rtc::sdp::{OpusSettings, RemoteAddresses};
 use crate::rtc::srtp::SrtpProfile;
 use crate::rtmp::{self, Target};
+use crate::systemd::{self, Notifier};
 
 use backend::DaemonBackend;
 use calls::CallsPath;
@@ -111,6 +113,11 @@ async fn serve_until_signal(config: Config, executor: &'static LocalExecutor<'st
     calls::restore(&daemon);
     let site = Rc::new(Site::new(DaemonBackend(Rc::clone(&daemon)), &daemon.config));
     let http = executor.spawn(serve(listener, executor, site, Limits::default()));
+    let notifier = Rc::new(Notifier::from_environment(&|name| std::env::var_os(name), std::process::id()));
+    let supervision = executor.spawn({
+        let (daemon, notifier) = (Rc::clone(&daemon), Rc::clone(&notifier));
+        async move { supervision::run(&daemon, &notifier).await }
+    });
     let ended = smol::future::or(
         async {
             while let Some(signal) = signals.next().await {
@@ -133,7 +140,8 @@ async fn serve_until_signal(config: Config, executor: &'static LocalExecutor<'st
         },
     )
     .await;
-    drop(http);
+    notifier.stopping();
+    drop((http, supervision));
     if ended.is_ok() && daemon.media.send(Command::Shutdown).is_ok() {
         // The thread bounds its own shutdown; waiting for it lets the last bytes of every stream out.
         let _ = smol::unblock(move || thread.join()).await;
@@ -141,14 +149,17 @@ async fn serve_until_signal(config: Config, executor: &'static LocalExecutor<'st
     ended
 }
 
-/// One line an event on stderr. Under systemd the journal adds the time itself.
+/// One line an event on stderr. The journal adds the time itself, and takes the level from a prefix.
 fn start_log(level: log::LevelFilter) {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(level.min(log::LevelFilter::Warn)).filter_module("guest_relay", level);
     // Twelve warnings a handshake about extensions that it rightly ignores.
     builder.filter_module("webrtc_dtls", level.min(log::LevelFilter::Error));
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        builder.format_timestamp(None);
+    if systemd::stderr_is_journal(&|name| std::env::var_os(name)) {
+        builder.format(|out, record| {
+            let prefix = systemd::priority_prefix(record.level());
+            writeln!(out, "{prefix}{}: {}", record.target(), record.args())
+        });
     } else {
         builder.format_timestamp_millis();
     }
