@@ -216,6 +216,27 @@ fn sound_that_comes_back_on_a_slower_path_is_not_lost_to_the_silence_before_it()
 }
 
 #[test]
+fn sound_behind_a_gap_is_not_lost_to_silence_while_the_gap_is_waited_for() {
+    let mut world = live(KeyFrames::EachGop);
+    let repeated = Delivery { round_trip: Some(Duration::from_millis(100)), jitter: Duration::ZERO, retransmits: true };
+    world.relay.set_delivery(Audio, repeated);
+    world.pass(seconds(0.03));
+    let mut late = None;
+    world.pass_with(seconds(0.42), |packet| {
+        let lost = packet.kind == Audio && late.is_none();
+        if lost {
+            late = Some(packet.clone());
+        }
+        !lost
+    });
+    world.relay.handle_rtp(Audio, &late.expect("sound was sent").rtp(), world.now);
+    world.pass(seconds(1.0));
+    let seen = world.finish_untouched();
+    let sounds = seen.frames.iter().filter(|frame| frame.kind == Kind::Audio).count();
+    assert_eq!((own_sounds(&seen).count(), seen.audio.as_ref().unwrap().gaps), (sounds, 0));
+}
+
+#[test]
 fn camera_and_microphone_off_for_a_minute_is_a_picture_and_silence() {
     let mut world = live(KeyFrames::OnRequest);
     world.switch(Video, false);

@@ -92,6 +92,7 @@ pub(crate) enum KeyFrames {
 }
 
 /// A packet with its own payload.
+#[derive(Clone)]
 pub(crate) struct Packet {
     pub(crate) kind: TrackKind,
     payload_type: u8,
