@@ -43,6 +43,8 @@ pub enum Command {
     Join { slot: Slot, key: SessionKey, peer: Box<Peer>, transport: Transport, ready: smol::channel::Sender<()> },
     /// The guest said goodbye: the session ends, if it still holds its slot.
     Leave { slot: Slot, key: SessionKey },
+    /// Where the slot's RTMP server is, for the connections to come.
+    Servers { slot: Slot, servers: Vec<SocketAddr> },
     /// The state of every slot, in order.
     Snapshot { reply: smol::channel::Sender<Vec<SlotSnapshot>> },
     /// Unpublish everything and end.
@@ -321,6 +323,7 @@ impl MediaLoop {
                     peer.begin_checks(now);
                 }
                 lane.relay.begin_source(peer.has_track(TrackKind::Video), now);
+                lane.next_measure = now;
                 lane.session = Some(Session { key, peer, connected: false, port, local_addresses: Vec::new() });
                 lane.touched = true;
                 let _ = ready.try_send(());
@@ -331,6 +334,11 @@ impl MediaLoop {
                 };
                 if lane.session.as_ref().is_some_and(|session| session.key == key) {
                     self.end_session(slot.0, SessionEnd::Left, now);
+                }
+            }
+            Command::Servers { slot, servers } => {
+                if let Some(lane) = self.lanes.get_mut(slot.0) {
+                    lane.servers = servers;
                 }
             }
             Command::Snapshot { reply } => {
@@ -366,6 +374,7 @@ impl MediaLoop {
         let Some(mut session) = lane.session.take() else {
             return;
         };
+        let last_heard = session.peer.last_heard();
         session.peer.close(now);
         while let Some(output) = session.peer.poll_output() {
             if let peer::Output::Transmit { to, datagram } = output {
@@ -373,7 +382,7 @@ impl MediaLoop {
             }
         }
         self.routes.remove(index);
-        lane.relay.end_source(now);
+        lane.relay.end_source(last_heard, now);
         lane.touched = true;
         self.emit(Event::Ended { slot: Slot(index), key: session.key, reason });
     }
@@ -388,6 +397,7 @@ impl MediaLoop {
             return;
         }
         lane.touched = false;
+        lane.measure(now);
         if due {
             if let Some(session) = &mut lane.session {
                 session.peer.handle_timeout(now);

@@ -39,7 +39,7 @@ pub use liveness::QUIET_AFTER;
 use media::Media;
 pub use negotiation::{AnswerConfig, Answered, OfferConfig, Offering, answer, offer};
 use negotiation::{Local, Negotiation};
-pub use stats::{PeerStats, TrackStats};
+pub use stats::{Delivery, PeerStats, TrackStats};
 
 /// Where a session stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -255,6 +255,11 @@ impl Peer {
     /// Whether the offer has a track of this kind that we take.
     pub fn has_track(&self, kind: TrackKind) -> bool {
         self.media.has_track(kind)
+    }
+
+    /// How the packets of a track reach us.
+    pub fn delivery(&self, kind: TrackKind) -> Delivery {
+        self.media.delivery(kind)
     }
 
     /// Asks for a keyframe now and again until [`Peer::notify_keyframe`], at most twice a second.

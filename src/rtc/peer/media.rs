@@ -13,7 +13,7 @@ use super::super::feedback::Feedback;
 use super::super::rtcp::{Compound, Packet, SenderReport};
 use super::super::sdp::{Codec, Format, Track};
 use super::super::srtp::{Inbound, Keys, Outbound, SrtpError};
-use super::{Event, Output, PeerStats, Received};
+use super::{Delivery, Event, Output, PeerStats, Received};
 
 /// The tracks of a session and, once there are keys, what receives them.
 pub(super) struct Media {
@@ -204,6 +204,16 @@ impl Media {
         let flow = self.flow.as_mut()?;
         let compound = flow.feedback.bye(now);
         flow.outbound.protect_rtcp(&compound).ok()
+    }
+
+    pub(super) fn delivery(&self, kind: TrackKind) -> Delivery {
+        let retransmits = self.tracks.iter().any(|track| track.kind == kind && track.feedback.nack);
+        let feedback = self.flow.as_ref().map(|flow| &flow.feedback);
+        Delivery {
+            round_trip: feedback.and_then(Feedback::round_trip),
+            jitter: feedback.map_or(Duration::ZERO, |feedback| feedback.stats(kind).jitter),
+            retransmits,
+        }
     }
 
     pub(super) fn fill_stats(&self, stats: &mut PeerStats) {

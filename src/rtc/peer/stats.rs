@@ -59,6 +59,17 @@ impl PeerStats {
     }
 }
 
+/// How a track's packets reach us: what decides how long a missing one is worth waiting for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Delivery {
+    /// Smoothed; `None` until it was measured.
+    pub round_trip: Option<Duration>,
+    /// Interarrival jitter.
+    pub jitter: Duration,
+    /// What is asked for again is sent again.
+    pub retransmits: bool,
+}
+
 /// Counters of one track.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TrackStats {
