@@ -2,6 +2,7 @@
 
 mod audio;
 mod hostile;
+mod long;
 mod video;
 
 use super::*;

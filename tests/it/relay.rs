@@ -265,6 +265,40 @@ fn a_guest_whose_camera_never_comes_is_published_as_sound_and_a_late_camera_join
 }
 
 #[test]
+fn a_guest_of_sound_alone_is_held_and_may_come_back_with_a_camera() {
+    let mut world = World::new();
+    world.join_with(false, Clip::large(), KeyFrames::EachGop);
+    world.switch(Video, false);
+    world.pass(seconds(5.0));
+    assert_eq!(world.relay.rtmp_state(), State::Live);
+    world.leave();
+    world.pass(seconds(5.0));
+    assert_eq!(world.relay.rtmp_state(), State::Live);
+    world.join(Clip::large(), KeyFrames::EachGop);
+    world.pass(seconds(5.0));
+    let connections = world.finish();
+    assert_eq!(connections.len(), 2);
+    assert!(connections[0].video.is_none() && connections[0].audio.as_ref().unwrap().gaps == 0);
+    assert!(pictures(&connections[1]).count() > 50 && connections[1].audio.as_ref().unwrap().gaps == 0);
+}
+
+#[test]
+fn clocks_that_jump_leave_no_trace_in_the_publication() {
+    let mut world = live(KeyFrames::EachGop);
+    for jump in [48_000 * 600, -48_000 * 600, i32::MIN, i32::MAX, -90_000 * 3] {
+        for kind in [Audio, Video] {
+            world.guest().jump(kind, jump);
+            world.pass(seconds(1.5));
+        }
+    }
+    let seen = world.finish_untouched();
+    let (audio, video) = longest_steps(&seen);
+    assert!(audio <= 40 && video <= 80, "{audio} {video}");
+    let (audio, video) = (seen.timestamps(Kind::Audio), seen.timestamps(Kind::Video));
+    assert!(audio.last().unwrap().abs_diff(*video.last().unwrap()) <= 60, "in step");
+}
+
+#[test]
 fn a_server_that_is_lost_during_a_hold_gets_the_last_picture_when_it_is_back() {
     let mut world = live(KeyFrames::EachGop);
     world.leave();

@@ -198,6 +198,12 @@ impl Sender {
         self.idr_wanted |= kind == TrackKind::Video;
     }
 
+    /// A track's clock jumps.
+    pub(crate) fn jump(&mut self, kind: TrackKind, ticks: i32) {
+        let stream = self.stream(kind);
+        stream.clock_offset = stream.clock_offset.wrapping_add_signed(ticks);
+    }
+
     pub(crate) fn change_payload_type(&mut self, kind: TrackKind) {
         self.stream(kind).payload_type += 1;
     }

@@ -67,8 +67,13 @@ impl World {
 
     /// A guest joins with camera and microphone.
     pub(crate) fn join(&mut self, clip: Clip, key_frames: KeyFrames) {
+        self.join_with(true, clip, key_frames);
+    }
+
+    /// A guest joins whose SDP has a video track, or none.
+    pub(crate) fn join_with(&mut self, video: bool, clip: Clip, key_frames: KeyFrames) {
         self.sessions += 1;
-        self.relay.begin_source(true, self.now);
+        self.relay.begin_source(video, self.now);
         self.guest = Some(Sender::new(clip, key_frames, self.sessions, self.now));
     }
 
