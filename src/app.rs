@@ -27,7 +27,7 @@ use crate::guest::id::{GuestId, ResourceId};
 use crate::guest::{self, Guest, Registry, SessionKey, Slot};
 use crate::http::backend::{ClientInfo, Published, Refusal};
 use crate::http::{Limits, Site, serve};
-use crate::media_loop::{self, Command, Event, SlotSnapshot, Transport};
+use crate::media_loop::{self, Budget, Command, Event, SlotSnapshot, Transport};
 use crate::relay::RelayConfig;
 use crate::rtc::dtls::Certificate;
 use crate::rtc::peer::{self, AnswerConfig, Answered};
@@ -94,11 +94,9 @@ async fn serve_until_signal(config: Config, executor: &'static LocalExecutor<'st
     })?;
     let relays = config.guests.iter().map(|guest| relay_config(&config, guest)).collect::<Result<Vec<_>, _>>()?;
     let names = Names::new(relays.iter().map(|relay| &relay.target));
-    let (media, events, thread) = media_loop::spawn(config.rtc.listen, relays).map_err(|error| AppError::Listen {
-        what: "WebRTC media (UDP)",
-        key: "rtc.listen",
-        address: config.rtc.listen,
-        error,
+    let budget = Budget { guest_kbps: config.rtc.max_bitrate_kbps, total_kbps: config.rtc.total_bitrate_kbps };
+    let (media, events, thread) = media_loop::spawn(config.rtc.listen, relays, budget).map_err(|error| {
+        AppError::Listen { what: "WebRTC media (UDP)", key: "rtc.listen", address: config.rtc.listen, error }
     })?;
     let http_address = listener.local_addr().unwrap_or(config.http.listen);
     log::info!(

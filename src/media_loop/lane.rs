@@ -108,7 +108,9 @@ impl Lane {
         *touched = true;
         port.receive(|datagram| {
             if let Some(received) = peer.handle_datagram(datagram.bytes, datagram.from, now) {
-                relay.handle_rtp(received.kind, &received.packet, now);
+                for packet in received.packets() {
+                    relay.handle_rtp(received.kind, &packet, now);
+                }
             }
         })?;
         Ok(())
