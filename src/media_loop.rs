@@ -32,6 +32,7 @@ use crate::rtmp;
 
 pub use budget::Budget;
 use lane::{Lane, Session};
+use tcp::RtmpSocket;
 use udp::{Datagram, UdpPort};
 
 const COMMAND_QUEUE: usize = 64;
@@ -506,7 +507,7 @@ impl MediaLoop {
             }
             match lane.relay.poll_output(now) {
                 Some(rtmp::Output::Connect) => lane.connect(now),
-                Some(rtmp::Output::Disconnect) => lane.socket = None,
+                Some(rtmp::Output::Disconnect) => drop(lane.socket.take().map(RtmpSocket::close)),
                 Some(rtmp::Output::KeyframeNeeded) => {
                     if let Some(session) = &mut lane.session {
                         session.peer.request_keyframe(now);

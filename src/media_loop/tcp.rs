@@ -80,6 +80,17 @@ impl RtmpSocket {
         self.flush(publisher, now)
     }
 
+    /// Ends the connection. Bytes of the server's that nobody read would make the kernel reset it, and what was written
+    /// last, the unpublish, would be lost.
+    pub(crate) fn close(mut self) {
+        let mut buffer = [0; READ_BYTES];
+        for _ in 0..READS_PER_WAKE {
+            if !matches!(self.stream.read(&mut buffer), Ok(1..)) {
+                break;
+            }
+        }
+    }
+
     fn read(&mut self, publisher: &mut Publisher, now: Instant) -> Result<(), Disconnected> {
         let mut buffer = [0; READ_BYTES];
         for _ in 0..READS_PER_WAKE {
@@ -169,5 +180,18 @@ mod tests {
             taken - received <= SEND_BUFFER_BYTES.min(unsent + 3 * chunk.len()),
             "{taken} taken, {received} received"
         );
+    }
+
+    #[test]
+    fn what_was_written_last_arrives_though_the_server_s_last_bytes_were_not_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut ours = RtmpSocket::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        server.write_all(b"acknowledgement").unwrap();
+        ours.stream.write_all(b"unpublish").unwrap();
+        ours.close();
+        let mut received = Vec::new();
+        server.read_to_end(&mut received).unwrap();
+        assert_eq!(received, b"unpublish");
     }
 }

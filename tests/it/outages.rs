@@ -29,13 +29,12 @@ fn all_flow(connections: &[Connection], paths: usize) -> bool {
 }
 
 fn assert_clean(ingest: &Ingest) {
-    ingest.inspect(|all| {
-        for connection in all {
-            // A killed connection may end anywhere; what was sent before broke no rule.
-            assert_eq!(connection.violations, Vec::<String>::new());
-            assert!(!connection.refused, "{:?}", connection.end);
-        }
-    });
+    for connection in ingest.connections() {
+        // A connection that is given up ends wherever it is; what was sent before broke no rule.
+        let whole = connection.violations.iter().filter(|text| *text != "left in the middle of a message");
+        assert_eq!(whole.collect::<Vec<_>>(), Vec::<&String>::new());
+        assert!(!connection.refused, "{:?}", connection.end);
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use guest_relay_muxer::{Config, TrackKind};
 use ingest::{Connection, Frame, Ingest, Kind, Options, Stage};
 
 use super::sender::{Clip, KeyFrames, Packet, Sender, picture_number};
-use crate::rtmp::driver::{read, write};
+use crate::rtmp::driver::{close, read, write};
 
 pub(crate) const HOLD: Duration = Duration::from_secs(15);
 const STEP: Duration = Duration::from_millis(10);
@@ -156,7 +156,7 @@ impl World {
         while let Some(output) = self.relay.poll_output(self.now) {
             match output {
                 Output::Connect => self.connect(),
-                Output::Disconnect => self.stream = None,
+                Output::Disconnect => drop(self.stream.take().map(close)),
                 Output::KeyframeNeeded => self.request_keyframe(),
                 Output::Event(event) => {
                     if matches!(event, Event::Lost { .. }) {

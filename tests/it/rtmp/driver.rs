@@ -47,7 +47,7 @@ impl Driver {
         while let Some(output) = self.publisher.poll_output() {
             match output {
                 Output::Connect => self.connect(),
-                Output::Disconnect => self.stream = None,
+                Output::Disconnect => drop(self.stream.take().map(close)),
                 Output::KeyframeNeeded => self.key_frame_requests += 1,
                 Output::Event(event) => self.events.push(event),
             }
@@ -85,6 +85,12 @@ impl Driver {
     pub(crate) fn push(&mut self, tag: Tag, body: &[u8]) {
         self.publisher.push(tag, body, self.now);
     }
+}
+
+/// As the daemon does: bytes left unread would turn the close into a reset.
+pub(crate) fn close(mut stream: TcpStream) {
+    let mut bytes = [0; 4096];
+    while matches!(stream.read(&mut bytes), Ok(1..)) {}
 }
 
 pub(crate) fn read(publisher: &mut Publisher, stream: &mut TcpStream, now: Instant) -> io::Result<()> {
