@@ -374,6 +374,7 @@ impl MediaLoop {
         let Some(mut session) = lane.session.take() else {
             return;
         };
+        log::debug!("slot {index}: the session's counters: {:?}", session.peer.stats());
         session.peer.close(now);
         while let Some(output) = session.peer.poll_output() {
             if let peer::Output::Transmit { to, datagram } = output {

@@ -133,6 +133,8 @@ export class Stage {
     fs.rmSync(this.dir, { recursive: true, force: true });
     fs.mkdirSync(this.dir, { recursive: true });
     this.closers = [];
+    /** Variables that configure the daemon beside its file. */
+    this.environment = {};
   }
 
   file(name) {
@@ -183,7 +185,8 @@ export class Stage {
 
   /** Starts the daemon with the config file that is there, for the first time or again. */
   async bootDaemon(url) {
-    const daemon = this.start("guest-relay", program("GUEST_RELAY"), ["--config", this.file("config.yml")]);
+    const env = { ...process.env, ...this.environment };
+    const daemon = this.start("guest-relay", program("GUEST_RELAY"), ["--config", this.file("config.yml")], { env });
     await until("the daemon to answer /healthz", 10_000, async () => {
       if (!daemon.running) throw new Error(`the daemon ended (${daemon.exit}):\n${daemon.log()}`);
       return fetch(`${url}/healthz`).then(
