@@ -45,6 +45,8 @@ pub enum Command {
     Join { slot: Slot, key: SessionKey, peer: Box<Peer>, transport: Transport, ready: smol::channel::Sender<()> },
     /// The guest said goodbye: the session ends, if it still holds its slot.
     Leave { slot: Slot, key: SessionKey },
+    /// Where the slot's RTMP server is, for the connections to come.
+    Servers { slot: Slot, servers: Vec<SocketAddr> },
     /// The state of every slot, in order.
     Snapshot { reply: smol::channel::Sender<Vec<SlotSnapshot>> },
     /// Unpublish everything and end.
@@ -328,6 +330,7 @@ impl MediaLoop {
                     peer.begin_checks(now);
                 }
                 lane.relay.begin_source(peer.has_track(TrackKind::Video), now);
+                lane.next_measure = now;
                 lane.session = Some(Session { key, peer, connected: false, port, local_addresses: Vec::new() });
                 lane.touched = true;
                 self.share_bitrate(now);
@@ -339,6 +342,11 @@ impl MediaLoop {
                 };
                 if lane.session.as_ref().is_some_and(|session| session.key == key) {
                     self.end_session(slot.0, SessionEnd::Left, now);
+                }
+            }
+            Command::Servers { slot, servers } => {
+                if let Some(lane) = self.lanes.get_mut(slot.0) {
+                    lane.servers = servers;
                 }
             }
             Command::Snapshot { reply } => {
@@ -375,6 +383,7 @@ impl MediaLoop {
             return;
         };
         log::debug!("slot {index}: the session's counters: {:?}", session.peer.stats());
+        let last_heard = session.peer.last_heard();
         session.peer.close(now);
         while let Some(output) = session.peer.poll_output() {
             if let peer::Output::Transmit { to, datagram } = output {
@@ -382,7 +391,7 @@ impl MediaLoop {
             }
         }
         self.routes.remove(index);
-        lane.relay.end_source(now);
+        lane.relay.end_source(last_heard, now);
         lane.touched = true;
         self.share_bitrate(now);
         self.emit(Event::Ended { slot: Slot(index), key: session.key, reason });
@@ -410,6 +419,7 @@ impl MediaLoop {
             return;
         }
         lane.touched = false;
+        lane.measure(now);
         if due {
             if let Some(session) = &mut lane.session {
                 session.peer.handle_timeout(now);

@@ -5,7 +5,7 @@
 import fs from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Guest, openBrowser } from "./guest.mjs";
-import { sending, throughBadNetwork } from "./network.mjs";
+import { behindLoss, burstsOfLoss, guestsShareTheTotal, narrowLink } from "./network.mjs";
 import { decode, notIncreasing, probe, rate } from "./recording.mjs";
 import { RtmpTap } from "./rtmp_tap.mjs";
 import * as servers from "./servers.mjs";
@@ -23,9 +23,6 @@ const MAX_MEMORY_GROWTH_KIB = 2_048;
 const OUTAGE_MS = 3_000;
 /** The longest back-off step that an outage of this length reaches, plus a keyframe. */
 const MAX_RETURN_MS = 5_000;
-
-const LOSSY = ["--loss", "6%", "--burst", "2", "--delay-ms", "30", "--jitter-ms", "10", "--seed", "3"];
-const NARROW_KBPS = 700;
 
 function require(holds, what) {
   if (!holds) throw new Error(what);
@@ -300,83 +297,6 @@ async function daemonCrashes(stage) {
   return { "first frame after": `${away} ms`, page: "saw nothing" };
 }
 
-/** Bursts of loss: what the next packet repeats of the sound is not enough, some has to be asked for. */
-async function lossyNetwork(stage) {
-  stage.environment = { GUEST_RELAY_LOG_LEVEL: "debug" };
-  const { tap, daemon } = await relayInto(stage, servers.ingest);
-  const browser = await openBrowser(stage);
-  const guest = await Guest.open(browser, daemon, "guest1");
-  await throughBadNetwork(stage, daemon, guest, LOSSY);
-  await guest.join();
-  const connection = await firstFrame(tap, "guest1");
-  await sleep(MEDIA_SECONDS * 1_000);
-  const { audio, video } = await sending(guest);
-  await guest.leave();
-  await until("the RTMP connection to end", 5_000, () => connection.closed);
-  requireHealthy(daemon, tap);
-  require(audio.lost > 0 && video.lost > 0, `the network lost ${audio.lost} and ${video.lost} packets`);
-  require(audio.retransmittedPacketsSent > 0, "Chromium sent no sound again");
-  require(video.retransmittedPacketsSent > 0, "Chromium sent no picture again");
-  const [, heard] = daemon.log().match(/audio: TrackStats \{.*?StreamStats \{ (.*?) \}/);
-  const counted = Object.fromEntries(heard.split(", ").map((each) => each.split(": ")));
-  require(Number(counted.redundant) > 0, `no sound came by redundancy: ${heard}`);
-  require(Number(counted.given_up) === 0, `sound was given up: ${heard}`);
-  return {
-    sound: `${counted.lost} packets lost, ${counted.redundant} back by redundancy, ${counted.recovered} by request`,
-    picture: `${video.lost} packets lost, ${video.retransmittedPacketsSent} sent again`,
-  };
-}
-
-/** A link for less than the picture would take: it gets coarser, and neither stops nor breaks. */
-async function narrowNetwork(stage) {
-  const { tap, daemon } = await relayInto(stage, servers.ingest);
-  const browser = await openBrowser(stage);
-  const guest = await Guest.open(browser, daemon, "guest1");
-  await throughBadNetwork(stage, daemon, guest, ["--rate-kbps", `${NARROW_KBPS}`, "--queue-ms", "400", "--delay-ms", "20"]);
-  await guest.join();
-  const connection = await firstFrame(tap, "guest1");
-  await sleep(5_000);
-  const before = { ...(await sending(guest)), frames: connection.video.frames };
-  await sleep(MEDIA_SECONDS * 1_000);
-  const after = { ...(await sending(guest)), frames: connection.video.frames };
-  requireHealthy(daemon, tap);
-  const sent = after.video.packetsSent - before.video.packetsSent;
-  const lost = after.video.lost - before.video.lost;
-  const framesPerSecond = (after.frames - before.frames) / MEDIA_SECONDS;
-  const kbps = (8 * (after.video.bytesSent - before.video.bytesSent)) / MEDIA_SECONDS / 1_000;
-  const seen = `${kbps.toFixed(0)} kbit/s, ${framesPerSecond.toFixed(1)} frames/s, ${lost} of ${sent} packets lost`;
-  require(kbps < NARROW_KBPS && kbps > NARROW_KBPS / 3, seen);
-  require(framesPerSecond >= MIN_FRAMES_PER_SECOND, seen);
-  require(lost <= sent / 50, seen);
-  return { "of the picture": seen };
-}
-
-/** A total is shared: Chromium's estimate, whatever the network would bear, does not exceed what a guest is told. */
-async function guestsShareTheTotal(stage) {
-  stage.environment = { GUEST_RELAY_RTC_TOTAL_BITRATE_KBPS: "2000" };
-  const { tap, daemon } = await relayInto(stage, servers.ingest);
-  const browser = await openBrowser(stage);
-  const stays = await Guest.open(browser, daemon, "guest1");
-  const leaves = await Guest.open(browser, daemon, "guest2");
-  const estimates = [];
-  const settles = async (guest, least, most) => {
-    const what = `${guest.id} to estimate ${least} to ${most} bit/s, after ${estimates.join(", ")}`;
-    const estimate = await until(what, 30_000, async () => {
-      const { estimate } = await sending(guest);
-      return estimate > least && estimate <= most && estimate;
-    }, 250);
-    estimates.push(`${guest.id} ${Math.round(estimate / 1_000)} kbit/s`);
-  };
-  await stays.join();
-  await settles(stays, 1_000_000, 2_000_000);
-  await leaves.join();
-  await Promise.all([settles(stays, 500_000, 1_000_000), settles(leaves, 500_000, 1_000_000)]);
-  await leaves.leave();
-  await settles(stays, 1_000_000, 2_000_000);
-  requireHealthy(daemon, tap);
-  return { "one, two, one again": estimates.join(", ") };
-}
-
 const CHECKS = {
   "into ingest": recordsInto(servers.ingest),
   "into ffmpeg": recordsInto(servers.ffmpeg),
@@ -387,8 +307,9 @@ const CHECKS = {
   "one of two guests leaves": oneOfTwoLeaves,
   "the RTMP server restarts": serverRestarts,
   "hostile datagrams": hostileDatagrams,
-  "a lossy network": lossyNetwork,
-  "a narrow network": narrowNetwork,
+  "behind a network that loses": behindLoss,
+  "behind bursts of loss": burstsOfLoss,
+  "behind a narrow link": narrowLink,
   "guests share the total": guestsShareTheTotal,
 };
 

@@ -66,6 +66,14 @@ impl Daemon {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().count()
+    }
+
     /// One GET; the body of a 200.
     pub(crate) fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.http).unwrap();
@@ -111,13 +119,8 @@ impl Drop for Daemon {
 /// Runs the daemon and waits until it listens. The caller ends it.
 #[allow(clippy::zombie_processes, reason = "Daemon's Drop waits for it")]
 fn run(config: &Path, log: &Arc<Mutex<String>>) -> (Child, SocketAddr, SocketAddr) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_guest-relay"));
+    let mut command = program();
     command.arg("--config").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| name.starts_with("GUEST_RELAY_") || name.starts_with("CLOUDFLARE_")) {
-            command.env_remove(name);
-        }
-    }
     let mut child = command.spawn().unwrap();
     let stderr = child.stderr.take().unwrap();
     let sink = Arc::clone(log);
@@ -141,6 +144,21 @@ fn run(config: &Path, log: &Arc<Mutex<String>>) -> (Child, SocketAddr, SocketAdd
         }
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// The daemon as it was built with this test, or the one that `GUEST_RELAY_UNDER_TEST` names: a program with arguments,
+/// such as an emulator with the binary of another machine.
+pub(crate) fn program() -> Command {
+    let named = std::env::var("GUEST_RELAY_UNDER_TEST").unwrap_or_default();
+    let mut words = named.split_whitespace();
+    let mut command = Command::new(words.next().unwrap_or(env!("CARGO_BIN_EXE_guest-relay")));
+    command.args(words);
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("GUEST_RELAY_") || name.starts_with("CLOUDFLARE_")) {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 /// The addresses in the start line.
