@@ -28,8 +28,9 @@ use crate::rtmp::{self, Publisher, PublisherConfig, Target, Tracks};
 use bridge::Bridge;
 use rates::Rates;
 
-/// Audio that is this far behind the picture is filled with silence: a muted microphone may send nothing at all, and a
-/// media server refuses an audio track that starts late.
+/// Sound that has not begun so long after the picture begins as silence: a microphone may be missing, and a media server
+/// refuses an audio track that starts late. Later on, sound may be behind the picture for as long as a missing packet of
+/// it is waited for.
 const SILENCE_AFTER: Duration = Duration::from_millis(400);
 /// Silence stops this short of the picture and of real time, so that a microphone that comes back finds its place free.
 const SILENCE_MARGIN: Duration = Duration::from_millis(200);
@@ -104,8 +105,9 @@ pub struct Relay {
     keyframe_asked: Option<Instant>,
     keyframe_received: bool,
     last_keyframe: Option<Instant>,
-    /// dts up to which the publication has sound.
+    /// dts of the newest sound, or of the first picture.
     audio_until: Option<MediaTime>,
+    audio_began: bool,
     rates: Rates,
 }
 
@@ -129,6 +131,7 @@ impl Relay {
             keyframe_received: false,
             last_keyframe: None,
             audio_until: None,
+            audio_began: false,
             rates: Rates::new(now),
             config,
         }
@@ -294,6 +297,7 @@ impl Relay {
         self.keyframe_asked = None;
         self.last_keyframe = None;
         self.audio_until = None;
+        self.audio_began = false;
         self.rates = Rates::new(now);
     }
 
@@ -329,7 +333,10 @@ impl Relay {
                 self.note_picture(tag.dts, now);
             }
             Frame::InterFrame if own => self.note_picture(tag.dts, now),
-            Frame::Audio => self.audio_until = Some(tag.dts),
+            Frame::Audio => {
+                self.audio_until = Some(tag.dts);
+                self.audio_began = true;
+            }
             _ => {}
         }
         self.publisher.push(tag, &self.tag, now);
@@ -339,7 +346,8 @@ impl Relay {
     fn note_picture(&mut self, dts: MediaTime, now: Instant) {
         self.rates.count_frame(now);
         let audio_until = *self.audio_until.get_or_insert(dts);
-        if dts - audio_until > MediaTime::from(SILENCE_AFTER) {
+        let waited_for = limit(&self.config.muxer, TrackKind::Audio) + SILENCE_MARGIN;
+        if dts - audio_until > MediaTime::from(if self.audio_began { waited_for } else { SILENCE_AFTER }) {
             self.muxer.fill_silence(dts - MediaTime::from(SILENCE_MARGIN));
         }
     }

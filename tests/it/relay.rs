@@ -13,7 +13,7 @@ use guest_relay_muxer::TrackKind::{Audio, Video};
 use ingest::{Kind, Stage};
 
 use sender::{Clip, KeyFrames, picture_number};
-use world::{HOLD, World, longest_steps, pictures, repetitions, seconds};
+use world::{HOLD, World, longest_steps, own_sounds, pictures, repetitions, seconds};
 
 /// A guest that is live.
 fn live(key_frames: KeyFrames) -> World {
@@ -152,7 +152,11 @@ fn a_camera_that_is_off_is_bridged_while_the_sound_goes_on() {
     assert_eq!(before, 0, "few pictures a second are no camera that is off");
     world.pass(seconds(16.6));
     assert!(world.relay.is_receiving());
+    // The encoder goes on where it was: with pictures that refer to others than the repeated one.
+    world.guest().forget_requests();
     world.switch(Video, true);
+    world.pass(seconds(0.3));
+    world.guest().request_keyframe();
     world.pass(seconds(3.0));
     let seen = world.finish_untouched();
     assert_eq!(repetitions(&seen).len(), 17);
@@ -187,6 +191,49 @@ fn a_microphone_whose_clock_stood_still_while_it_was_off_is_heard_again_in_step(
     assert_eq!(seen.audio.as_ref().unwrap().gaps, 0);
     let (audio, video) = (seen.timestamps(Kind::Audio), seen.timestamps(Kind::Video));
     assert!(audio.last().unwrap().abs_diff(*video.last().unwrap()) <= 40, "in step again");
+}
+
+#[test]
+fn sound_that_comes_back_on_a_slower_path_is_not_lost_to_the_silence_before_it() {
+    let mut world = live(KeyFrames::EachGop);
+    world.switch(Audio, false);
+    world.pass(seconds(5.0));
+    let before = world.guest().sounds;
+    world.delay = Duration::from_millis(150);
+    world.switch(Audio, true);
+    world.pass(seconds(2.0));
+    // Slower still, once the silence is over: nothing stands in for sound that comes.
+    world.delay = Duration::from_millis(350);
+    world.pass(seconds(3.0));
+    let sent = world.guest().sounds - before;
+    world.delay = Duration::ZERO;
+    world.switch(Audio, false);
+    world.switch(Video, false);
+    world.pass(seconds(0.5));
+    let seen = world.finish_untouched();
+    assert_eq!(own_sounds(&seen).filter(|frame| frame.timestamp > 6000).count(), sent);
+    assert_eq!(seen.audio.as_ref().unwrap().gaps, 0);
+}
+
+#[test]
+fn sound_behind_a_gap_is_not_lost_to_silence_while_the_gap_is_waited_for() {
+    let mut world = live(KeyFrames::EachGop);
+    let repeated = Delivery { round_trip: Some(Duration::from_millis(100)), jitter: Duration::ZERO, retransmits: true };
+    world.relay.set_delivery(Audio, repeated);
+    world.pass(seconds(0.03));
+    let mut late = None;
+    world.pass_with(seconds(0.42), |packet| {
+        let lost = packet.kind == Audio && late.is_none();
+        if lost {
+            late = Some(packet.clone());
+        }
+        !lost
+    });
+    world.relay.handle_rtp(Audio, &late.expect("sound was sent").rtp(), world.now);
+    world.pass(seconds(1.0));
+    let seen = world.finish_untouched();
+    let sounds = seen.frames.iter().filter(|frame| frame.kind == Kind::Audio).count();
+    assert_eq!((own_sounds(&seen).count(), seen.audio.as_ref().unwrap().gaps), (sounds, 0));
 }
 
 #[test]
@@ -308,6 +355,12 @@ fn a_server_that_is_lost_during_a_hold_gets_the_last_picture_when_it_is_back() {
     assert!(world.ingest.wait_until(seconds(5.0), |all| all[0].stage == Stage::Ended));
     world.pass(seconds(3.0));
     world.ingest.start_listening().unwrap();
+    while world.relay.rtmp_state() != State::Publishing {
+        world.pass(Duration::from_millis(10));
+    }
+    let queued = world.relay.publisher().stats().video_frames_queued;
+    world.pass(Duration::from_millis(50));
+    assert_eq!(world.relay.publisher().stats().video_frames_queued, queued + 1, "at once, not with the next second");
     world.pass(seconds(5.0));
     let frames = world.ingest.inspect(|all| all.get(1).map_or(0, |connection| pictures(connection).count()));
     assert!(frames >= 2, "{frames} pictures while the guest is away: {:?}", world.events);

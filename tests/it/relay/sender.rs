@@ -92,6 +92,7 @@ pub(crate) enum KeyFrames {
 }
 
 /// A packet with its own payload.
+#[derive(Clone)]
 pub(crate) struct Packet {
     pub(crate) kind: TrackKind,
     payload_type: u8,
@@ -135,7 +136,7 @@ pub(crate) struct Sender {
     /// Capture time that the audio clock does not count: it stood still.
     audio_stood: Duration,
     place_in_gop: usize,
-    sounds: usize,
+    pub(crate) sounds: usize,
     next_number: u64,
     idr_wanted: bool,
     pub(crate) requests: usize,
@@ -181,7 +182,6 @@ impl Sender {
             stream.next = now;
         }
         stream.on = on;
-        self.idr_wanted |= kind == TrackKind::Video;
     }
 
     /// The audio clock did not count while the microphone was off.
@@ -212,6 +212,11 @@ impl Sender {
     pub(crate) fn change_clip(&mut self, clip: Clip) {
         self.clip = clip;
         self.idr_wanted = true;
+    }
+
+    /// The encoder did not hear the requests so far.
+    pub(crate) fn forget_requests(&mut self) {
+        self.idr_wanted = false;
     }
 
     pub(crate) fn request_keyframe(&mut self) {

@@ -1,6 +1,7 @@
 //! A guest, a relay and the strict ingest, in virtual time: the relay's bytes go over loopback TCP, and the clock stands
 //! still while a reply that the relay counts on is on its way.
 
+use std::collections::VecDeque;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,9 @@ pub(crate) struct World {
     pub(crate) guest: Option<Sender>,
     /// Packets of the guest's arrive, and requests for keyframes do.
     pub(crate) network: bool,
+    /// How long packets take; those under way keep their time.
+    pub(crate) delay: Duration,
+    under_way: VecDeque<(Instant, Packet)>,
     pub(crate) events: Vec<Event>,
     stream: Option<TcpStream>,
     sessions: u32,
@@ -58,6 +62,8 @@ impl World {
             now,
             guest: None,
             network: true,
+            delay: Duration::ZERO,
+            under_way: VecDeque::new(),
             events: Vec::new(),
             stream: None,
             sessions: 0,
@@ -103,7 +109,10 @@ impl World {
         while self.now < until {
             self.now += STEP;
             let packets = self.guest.as_mut().map(|guest| guest.poll(self.now)).unwrap_or_default();
-            for packet in packets.iter().filter(|packet| self.network && arrives(packet)) {
+            let arrival = self.now + self.delay;
+            let kept = packets.into_iter().filter(|packet| self.network && arrives(packet));
+            self.under_way.extend(kept.map(|packet| (arrival, packet)));
+            while let Some((_, packet)) = self.under_way.pop_front_if(|(at, _)| *at <= self.now) {
                 self.relay.handle_rtp(packet.kind, &packet.rtp(), self.now);
             }
             self.turn();
@@ -211,6 +220,12 @@ impl World {
 
 pub(crate) fn pictures(connection: &Connection) -> impl Iterator<Item = &Frame> {
     connection.frames.iter().filter(|frame| frame.kind == Kind::Video)
+}
+
+/// Sound of the guest's own.
+pub(crate) fn own_sounds(connection: &Connection) -> impl Iterator<Item = &Frame> {
+    let silent = |frame: &&Frame| frame.body.ends_with(&[0xff, 0xfe]);
+    connection.frames.iter().filter(move |frame| frame.kind == Kind::Audio && !silent(frame))
 }
 
 /// Numbers of the pictures: an IDR picture that came before is a repetition.
