@@ -5,10 +5,12 @@
 mod config;
 mod daemon;
 mod direct;
+mod doctor;
 mod dtls;
 mod http;
 mod remote;
 mod rng;
 mod rtc;
 mod rtmp;
+mod service;
 mod srtp;
