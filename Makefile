@@ -1,7 +1,7 @@
 # Every command of the project. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-sim test e2e lint golden fuzz bench size cross cross-static cross-test deploy clean
+.PHONY: help run run-sim test netsim e2e lint golden fuzz bench size cross cross-static cross-test deploy clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,10 @@ run-sim: ## as run, with guests going through a simulated SFU: the remote path w
 
 test: ## unit, golden and whole-daemon tests
 	cargo test --release --workspace --locked
+
+netsim: ## guests behind bad networks, in virtual time: the table; ARGS="--seed 7 blackout" picks a seed and rows
+	@cargo build --release --locked --workspace --bins
+	@$${CARGO_TARGET_DIR:-target}/release/netsim $(ARGS)
 
 e2e: ## a real Chromium through the page, directly and through the simulated SFU, into RTMP servers; CHECKS="name ..." picks some
 	@tests/e2e.sh $(CHECKS)

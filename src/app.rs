@@ -5,6 +5,7 @@
 
 mod backend;
 mod calls;
+mod names;
 mod profiles;
 mod supervision;
 
@@ -12,7 +13,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,7 @@ use crate::guest::id::{GuestId, ResourceId};
 use crate::guest::{self, Guest, Registry, SessionKey, Slot};
 use crate::http::backend::{ClientInfo, Published, Refusal};
 use crate::http::{Limits, Site, serve};
-use crate::media_loop::{self, Command, Event, SlotSnapshot, Transport};
+use crate::media_loop::{self, Budget, Command, Event, SlotSnapshot, Transport};
 use crate::relay::RelayConfig;
 use crate::rtc::dtls::Certificate;
 use crate::rtc::peer::{self, AnswerConfig, Answered};
@@ -38,6 +39,7 @@ use crate::systemd::{self, Notifier};
 
 use backend::DaemonBackend;
 use calls::CallsPath;
+use names::Names;
 use profiles::Profiles;
 
 /// How long a request waits for the media thread. It turns at least every 50 ms while anybody is there.
@@ -45,9 +47,6 @@ const MEDIA_ANSWER: Duration = Duration::from_secs(2);
 
 /// What a guest's audio encoder is asked for.
 const SPEECH: OpusSettings = OpusSettings { max_average_bitrate_bps: 64_000, stereo: false };
-
-/// Browsers do not retransmit Opus, so a missing packet is waited for only as long as it may have been overtaken.
-const AUDIO_WAIT: Duration = Duration::from_millis(60);
 
 /// Why the daemon could not start or go on; says what to do about it.
 #[derive(Debug)]
@@ -95,12 +94,11 @@ async fn serve_until_signal(config: Config, executor: &'static LocalExecutor<'st
         address: config.http.listen,
         error,
     })?;
-    let relays = config.guests.iter().map(|guest| relay_config(&config, guest)).collect::<Result<_, _>>()?;
-    let (media, events, thread) = media_loop::spawn(config.rtc.listen, relays).map_err(|error| AppError::Listen {
-        what: "WebRTC media (UDP)",
-        key: "rtc.listen",
-        address: config.rtc.listen,
-        error,
+    let relays = config.guests.iter().map(|guest| relay_config(&config, guest)).collect::<Result<Vec<_>, _>>()?;
+    let names = Names::new(relays.iter().map(|relay| &relay.target));
+    let budget = Budget { guest_kbps: config.rtc.max_bitrate_kbps, total_kbps: config.rtc.total_bitrate_kbps };
+    let (media, events, thread) = media_loop::spawn(config.rtc.listen, relays, budget).map_err(|error| {
+        AppError::Listen { what: "WebRTC media (UDP)", key: "rtc.listen", address: config.rtc.listen, error }
     })?;
     let http_address = listener.local_addr().unwrap_or(config.http.listen);
     log::info!(
@@ -110,7 +108,8 @@ async fn serve_until_signal(config: Config, executor: &'static LocalExecutor<'st
         config.relay.output,
     );
 
-    let daemon = Rc::new(Daemon::new(config, media, certificate, executor));
+    let daemon = Rc::new(Daemon::new(config, media, names, certificate, executor));
+    daemon.names.look_up_all(executor, &daemon.media);
     calls::restore(&daemon);
     let site = Rc::new(Site::new(DaemonBackend(Rc::clone(&daemon)), &daemon.config));
     let http = executor.spawn(serve(listener, executor, site, Limits::default()));
@@ -172,10 +171,7 @@ fn relay_config(config: &Config, guest: &config::Guest) -> Result<RelayConfig, A
     let refused = |reason: String| AppError::Output { guest: guest.id.clone(), reason };
     let url = config.relay.output.for_guest(&guest.id);
     let target = Target::parse(&url).map_err(|error| refused(error.to_string()))?;
-    let servers = (target.host(), target.port())
-        .to_socket_addrs()
-        .map_err(|error| refused(format!("{} has no address: {error}", target.host())))?
-        .collect();
+    let servers = names::addresses(&target);
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).expect("the operating system gives random bytes after boot");
     Ok(RelayConfig {
@@ -183,6 +179,7 @@ fn relay_config(config: &Config, guest: &config::Guest) -> Result<RelayConfig, A
         servers,
         muxer: muxer_config(config.relay.reorder),
         hold: config.relay.hold,
+        keyframe_interval: config.relay.keyframe_interval,
         seed: u64::from_ne_bytes(seed),
     })
 }
@@ -191,10 +188,7 @@ fn muxer_config(max_wait: Duration) -> guest_relay_muxer::Config {
     let reorder = ReorderLimits { max_wait, ..ReorderLimits::DEFAULT };
     guest_relay_muxer::Config {
         video: Some(VideoConfig { reorder, ..VideoConfig::default() }),
-        audio: Some(AudioConfig {
-            reorder: ReorderLimits { max_wait: max_wait.min(AUDIO_WAIT), ..reorder },
-            ..AudioConfig::default()
-        }),
+        audio: Some(AudioConfig { reorder, ..AudioConfig::default() }),
         ..guest_relay_muxer::Config::default()
     }
 }
@@ -211,12 +205,15 @@ struct Daemon {
     etags: RefCell<HashMap<SessionKey, String>>,
     /// What to protect media with on the direct path.
     profiles: Profiles,
+    names: Names,
+    executor: &'static LocalExecutor<'static>,
 }
 
 impl Daemon {
     fn new(
         config: Config,
         media: media_loop::Handle,
+        names: Names,
         certificate: Certificate,
         executor: &'static LocalExecutor<'static>,
     ) -> Self {
@@ -235,6 +232,8 @@ impl Daemon {
             calls,
             etags: RefCell::default(),
             profiles: Profiles::new(),
+            names,
+            executor,
         }
     }
 
@@ -260,6 +259,7 @@ impl Daemon {
                 }
             }
             Event::Rtmp { slot, event: rtmp::Event::Lost { reason, retry_in } } => {
+                self.names.look_up(slot, self.executor, &self.media);
                 let name = self.name(slot);
                 log::warn!("{name}: RTMP publication interrupted: {reason}; next attempt in {retry_in:.1?}");
             }

@@ -82,6 +82,8 @@ pub struct Rtc {
     pub start_bitrate_kbps: u32,
     /// Bitrate a guest's encoder is asked not to exceed.
     pub max_bitrate_kbps: u32,
+    /// Bitrate that all guests together are asked not to exceed.
+    pub total_bitrate_kbps: Option<u32>,
 }
 
 /// What happens to the media.

@@ -56,13 +56,20 @@ fn rtc(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> Rtc {
     let candidates = candidates(reader, &mut section, listen.port());
     let start = reader.number(&mut section, "start_bitrate_kbps", 1500, 100..=50_000, "kbit/s");
     let max_bitrate_kbps = reader.number(&mut section, "max_bitrate_kbps", 2500, 100..=50_000, "kbit/s");
+    let total = reader.number(&mut section, "total_bitrate_kbps", 0, 0..=1_000_000, "kbit/s");
     reader.refuse_rest(section);
     if start > max_bitrate_kbps {
         reader.notices.push(format!(
             "rtc.start_bitrate_kbps: lowered from {start} to {max_bitrate_kbps}, which is rtc.max_bitrate_kbps"
         ));
     }
-    Rtc { listen, candidates, start_bitrate_kbps: start.min(max_bitrate_kbps), max_bitrate_kbps }
+    Rtc {
+        listen,
+        candidates,
+        start_bitrate_kbps: start.min(max_bitrate_kbps),
+        max_bitrate_kbps,
+        total_bitrate_kbps: (total > 0).then_some(total),
+    }
 }
 
 fn relay(reader: &mut Reader<'_>, root: &mut Vec<Entry>, mediamtx: &MediaMtx, guests: &[Guest]) -> Relay {

@@ -8,6 +8,8 @@ mod direct;
 mod doctor;
 mod dtls;
 mod http;
+mod outages;
+mod relay;
 mod remote;
 mod rng;
 mod rtc;
