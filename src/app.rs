@@ -6,6 +6,7 @@
 mod backend;
 mod calls;
 mod names;
+mod profiles;
 mod supervision;
 
 use std::cell::RefCell;
@@ -39,6 +40,7 @@ use crate::systemd::{self, Notifier};
 use backend::DaemonBackend;
 use calls::CallsPath;
 use names::Names;
+use profiles::Profiles;
 
 /// How long a request waits for the media thread. It turns at least every 50 ms while anybody is there.
 const MEDIA_ANSWER: Duration = Duration::from_secs(2);
@@ -114,7 +116,7 @@ async fn serve_until_signal(config: Config, executor: &'static LocalExecutor<'st
     let notifier = Rc::new(Notifier::from_environment(&|name| std::env::var_os(name), std::process::id()));
     let supervision = executor.spawn({
         let (daemon, notifier) = (Rc::clone(&daemon), Rc::clone(&notifier));
-        async move { supervision::run(&daemon, &notifier).await }
+        async move { supervision::run(async || daemon.snapshot().await, &notifier).await }
     });
     let ended = smol::future::or(
         async {
@@ -201,6 +203,8 @@ struct Daemon {
     calls: Option<CallsPath>,
     /// ICE entity tags of living sessions.
     etags: RefCell<HashMap<SessionKey, String>>,
+    /// What to protect media with on the direct path.
+    profiles: Profiles,
     names: Names,
     executor: &'static LocalExecutor<'static>,
 }
@@ -220,8 +224,17 @@ impl Daemon {
             enabled: guest.enabled,
         });
         let registry = Registry::new(guests);
-        let registry = RefCell::new(registry);
-        Self { config, media, certificate, registry, calls, etags: RefCell::default(), names, executor }
+        Self {
+            config,
+            media,
+            certificate,
+            registry: RefCell::new(registry),
+            calls,
+            etags: RefCell::default(),
+            profiles: Profiles::new(),
+            names,
+            executor,
+        }
     }
 
     fn name(&self, slot: Slot) -> GuestId {
@@ -239,6 +252,7 @@ impl Daemon {
             Event::Ended { slot, key, reason } => {
                 self.registry.borrow_mut().release(key);
                 self.etags.borrow_mut().remove(&key);
+                self.profiles.note_end(slot, &reason);
                 log::info!("{} {key}: session over: {reason}", self.name(slot));
                 if let (Some(calls), Some(event)) = (&self.calls, calls::ended(&reason)) {
                     calls.tell(slot, key, event);
@@ -326,7 +340,8 @@ impl Daemon {
 
     async fn publish_direct(&self, id: &GuestId, offer: &str, client: &ClientInfo) -> Result<Published, Refusal> {
         let slot = self.slot(id)?;
-        let answer_config = self.answer_config(self.candidates(client));
+        let answer_config =
+            AnswerConfig { srtp_profiles: self.profiles.offer(slot), ..self.answer_config(self.candidates(client)) };
         let Answered { peer, sdp } = peer::answer(offer, &answer_config, Instant::now())
             .map_err(|error| Refusal::new(error.status(), error.to_string()))?;
         let etag = peer.local_ufrag().replace(['+', '/'], "-");
@@ -366,7 +381,7 @@ impl Daemon {
 }
 
 /// Addresses worth offering: link-local ones need a zone that the other side cannot know.
-fn usable(ip: IpAddr) -> bool {
+pub(crate) fn usable(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local() && !v4.is_unspecified(),
         IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local() && !v6.is_unspecified(),

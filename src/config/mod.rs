@@ -171,6 +171,8 @@ pub struct MediaMtx {
     pub rtmp_port: u16,
     /// Not used here.
     pub srt_port: u16,
+    /// Its API, which `doctor` asks.
+    pub api_port: u16,
 }
 
 /// An RTMP URL in which `{guest_id}` stands for the guest. `Debug` and `Display` hide user, password and query, which
