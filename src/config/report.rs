@@ -19,6 +19,7 @@ pub(super) fn report(config: &Config) -> String {
     line("rtc.candidates", &if candidates.is_empty() { "none".to_owned() } else { candidates.join(", ") });
     line("rtc.start_bitrate_kbps", &config.rtc.start_bitrate_kbps.to_string());
     line("rtc.max_bitrate_kbps", &config.rtc.max_bitrate_kbps.to_string());
+    line("rtc.stun_server", config.rtc.stun_server.as_deref().unwrap_or("none"));
     line("relay.output", &config.relay.output.to_string());
     line("relay.hold_seconds", &config.relay.hold.as_secs().to_string());
     line("relay.reorder_ms", &config.relay.reorder.as_millis().to_string());
