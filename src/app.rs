@@ -5,8 +5,10 @@
 
 mod backend;
 mod calls;
+mod ice_servers;
 mod names;
 mod profiles;
+mod public_address;
 mod supervision;
 
 use std::cell::RefCell;
@@ -18,7 +20,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use async_signal::{Signal, Signals};
-use guest_relay_muxer::{AudioConfig, ReorderLimits, VideoConfig};
+use guest_relay_muxer::{AudioConfig, ReorderLimits, TrackKind, VideoConfig};
 use smol::LocalExecutor;
 use smol::stream::StreamExt;
 
@@ -39,8 +41,10 @@ use crate::systemd::{self, Notifier};
 
 use backend::DaemonBackend;
 use calls::CallsPath;
+use ice_servers::IceServers;
 use names::Names;
 use profiles::Profiles;
+use public_address::PublicAddresses;
 
 /// How long a request waits for the media thread. It turns at least every 50 ms while anybody is there.
 const MEDIA_ANSWER: Duration = Duration::from_secs(2);
@@ -111,6 +115,11 @@ async fn serve_until_signal(config: Config, executor: &'static LocalExecutor<'st
     let daemon = Rc::new(Daemon::new(config, media, names, certificate, executor));
     daemon.names.look_up_all(executor, &daemon.media);
     calls::restore(&daemon);
+    // Without the way through the SFU there is nothing to choose.
+    if let Some(server) = daemon.config.rtc.stun_server.clone().filter(|_| daemon.calls.is_some()) {
+        let daemon = Rc::clone(&daemon);
+        executor.spawn(async move { daemon.public_addresses.keep_asking(&server).await }).detach();
+    }
     let site = Rc::new(Site::new(DaemonBackend(Rc::clone(&daemon)), &daemon.config));
     let http = executor.spawn(serve(listener, executor, site, Limits::default()));
     let notifier = Rc::new(Notifier::from_environment(&|name| std::env::var_os(name), std::process::id()));
@@ -201,6 +210,8 @@ struct Daemon {
     registry: RefCell<Registry>,
     /// The path through the SFU, where it is configured.
     calls: Option<CallsPath>,
+    ice_servers: Rc<IceServers>,
+    public_addresses: PublicAddresses,
     /// ICE entity tags of living sessions.
     etags: RefCell<HashMap<SessionKey, String>>,
     /// What to protect media with on the direct path.
@@ -218,6 +229,7 @@ impl Daemon {
         executor: &'static LocalExecutor<'static>,
     ) -> Self {
         let calls = CallsPath::new(&config, executor);
+        let ice_servers = Rc::new(IceServers::new(&config, executor));
         let guests = config.guests.iter().map(|guest| Guest {
             id: guest.id.clone(),
             name: guest.name.clone(),
@@ -230,6 +242,8 @@ impl Daemon {
             certificate,
             registry: RefCell::new(registry),
             calls,
+            ice_servers,
+            public_addresses: PublicAddresses::default(),
             etags: RefCell::default(),
             profiles: Profiles::new(),
             names,
@@ -305,7 +319,7 @@ impl Daemon {
 
     /// Ends what holds the slot, for a newer session. A session of the media thread is replaced there.
     fn end_slot(&self, slot: Slot) -> bool {
-        self.calls.as_ref().is_some_and(|calls| calls.end(slot))
+        self.calls.as_ref().is_some_and(|calls| calls.end(slot).is_some())
     }
 
     /// The pull of a publication is over: the slot is free, unless a newer session took it.
@@ -347,11 +361,12 @@ impl Daemon {
         let etag = peer.local_ufrag().replace(['+', '/'], "-");
         self.end_slot(slot);
         let resource = ResourceId::generate();
-        let key = self.registry.borrow_mut().take(slot, resource.clone());
+        let key = self.registry.borrow_mut().next_key();
+        self.registry.borrow_mut().take(slot, key, resource.clone());
         self.etags.borrow_mut().insert(key, etag.clone());
         let (ready, is_ready) = smol::channel::bounded(1);
-        let joined =
-            self.media.send(Command::Join { slot, key, peer: Box::new(peer), transport: Transport::Shared, ready });
+        let (video, peer) = (peer.has_track(TrackKind::Video), Box::new(peer));
+        let joined = self.media.send(Command::Join { slot, key, peer, video, transport: Transport::Shared, ready });
         // The browser's first check comes milliseconds after the answer: its session must be known by then.
         let known = async { is_ready.recv().await.is_ok() };
         let late = async {

@@ -84,6 +84,13 @@ pub struct Rtc {
     pub max_bitrate_kbps: u32,
     /// Bitrate that all guests together are asked not to exceed.
     pub total_bitrate_kbps: Option<u32>,
+    /// `host:port` of the STUN server that tells us our public address; `None`: it is not asked for.
+    pub stun_server: Option<String>,
+}
+
+impl Rtc {
+    /// Cloudflare's, which guests are told of too.
+    pub const STUN_SERVER: &'static str = "stun.cloudflare.com:3478";
 }
 
 /// What happens to the media.

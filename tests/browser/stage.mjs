@@ -161,8 +161,8 @@ export class Stage {
   /**
    * Starts the daemon with a config file of its own and waits until it answers.
    * `output` is the RTMP target, with `{guest_id}` in it; `further` are more
-   * lines of configuration. A guest who leaves is gone at once: a recording then
-   * ends where the guest did.
+   * lines of configuration. Unless the stage's `holdSeconds` say otherwise, a
+   * guest who leaves is gone at once: a recording then ends where the guest did.
    */
   async startDaemon(output, ...further) {
     const httpPort = await freeTcpPort();
@@ -172,8 +172,8 @@ export class Stage {
       '  guest1: { name: "Guest 1", enabled: true }',
       '  guest2: { name: "Guest 2", enabled: true }',
       `http: { listen: "127.0.0.1:${httpPort}" }`,
-      `rtc: { listen: "127.0.0.1:${rtcPort}" }`,
-      `relay: { output: "${output}", hold_seconds: 0, state_file: "${this.file("state.json")}" }`,
+      `rtc: { listen: "127.0.0.1:${rtcPort}", stun_server: none }`,
+      `relay: { output: "${output}", hold_seconds: ${this.holdSeconds ?? 0}, state_file: "${this.file("state.json")}" }`,
       "log: { level: info }",
       ...further,
       "",
