@@ -15,6 +15,7 @@
 #
 # For tests: ROOT, a prefix of all paths; SYSTEMCTL, a stand-in for systemctl.
 set -euo pipefail
+PATH=$PATH:/usr/sbin:/sbin # useradd, for shells that leave them out
 
 HEALTHY_WITHIN_SECONDS=${HEALTHY_WITHIN_SECONDS:-20}
 KEEP_RELEASES=3

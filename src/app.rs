@@ -5,7 +5,10 @@
 
 mod backend;
 mod calls;
+mod ice_servers;
 mod names;
+mod profiles;
+mod public_address;
 mod supervision;
 
 use std::cell::RefCell;
@@ -17,7 +20,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use async_signal::{Signal, Signals};
-use guest_relay_muxer::{AudioConfig, ReorderLimits, VideoConfig};
+use guest_relay_muxer::{AudioConfig, ReorderLimits, TrackKind, VideoConfig};
 use smol::LocalExecutor;
 use smol::stream::StreamExt;
 
@@ -38,7 +41,10 @@ use crate::systemd::{self, Notifier};
 
 use backend::DaemonBackend;
 use calls::CallsPath;
+use ice_servers::IceServers;
 use names::Names;
+use profiles::Profiles;
+use public_address::PublicAddresses;
 
 /// How long a request waits for the media thread. It turns at least every 50 ms while anybody is there.
 const MEDIA_ANSWER: Duration = Duration::from_secs(2);
@@ -109,12 +115,17 @@ async fn serve_until_signal(config: Config, executor: &'static LocalExecutor<'st
     let daemon = Rc::new(Daemon::new(config, media, names, certificate, executor));
     daemon.names.look_up_all(executor, &daemon.media);
     calls::restore(&daemon);
+    // Without the way through the SFU there is nothing to choose.
+    if let Some(server) = daemon.config.rtc.stun_server.clone().filter(|_| daemon.calls.is_some()) {
+        let daemon = Rc::clone(&daemon);
+        executor.spawn(async move { daemon.public_addresses.keep_asking(&server).await }).detach();
+    }
     let site = Rc::new(Site::new(DaemonBackend(Rc::clone(&daemon)), &daemon.config));
     let http = executor.spawn(serve(listener, executor, site, Limits::default()));
     let notifier = Rc::new(Notifier::from_environment(&|name| std::env::var_os(name), std::process::id()));
     let supervision = executor.spawn({
         let (daemon, notifier) = (Rc::clone(&daemon), Rc::clone(&notifier));
-        async move { supervision::run(&daemon, &notifier).await }
+        async move { supervision::run(async || daemon.snapshot().await, &notifier).await }
     });
     let ended = smol::future::or(
         async {
@@ -199,8 +210,12 @@ struct Daemon {
     registry: RefCell<Registry>,
     /// The path through the SFU, where it is configured.
     calls: Option<CallsPath>,
+    ice_servers: Rc<IceServers>,
+    public_addresses: PublicAddresses,
     /// ICE entity tags of living sessions.
     etags: RefCell<HashMap<SessionKey, String>>,
+    /// What to protect media with on the direct path.
+    profiles: Profiles,
     names: Names,
     executor: &'static LocalExecutor<'static>,
 }
@@ -214,14 +229,26 @@ impl Daemon {
         executor: &'static LocalExecutor<'static>,
     ) -> Self {
         let calls = CallsPath::new(&config, executor);
+        let ice_servers = Rc::new(IceServers::new(&config, executor));
         let guests = config.guests.iter().map(|guest| Guest {
             id: guest.id.clone(),
             name: guest.name.clone(),
             enabled: guest.enabled,
         });
         let registry = Registry::new(guests);
-        let registry = RefCell::new(registry);
-        Self { config, media, certificate, registry, calls, etags: RefCell::default(), names, executor }
+        Self {
+            config,
+            media,
+            certificate,
+            registry: RefCell::new(registry),
+            calls,
+            ice_servers,
+            public_addresses: PublicAddresses::default(),
+            etags: RefCell::default(),
+            profiles: Profiles::new(),
+            names,
+            executor,
+        }
     }
 
     fn name(&self, slot: Slot) -> GuestId {
@@ -239,6 +266,7 @@ impl Daemon {
             Event::Ended { slot, key, reason } => {
                 self.registry.borrow_mut().release(key);
                 self.etags.borrow_mut().remove(&key);
+                self.profiles.note_end(slot, &reason);
                 log::info!("{} {key}: session over: {reason}", self.name(slot));
                 if let (Some(calls), Some(event)) = (&self.calls, calls::ended(&reason)) {
                     calls.tell(slot, key, event);
@@ -291,7 +319,7 @@ impl Daemon {
 
     /// Ends what holds the slot, for a newer session. A session of the media thread is replaced there.
     fn end_slot(&self, slot: Slot) -> bool {
-        self.calls.as_ref().is_some_and(|calls| calls.end(slot))
+        self.calls.as_ref().is_some_and(|calls| calls.end(slot).is_some())
     }
 
     /// The pull of a publication is over: the slot is free, unless a newer session took it.
@@ -326,17 +354,19 @@ impl Daemon {
 
     async fn publish_direct(&self, id: &GuestId, offer: &str, client: &ClientInfo) -> Result<Published, Refusal> {
         let slot = self.slot(id)?;
-        let answer_config = self.answer_config(self.candidates(client));
+        let answer_config =
+            AnswerConfig { srtp_profiles: self.profiles.offer(slot), ..self.answer_config(self.candidates(client)) };
         let Answered { peer, sdp } = peer::answer(offer, &answer_config, Instant::now())
             .map_err(|error| Refusal::new(error.status(), error.to_string()))?;
         let etag = peer.local_ufrag().replace(['+', '/'], "-");
         self.end_slot(slot);
         let resource = ResourceId::generate();
-        let key = self.registry.borrow_mut().take(slot, resource.clone());
+        let key = self.registry.borrow_mut().next_key();
+        self.registry.borrow_mut().take(slot, key, resource.clone());
         self.etags.borrow_mut().insert(key, etag.clone());
         let (ready, is_ready) = smol::channel::bounded(1);
-        let joined =
-            self.media.send(Command::Join { slot, key, peer: Box::new(peer), transport: Transport::Shared, ready });
+        let (video, peer) = (peer.has_track(TrackKind::Video), Box::new(peer));
+        let joined = self.media.send(Command::Join { slot, key, peer, video, transport: Transport::Shared, ready });
         // The browser's first check comes milliseconds after the answer: its session must be known by then.
         let known = async { is_ready.recv().await.is_ok() };
         let late = async {
@@ -366,7 +396,7 @@ impl Daemon {
 }
 
 /// Addresses worth offering: link-local ones need a zone that the other side cannot know.
-fn usable(ip: IpAddr) -> bool {
+pub(crate) fn usable(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local() && !v4.is_unspecified(),
         IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local() && !v6.is_unspecified(),

@@ -20,7 +20,8 @@
 //! |---|---|---|---|
 //! | [`guest_relay_muxer`] | no | no: arrival times are arguments | appends to the caller's buffer |
 //! | [`rtc`], [`rtmp`], [`relay`], [`guest`] | no | `now` is an argument | at set-up; every queue has a named bound |
-//! | [`media_loop`], [`http`], [`app`] | yes | yes | - |
+//! | [`media_loop`], [`http`], [`app`], [`systemd`] | yes | yes | - |
+//! | [`doctor`] | yes, in a process of its own | yes | - |
 //!
 //! Protocol parts are state machines: `handle_*(input, now)`, then `poll_output()` until it is dry, then
 //! `poll_timeout()` says when to come back. None of them reads the clock, spawns, or blocks; that is what lets tests run
@@ -42,6 +43,7 @@
 pub mod app;
 pub mod calls;
 pub mod config;
+pub mod doctor;
 pub mod guest;
 pub mod http;
 pub mod media_loop;

@@ -1,18 +1,24 @@
-//! The daemon's command line: arguments → [`Config`] → [`app::run`] → exit code.
+//! The daemon's command line: arguments → [`Config`] → [`app::run`] → exit code; or [`doctor`].
 //!
-//! Exit codes: 0 clean end, 1 the daemon could not start or go on, 2 bad arguments or configuration.
+//! Exit codes: 0 clean end, 1 the daemon could not start or go on, 2 bad arguments or configuration. Of `doctor`: 0
+//! nothing to do, 1 warnings, 2 errors.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use guest_relay::app;
 use guest_relay::config::Config;
+use guest_relay::{doctor, systemd};
 
 const USAGE: &str = "\
 usage: guest-relay [--config FILE] [--check-config]
+       guest-relay doctor [--config FILE] [--json]
 
+  doctor           look at everything a guest's way needs, and say what to do; changes nothing
+                   (0: nothing to do, 1: warnings, 2: errors)
   --config FILE    read FILE; without it ./config.yml if there is one, else defaults
   --check-config   say what the configuration means and end (0: good, 2: not)
+  --json           doctor's report for programs
   --version        print the version
   --help           this text
 
@@ -22,6 +28,8 @@ Environment variables override the file; config.example.yml names them all.";
 struct Arguments {
     config: Option<PathBuf>,
     check_config: bool,
+    doctor: bool,
+    json: bool,
 }
 
 enum Invocation {
@@ -33,6 +41,8 @@ fn parse(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> Result<Invo
     let mut parsed = Arguments::default();
     while let Some(argument) = arguments.next() {
         match argument.to_str() {
+            Some("doctor") => parsed.doctor = true,
+            Some("--json") if parsed.doctor => parsed.json = true,
             Some("--config") => {
                 parsed.config = Some(arguments.next().ok_or("--config needs a file name")?.into());
             }
@@ -61,10 +71,20 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let config = match Config::load(arguments.config.as_deref(), &|name| std::env::var(name).ok()) {
+    let variable = |name: &str| std::env::var(name).ok();
+    if arguments.doctor {
+        let report = doctor::run(arguments.config.as_deref(), &variable);
+        println!("{}", if arguments.json { report.json() } else { report.to_string() });
+        return ExitCode::from(report.severity().exit_code());
+    }
+    let config = match Config::load(arguments.config.as_deref(), &variable) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("guest-relay: {error}");
+            let journal = systemd::stderr_is_journal(&|name| std::env::var_os(name));
+            let prefix = if journal { systemd::priority_prefix(log::Level::Error) } else { "" };
+            for line in error.to_string().lines() {
+                eprintln!("{prefix}guest-relay: {line}");
+            }
             return ExitCode::from(2);
         }
     };

@@ -43,7 +43,17 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_millis(1_500);
 /// What the control thread may ask.
 pub enum Command {
     /// A session takes the slot; `ready` hears when its STUN requests will be answered.
-    Join { slot: Slot, key: SessionKey, peer: Box<Peer>, transport: Transport, ready: smol::channel::Sender<()> },
+    Join {
+        slot: Slot,
+        key: SessionKey,
+        peer: Box<Peer>,
+        /// The guest sends pictures, even if this peer's first description should lack them.
+        video: bool,
+        transport: Transport,
+        ready: smol::channel::Sender<()>,
+    },
+    /// The other side describes a session anew, that goes on: `answer` hears ours.
+    Reoffer { slot: Slot, key: SessionKey, offer: String, answer: smol::channel::Sender<Result<String, String>> },
     /// The guest said goodbye: the session ends, if it still holds its slot.
     Leave { slot: Slot, key: SessionKey },
     /// Where the slot's RTMP server is, for the connections to come.
@@ -306,7 +316,7 @@ impl MediaLoop {
 
     fn handle_command(&mut self, command: Command, now: Instant) {
         match command {
-            Command::Join { slot, key, mut peer, transport, ready } => {
+            Command::Join { slot, key, mut peer, video, transport, ready } => {
                 self.end_session(slot.0, SessionEnd::Replaced, now);
                 let Some(lane) = self.lanes.get_mut(slot.0) else {
                     return;
@@ -330,12 +340,25 @@ impl MediaLoop {
                 if transport == Transport::Own {
                     peer.begin_checks(now);
                 }
-                lane.relay.begin_source(peer.has_track(TrackKind::Video), now);
+                lane.relay.begin_source(video, now);
                 lane.next_measure = now;
                 lane.session = Some(Session { key, peer, connected: false, port, local_addresses: Vec::new() });
                 lane.touched = true;
                 self.share_bitrate(now);
                 let _ = ready.try_send(());
+            }
+            Command::Reoffer { slot, key, offer, answer } => {
+                let lane = self.lanes.get_mut(slot.0);
+                let session = lane.and_then(|lane| {
+                    lane.touched = true;
+                    lane.session.as_mut().filter(|session| session.key == key)
+                });
+                let answered = match session {
+                    Some(session) => session.peer.handle_offer(&offer, now).map_err(|error| error.to_string()),
+                    None => Err("the session is over".to_owned()),
+                };
+                // Whoever asked may have lost patience.
+                let _ = answer.try_send(answered);
             }
             Command::Leave { slot, key } => {
                 let Some(lane) = self.lanes.get(slot.0) else {
@@ -383,6 +406,7 @@ impl MediaLoop {
         let Some(mut session) = lane.session.take() else {
             return;
         };
+        log::debug!("slot {index}: the session's counters: {:?}", session.peer.stats());
         let last_heard = session.peer.last_heard();
         session.peer.close(now);
         while let Some(output) = session.peer.poll_output() {

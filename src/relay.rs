@@ -196,12 +196,14 @@ impl Relay {
         }
     }
 
-    /// What the path does to a track's packets: how long a missing one is waited for from now on.
-    pub fn set_delivery(&mut self, kind: TrackKind, delivery: Delivery) {
+    /// What the path does to a track's packets. Returns how long a missing one is waited for from now on.
+    pub fn set_delivery(&mut self, kind: TrackKind, delivery: Delivery) -> Duration {
         for (_, known) in self.delivery.iter_mut().filter(|(known, _)| *known == kind) {
             *known = delivery;
         }
-        self.muxer.set_max_wait(kind, wait::max_wait(&delivery, limit(&self.config.muxer, kind)));
+        let max_wait = wait::max_wait(&delivery, limit(&self.config.muxer, kind));
+        self.muxer.set_max_wait(kind, max_wait);
+        max_wait
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {

@@ -15,6 +15,8 @@ const ICE_FRESH_MS = 600_000;
 
 /** From the answer to a connection. */
 const CONNECT_MS = 12_000;
+/** The same to the SFU, where now and then a session just never connects, and another one does. */
+const CALLS_CONNECT_MS = 7_000;
 /** The same for a direct attempt that has another way behind it: on one network it takes a few milliseconds. */
 const DIRECT_FIRST_MS = 2_500;
 
@@ -76,8 +78,9 @@ export class Paths {
   next() {
     const forced = this.mode !== "auto";
     const path = forced ? this.mode : this.#facts.path === CALLS ? CALLS : DIRECT;
-    if (path === CALLS || forced || !this.callsConfigured) return { path, connectMs: CONNECT_MS, hasOther: false };
-    if (this.#directFailed) return { path: CALLS, connectMs: CONNECT_MS, hasOther: false };
+    if (path === CALLS) return { path, connectMs: CALLS_CONNECT_MS, hasOther: false };
+    if (forced || !this.callsConfigured) return { path, connectMs: CONNECT_MS, hasOther: false };
+    if (this.#directFailed) return { path: CALLS, connectMs: CALLS_CONNECT_MS, hasOther: false };
     const hasOther = !this.#callsFailed;
     return { path, connectMs: hasOther ? DIRECT_FIRST_MS : CONNECT_MS, hasOther };
   }
@@ -86,6 +89,8 @@ export class Paths {
   failed(path) {
     this.#directFailed = path === DIRECT;
     this.#callsFailed = path === CALLS;
+    // There may be a TURN server by now, and it may be what was missing.
+    if (path === CALLS) this.#iceAskedAt = -Infinity;
   }
 
   /** An attempt brought a connection. */

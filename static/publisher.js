@@ -12,14 +12,17 @@
 
 import { addTracks, gathered, h264Codecs, offersH264, setOffer } from "./offer.js";
 import { CALLS, DIRECT } from "./path.js";
-import { PublishError, goodbye, holdsSlot, publish } from "./whip.js";
+import { PublishError, askStatus, goodbye, publish } from "./whip.js";
 
 /** The SFU has a public address, so the first candidate is as good as all. */
 const CALLS_GATHER_MS = 50;
 /** A connection that is only disturbed often recovers; after this it is given up. */
 const DISCONNECTED_MS = 7_000;
-/** Waits after the first, second, third … failure in a row. The loss of a good session is followed by an attempt at once. */
-const BACKOFF_MS = [1_000, 2_000, 4_000, 8_000, 15_000];
+/**
+ * Waits after the first, second, third … failure in a row. The loss of a good session is followed by an attempt at once.
+ * With the last one a guest is in again within 10 s of the end of whatever was wrong, and asks no more than 10 times a minute.
+ */
+const BACKOFF_MS = [1_000, 2_000, 4_000, 6_500];
 /** Times in a row that a slot may be found taken; a session of our own that nobody hears of dies sooner than that. */
 const TAKEN_MAX = 5;
 /** A session that lived this long was a good one. */
@@ -31,8 +34,10 @@ const LOOK_MS = 1_000;
 const QUIET_MS = 2_000;
 /** Between two questions about the slot while the connection is quiet. */
 const ASK_QUIET_MS = 3_000;
-/** The same while the SFU holds the connection, which looks well whoever has the slot. */
-const ASK_CALLS_MS = 10_000;
+/** The same while the SFU holds the connection, which looks well whoever has the slot and whatever becomes of the tracks. */
+const ASK_CALLS_MS = 3_000;
+/** A connection through the SFU outlives a goodbye by so much at most: its tracks cannot well be closed without it. */
+const GOODBYE_MS = 2_000;
 
 const ENDPOINTS = { [DIRECT]: "/whip/", [CALLS]: "/api/calls/whip/" };
 
@@ -55,7 +60,11 @@ export class Publisher {
   constructor({ onState, onPath, onError, maxBitrate, paths }) {
     Object.assign(this, { onState, onPath, onError, maxBitrate, paths });
     addEventListener("online", () => this.#hurry());
-    document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && this.#hurry());
+    document.addEventListener("visibilitychange", () => {
+      if (document.visibilityState !== "visible") return;
+      this.#hurry();
+      if (this.#session?.liveSince) this.#ask(this.#session);
+    });
     setInterval(() => this.#look(), LOOK_MS);
   }
 
@@ -92,8 +101,9 @@ export class Publisher {
     this.#wanted = null;
     clearTimeout(this.#retryTimer);
     this.#retryTimer = 0;
-    this.#end();
-    if (this.#replaces) goodbye(this.#replaces, closing);
+    const said = this.#replaces && goodbye(this.#replaces, closing);
+    const lingers = said && !closing && this.#session?.path === CALLS;
+    this.#end(lingers && Promise.race([said, new Promise((over) => setTimeout(over, GOODBYE_MS))]));
     this.onState("left");
   }
 
@@ -104,8 +114,8 @@ export class Publisher {
     this.#connect();
   }
 
-  /** Lets go of the connection. The server is not told. */
-  #end() {
+  /** Lets go of the connection, which is closed `after` a promise, if there is one. The server is not told. */
+  #end(after = null) {
     const session = this.#session;
     this.#session = null;
     this.pc = null;
@@ -113,7 +123,8 @@ export class Publisher {
     clearTimeout(session.timer);
     if (!session.pc) return;
     session.pc.onconnectionstatechange = null;
-    session.pc.close();
+    if (after) after.then(() => session.pc.close());
+    else session.pc.close();
   }
 
   async #connect() {
@@ -240,9 +251,16 @@ export class Publisher {
     if (now - session.ear.askedAt >= every) this.#ask(session);
   }
 
-  /** Replaces the session when the daemon says that it no longer holds the slot. */
+  /** Replaces the session when the daemon says that it no longer holds the slot, or that what we send goes nowhere. */
   async #ask(session) {
     if (session.ear) session.ear.askedAt = performance.now();
-    if ((await holdsSlot(session.resource)) === false) this.#lost(session);
+    const status = await askStatus(session.resource);
+    if (status && (!status.holds || this.#sends(status.dropped))) this.#lost(session);
+  }
+
+  /** Whether media of one of these kinds is there to be sent. A phone in the background has none: it can wait. */
+  #sends(kinds) {
+    const tracks = this.#wanted?.stream.getTracks() ?? [];
+    return tracks.some((track) => kinds.includes(track.kind) && track.readyState === "live" && !track.muted);
   }
 }

@@ -56,21 +56,26 @@ export async function publish(endpoint, sdp, replaces) {
 }
 
 /**
- * Whether the session still holds its slot; null when nobody can say. An error of any kind, from whatever stands between
- * us and the daemon, is no answer: while the daemon is away, the media may well flow through the SFU.
+ * `{holds, dropped}`: whether the session still holds its slot, and the kinds of tracks that the SFU has given up; null
+ * when nobody can say. An error of any kind, from whatever stands between us and the daemon, is no answer: while the
+ * daemon is away, the media may well flow through the SFU.
  */
-export async function holdsSlot(resource) {
+export async function askStatus(resource) {
   try {
     const response = await fetch(`${resource}/status`, { credentials: "omit", signal: AbortSignal.timeout(STATUS_MS) });
-    const { holds_slot: holds } = await response.json();
-    return typeof holds === "boolean" ? holds : null;
+    const { holds_slot: holds, dropped = [] } = await response.json();
+    return typeof holds === "boolean" ? { holds, dropped } : null;
   } catch {
     return null;
   }
 }
 
-/** Tells the server; while the page closes, twice, since each way alone is lost now and then. */
+/**
+ * Tells the server; while the page closes, twice, since each way alone is lost now and then. Resolves when the server has
+ * answered, or cannot.
+ */
 export function goodbye(resource, closing) {
-  fetch(resource, { method: "DELETE", keepalive: true, credentials: "omit" }).catch(() => {});
+  const said = fetch(resource, { method: "DELETE", keepalive: true, credentials: "omit" }).catch(() => {});
   if (closing) navigator.sendBeacon?.(`${resource}/leave`);
+  return said;
 }

@@ -37,6 +37,7 @@ if [ "$#" -eq 0 ]; then
     step 'RTMP client against other servers' 300 tests/rtmp_interop.sh
     step 'RTMP servers that go away' 120 tests/rtmp_outages.sh
     step 'x264 through the muxer, bit for bit' 300 muxer/tests/x264_equivalence.sh
+    step 'deployed over ssh' 300 tests/deploy.sh
     step 'ffprobe agrees with the golden files' 300 muxer/tests/golden/bless.sh --check
 fi
 

@@ -62,6 +62,7 @@ if [ "$with_sim" = sim ]; then
     work=$(mktemp -d "${TMPDIR:-/tmp}/guest-relay-run.XXXXXX")
     cat >"$work/config.yml" <<YAML
 cloudflare: { calls_app_id: $app_id, api_base: "http://127.0.0.1:$SFU_PORT/v1" }
+rtc: { stun_server: none }
 relay: { state_file: "$work/state.json" }
 YAML
     arguments=(--config "$work/config.yml")

@@ -204,6 +204,18 @@ need_qemu_aarch64() {
     command -v qemu-aarch64 >/dev/null || apt_install qemu-user
 }
 
+# A TCP port that nothing listens on; the kernel does not hand these out by itself.
+free_port() {
+    local port
+    for port in $(shuf -i 20000-29999 -n 20); do
+        if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+            echo "$port"
+            return 0
+        fi
+    done
+    return 1
+}
+
 # exports SSHD; the package's own server is not started
 need_sshd() {
     SSHD=$(command -v sshd || echo /usr/sbin/sshd)

@@ -32,7 +32,7 @@ const LONG_STRING: u8 = 0x0c;
 /// Appends AMF0 values.
 #[derive(Debug)]
 pub struct Writer<'a> {
-    out: bytes::Writer<'a>,
+    out: bytes::Writer<&'a mut Vec<u8>>,
 }
 
 impl<'a> Writer<'a> {

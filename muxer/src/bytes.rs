@@ -1,8 +1,10 @@
 //! Wire formats are read through [`Reader`] and written through [`Writer`].
 //!
 //! Both are big-endian unless the method says `_le`. A `Reader` never reads past its slice: each step either
-//! yields what was asked for or [`Truncated`] with the figures. A `Writer` appends to the caller's buffer.
+//! yields what was asked for or [`Truncated`] with the figures. A `Writer` appends to a buffer: the caller's, or its own
+//! where lengths and checksums are filled in when the content is known.
 
+use std::borrow::BorrowMut;
 use std::fmt;
 
 /// The input ended inside a field.
@@ -118,26 +120,72 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Appends fields to a buffer.
-#[derive(Debug)]
-pub struct Writer<'a> {
-    out: &'a mut Vec<u8>,
+/// Appends fields to a buffer, which is its own (`Writer`) or the caller's (`Writer<&mut Vec<u8>>`).
+#[derive(Debug, Default)]
+pub struct Writer<B = Vec<u8>> {
+    out: B,
 }
 
-impl<'a> Writer<'a> {
+impl Writer {
+    /// An empty buffer of its own with room for `capacity` bytes.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self { out: Vec::with_capacity(capacity) }
+    }
+
+    /// What was written.
+    pub fn into_vec(self) -> Vec<u8> {
+        self.out
+    }
+}
+
+impl<'a> Writer<&'a mut Vec<u8>> {
     /// Appends after what `out` already holds.
     pub fn new(out: &'a mut Vec<u8>) -> Self {
         Self { out }
     }
+}
+
+impl<B: BorrowMut<Vec<u8>>> Writer<B> {
+    fn buffer(&mut self) -> &mut Vec<u8> {
+        self.out.borrow_mut()
+    }
+
+    /// Bytes in the buffer.
+    pub fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+
+    /// Whether the buffer is empty.
+    pub fn is_empty(&self) -> bool {
+        self.as_slice().is_empty()
+    }
+
+    /// What is in the buffer.
+    pub fn as_slice(&self) -> &[u8] {
+        self.out.borrow()
+    }
+
+    /// Zeros up to the next multiple of four bytes.
+    pub fn pad_to_word(&mut self) {
+        let padded = self.len().next_multiple_of(4);
+        self.buffer().resize(padded, 0);
+    }
+
+    /// Writes two bytes, big-endian, over those at `at`, if they are there.
+    pub fn set_u16(&mut self, at: usize, value: u16) {
+        if let Some(field) = self.buffer().get_mut(at..).and_then(|rest| rest.first_chunk_mut::<2>()) {
+            *field = value.to_be_bytes();
+        }
+    }
 
     /// Bytes as they are.
     pub fn bytes(&mut self, bytes: &[u8]) {
-        self.out.extend_from_slice(bytes);
+        self.buffer().extend_from_slice(bytes);
     }
 
     /// One byte.
     pub fn u8(&mut self, value: u8) {
-        self.out.push(value);
+        self.buffer().push(value);
     }
 
     /// Two bytes, big-endian.
@@ -207,6 +255,19 @@ mod tests {
             assert_eq!(out, bytes);
             assert_eq!(Reader::new(&bytes).i24().unwrap(), value);
         }
+    }
+
+    #[test]
+    fn a_length_is_written_when_its_content_is_known_and_never_outside() {
+        let mut writer = Writer::with_capacity(8);
+        writer.u16(0);
+        writer.bytes(&[1, 2, 3]);
+        writer.pad_to_word();
+        writer.set_u16(0, 3);
+        for beyond in [7, 8, usize::MAX] {
+            writer.set_u16(beyond, 0xffff);
+        }
+        assert_eq!(writer.into_vec(), [0, 3, 1, 2, 3, 0, 0, 0]);
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl ParameterSets {
     }
 }
 
-fn write_set(writer: &mut Writer<'_>, nal: &[u8]) {
+fn write_set(writer: &mut Writer<&mut Vec<u8>>, nal: &[u8]) {
     writer.u16(u16::try_from(nal.len()).expect("at most MAX_PARAMETER_SET_BYTES"));
     writer.bytes(nal);
 }

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
+use guest_relay_muxer::TrackKind;
+
 use crate::guest::id::{GuestId, ResourceId};
 use crate::guest::{self, Slot, State};
 use crate::http::backend::{
@@ -56,8 +58,16 @@ impl Backend for DaemonBackend {
             return Left::NoSuchSession;
         };
         self.0.registry.borrow_mut().release(key);
-        if self.0.calls.as_ref().is_some_and(|calls| calls.key(slot) == Some(key)) {
-            self.0.end_slot(slot);
+        if let Some(calls) = self.0.calls.as_ref().filter(|calls| calls.key(slot) == Some(key)) {
+            if let Some(closed) = calls.end(slot) {
+                let late = async {
+                    smol::Timer::after(calls::CLOSE_WAIT).await;
+                };
+                let closed = async {
+                    let _ = closed.recv().await;
+                };
+                smol::future::or(closed, late).await;
+            }
             return Left::Ended;
         }
         if self.0.media.send(Command::Leave { slot, key }).is_err() {
@@ -71,11 +81,19 @@ impl Backend for DaemonBackend {
     }
 
     fn own_public_addresses(&self) -> Vec<IpAddr> {
-        Vec::new()
+        self.0.public_addresses.all()
     }
 
     async fn ice_servers(&self) -> Vec<IceServer> {
-        vec![IceServer::cloudflare_stun()]
+        self.0.ice_servers.current().await
+    }
+
+    fn dropped_tracks(&self, guest: &GuestId) -> Vec<TrackKind> {
+        let slot = self.0.registry.borrow().slot(guest);
+        match (&self.0.calls, slot) {
+            (Some(calls), Ok(slot)) => calls.dropped_tracks(slot),
+            _ => Vec::new(),
+        }
     }
 
     fn calls_sessions(&self) -> Vec<(GuestId, String)> {
@@ -104,6 +122,7 @@ impl Backend for DaemonBackend {
             if let Some(snapshot) = snapshots.next() {
                 fill(&mut status, &snapshot, now);
             }
+            status.problem = self.0.calls.as_ref().and_then(|calls| calls.problem(slot));
             if self.0.calls.as_ref().is_some_and(|calls| calls.key(slot).is_some()) {
                 status.path = Some(MediaPath::Calls);
                 if status.state == State::Absent {

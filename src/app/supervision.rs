@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use super::Daemon;
 use crate::guest::State;
 use crate::media_loop::SlotSnapshot;
 use crate::systemd::Notifier;
@@ -12,27 +11,28 @@ use crate::systemd::Notifier;
 /// Between two questions while there is no answer. Each waits for its answer first.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
-/// Runs as long as the daemon. Ends at once where nobody listens.
-pub(super) async fn run(daemon: &Daemon, notifier: &Notifier) {
+/// Runs as long as the daemon; ends at once where nobody listens. `ask` has the media thread say what it knows, `None`
+/// when it does not answer in time.
+pub(super) async fn run(ask: impl AsyncFn() -> Option<Vec<SlotSnapshot>>, notifier: &Notifier) {
     if !notifier.is_watched() {
         return;
     }
-    notifier.ready(&status(&answer(daemon).await));
+    notifier.ready(&status(&answer(&ask).await));
     let Some(period) = notifier.watchdog_period() else {
         return;
     };
     loop {
         smol::Timer::after(period).await;
-        let slots = answer(daemon).await;
+        let slots = answer(&ask).await;
         notifier.alive();
         notifier.status(&status(&slots));
     }
 }
 
 /// What the media thread says, however long it takes.
-async fn answer(daemon: &Daemon) -> Vec<SlotSnapshot> {
+async fn answer(ask: &impl AsyncFn() -> Option<Vec<SlotSnapshot>>) -> Vec<SlotSnapshot> {
     loop {
-        if let Some(slots) = daemon.snapshot().await {
+        if let Some(slots) = ask().await {
             return slots;
         }
         log::error!(
@@ -45,4 +45,60 @@ async fn answer(daemon: &Daemon) -> Vec<SlotSnapshot> {
 fn status(slots: &[SlotSnapshot]) -> String {
     let live = slots.iter().filter(|slot| slot.state == State::Live).count();
     format!("{live} of {} guests live", slots.len())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::cell::Cell;
+    use std::io::ErrorKind;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+    use super::*;
+
+    /// Runs for `length` with a media thread that answers while `answers` says so; gives what was told.
+    fn told(name: &str, length: Duration, answers: impl Fn(u32) -> bool) -> Vec<String> {
+        let name = format!("guest-relay-supervision-{name}-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(name.as_bytes()).unwrap();
+        let listener = UnixDatagram::bind_addr(&address).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let variable = |variable: &str| match variable {
+            "NOTIFY_SOCKET" => Some(format!("@{name}").into()),
+            "WATCHDOG_USEC" => Some("20000".into()),
+            _ => None,
+        };
+        let notifier = Notifier::from_environment(&variable, 1);
+        let asked = Cell::new(0);
+        let ask = async || {
+            asked.set(asked.get() + 1);
+            answers(asked.get()).then(Vec::new)
+        };
+        smol::block_on(smol::future::or(run(ask, &notifier), async {
+            smol::Timer::after(length).await;
+        }));
+        let mut told = Vec::new();
+        let mut buffer = [0; 256];
+        loop {
+            match listener.recv(&mut buffer) {
+                Ok(length) => told.push(String::from_utf8(buffer[..length].to_vec()).unwrap()),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                    return told;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_media_thread_that_never_answers_is_neither_ready_nor_alive() {
+        assert_eq!(told("never", Duration::from_millis(100), |_| false), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_media_thread_that_hangs_after_three_answers_feeds_the_watchdog_twice() {
+        let told = told("hangs", Duration::from_secs(1), |asked| asked <= 3);
+        assert_eq!(told.first().map(String::as_str), Some("READY=1\nSTATUS=0 of 0 guests live"));
+        assert_eq!(told.iter().filter(|message| *message == "WATCHDOG=1").count(), 2);
+    }
 }

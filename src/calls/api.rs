@@ -58,11 +58,17 @@ pub struct Track {
     pub session_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub track_name: Option<String>,
+    /// `active` or `inactive`, of a session that was asked about.
+    #[serde(skip_serializing)]
+    pub status: Option<String>,
     #[serde(skip_serializing)]
     pub error_code: Option<String>,
     #[serde(skip_serializing)]
     pub error_description: Option<String>,
 }
+
+/// `errorCode` of a track that the publisher's session has not got: never had, or that was collected.
+pub const TRACK_NOT_FOUND: &str = "not_found_track_error";
 
 impl Track {
     /// A track that the offer sends on `mid`, under a name of our own.

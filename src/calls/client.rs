@@ -109,6 +109,11 @@ impl Client {
         Ok(session)
     }
 
+    /// What time it is at the API (RFC 9110 section 6.6.1), as it writes it.
+    pub fn date(&self) -> Result<Option<String>, CallError> {
+        self.transport.date(Call::Inspect, &self.app)
+    }
+
     fn session_url(&self, session: &str, rest: &str) -> String {
         format!("{}/sessions/{session}{rest}", self.app)
     }

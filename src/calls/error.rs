@@ -133,6 +133,21 @@ impl CallError {
         }
     }
 
+    /// What happened, without what to do about it.
+    pub fn facts(&self) -> String {
+        let call = self.call;
+        match &self.cause {
+            Cause::Unreachable(reason) => format!("{call}: the SFU's API is unreachable: {reason}"),
+            Cause::ReplyLost(reason) => format!("{call}: the reply was lost: {reason}"),
+            Cause::Refused { status, code, description, cf_ray, .. } => {
+                let code = if code.is_empty() { String::new() } else { format!(" {code}") };
+                let description = if description.is_empty() { String::new() } else { format!(" \"{description}\"") };
+                let cf_ray = if cf_ray.is_empty() { String::new() } else { format!(" (cf-ray {cf_ray})") };
+                format!("{call}: refused with {status}{code}{description}{cf_ray}")
+            }
+        }
+    }
+
     /// What a guest is told: no names, no numbers, what to do.
     pub fn guest_text(&self) -> &'static str {
         match &self.cause {
@@ -151,26 +166,10 @@ impl CallError {
     }
 }
 
-/// For the operator.
+/// For the operator: the facts, and what to do about them.
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let call = self.call;
-        match &self.cause {
-            Cause::Unreachable(reason) => write!(f, "{call}: the SFU's API is unreachable: {reason}")?,
-            Cause::ReplyLost(reason) => write!(f, "{call}: the reply was lost: {reason}")?,
-            Cause::Refused { status, code, description, cf_ray, .. } => {
-                write!(f, "{call}: refused with {status}")?;
-                if !code.is_empty() {
-                    write!(f, " {code}")?;
-                }
-                if !description.is_empty() {
-                    write!(f, " \"{description}\"")?;
-                }
-                if !cf_ray.is_empty() {
-                    write!(f, " (cf-ray {cf_ray})")?;
-                }
-            }
-        }
+        f.write_str(&self.facts())?;
         match self.remedy() {
             Some(remedy) => write!(f, "; {remedy}"),
             None => Ok(()),

@@ -16,6 +16,9 @@
 //!   tracks are closed; else it expires within seconds.
 //! * It goes on for as long as the publisher's session lives, and ends when that is gone: the API says so, or the
 //!   publisher has given no sign of life for [`SIGN_OF_LIFE_WITHIN`] while the API answered.
+//! * When nothing comes over a link that stands, the API is asked about the publisher's session: it may be over, or its
+//!   tracks collected, without a word to anybody. A track that the SFU says it has not got is reported; the guest has to
+//!   publish anew.
 //! * A link that has gone silent or lost its path is kept until another one has tracks: it may come back first.
 //! * Of a good and a failed track in one reply the good one is taken; only the other is asked for again.
 //! * A failure that the other form may cure (an offer that cannot be answered, an answer that is refused, two links in a
@@ -28,9 +31,12 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use guest_relay_muxer::TrackKind;
+
 use super::api::SessionReply;
 use super::error::CallError;
 
+mod absence;
 mod attempt;
 mod backoff;
 mod call;
@@ -41,6 +47,7 @@ mod link;
 pub use call::{ApiCall, ApiReply};
 pub use interface::{CallId, EndReason, Output, PeerEvent, PeerId, Publication, PullForm, State, Stats, Trouble};
 
+use absence::Absences;
 use attempt::Attempt;
 use backoff::Backoff;
 use closing::Closings;
@@ -94,6 +101,9 @@ pub struct Pull {
     link: Option<Link>,
     closings: Closings,
     inquiry: Option<Inquiry>,
+    /// When the publisher's session was last asked about because nothing came.
+    asked_at: Option<Instant>,
+    absences: Absences,
     backoff: Backoff,
     /// For tracks asked for on a link that has others.
     track_backoff: Backoff,
@@ -124,6 +134,8 @@ impl Pull {
             link: None,
             closings: Closings::default(),
             inquiry: None,
+            asked_at: None,
+            absences: Absences::default(),
             backoff: Backoff::new(backoff::ATTEMPTS_MAX, seed),
             track_backoff: Backoff::new(backoff::TRACKS_MAX, seed.rotate_left(32)),
             never_connected: 0,
@@ -177,7 +189,8 @@ impl Pull {
     /// When [`Pull::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let link = self.link.as_ref().and_then(|link| link.poll_timeout(self.now));
-        [self.attempt.poll_timeout(), link, self.closings.poll_timeout()].into_iter().flatten().min()
+        let question = self.asked_again_at(self.now).filter(|_| self.inquiry.is_none());
+        [self.attempt.poll_timeout(), link, question, self.closings.poll_timeout()].into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -247,6 +260,8 @@ impl Pull {
                 }
                 (PeerEvent::Connected, Transport::Lost { up_since, .. }) => {
                     link.transport = Transport::Up { since: up_since };
+                    // What was silent with the path is given time to come back with it.
+                    self.asked_at = Some(now);
                 }
                 (PeerEvent::Lost, Transport::Up { since: up_since }) => {
                     // Of what was heard, not of the moment in which somebody noticed.
@@ -258,6 +273,7 @@ impl Pull {
                     link.handle_media(kind, now);
                     self.sign_of_life = now;
                     self.denials = 0;
+                    self.absences.found(kind, &mut self.calls);
                     if before == 0 && link.flowing(now) > 0 {
                         self.stats.links += 1;
                     }
@@ -306,13 +322,33 @@ impl Pull {
         match (self.inquiry.take(), reply) {
             // Ours is alive, so it is the publisher's that is gone: let the API confirm it.
             (Some(Inquiry::Ours(_)), Ok(_)) => self.inquire_about_publisher(),
-            (Some(Inquiry::Publisher(_)), Ok(ApiReply::Inspected(SessionReply { .. }))) => {
+            (Some(Inquiry::Publisher(_)), Ok(ApiReply::Inspected(session))) => {
                 self.sign_of_life = now;
+                self.handle_publishers_tracks(&session, now);
             }
-            (Some(Inquiry::Publisher(_)), Err(error)) if error.is_gone() => {
+            // A 404 would be the app's, which the operator may mend.
+            (Some(Inquiry::Publisher(_)), Err(error)) if error.status() == Some(410) => {
                 self.end(EndReason::PublisherGone, now);
             }
             _ => {}
+        }
+    }
+
+    /// A link that is silent because the SFU has ended its tracks stays so.
+    fn handle_publishers_tracks(&mut self, session: &SessionReply, now: Instant) {
+        let Some(link) = &mut self.link else { return };
+        let is_silent = link.silent_since().is_some_and(|since| now >= since + link::ASK_AFTER);
+        let is_ended = |kind: TrackKind| {
+            let named = self.publication.tracks.iter().find(|(of, _)| *of == kind);
+            let mut tracks = session.tracks.iter();
+            let track = tracks.find(|track| track.track_name.as_ref() == named.map(|(_, name)| name));
+            track.is_some_and(|track| track.status.as_deref() == Some("inactive"))
+        };
+        if is_silent && link.pulled.iter().all(|track| is_ended(track.kind)) {
+            link.spent = Some(Trouble::Silent);
+            for track in &link.pulled {
+                self.absences.note_inactive(track.kind, &mut self.calls);
+            }
         }
     }
 

@@ -50,6 +50,12 @@ pub trait PeerHost {
 
     /// Where the pull stands has changed.
     fn state_changed(&self, state: &State, stats: Stats);
+
+    /// Something went wrong.
+    fn troubled(&self, trouble: &Trouble);
+
+    /// The tracks that the SFU no longer has, all of them: the guest has to publish anew.
+    fn tracks_dropped(&self, kinds: &[TrackKind]);
 }
 
 enum Input {
@@ -181,7 +187,11 @@ impl Subscriber {
                     log.state(&state);
                     host.state_changed(&state, pull.stats());
                 }
-                Output::Trouble(trouble) => log.trouble(&trouble),
+                Output::Trouble(trouble) => {
+                    log.trouble(&trouble);
+                    host.troubled(&trouble);
+                }
+                Output::Dropped(kinds) => host.tracks_dropped(&kinds),
             }
         }
     }

@@ -150,6 +150,13 @@ impl Transport {
         self.finish(call, started, response)
     }
 
+    /// The `Date` of whatever the server answers to a request for `url`, which goes out without the token.
+    pub(super) fn date(&self, call: Call, url: &str) -> Result<Option<String>, CallError> {
+        let request = self.agent.get(url).config().timeout_global(Some(self.timeouts.of(call))).build();
+        let response = request.call().map_err(|error| self.not_answered(call, &error))?;
+        Ok(Some(self.header(&response, "date")).filter(|date| !date.is_empty()))
+    }
+
     /// A server's text as it may stand in a log line: printable ASCII, bounded, without the token.
     pub(super) fn printable(&self, text: &str) -> String {
         let token = self.token.expose();

@@ -4,7 +4,8 @@
 //! Input: a TURN key of the account, if there is one. Output: the `iceServers` of an `RTCConfiguration`, with
 //! credentials that live for [`TTL`]. Servers on port 53 are dropped: browsers block that port or wait for it in vain.
 //!
-//! Bounds: [`SERVERS_MAX`] entries with [`URLS_MAX`] URLs each; what does not look like a STUN or TURN URL is dropped.
+//! Bounds: [`SERVERS_MAX`] entries with [`URLS_MAX`] URLs each; what does not look like a STUN or TURN URL, or like a name
+//! and a password that fit into a header field, is dropped.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,23 +20,14 @@ use crate::config::Secret;
 pub const TTL: Duration = Duration::from_secs(86_400);
 pub const SERVERS_MAX: usize = 8;
 pub const URLS_MAX: usize = 16;
-/// What a page gets without a TURN key.
-pub const STUN: &str = "stun:stun.cloudflare.com:3478";
-
-/// `{"iceServers": [...]}`, as the page takes it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct IceServers {
-    pub ice_servers: Vec<IceServer>,
-}
+/// Longest user name or password; 64 hexadecimal digits are usual.
+const CREDENTIAL_MAX: usize = 256;
 
 /// One `RTCIceServer`.
-#[derive(Clone, PartialEq, Eq, Serialize)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct IceServer {
     pub urls: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<String>,
 }
 
@@ -43,14 +35,6 @@ impl fmt::Debug for IceServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let credential = self.credential.as_ref().map(|_| "***");
         f.debug_struct("IceServer").field("urls", &self.urls).field("credential", &credential).finish()
-    }
-}
-
-impl IceServers {
-    /// Without a TURN key: enough wherever UDP gets through.
-    pub fn stun_only() -> Self {
-        let stun = IceServer { urls: vec![STUN.to_owned()], username: None, credential: None };
-        Self { ice_servers: vec![stun] }
     }
 }
 
@@ -70,7 +54,7 @@ impl TurnClient {
     }
 
     /// Fresh credentials. Blocks.
-    pub fn generate(&self) -> Result<IceServers, CallError> {
+    pub fn generate(&self) -> Result<Vec<IceServer>, CallError> {
         let call = Call::TurnCredentials;
         let request = Generate { ttl: TTL.as_secs() };
         let reply: Reply<Generated> = self.transport.post(call, &self.url, &request)?;
@@ -79,12 +63,12 @@ impl TurnClient {
             OneOrMany::Many(servers) => servers,
         };
         let servers = servers.into_iter().filter_map(GeneratedServer::checked);
-        let ice_servers: Vec<_> = servers.take(SERVERS_MAX).collect();
-        if ice_servers.is_empty() {
+        let servers: Vec<_> = servers.take(SERVERS_MAX).collect();
+        if servers.is_empty() {
             let cause = Cause::ReplyLost("it names no usable server".to_owned());
             return Err(CallError { call, cause });
         }
-        Ok(IceServers { ice_servers })
+        Ok(servers)
     }
 }
 
@@ -121,7 +105,9 @@ impl GeneratedServer {
             OneOrMany::Many(urls) => urls,
         };
         let urls: Vec<_> = urls.into_iter().filter(|url| is_usable(url)).take(URLS_MAX).collect();
-        (!urls.is_empty()).then_some(IceServer { urls, username: self.username, credential: self.credential })
+        let is_text = |text: &String| text.len() <= CREDENTIAL_MAX && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let fits = !urls.is_empty() && [&self.username, &self.credential].into_iter().flatten().all(is_text);
+        fits.then_some(IceServer { urls, username: self.username, credential: self.credential })
     }
 }
 

@@ -72,9 +72,10 @@ pub(super) fn mediamtx(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> MediaM
         reader.parsed(&mut section, key, default, parse, "write a port number from 1 to 65535")
     };
     let (rtsp_port, rtmp_port, srt_port) = (port("rtsp_port", 8554), port("rtmp_port", 1935), port("srt_port", 8890));
+    let api_port = port("api_port", 9997);
     let enabled = reader.parsed(&mut section, "enabled", true, parse_bool, "write true or false");
     reader.tolerate_rest(section);
-    MediaMtx { enabled, rtsp_port, rtmp_port, srt_port }
+    MediaMtx { enabled, rtsp_port, rtmp_port, srt_port, api_port }
 }
 
 pub(super) fn guests(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> Vec<Guest> {

@@ -84,6 +84,13 @@ pub struct Rtc {
     pub max_bitrate_kbps: u32,
     /// Bitrate that all guests together are asked not to exceed.
     pub total_bitrate_kbps: Option<u32>,
+    /// `host:port` of the STUN server that tells us our public address; `None`: it is not asked for.
+    pub stun_server: Option<String>,
+}
+
+impl Rtc {
+    /// Cloudflare's, which guests are told of too.
+    pub const STUN_SERVER: &'static str = "stun.cloudflare.com:3478";
 }
 
 /// What happens to the media.
@@ -171,6 +178,8 @@ pub struct MediaMtx {
     pub rtmp_port: u16,
     /// Not used here.
     pub srt_port: u16,
+    /// Its API, which `doctor` asks.
+    pub api_port: u16,
 }
 
 /// An RTMP URL in which `{guest_id}` stands for the guest. `Debug` and `Display` hide user, password and query, which

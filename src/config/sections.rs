@@ -57,6 +57,13 @@ fn rtc(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> Rtc {
     let start = reader.number(&mut section, "start_bitrate_kbps", 1500, 100..=50_000, "kbit/s");
     let max_bitrate_kbps = reader.number(&mut section, "max_bitrate_kbps", 2500, 100..=50_000, "kbit/s");
     let total = reader.number(&mut section, "total_bitrate_kbps", 0, 0..=1_000_000, "kbit/s");
+    let stun_server = reader.parsed(
+        &mut section,
+        "stun_server",
+        Some(Rtc::STUN_SERVER.to_owned()),
+        parse_stun_server,
+        "write a host name or address, with :port unless that is 3478, or none",
+    );
     reader.refuse_rest(section);
     if start > max_bitrate_kbps {
         reader.notices.push(format!(
@@ -69,7 +76,27 @@ fn rtc(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> Rtc {
         start_bitrate_kbps: start.min(max_bitrate_kbps),
         max_bitrate_kbps,
         total_bitrate_kbps: (total > 0).then_some(total),
+        stun_server,
     }
+}
+
+/// `host`, `host:port` or `none`; an IPv6 address in brackets. With RFC 8489's port where none is given.
+fn parse_stun_server(text: &str) -> Result<Option<String>, &'static str> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => {
+            let port: u16 = port.parse().map_err(|_| "what follows the colon is no port")?;
+            (host, port)
+        }
+        _ => (text, 3478),
+    };
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-.:[]".contains(&byte);
+    if host.is_empty() || port == 0 || !host.bytes().all(allowed) || host.contains(':') && !host.starts_with('[') {
+        return Err("this is no host");
+    }
+    Ok(Some(format!("{host}:{port}")))
 }
 
 fn relay(reader: &mut Reader<'_>, root: &mut Vec<Entry>, mediamtx: &MediaMtx, guests: &[Guest]) -> Relay {

@@ -72,15 +72,21 @@ impl Registry {
         }
     }
 
-    /// Gives the slot to a new session, named `resource` in its WHIP URL. Whoever held it before holds it no longer.
-    pub fn take(&mut self, slot: Slot, resource: ResourceId) -> SessionKey {
-        let key = self.next_key();
+    /// Gives the slot to a session, named `resource` in its WHIP URL. Whoever held it before holds it no longer.
+    pub fn take(&mut self, slot: Slot, key: SessionKey, resource: ResourceId) {
         let (_, held) = self.guests.get_mut(slot.0).expect("slots are made by this table");
         *held = Some(Held { key, resource });
-        key
     }
 
-    /// A key for a session that belongs to another one: the connection by which a guest is pulled from the SFU.
+    /// Whether the slot is held by a session that began after this one: an offer that took long to be answered must not
+    /// push out the one by which its guest, tired of waiting, has come in meanwhile.
+    pub fn is_outdated(&self, slot: Slot, key: SessionKey) -> bool {
+        let held = self.guests.get(slot.0).and_then(|(_, held)| held.as_ref());
+        held.is_some_and(|held| held.key > key)
+    }
+
+    /// A key for a session that begins now: a guest's, or the connection by which one is pulled from the SFU. Keys are in
+    /// the order of the beginnings.
     pub fn next_key(&mut self) -> SessionKey {
         let key = SessionKey(self.next_key);
         self.next_key += 1;
@@ -127,13 +133,16 @@ mod tests {
     fn a_newer_session_takes_the_slot_and_a_late_leave_of_the_old_one_changes_nothing() {
         let (mut registry, guest1) = registry();
         let (first, second) = (ResourceId::generate(), ResourceId::generate());
-        let old = registry.take(Slot(0), first.clone());
-        let new = registry.take(Slot(0), second.clone());
-        assert_ne!(old, new);
+        let (old, new) = (registry.next_key(), registry.next_key());
+        registry.take(Slot(0), old, first.clone());
+        assert!(!registry.is_outdated(Slot(0), old) && !registry.is_outdated(Slot(0), new));
+        registry.take(Slot(0), new, second.clone());
+        assert!(registry.is_outdated(Slot(0), old), "it began first");
         assert_eq!(registry.session(&guest1, &first), None);
         registry.release(old);
         assert_eq!(registry.session(&guest1, &second), Some((Slot(0), new)));
         registry.release(new);
         assert_eq!(registry.session(&guest1, &second), None);
+        assert!(!registry.is_outdated(Slot(0), old), "the slot is free");
     }
 }

@@ -5,6 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
+use guest_relay_muxer::TrackKind;
 use serde::{Serialize, Serializer};
 
 use crate::config::Secret;
@@ -49,6 +50,9 @@ pub trait Backend {
     /// STUN servers, and TURN servers with credentials that stay valid for hours where TURN is configured. When fresh
     /// credentials cannot be had, the STUN servers alone. No `:53` addresses: browsers block them or wait on them.
     async fn ice_servers(&self) -> Vec<IceServer>;
+
+    /// Tracks that a guest sends to the SFU and the SFU has dropped: only a new offer brings them back.
+    fn dropped_tracks(&self, guest: &GuestId) -> Vec<TrackKind>;
 
     /// The SFU's session id of each guest that publishes there.
     fn calls_sessions(&self) -> Vec<(GuestId, String)>;
@@ -251,6 +255,8 @@ pub struct GuestStatus {
     /// When `state` was entered.
     #[serde(serialize_with = "super::api::serialize_utc")]
     pub since: Option<SystemTime>,
+    /// What is wrong just now, for whoever runs the show, with the remedy where there is one.
+    pub problem: Option<String>,
 }
 
 impl GuestStatus {
@@ -273,6 +279,7 @@ impl GuestStatus {
             last_keyframe_age_ms: None,
             rtmp: RtmpState::Idle,
             since: None,
+            problem: None,
         }
     }
 }

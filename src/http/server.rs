@@ -309,8 +309,13 @@ async fn encode(response: Response, method: Method) -> io::Result<Vec<u8>> {
     if !response.body.is_empty() {
         encodable.set_body(http_types::Body::from_bytes(response.body.into_owned()));
     }
-    for (name, value) in &response.headers {
-        encodable.insert_header(*name, value.as_ref());
+    for (index, (name, value)) in response.headers.iter().enumerate() {
+        // The first of a name takes the place of what the type has set by itself, such as a content-type.
+        if response.headers.iter().take(index).any(|(earlier, _)| earlier == name) {
+            encodable.append_header(*name, value.as_ref());
+        } else {
+            encodable.insert_header(*name, value.as_ref());
+        }
     }
     encodable.insert_header("connection", "close");
     let method = match method {

@@ -5,7 +5,7 @@
 //! PATCH  /whip/{guest_id}/{resource}         fragment ─▶ 204                           §4.3.2
 //! DELETE /whip/{guest_id}/{resource}                  ─▶ 200                           §4.2
 //! POST   /whip/{guest_id}/{resource}/leave            ─▶ 200   (for sendBeacon)
-//! GET    /whip/{guest_id}/{resource}/status           ─▶ 200, {"holds_slot": bool}
+//! GET    /whip/{guest_id}/{resource}/status           ─▶ 200, {"holds_slot": bool, "dropped": ["audio", "video"]}
 //! ```
 //!
 //! The same below `/api/calls/whip/{guest_id}`, where the media goes through the SFU.
@@ -15,15 +15,18 @@
 //! ever. An offer without the field takes the slot over.
 //!
 //! A page whose connection has gone quiet asks for the status, so that it learns at once when somebody else has the slot;
-//! only that answer counts, never an error: while the daemon is away the media may well flow.
+//! only that answer counts, never an error: while the daemon is away the media may well flow. `dropped` are the tracks
+//! that the SFU has given up after a pause in which nothing was sent (a phone in the background): it takes nothing more of
+//! them, and tells nobody, so that the page has to publish anew once it sends again.
 //!
 //! An ICE restart (§4.3.3) is not served: a guest that lost its connection publishes anew, and the slot is taken over.
 
 use std::time::Instant;
 
+use guest_relay_muxer::TrackKind;
 use serde::Serialize;
 
-use super::backend::{Admission, Backend, ClientInfo, Left, MediaPath, Refusal};
+use super::backend::{Admission, Backend, ClientInfo, IceServer, Left, MediaPath, Refusal};
 use super::message::{Request, Response};
 use super::rate::network_of;
 use super::router::{ENDPOINTS, Site};
@@ -61,7 +64,14 @@ pub(super) async fn publish<B: Backend>(
     let published = site.backend.publish(&guest, path, offer, client).await?;
     site.publishers.borrow_mut().insert(guest.clone(), network);
     let (prefix, _) = ENDPOINTS.iter().find(|(_, of)| *of == path).expect("every path has its endpoint");
-    Ok(Response::new(201)
+    let mut response = Response::new(201);
+    // The direct way needs none: our addresses are in the answer.
+    if path == MediaPath::Calls {
+        for link in site.backend.ice_servers().await.iter().flat_map(ice_links) {
+            response = response.with("link", link);
+        }
+    }
+    Ok(response
         .with("content-type", OFFER_TYPE)
         .with("cache-control", "no-store")
         // Relative, so that it holds behind any proxy, under the name and scheme the client used.
@@ -112,10 +122,13 @@ pub(super) fn status<B: Backend>(
     #[derive(Serialize)]
     struct Status {
         holds_slot: bool,
+        dropped: Vec<&'static str>,
     }
     limit_session_request(site, client, now)?;
     let holds_slot = site.backend.session_etag(guest, resource).is_some();
-    Ok(Response::json(200, &Status { holds_slot }))
+    let dropped = if holds_slot { site.backend.dropped_tracks(guest) } else { Vec::new() };
+    let dropped = dropped.into_iter().map(kind_name).collect();
+    Ok(Response::json(200, &Status { holds_slot, dropped }))
 }
 
 /// Adds the CORS fields (Fetch standard §3.3): any page may publish, none gets at cookies, since there are none.
@@ -173,6 +186,28 @@ fn check_if_match(if_match: Option<&str>, etag: &str) -> Result<(), Refusal> {
         Some("*") => Err(Refusal::new(422, "ICE restarts are not supported; publish anew")),
         Some(tags) if tags.split(',').any(|tag| tag.trim_matches([' ', '\t']) == quoted(etag)) => Ok(()),
         Some(_) => Err(Refusal::new(412, "If-Match names another ICE session")),
+    }
+}
+
+/// A server as RFC 9725 §4.6 has it: one link for each of its addresses.
+fn ice_links(server: &IceServer) -> impl Iterator<Item = String> {
+    // RFC 9110 §5.6.4.
+    let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+    let credentials = match (&server.username, &server.credential) {
+        (Some(username), Some(credential)) => {
+            let (username, credential) = (quoted(username), quoted(credential.expose()));
+            format!("; username={username}; credential={credential}; credential-type=\"password\"")
+        }
+        _ => String::new(),
+    };
+    server.urls.iter().map(move |url| format!("<{url}>; rel=\"ice-server\"{credentials}"))
+}
+
+/// As W3C's `MediaStreamTrack.kind` has it.
+fn kind_name(kind: TrackKind) -> &'static str {
+    match kind {
+        TrackKind::Audio => "audio",
+        TrackKind::Video => "video",
     }
 }
 

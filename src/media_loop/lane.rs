@@ -116,14 +116,15 @@ impl Lane {
         Ok(())
     }
 
-    /// Tells the relay how packets reach us, every now and then.
+    /// Tells the relay how packets reach us, and the peer how long they are waited for, every now and then.
     pub(super) fn measure(&mut self, now: Instant) {
-        let Some(session) = self.session.as_ref().filter(|_| now >= self.next_measure) else {
+        let Some(session) = self.session.as_mut().filter(|_| now >= self.next_measure) else {
             return;
         };
         self.next_measure = now + MEASURE_INTERVAL;
         for kind in [TrackKind::Audio, TrackKind::Video] {
-            self.relay.set_delivery(kind, session.peer.delivery(kind));
+            let max_wait = self.relay.set_delivery(kind, session.peer.delivery(kind));
+            session.peer.set_max_wait(kind, max_wait);
         }
     }
 

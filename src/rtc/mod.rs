@@ -11,7 +11,8 @@
 //!
 //! Nothing here has a socket or reads a clock. `webrtc-dtls`, `webrtc-srtp` and `sdp` are each known to one module.
 
-pub mod bytes;
+use guest_relay_muxer::bytes;
+
 pub mod demux;
 pub mod dtls;
 pub mod feedback;

@@ -181,6 +181,20 @@ mod tests {
         assert_eq!(unpacked(&alone), Ok((vec![], A.to_vec())));
     }
 
+    /// Three packets in a row, recorded from Chromium 156 sending its fake microphone's beep.
+    const CHROMIUM: [&[u8]; 3] = [
+        include_bytes!("../../tests/fuzz/seeds/red/chromium_1"),
+        include_bytes!("../../tests/fuzz/seeds/red/chromium_2"),
+        include_bytes!("../../tests/fuzz/seeds/red/chromium_3"),
+    ];
+
+    #[test]
+    fn chromium_repeats_in_each_packet_the_one_before() {
+        let [first, second, third] = CHROMIUM.map(|payload| unpacked(payload).unwrap());
+        assert_eq!(second.0, [(1, 960, first.1)]);
+        assert_eq!(third.0, [(1, 960, second.1)]);
+    }
+
     #[test]
     fn blocks_that_do_not_meet_the_next_one_are_left_out() {
         let newer = || Ok((vec![(1, 960, B.to_vec())], C.to_vec()));

@@ -16,6 +16,7 @@
 mod backoff;
 mod chunk;
 mod flow;
+mod greeting;
 mod handshake;
 mod message;
 mod output;
@@ -26,6 +27,7 @@ mod session;
 mod target;
 
 pub use chunk::ChunkError;
+pub use greeting::{Greeted, Greeting};
 pub use handshake::WrongVersion;
 pub use message::{MessageError, StatusCode};
 pub use output::{Disconnected, Event, LostReason, Output, State, Stats};

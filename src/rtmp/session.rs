@@ -116,6 +116,11 @@ impl Session {
         matches!(self.phase, Phase::StartingPublish | Phase::Publishing)
     }
 
+    /// Whether the server has accepted the connect command.
+    pub(super) fn is_connected(&self) -> bool {
+        !matches!(self.phase, Phase::Handshake(_) | Phase::Connecting)
+    }
+
     /// Takes bytes off the front of `bytes` until there is something to tell, or all of them. Replies go to `out`.
     pub(super) fn handle_bytes(
         &mut self,

@@ -118,6 +118,11 @@ impl Target {
         self.port
     }
 
+    /// What MediaMTX calls the stream: the path without the slash before it and without the query.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     /// The `app` of the connect command.
     pub(super) fn app(&self) -> String {
         match self.path.rsplit_once('/') {

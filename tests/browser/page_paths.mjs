@@ -182,6 +182,43 @@ test("a guest whose slot was taken learns it through the SFU too, where the conn
   assert.deepEqual(offers().map((r) => r.replaces), [undefined, "session1"]);
 });
 
+test("a guest whose tracks the SFU has dropped publishes anew, but not for a track that sends nothing", async (t) => {
+  const { page, daemon, requests, offers } = await open(t, { facts: REMOTE });
+  await page.click("#join");
+  await state(page, "live");
+  await page.evaluate(() => {
+    // As on a phone that has taken the camera away from a page in the background.
+    const [camera] = window.guestRelay.pc.getSenders().map((sender) => sender.track).filter((track) => track.kind === "video");
+    Object.defineProperty(camera, "muted", { get: () => window.isAway, configurable: true });
+    window.isAway = true;
+  });
+  daemon.dropped = (pathname) => (pathname.includes("/session1/") ? ["video"] : []);
+  const asks = () => requests.filter((r) => r.pathname.endsWith("/session1/status")).length;
+  const asked = asks();
+  await until(() => asks() > asked);
+  assert.equal(offers().length, 1);
+  await page.evaluate(() => (window.isAway = false));
+  await until(() => offers().length === 2);
+  assert.deepEqual(offers().map((r) => r.replaces), [undefined, "session1"]);
+  await state(page, "live");
+});
+
+test("through the SFU the connection is closed after the goodbye, so that its tracks can be closed before", async (t) => {
+  const { page, daemon, receiver } = await open(t, { facts: REMOTE });
+  await page.click("#join");
+  await state(page, "live");
+  let answer;
+  const asked = new Promise((resolve) => (daemon.goodbye = () => (resolve(), new Promise((go) => (answer = go)))));
+  await page.click("#leave");
+  await state(page, "left");
+  await asked;
+  await page.waitForTimeout(500);
+  const connection = () => receiver.evaluate(() => window.sessions[0].connectionState);
+  assert.equal(await connection(), "connected");
+  answer();
+  await until(async () => (await connection()) !== "connected");
+});
+
 test("on the direct way a taken slot is noticed before the browser gives the connection up", async (t) => {
   const { page, daemon, receiver, requests, offers, refuse } = await open(t);
   await page.click("#join");

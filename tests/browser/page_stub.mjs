@@ -51,7 +51,8 @@ after(async () => {
  *
  * `refuse`: what offers are answered with instead of a session, in order. `facts`: what /api/page says, where it differs.
  * The result's `daemon` may be changed while the page runs: `daemon.dead(pathname)` whether an offer's answer leads to no
- * connection; `daemon.away` drops every request but those for files; `daemon.holds` what is said about the slot.
+ * connection; `daemon.away` drops every request but those for files; `daemon.holds` what is said about the slot, and
+ * `daemon.dropped(pathname)` about a session's tracks; `daemon.goodbye()` holds the answer to a DELETE back.
  */
 export async function open(t, {
   path = "/guest_join", init, refuse = [], facts = {}, dead = () => false, locale = "en-GB", host = "127.0.0.1",
@@ -64,7 +65,7 @@ export async function open(t, {
   const receiver = await receivers.newPage();
   await receiver.evaluate(() => (window.sessions = []));
   const requests = [];
-  const daemon = { facts: { ...FACTS, ...facts }, dead, away: false, holds: true };
+  const daemon = { facts: { ...FACTS, ...facts }, dead, away: false, holds: true, dropped: () => [], goodbye: () => {} };
   /** WHIP requests; the status is not among them. */
   const whip = () => requests.filter((r) => r.pathname.includes("/whip/") && !r.pathname.endsWith("/status"));
   const offers = () => whip().filter((r) => r.method === "POST" && !r.pathname.endsWith("/leave"));
@@ -89,7 +90,10 @@ export async function open(t, {
     if (daemon.away) return request.socket.destroy();
     if (pathname === "/api/page") return response.end(JSON.stringify(daemon.facts));
     if (pathname === "/api/ice-servers") return response.end(JSON.stringify({ iceServers: ICE_SERVERS }));
-    if (pathname.endsWith("/status")) return response.end(JSON.stringify({ holds_slot: daemon.holds }));
+    if (pathname.endsWith("/status")) {
+      return response.end(JSON.stringify({ holds_slot: daemon.holds, dropped: daemon.dropped(pathname) }));
+    }
+    if (method === "DELETE") await daemon.goodbye();
     if (method !== "POST" || pathname.endsWith("/leave")) return response.end("left\n");
     const refusal = refuse.shift();
     if (refusal === "abort") return request.socket.destroy();

@@ -114,7 +114,8 @@ const SFU_SECRET = "a-secret-that-no-log-may-show";
 
 /**
  * tests/sfu-sim: the simulated Cloudflare Realtime SFU. Returns the lines of
- * configuration that lead there, `secret`, and `snapshot()` of what it holds.
+ * configuration that lead there, `secret`, `snapshot()` of what it holds, and
+ * `inject()` for its faults.
  */
 export async function sfuSim(stage) {
   const port = await freeTcpPort();
@@ -126,5 +127,9 @@ export async function sfuSim(stage) {
     config: `cloudflare: { calls_app_id: "${SFU_APP_ID}", calls_api_token: "${SFU_SECRET}", api_base: "${api}" }`,
     secret: SFU_SECRET,
     snapshot: async () => (await fetch(`http://127.0.0.1:${port}/control/sessions`)).json(),
+    inject: async (fault) => {
+      const reply = await fetch(`http://127.0.0.1:${port}/control`, { method: "POST", body: JSON.stringify(fault) });
+      if (!reply.ok) throw new Error(`${JSON.stringify(fault)}: ${await reply.text()}`);
+    },
   };
 }

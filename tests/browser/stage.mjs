@@ -133,6 +133,8 @@ export class Stage {
     fs.rmSync(this.dir, { recursive: true, force: true });
     fs.mkdirSync(this.dir, { recursive: true });
     this.closers = [];
+    /** Variables that configure the daemon beside its file. */
+    this.environment = {};
   }
 
   file(name) {
@@ -159,8 +161,8 @@ export class Stage {
   /**
    * Starts the daemon with a config file of its own and waits until it answers.
    * `output` is the RTMP target, with `{guest_id}` in it; `further` are more
-   * lines of configuration. A guest who leaves is gone at once: a recording then
-   * ends where the guest did.
+   * lines of configuration. Unless the stage's `holdSeconds` say otherwise, a
+   * guest who leaves is gone at once: a recording then ends where the guest did.
    */
   async startDaemon(output, ...further) {
     const httpPort = await freeTcpPort();
@@ -170,8 +172,8 @@ export class Stage {
       '  guest1: { name: "Guest 1", enabled: true }',
       '  guest2: { name: "Guest 2", enabled: true }',
       `http: { listen: "127.0.0.1:${httpPort}" }`,
-      `rtc: { listen: "127.0.0.1:${rtcPort}" }`,
-      `relay: { output: "${output}", hold_seconds: 0, state_file: "${this.file("state.json")}" }`,
+      `rtc: { listen: "127.0.0.1:${rtcPort}", stun_server: none }`,
+      `relay: { output: "${output}", hold_seconds: ${this.holdSeconds ?? 0}, state_file: "${this.file("state.json")}" }`,
       "log: { level: info }",
       ...further,
       "",
@@ -183,7 +185,8 @@ export class Stage {
 
   /** Starts the daemon with the config file that is there, for the first time or again. */
   async bootDaemon(url) {
-    const daemon = this.start("guest-relay", program("GUEST_RELAY"), ["--config", this.file("config.yml")]);
+    const env = { ...process.env, ...this.environment };
+    const daemon = this.start("guest-relay", program("GUEST_RELAY"), ["--config", this.file("config.yml")], { env });
     await until("the daemon to answer /healthz", 10_000, async () => {
       if (!daemon.running) throw new Error(`the daemon ended (${daemon.exit}):\n${daemon.log()}`);
       return fetch(`${url}/healthz`).then(

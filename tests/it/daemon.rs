@@ -12,9 +12,27 @@ use std::time::{Duration, Instant};
 
 const START_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How a daemon is set up, beside its `relay.output`.
+#[derive(Clone, Copy)]
+pub(crate) struct Setup<'a> {
+    /// Further sections of the configuration.
+    pub(crate) sections: &'a str,
+    /// `rtc.stun_server`
+    pub(crate) stun_server: &'a str,
+    pub(crate) log_level: &'a str,
+    pub(crate) environment: &'a [(&'a str, &'a str)],
+}
+
+impl Default for Setup<'_> {
+    fn default() -> Self {
+        Self { sections: "", stun_server: "none", log_level: "debug", environment: &[] }
+    }
+}
+
 pub(crate) struct Daemon {
     child: Child,
     directory: PathBuf,
+    environment: Vec<(String, String)>,
     log: Arc<Mutex<String>>,
     pub(crate) http: SocketAddr,
     pub(crate) udp: SocketAddr,
@@ -23,20 +41,30 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts it with `relay.output` and further lines of configuration.
     pub(crate) fn start(output: &str, further: &str) -> Self {
+        Self::start_with(output, Setup { sections: further, ..Setup::default() })
+    }
+
+    pub(crate) fn start_with(output: &str, setup: Setup<'_>) -> Self {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
         let name = format!("guest-relay-it-{}-{}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
         let directory = std::env::temp_dir().join(name);
         fs::create_dir_all(&directory).unwrap();
         let config = directory.join("config.yml");
         let text = format!(
-            "http: {{listen: '127.0.0.1:0', offers_per_minute: 600}}\nrtc: {{listen: '127.0.0.1:0'}}\n\
-             relay:\n  output: '{output}'\n  state_file: '{}'\nlog: {{level: debug}}\n{further}",
-            directory.join("state.json").display()
+            "http: {{listen: '127.0.0.1:0', offers_per_minute: 600}}\n\
+             rtc: {{listen: '127.0.0.1:0', stun_server: '{}'}}\n\
+             relay:\n  output: '{output}'\n  state_file: '{}'\nlog: {{level: {}}}\n{}",
+            setup.stun_server,
+            directory.join("state.json").display(),
+            setup.log_level,
+            setup.sections,
         );
         fs::write(&config, text).unwrap();
         let log = Arc::new(Mutex::new(String::new()));
-        let (child, http, udp) = run(&config, &log);
-        Self { child, directory, log, http, udp }
+        let environment = setup.environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let environment: Vec<_> = environment.collect();
+        let (child, http, udp) = run(&config, &environment, &log);
+        Self { child, directory, environment, log, http, udp }
     }
 
     /// Kills it (SIGKILL) and starts it again with the same configuration; the HTTP port is another one.
@@ -44,7 +72,23 @@ impl Daemon {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.log.lock().unwrap().clear();
-        (self.child, self.http, self.udp) = run(&self.directory.join("config.yml"), &self.log);
+        (self.child, self.http, self.udp) = run(&self.directory.join("config.yml"), &self.environment, &self.log);
+    }
+
+    pub(crate) fn process_id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What the state file holds; nothing, when there is none.
+    pub(crate) fn state_file(&self) -> String {
+        fs::read_to_string(self.directory.join("state.json")).unwrap_or_default()
+    }
+
+    /// What `--check-config` prints.
+    pub(crate) fn checked_config(&self) -> String {
+        let mut command = command(&self.directory.join("config.yml"), &self.environment);
+        let output = command.arg("--check-config").output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
     }
 
     pub(crate) fn whip_url(&self, guest: &str) -> String {
@@ -118,9 +162,9 @@ impl Drop for Daemon {
 
 /// Runs the daemon and waits until it listens. The caller ends it.
 #[allow(clippy::zombie_processes, reason = "Daemon's Drop waits for it")]
-fn run(config: &Path, log: &Arc<Mutex<String>>) -> (Child, SocketAddr, SocketAddr) {
-    let mut command = program();
-    command.arg("--config").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+fn run(config: &Path, environment: &[(String, String)], log: &Arc<Mutex<String>>) -> (Child, SocketAddr, SocketAddr) {
+    let mut command = command(config, environment);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let stderr = child.stderr.take().unwrap();
     let sink = Arc::clone(log);
@@ -147,7 +191,7 @@ fn run(config: &Path, log: &Arc<Mutex<String>>) -> (Child, SocketAddr, SocketAdd
 }
 
 /// The daemon as it was built with this test, or the one that `GUEST_RELAY_UNDER_TEST` names: a program with arguments,
-/// such as an emulator with the binary of another machine.
+/// such as an emulator with the binary of another machine. With nothing of the environment that tests run in.
 pub(crate) fn program() -> Command {
     let named = std::env::var("GUEST_RELAY_UNDER_TEST").unwrap_or_default();
     let mut words = named.split_whitespace();
@@ -158,6 +202,14 @@ pub(crate) fn program() -> Command {
             command.env_remove(name);
         }
     }
+    command
+}
+
+/// The same with its configuration.
+fn command(config: &Path, environment: &[(String, String)]) -> Command {
+    let mut command = program();
+    command.arg("--config").arg(config);
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
     command
 }
 

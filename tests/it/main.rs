@@ -5,6 +5,7 @@
 mod config;
 mod daemon;
 mod direct;
+mod doctor;
 mod dtls;
 mod http;
 mod outages;
@@ -13,4 +14,5 @@ mod remote;
 mod rng;
 mod rtc;
 mod rtmp;
+mod service;
 mod srtp;

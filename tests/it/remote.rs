@@ -1,12 +1,19 @@
 //! The path through the SFU with real processes and sockets: a str0m publisher → the daemon's WHIP proxy → the simulated
 //! SFU → the daemon's pull → a strict RTMP ingest.
 
+mod faults;
+mod nearby;
+mod page;
+mod secrets;
+mod several;
+mod studio;
+
 use std::time::Duration;
 
 use ingest::{Connection, Ingest, Options};
 use loadgen::clip::Clip;
-use loadgen::publisher::Publisher;
-use sfu_sim::SfuSim;
+use loadgen::publisher::{PublishError, Publisher};
+use sfu_sim::{Fault, SfuSim};
 
 use crate::daemon::Daemon;
 
@@ -68,21 +75,38 @@ fn after_a_crash_of_the_daemon_the_guest_is_pulled_again_without_doing_anything(
     assert!(sfu.violations().is_empty(), "{:?}", sfu.violations());
 }
 
+/// What the guest, the producer and the operator are told. The page has words of its own for each `Guest-Relay-Fault`.
 #[test]
-fn a_wrong_secret_is_told_to_the_guest_and_to_the_operator() {
-    let ingest = Ingest::bind("127.0.0.1:0", Options::default()).unwrap();
-    let sfu = SfuSim::start(sfu_sim::Options::default()).unwrap();
-    let further = format!(
-        "cloudflare: {{calls_app_id: '{}', calls_api_token: 'not-the-secret', api_base: '{}'}}\n",
-        sfu.app_id(),
-        sfu.api_base()
-    );
-    let daemon = Daemon::start(&format!("rtmp://{}/{{guest_id}}", ingest.addr()), &further);
-    let url = format!("http://{}/api/calls/whip/guest1", daemon.http);
-    let Err(refusal) = Publisher::connect(&url, &Clip::chromium_360p()) else { panic!("published without the secret") };
-    let refusal = refusal.to_string();
-    assert!(refusal.contains("502") || refusal.contains("503"), "{refusal}");
-    assert!(daemon.log().contains("401"), "{}", daemon.log());
-    assert!(!daemon.log().contains("not-the-secret"));
-    assert!(!refusal.contains("not-the-secret"));
+fn a_wrong_secret_an_unknown_app_and_no_network_are_told_to_everybody_in_their_words() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (name, fault, api_base, status, said) in [
+        ("secret", Some(Fault::WrongSecret), None, 503, "check cloudflare.calls_api_token"),
+        ("app", Some(Fault::UnknownApp), None, 503, "check cloudflare.calls_app_id"),
+        ("network", None, Some(format!("http://{nobody}/v1")), 503, "check this machine's way to the internet"),
+        ("service", Some(Fault::NoService), None, 502, "the reply was lost"),
+    ] {
+        let ingest = Ingest::bind("127.0.0.1:0", Options::default()).unwrap();
+        let sfu = SfuSim::start(sfu_sim::Options::default()).unwrap();
+        fault.into_iter().for_each(|fault| sfu.inject(fault));
+        let api_base = api_base.unwrap_or_else(|| sfu.api_base());
+        let further = format!(
+            "cloudflare: {{calls_app_id: '{}', calls_api_token: '{}', api_base: '{api_base}'}}\n",
+            sfu.app_id(),
+            sfu.secret()
+        );
+        let daemon = Daemon::start(&format!("rtmp://{}/{{guest_id}}", ingest.addr()), &further);
+        let url = format!("http://{}/api/calls/whip/guest1", daemon.http);
+        let Err(refusal) = Publisher::connect(&url, &Clip::chromium_360p()) else { panic!("{name}: published") };
+        let PublishError::Status { status: answered, body } = refusal else { panic!("{name}: {refusal}") };
+        assert_eq!(answered, status.to_string(), "{name}");
+        // For the guest: no numbers, no names of parts.
+        let words = ["not set up correctly", "cannot reach the video service", "did not answer properly"];
+        assert!(words.iter().any(|words| body.contains(words)), "{name}: {body}");
+        let guest = daemon.guest("guest1");
+        let problem = guest["problem"].as_str().unwrap_or_default();
+        assert!(problem.contains(said), "{name}: {guest}");
+        assert!(daemon.log().contains(said), "{name}: {}", daemon.log());
+        assert_eq!(daemon.guest("guest2")["problem"], serde_json::Value::Null);
+        assert!(!daemon.log().contains(sfu.secret()) && !body.contains(sfu.secret()));
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use guest_relay_muxer::TrackKind;
 
-use super::super::api::{SdpType, SessionDescription, Track, TracksReply, TracksRequest};
+use super::super::api::{SdpType, SessionDescription, TRACK_NOT_FOUND, Track, TracksReply, TracksRequest};
 use super::super::error::{CallError, Cause};
 use super::closing::GivenUp;
 use super::link::{Exchange, Link};
@@ -92,6 +92,8 @@ pub(super) struct Outcome {
     pub(super) good: Vec<(TrackKind, String)>,
     /// The first that failed.
     pub(super) failed: Option<Trouble>,
+    /// Those that the publisher's session has not got.
+    pub(super) unknown: Vec<TrackKind>,
     pub(super) offer: Option<String>,
     pub(super) answer: Option<String>,
 }
@@ -108,7 +110,7 @@ impl Publication {
 
     /// Each item of a reply counts by itself; one that was not asked for does not count at all.
     pub(super) fn read(&self, reply: &TracksReply) -> Outcome {
-        let mut outcome = Outcome { good: Vec::new(), failed: None, offer: None, answer: None };
+        let mut outcome = Outcome { good: Vec::new(), failed: None, unknown: Vec::new(), offer: None, answer: None };
         for item in &reply.tracks {
             let asked = |(_, name): &&(TrackKind, String)| item.track_name.as_ref() == Some(name);
             let Some((kind, _)) = self.tracks.iter().find(asked) else {
@@ -120,6 +122,9 @@ impl Publication {
                 }
                 Ok(_) => {}
                 Err(error) => {
+                    if error.code == TRACK_NOT_FOUND && !outcome.unknown.contains(kind) {
+                        outcome.unknown.push(*kind);
+                    }
                     outcome.failed.get_or_insert_with(|| Trouble::Track {
                         kind: *kind,
                         code: error.code.to_owned(),
@@ -247,6 +252,7 @@ impl Pull {
         now: Instant,
     ) {
         let outcome = self.publication.read(reply);
+        self.absences.note(&self.publication.tracks, &outcome, &mut self.calls);
         let good = outcome.good;
         if good.is_empty() {
             self.stats.sessions_abandoned += 1;

@@ -66,6 +66,9 @@ pub enum Output {
     DropPeer { peer: PeerId },
     /// Where the pull stands has changed.
     State(State),
+    /// The tracks that the SFU no longer has, all of them, though the publisher's session lives: collected after a pause in
+    /// which nothing was sent. Only a new publication brings them back.
+    Dropped(Vec<TrackKind>),
     /// Something went wrong; for the log.
     Trouble(Trouble),
 }

@@ -17,6 +17,11 @@ pub(super) const FIRST_MEDIA_WITHIN: Duration = Duration::from_secs(5);
 pub(super) const LOST_FOR: Duration = Duration::from_secs(5);
 /// The SFU ends a track, with every subscription to it, when the publisher has sent nothing for so long.
 pub(super) const COLLECTED_AFTER: Duration = Duration::from_secs(30);
+/// When nothing at all comes for so long, the API is asked whether the publisher is still there: a guest whose session is
+/// over does not know it before somebody says so.
+pub(super) const ASK_AFTER: Duration = Duration::from_secs(2);
+/// And again as long as nothing comes.
+pub(super) const ASK_EVERY: Duration = Duration::from_secs(5);
 /// With media for so long a link is good, and the next failure is the first one.
 pub(super) const STABLE_AFTER: Duration = Duration::from_secs(2);
 
@@ -194,6 +199,14 @@ impl Link {
         self.pulled.iter().filter_map(|track| track.heard).max()
     }
 
+    /// Since when nothing has come over a transport that stands, if something ever did.
+    pub(super) fn silent_since(&self) -> Option<Instant> {
+        match self.transport {
+            Transport::Up { .. } if self.spent.is_none() => self.heard(),
+            _ => None,
+        }
+    }
+
     /// When the link as a whole counts as silent.
     fn silent_at(&self) -> Option<Instant> {
         let Transport::Up { since } = self.transport else {
@@ -259,6 +272,11 @@ impl Pull {
             self.retire_link(Trouble::NeverConnected, now);
             return;
         }
+        if self.inquiry.is_none() && self.asked_again_at(now).is_some_and(|at| at <= now) {
+            self.asked_at = Some(now);
+            self.inquire_about_publisher();
+        }
+        let Some(link) = &mut self.link else { return };
         // One that has to be replaced may flow all the while.
         if link.is_stable(now) && link.fault(now).is_none() {
             self.backoff.reset();
@@ -295,6 +313,14 @@ impl Pull {
         }
     }
 
+    /// When the publisher's session is to be asked about, should the link stay silent.
+    pub(super) fn asked_again_at(&self, now: Instant) -> Option<Instant> {
+        let silent_since = self.link.as_ref()?.silent_since()?;
+        let first = silent_since + ASK_AFTER;
+        let again = self.asked_at.map(|at| at + ASK_EVERY).filter(|_| first <= now);
+        Some(again.map_or(first, |again| again.max(first)))
+    }
+
     pub(super) fn handle_link_reply(&mut self, reply: Result<ApiReply, CallError>, now: Instant) {
         let Some(link) = &mut self.link else { return };
         match (std::mem::replace(&mut link.exchange, Exchange::Idle), reply) {
@@ -305,6 +331,9 @@ impl Pull {
             }
             (Exchange::Requesting { started, .. }, Ok(ApiReply::Tracks(reply))) => {
                 let outcome = self.publication.read(&reply);
+                let asked: Vec<_> =
+                    self.publication.tracks.iter().filter(|(kind, _)| !link.has(*kind)).cloned().collect();
+                self.absences.note(&asked, &outcome, &mut self.calls);
                 link.offer_open = outcome.offer.is_some();
                 let mut found = outcome.good;
                 found.retain(|(kind, _)| !link.has(*kind));

@@ -12,6 +12,7 @@ use super::closing::CLOSINGS_MAX;
 use super::*;
 
 mod random_faults;
+mod silence;
 mod troubles;
 
 const MS: Duration = Duration::from_millis(1);
@@ -75,6 +76,8 @@ struct Script {
     troubles: Vec<Trouble>,
     /// Peers that were dropped.
     dropped: Vec<PeerId>,
+    /// Tracks that the SFU was said to have no more.
+    lost_tracks: Vec<Vec<TrackKind>>,
 }
 
 impl Script {
@@ -87,6 +90,7 @@ impl Script {
             states: Vec::new(),
             troubles: Vec::new(),
             dropped: Vec::new(),
+            lost_tracks: Vec::new(),
         };
         script.drain();
         script
@@ -98,6 +102,7 @@ impl Script {
                 Output::State(state) => self.states.push(state),
                 Output::Trouble(trouble) => self.troubles.push(trouble),
                 Output::DropPeer { peer } => self.dropped.push(peer),
+                Output::Dropped(kinds) => self.lost_tracks.push(kinds),
                 other => self.outputs.push_back(other),
             }
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// The round trip time before it was measured.
 pub const INITIAL_ROUND_TRIP: Duration = Duration::from_millis(100);
 /// No answer is expected sooner, however short the path: senders collect requests.
-const MIN_TIMEOUT: Duration = Duration::from_millis(20);
+const MIN_TIMEOUT: Duration = Duration::from_millis(10);
 /// A longer sample is a clock's fault or a lie, not a path on which guests talk.
 const MAX_SAMPLE: Duration = Duration::from_secs(5);
 
@@ -82,7 +82,7 @@ mod tests {
         for _ in 0..100 {
             round_trip.record(ms(1));
         }
-        assert_eq!(round_trip.timeout(), ms(20));
+        assert_eq!(round_trip.timeout(), ms(10));
     }
 
     #[test]

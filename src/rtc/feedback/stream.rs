@@ -97,7 +97,8 @@ impl Stream {
     /// A stream that wants a keyframe at once, if the peer takes requests for one.
     pub(super) fn new(track: &Track, now: Instant) -> Self {
         let mut keyframes = KeyframeRequests::default();
-        if track.feedback.pli || track.feedback.fir {
+        // `a=rtcp-fb:* nack pli` is said of sound, too.
+        if track.kind == TrackKind::Video && (track.feedback.pli || track.feedback.fir) {
             keyframes.request(now);
         }
         Self {

@@ -158,6 +158,29 @@ fn a_lost_packet_is_asked_for_until_its_retransmission_comes() {
 }
 
 #[test]
+fn a_picture_that_is_given_up_is_asked_for_as_a_keyframe_at_once() {
+    let start = Instant::now();
+    let tracks = [track(TrackKind::Audio, ALL, true), track(TrackKind::Video, ALL, true)];
+    for (kind, ssrc, expected) in [(TrackKind::Video, 100, vec![Said::Pli(100)]), (TrackKind::Audio, 200, vec![])] {
+        let mut feedback = feedback(&tracks, start);
+        drain(&mut feedback, start);
+        feedback.notify_keyframe();
+        feedback.set_max_wait(kind, Duration::from_millis(120));
+        let lost_at = ms(start, 600);
+        feedback.record_packet(kind, ssrc, 10, 0, lost_at);
+        feedback.record_packet(kind, ssrc, 12, 0, lost_at);
+        let said = |feedback: &mut Feedback, after| {
+            drain(feedback, lost_at + Duration::from_millis(after)).into_iter().flatten().collect::<Vec<_>>()
+        };
+        assert_eq!(said(&mut feedback, 5), [Said::Nack(ssrc, vec![11])]);
+        assert_eq!(said(&mut feedback, 119), []);
+        assert_eq!(feedback.poll_timeout(), lost_at + Duration::from_millis(120));
+        assert_eq!(said(&mut feedback, 120), expected);
+        assert_eq!(feedback.stats(kind).given_up, 1);
+    }
+}
+
+#[test]
 fn transport_feedback_comes_every_50_ms_while_packets_do() {
     let start = Instant::now();
     let video = track(TrackKind::Video, ALL, true);

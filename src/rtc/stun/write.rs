@@ -96,6 +96,13 @@ impl MessageWriter {
         self.attribute(kind, value)
     }
 
+    /// The datagram as it is, for a server that asks nobody who they are (RFC 8489 section 6.1).
+    pub fn finish_without_integrity(mut self) -> Vec<u8> {
+        let length = self.writer.len() - HEADER_LEN;
+        self.writer.set_u16(2, u16::try_from(length).expect("our messages are shorter than a datagram"));
+        self.writer.into_vec()
+    }
+
     /// Appends MESSAGE-INTEGRITY made with `key` and FINGERPRINT: the datagram.
     pub fn finish(mut self, key: &[u8]) -> Vec<u8> {
         let tag = integrity_of(self.writer.as_slice(), key)

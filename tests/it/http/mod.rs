@@ -14,6 +14,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
+use guest_relay_muxer::TrackKind;
+
 use guest_relay::config::{Config, Secret};
 use guest_relay::guest::State;
 use guest_relay::guest::id::{GuestId, ResourceId};
@@ -112,10 +114,17 @@ impl Backend for Fake {
         let turn = IceServer {
             urls: vec!["turn:turn.example.org:3478?transport=udp".into()],
             username: Some("somebody".into()),
-            credential: Some(Secret::new("canary".into())),
+            credential: Some(Secret::new("can\"ary".into())),
         };
         self.calls.borrow_mut().push(format!("ice servers {turn:?}"));
         vec![IceServer::cloudflare_stun(), turn]
+    }
+
+    fn dropped_tracks(&self, _: &GuestId) -> Vec<TrackKind> {
+        match *self.holder_path.borrow() {
+            Some(MediaPath::Calls) => vec![TrackKind::Video],
+            _ => vec![],
+        }
     }
 
     fn calls_sessions(&self) -> Vec<(GuestId, String)> {
@@ -154,7 +163,10 @@ impl Backend for Fake {
                 since: Some(UNIX_EPOCH + Duration::from_secs(1_767_225_599)),
                 ..GuestStatus::absent(id("guest1"), "Guest 1".into(), true)
             },
-            GuestStatus::absent(id("guest2"), "Gjest på \"lufta\"".into(), false),
+            GuestStatus {
+                problem: Some("sessions/new: refused with 401".into()),
+                ..GuestStatus::absent(id("guest2"), "Gjest på \"lufta\"".into(), false)
+            },
         ]
     }
 

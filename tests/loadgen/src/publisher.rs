@@ -43,6 +43,8 @@ pub struct Options {
     pub linger: Duration,
     /// Whether [`Publisher::sent`] is kept; it grows without end.
     pub keep_sent: bool,
+    /// Header fields of the offer beside its Content-Type.
+    pub headers: Vec<(String, String)>,
 }
 
 impl Default for Options {
@@ -55,6 +57,7 @@ impl Default for Options {
             bind: None,
             linger: Duration::from_millis(200),
             keep_sent: true,
+            headers: Vec::new(),
         }
     }
 }
@@ -115,6 +118,7 @@ pub struct Publisher {
     session: Url,
     linger: Duration,
     answer: String,
+    links: Vec<String>,
 }
 
 impl Publisher {
@@ -138,7 +142,9 @@ impl Publisher {
         let now = Instant::now();
         let (mut guest, offer) = Guest::new(clip, options.guest.clone(), socket.local_addr()?, now);
 
-        let response = http::exchange("POST", &endpoint, &[("Content-Type", "application/sdp")], &offer)?;
+        let further = options.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let headers: Vec<_> = [("Content-Type", "application/sdp")].into_iter().chain(further).collect();
+        let response = http::exchange("POST", &endpoint, &headers, &offer)?;
         if response.second_word() != "201" {
             let status = response.second_word().to_owned();
             return Err(PublishError::Status { status, body: response.body });
@@ -148,12 +154,19 @@ impl Publisher {
 
         let seat = Seat::new(guest, socket, options, Instant::now());
         let handle = driver.add(seat);
-        Ok(Publisher { handle, session, linger: options.linger, answer: response.body })
+        let links = response.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("link"));
+        let links = links.map(|(_, value)| value.clone()).collect();
+        Ok(Publisher { handle, session, linger: options.linger, answer: response.body, links })
     }
 
     /// The SDP answer.
     pub fn answer(&self) -> &str {
         &self.answer
+    }
+
+    /// The `Link` fields that came with it, such as those of ICE servers (RFC 9725 §4.6).
+    pub fn links(&self) -> &[String] {
+        &self.links
     }
 
     /// The WHIP session's address.
@@ -229,6 +242,11 @@ impl Publisher {
         let response = http::exchange("DELETE", &self.session, &[], "")?;
         let status = response.second_word().to_owned();
         Ok(self.end(true, Some(status)))
+    }
+
+    /// Ends as a page does that replaces its connection by a new one: the goodbye of RTCP and DTLS, and no DELETE.
+    pub fn close(self) -> Finished {
+        self.end(true, None)
     }
 
     /// Ends as a crash does: nothing is sent any more, not even a goodbye.

@@ -129,6 +129,19 @@ impl ApiError {
         )
     }
 
+    /// What the service says with this status, for a fault: nobody is to blame.
+    pub(crate) fn on_demand(status: u16) -> Self {
+        let error = match status {
+            400 => Self::decoding(""),
+            404 => Self::new(404, "not_found", "Session not found"),
+            406 => Self::params("sessionDescription.type=answer is expected"),
+            410 => Self::gone(),
+            425 => Self::not_ready(),
+            _ => Self::new(status, "temporarily_unavailable_error", "Temporarily unavailable"),
+        };
+        Self { breaks: None, ..error }
+    }
+
     pub(crate) fn overlap() -> Self {
         Self::params("Another operation on this session has not ended yet").breaks(Rule::ConcurrentMutation)
     }

@@ -14,6 +14,7 @@ pub enum Endpoint {
     TracksClose,
     TracksUpdate,
     GetSession,
+    TurnCredentials,
 }
 
 impl Endpoint {
@@ -25,11 +26,12 @@ impl Endpoint {
             Self::TracksClose => "PUT tracks/close",
             Self::TracksUpdate => "PUT tracks/update",
             Self::GetSession => "GET session",
+            Self::TurnCredentials => "POST generate-ice-servers",
         }
     }
 
     pub(crate) fn is_mutation(self) -> bool {
-        self != Self::GetSession
+        !matches!(self, Self::GetSession | Self::TurnCredentials)
     }
 }
 
@@ -54,6 +56,9 @@ pub enum Fault {
     HangUnknownSession,
     /// Calls are answered with 429.
     TooManyRequests { calls: u32, endpoint: Option<Endpoint> },
+    /// Calls are answered with this status (400, 404, 406, 408, 410, 425, 503) and the text that the service has for it,
+    /// and change nothing.
+    Refuse { calls: u32, endpoint: Option<Endpoint>, status: u16 },
     /// Every call is answered with 401, as for a wrong secret.
     WrongSecret,
     /// Every call is answered with 404, as for an unknown app.
@@ -87,6 +92,7 @@ pub(crate) struct Verdict {
 pub(crate) enum Refusal {
     Internal,
     TooManyRequests,
+    Status(u16),
     WrongSecret,
     UnknownApp,
     NoService,
@@ -131,6 +137,10 @@ impl Faults {
                 Fault::TooManyRequests { calls, endpoint } => {
                     let limited = take(calls, endpoint).then_some(Refusal::TooManyRequests);
                     verdict.refuse = limited.or(verdict.refuse);
+                }
+                Fault::Refuse { calls, endpoint, status } => {
+                    let refused = take(calls, endpoint).then_some(Refusal::Status(*status));
+                    verdict.refuse = refused.or(verdict.refuse);
                 }
                 Fault::SlowReply { calls, endpoint, milliseconds } => {
                     let is_slow = take(calls, endpoint);

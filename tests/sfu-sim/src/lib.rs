@@ -41,6 +41,7 @@ mod sfu;
 mod state;
 mod times;
 mod transport;
+mod turn;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -74,6 +75,8 @@ pub struct Options {
     pub announce_rtx: bool,
     /// For session ids, payload types, SSRCs; the same seed gives the same.
     pub seed: u64,
+    /// A TURN key of the account and its token, which is another secret than the app's.
+    pub turn_key: Option<(String, String)>,
 }
 
 impl Default for Options {
@@ -87,6 +90,7 @@ impl Default for Options {
             padding_every: Some(50),
             announce_rtx: false,
             seed: 1,
+            turn_key: None,
         }
     }
 }
@@ -115,6 +119,7 @@ impl SfuSim {
             padding_every: options.padding_every.map(|every| every.min(padding::MAX_DISTANCE)),
             announce_rtx: options.announce_rtx,
             media_address,
+            turn_key: options.turn_key,
         };
         let sfu = Arc::new(Sfu::new(State::new(settings, options.seed)));
         let (http, media) = (Arc::clone(&sfu), Arc::clone(&sfu));

@@ -18,6 +18,7 @@ use crate::fault::{Endpoint, Refusal, Verdict};
 use crate::ledger::Rule;
 use crate::sfu::Sfu;
 use crate::transport::hex;
+use crate::turn;
 
 const MAX_CONNECTIONS: usize = 256;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -116,6 +117,14 @@ fn answer(request: &Message, sfu: &Sfu) -> Option<Answer> {
         return Answer::plain(ApiError::new(413, "payload_too_large", "The body is too large"));
     }
     let segments: Vec<&str> = path.split('/').skip(1).collect();
+    if let ["v1", "turn", "keys", key, "credentials", "generate-ice-servers"] = segments.as_slice()
+        && request.method() == "POST"
+    {
+        return match turn::authorize(request, key, sfu) {
+            Ok(()) => carry_out((Endpoint::TurnCredentials, ""), &request.body, sfu),
+            Err(error) => Answer::plain(error),
+        };
+    }
     let ["v1", "apps", app, rest @ ..] = segments.as_slice() else {
         return Answer::plain(unknown_endpoint(request.method(), path, sfu));
     };
@@ -164,7 +173,7 @@ fn unknown_app() -> ApiError {
     ApiError::new(404, "not_found", "App not found")
 }
 
-fn unauthorized() -> ApiError {
+pub(crate) fn unauthorized() -> ApiError {
     ApiError::new(401, "unauthorized", "Unauthorized")
 }
 
@@ -193,6 +202,7 @@ fn carry_out((endpoint, id): (Endpoint, &str), body: &str, sfu: &Sfu) -> Option<
         Endpoint::TracksClose => sfu.tracks_close(id, body, verdict.hang),
         Endpoint::TracksUpdate => sfu.tracks_update(id, body, verdict.hang),
         Endpoint::GetSession => sfu.get_session(id, verdict.hang),
+        Endpoint::TurnCredentials => sfu.turn_credentials(body),
     };
     let reply = outcome.unwrap_or_else(|error| refused(endpoint, id, error, sfu));
     let mut guard = sfu.lock();
@@ -230,6 +240,7 @@ fn admit(endpoint: Endpoint, id: &str, sfu: &Sfu) -> Result<Verdict, ApiError> {
         None | Some(Refusal::NoService) => Ok(verdict),
         Some(Refusal::Internal) => Err(ApiError::new(500, "internal_error", "Internal error")),
         Some(Refusal::TooManyRequests) => Err(limited()),
+        Some(Refusal::Status(status)) => Err(ApiError::on_demand(status)),
         Some(Refusal::WrongSecret) => Err(unauthorized()),
         Some(Refusal::UnknownApp) => Err(unknown_app()),
     }

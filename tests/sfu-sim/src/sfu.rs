@@ -78,7 +78,9 @@ impl Sfu {
     pub(crate) fn begin(&self, id: &str, what: Endpoint, answers: bool) -> Result<Mutation<'_>, ApiError> {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let is_own_doing = state.end_reason(id).is_some_and(EndReason::is_deliberate);
+        // A close that comes after the peer's goodbye is in vain but no mistake: whoever closes a browser's tracks learns
+        // of its goodbye no sooner than we do.
+        let is_own_doing = what != Endpoint::TracksClose && state.end_reason(id).is_some_and(EndReason::is_deliberate);
         let session =
             state.session(id).map_err(|error| if is_own_doing { error.breaks(Rule::CallAfterClose) } else { error })?;
         if session.busy || session.offer_pending && !answers {

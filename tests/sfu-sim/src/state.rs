@@ -29,6 +29,7 @@ pub(crate) struct Settings {
     pub(crate) padding_every: Option<u32>,
     pub(crate) announce_rtx: bool,
     pub(crate) media_address: SocketAddr,
+    pub(crate) turn_key: Option<(String, String)>,
 }
 
 pub(crate) struct State {

@@ -133,7 +133,7 @@ impl World {
                 Output::DropPeer { peer } => {
                     assert!(self.peers.remove(&peer).is_some(), "dropped twice");
                 }
-                Output::State(_) | Output::Trouble(_) => {}
+                Output::State(_) | Output::Trouble(_) | Output::Dropped(_) => {}
             }
         }
         let stats = self.pull.stats();

@@ -71,6 +71,9 @@ fn closed_tracks_are_inactive_and_their_session_counts_as_left() {
     assert!(run(&mut [&mut publisher], PATIENCE, |_| ended(&sfu)));
     assert_eq!(sfu.violations(), []);
     assert_eq!(api.close(&publisher.session, &mids).0, 410);
+    assert_eq!(sfu.violations(), [], "whoever closes a browser's tracks cannot know that it has just left");
+    let pull = json!({"tracks": [{"location": "remote", "sessionId": publisher.session, "trackName": "audio"}]});
+    assert_eq!(api.call("POST", &format!("sessions/{}/tracks/new", publisher.session), &pull).0, 410);
     assert_eq!(sfu.violations()[0].rule, Rule::CallAfterClose);
 }
 

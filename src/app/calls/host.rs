@@ -1,0 +1,221 @@
+//! Where one guest's pull has its peers: they are made here and live on the media thread. Once a second, while one stands,
+//! its counters are looked at: packets that came are what keeps a pull from starting over.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+use std::time::{Duration, Instant};
+
+use guest_relay_muxer::TrackKind;
+
+use crate::app::{Daemon, MEDIA_ANSWER};
+use crate::calls::pull::{PeerEvent, PeerId, State, Stats, Trouble};
+use crate::calls::subscriber::{Inputs, PeerHost};
+use crate::guest::{SessionKey, Slot};
+use crate::media_loop::{Command, Transport};
+use crate::rtc::peer::{self, Answered, OfferConfig, Peer, PeerStats};
+
+/// How often a standing peer is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// Looks in a row without a packet or an answered check after which the path counts as lost.
+const LOOKS_WITHOUT_LIFE: u32 = 3;
+
+/// A peer that the pull has asked for.
+struct PullPeer {
+    key: SessionKey,
+    /// Until it goes to the media thread.
+    waiting: Option<Box<Peer>>,
+    connected: bool,
+    last: PeerStats,
+    silent_looks: u32,
+}
+
+/// Gives one guest's pull its peers.
+pub(super) struct Host {
+    pub(super) daemon: Weak<Daemon>,
+    slot: Slot,
+    /// The guest publishes pictures; a first description may lack them all the same.
+    video: bool,
+    peers: RefCell<HashMap<PeerId, PullPeer>>,
+    dropped: RefCell<Vec<TrackKind>>,
+}
+
+impl Host {
+    pub(super) fn new(daemon: &Rc<Daemon>, slot: Slot, video: bool) -> Self {
+        Self { daemon: Rc::downgrade(daemon), slot, video, peers: RefCell::default(), dropped: RefCell::default() }
+    }
+
+    /// Tracks that the SFU no longer has.
+    pub(super) fn dropped_tracks(&self) -> Vec<TrackKind> {
+        self.dropped.borrow().clone()
+    }
+
+    /// Remembers an event of the media thread; whose it is.
+    pub(super) fn note(&self, key: SessionKey, event: &PeerEvent) -> Option<PeerId> {
+        let mut peers = self.peers.borrow_mut();
+        let (id, peer) = peers.iter_mut().find(|(_, peer)| peer.key == key)?;
+        match event {
+            PeerEvent::Connected => peer.connected = true,
+            PeerEvent::Ended(_) => peer.connected = false,
+            PeerEvent::Media(_) | PeerEvent::Lost => {}
+        }
+        Some(*id)
+    }
+
+    /// Tells the pull once a second what came, for as long as the daemon is there.
+    pub(super) async fn look(&self, inputs: &Inputs) {
+        loop {
+            smol::Timer::after(LOOK).await;
+            if !self.peers.borrow().values().any(|peer| peer.connected) {
+                continue;
+            }
+            let Some(daemon) = self.daemon.upgrade() else {
+                return;
+            };
+            let Some(slots) = daemon.snapshot().await else {
+                continue;
+            };
+            let Some(session) = slots.into_iter().nth(self.slot.0).and_then(|slot| slot.session) else {
+                continue;
+            };
+            let mut peers = self.peers.borrow_mut();
+            let Some((id, peer)) = peers.iter_mut().find(|(_, peer)| peer.key == session.key) else {
+                continue;
+            };
+            for event in peer.news(session.stats) {
+                inputs.peer(*id, event);
+            }
+        }
+    }
+
+    /// Has the peer on the media thread answer a further offer of its session.
+    async fn answer_anew(&self, id: PeerId, offer: &str, daemon: &Daemon) -> Result<String, String> {
+        let key = self.peers.borrow().get(&id).map(|peer| peer.key).ok_or("the peer is gone")?;
+        let (answer, answered) = smol::channel::bounded(1);
+        let command = Command::Reoffer { slot: self.slot, key, offer: offer.to_owned(), answer };
+        daemon.media.send(command).map_err(|_| "the media thread takes no commands")?;
+        let late = async {
+            smol::Timer::after(MEDIA_ANSWER).await;
+            Err("the media thread does not answer".to_owned())
+        };
+        let answer = async { answered.recv().await.unwrap_or_else(|_| Err("the media thread ended".to_owned())) };
+        smol::future::or(answer, late).await
+    }
+
+    fn add(&self, id: PeerId, peer: Peer, daemon: &Daemon) {
+        let key = daemon.registry.borrow_mut().next_key();
+        let waiting = Some(Box::new(peer));
+        let peer = PullPeer { key, waiting, connected: false, last: PeerStats::default(), silent_looks: 0 };
+        self.peers.borrow_mut().insert(id, peer);
+    }
+}
+
+impl PullPeer {
+    /// What came since the last look.
+    fn news(&mut self, stats: PeerStats) -> Vec<PeerEvent> {
+        let mut news = Vec::new();
+        if stats.audio.packets > self.last.audio.packets {
+            news.push(PeerEvent::Media(TrackKind::Audio));
+        }
+        if stats.video.packets > self.last.video.packets {
+            news.push(PeerEvent::Media(TrackKind::Video));
+        }
+        let alive = !news.is_empty() || stats.stun_accepted > self.last.stun_accepted;
+        self.silent_looks = if alive { 0 } else { self.silent_looks + 1 };
+        if self.silent_looks == LOOKS_WITHOUT_LIFE {
+            news.push(PeerEvent::Lost);
+        }
+        self.last = stats;
+        news
+    }
+}
+
+impl PeerHost for Host {
+    async fn answer(&self, peer: PeerId, offer: &str, renewed: bool) -> Result<String, String> {
+        let daemon = self.daemon.upgrade().ok_or("the daemon ends")?;
+        if renewed {
+            return self.answer_anew(peer, offer, &daemon).await;
+        }
+        let Answered { peer: made, sdp } =
+            peer::answer(offer, &daemon.pull_config(), Instant::now()).map_err(|error| error.to_string())?;
+        self.add(peer, made, &daemon);
+        Ok(sdp)
+    }
+
+    async fn offer(&self, peer: PeerId, kinds: &[TrackKind]) -> Result<String, String> {
+        let daemon = self.daemon.upgrade().ok_or("the daemon ends")?;
+        let config = daemon.pull_config();
+        let offering = peer::offer(
+            &OfferConfig {
+                kinds: kinds.to_vec(),
+                candidates: config.candidates,
+                max_bitrate_kbps: config.max_bitrate_kbps,
+                opus: config.opus,
+                certificate: config.certificate,
+                srtp_profiles: config.srtp_profiles,
+                remote_addresses: config.remote_addresses,
+            },
+            Instant::now(),
+        );
+        self.add(peer, offering.peer, &daemon);
+        Ok(offering.sdp)
+    }
+
+    async fn apply_answer(&self, id: PeerId, answer: &str) -> Result<(), String> {
+        let mut peers = self.peers.borrow_mut();
+        let peer = peers.get_mut(&id).and_then(|peer| peer.waiting.as_mut()).ok_or("the peer is gone")?;
+        peer.handle_answer(answer, Instant::now()).map_err(|error| error.to_string())
+    }
+
+    fn connect(&self, id: PeerId) {
+        let Some(daemon) = self.daemon.upgrade() else {
+            return;
+        };
+        let mut peers = self.peers.borrow_mut();
+        let Some(pull_peer) = peers.get_mut(&id) else {
+            return;
+        };
+        let Some(peer) = pull_peer.waiting.take() else {
+            return;
+        };
+        let (ready, _) = smol::channel::bounded(1);
+        let (slot, key, video) = (self.slot, pull_peer.key, self.video);
+        let command = Command::Join { slot, key, peer, video, transport: Transport::Own, ready };
+        if daemon.media.send(command).is_err() {
+            log::warn!("{}: the media thread takes no commands; the pull tries again", daemon.name(self.slot));
+        }
+    }
+
+    fn drop_peer(&self, id: PeerId) {
+        let Some(peer) = self.peers.borrow_mut().remove(&id) else {
+            return;
+        };
+        if let Some(daemon) = self.daemon.upgrade() {
+            let _ = daemon.media.send(Command::Leave { slot: self.slot, key: peer.key });
+        }
+    }
+
+    fn state_changed(&self, state: &State, _stats: Stats) {
+        if *state == State::Flowing
+            && let Some(calls) = self.daemon.upgrade().as_ref().and_then(|daemon| daemon.calls.as_ref())
+        {
+            calls.problems.clear(self.slot);
+        }
+    }
+
+    fn troubled(&self, trouble: &Trouble) {
+        if let Some(calls) = self.daemon.upgrade().as_ref().and_then(|daemon| daemon.calls.as_ref()) {
+            calls.problems.note(self.slot, trouble.to_string(), Instant::now());
+        }
+    }
+
+    fn tracks_dropped(&self, kinds: &[TrackKind]) {
+        if let Some(daemon) = self.daemon.upgrade().filter(|_| !kinds.is_empty()) {
+            log::warn!(
+                "{}: the SFU has dropped {kinds:?}; the guest's page has to publish anew",
+                daemon.name(self.slot)
+            );
+        }
+        *self.dropped.borrow_mut() = kinds.to_vec();
+    }
+}

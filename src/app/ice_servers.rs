@@ -1,0 +1,123 @@
+//! The STUN and TURN servers that guests are told of. With a TURN key, credentials of an hour ago at most are handed on,
+//! made on a worker thread when somebody wants them; one call at a time, whoever else wants them waits for the same one.
+//! When there are none to be had the STUN server alone has to do, which it does wherever UDP gets through.
+//!
+//! Bounds: a page waits for [`PATIENCE`]; after a failure the API is left alone for [`RETRY`].
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use smol::LocalExecutor;
+use smol::channel::{Receiver, bounded};
+
+use crate::calls::CallError;
+use crate::calls::turn::{self, TurnClient};
+use crate::config::{Config, Secret};
+use crate::http::backend::IceServer;
+
+/// Credentials live for a day ([`turn::TTL`]): whoever gets them may then stay for most of it.
+const FRESH: Duration = Duration::from_secs(3_600);
+/// Older ones serve while new ones cannot be had.
+const USABLE: Duration = Duration::from_secs(12 * 3_600);
+/// The page gives up after 2 s.
+const PATIENCE: Duration = Duration::from_millis(1_500);
+const RETRY: Duration = Duration::from_secs(30);
+/// A failure that goes on is logged again after so long.
+const REMIND_AFTER: Duration = Duration::from_secs(600);
+
+pub(super) struct IceServers {
+    turn: Option<Arc<TurnClient>>,
+    executor: &'static LocalExecutor<'static>,
+    state: RefCell<State>,
+}
+
+#[derive(Default)]
+struct State {
+    servers: Option<(Vec<IceServer>, Instant)>,
+    /// Ends when the call that is under way does.
+    asking: Option<Receiver<()>>,
+    failed_at: Option<Instant>,
+    warned_at: Option<Instant>,
+}
+
+impl IceServers {
+    pub(super) fn new(config: &Config, executor: &'static LocalExecutor<'static>) -> Self {
+        let cloudflare = &config.cloudflare;
+        let turn = cloudflare.turn_key().map(|(id, token)| TurnClient::new(&cloudflare.api_base, id, token.clone()));
+        Self { turn: turn.map(Arc::new), executor, state: RefCell::default() }
+    }
+
+    /// What to tell a guest now.
+    pub(super) async fn current(self: &Rc<Self>) -> Vec<IceServer> {
+        if let Some(fresh) = self.known(FRESH) {
+            return fresh;
+        }
+        if let Some(asking) = self.ask() {
+            let late = async {
+                smol::Timer::after(PATIENCE).await;
+            };
+            let done = async {
+                let _ = asking.recv().await;
+            };
+            smol::future::or(done, late).await;
+        }
+        self.known(USABLE).unwrap_or_else(|| vec![IceServer::cloudflare_stun()])
+    }
+
+    fn known(&self, age: Duration) -> Option<Vec<IceServer>> {
+        let state = self.state.borrow();
+        let (servers, at) = state.servers.as_ref()?;
+        (at.elapsed() < age).then(|| servers.clone())
+    }
+
+    /// Sees to it that credentials are being asked for, where that makes sense. Ends when they are there or are not coming.
+    fn ask(self: &Rc<Self>) -> Option<Receiver<()>> {
+        let turn = Arc::clone(self.turn.as_ref()?);
+        let mut state = self.state.borrow_mut();
+        if let Some(asking) = &state.asking {
+            return Some(asking.clone());
+        }
+        if state.failed_at.is_some_and(|at| at.elapsed() < RETRY) {
+            return None;
+        }
+        let (done, asking) = bounded(1);
+        state.asking = Some(asking.clone());
+        let this = Rc::clone(self);
+        let task = async move {
+            let generated = smol::unblock(move || turn.generate()).await;
+            this.take(generated);
+            drop(done);
+        };
+        self.executor.spawn(task).detach();
+        Some(asking)
+    }
+
+    fn take(&self, generated: Result<Vec<turn::IceServer>, CallError>) {
+        let now = Instant::now();
+        let mut state = self.state.borrow_mut();
+        state.asking = None;
+        match generated {
+            Ok(servers) => {
+                log::debug!("TURN credentials for {} servers", servers.len());
+                let servers = servers.into_iter().map(|server| IceServer {
+                    urls: server.urls,
+                    username: server.username,
+                    credential: server.credential.map(Secret::new),
+                });
+                state.servers = Some((servers.collect(), now));
+                (state.failed_at, state.warned_at) = (None, None);
+            }
+            Err(error) => {
+                state.failed_at = Some(now);
+                let is_news = state.warned_at.is_none_or(|at| now.saturating_duration_since(at) >= REMIND_AFTER);
+                let level = if is_news { log::Level::Warn } else { log::Level::Debug };
+                log::log!(level, "no TURN credentials: {error}; guests whose network blocks UDP cannot join");
+                if is_news {
+                    state.warned_at = Some(now);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Looks at files, ports, servers and clocks for [`Findings`](super::Findings). Blocking; nothing here judges.
+//!
+//! Bounds: every server has a time limit (see [`super::http`], [`super::rtmp`], [`crate::calls::transport`]); MediaMTX is
+//! asked for at most [`crate::config::GUESTS_MAX`] paths, and not at all once it has not answered.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Deserialize;
+
+use super::findings::{Api, Clock, Configured, GuestPath, PathState, Port, Rtmp, Service, StateFile};
+use super::http::{self, Answer};
+use super::ports::{self, Transport};
+use super::rtmp;
+use crate::app::usable;
+use crate::calls::client::Client;
+use crate::calls::error::Cause;
+use crate::calls::turn::TurnClient;
+use crate::config::Config;
+use crate::guest::id::GuestId;
+use crate::rtmp::Target;
+
+/// How our own process is called, in `/proc/{pid}/comm`.
+const OWN_NAME: &str = "guest-relay";
+
+pub(super) fn look(config: &Config) -> Configured {
+    let guests: Vec<GuestId> =
+        config.guests.iter().filter(|guest| guest.enabled).map(|guest| guest.id.clone()).collect();
+    let http = look_at_http(config.http.listen);
+    let rtc = look_at_udp(config.rtc.listen, matches!(http, Port::Ours { .. }));
+    let targets: Vec<(GuestId, Result<Target, String>)> = guests
+        .iter()
+        .map(|guest| (guest.clone(), Target::parse(&config.relay.output.for_guest(guest)).map_err(|e| e.to_string())))
+        .collect();
+    let rtmp = match targets.first() {
+        Some((_, Ok(target))) => rtmp::greet(target),
+        Some((_, Err(reason))) => Rtmp::Unreachable(config.relay.output.to_string(), reason.clone()),
+        None => Rtmp::Unreachable(config.relay.output.to_string(), "no guest to publish".to_owned()),
+    };
+    let targets: Vec<_> = targets.into_iter().filter_map(|(guest, target)| Some((guest, target.ok()?))).collect();
+    let api = config.mediamtx.enabled.then(|| look_at_api(&targets, config.mediamtx.api_port));
+    let paths = match api {
+        Some(Api::Answers(server, _)) => {
+            targets.iter().map(|(guest, target)| look_at_path(server, guest, target)).collect()
+        }
+        _ => Vec::new(),
+    };
+    let (sfu, clock) = look_at_sfu(config);
+    Configured {
+        guests,
+        notices: config.notices.clone(),
+        state_file: look_at_state_file(config.relay.state_file.as_deref()),
+        http: (config.http.listen, http),
+        rtc: (config.rtc.listen, rtc),
+        candidates: candidates(config),
+        rtmp,
+        api,
+        paths,
+        sfu,
+        turn: look_at_turn(config),
+        clock,
+    }
+}
+
+fn look_at_state_file(path: Option<&Path>) -> StateFile {
+    let Some(path) = path else { return StateFile::Unwanted };
+    let path: PathBuf = path.into();
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if !directory.is_dir() {
+        return StateFile::NoDirectory(path);
+    }
+    match fs::metadata(&path).map(|metadata| metadata.permissions().mode() & 0o7777) {
+        Ok(mode) if mode & 0o077 != 0 => StateFile::ReadableByOthers(path, mode),
+        _ => StateFile::Fine(path),
+    }
+}
+
+fn look_at_http(listen: SocketAddr) -> Port {
+    let Err(error) = ports::try_to_listen(Transport::Tcp, listen) else { return Port::Free };
+    if error.kind() != io::ErrorKind::AddrInUse {
+        return Port::Unusable(error.to_string());
+    }
+    let owner = ports::owner(Transport::Tcp, listen.port());
+    let server = SocketAddr::new(reachable(listen.ip()), listen.port());
+    let is_ours = match &owner {
+        Some(program) => program.name == OWN_NAME,
+        // Not to be seen: another user's. Ours is known by what it serves.
+        None => http::get(server, "/api/page").is_ok_and(|answer| answer.body.contains("\"calls_configured\"")),
+    };
+    if !is_ours {
+        return Port::Taken(owner);
+    }
+    let health = match http::get(server, "/healthz") {
+        Ok(Answer { status: 200, .. }) => Ok(()),
+        Ok(Answer { body, .. }) => Err(body),
+        Err(error) => Err(error.to_string()),
+    };
+    Port::Ours { pid: owner.map(|program| program.pid), health }
+}
+
+fn look_at_udp(listen: SocketAddr, we_run: bool) -> Port {
+    let Err(error) = ports::try_to_listen(Transport::Udp, listen) else { return Port::Free };
+    if error.kind() != io::ErrorKind::AddrInUse {
+        return Port::Unusable(error.to_string());
+    }
+    match ports::owner(Transport::Udp, listen.port()) {
+        Some(program) if program.name == OWN_NAME => Port::Ours { pid: Some(program.pid), health: Ok(()) },
+        // It would not have started without its UDP port.
+        None if we_run => Port::Ours { pid: None, health: Ok(()) },
+        owner => Port::Taken(owner),
+    }
+}
+
+/// Where a server that listens on every address is reached from here.
+fn reachable(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(v4) if v4.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(v6) if v6.is_unspecified() => std::net::Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    }
+}
+
+/// As guests on the LAN are told.
+fn candidates(config: &Config) -> Vec<SocketAddr> {
+    let listen = config.rtc.listen;
+    let own: Vec<IpAddr> = if listen.ip().is_unspecified() {
+        let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+        let offered = |ip: &IpAddr| usable(*ip) && (listen.is_ipv6() || ip.is_ipv4());
+        interfaces.iter().map(if_addrs::Interface::ip).filter(offered).collect()
+    } else {
+        vec![listen.ip()]
+    };
+    let own = own.into_iter().map(|ip| SocketAddr::new(ip, listen.port()));
+    own.chain(config.rtc.candidates.iter().copied()).collect()
+}
+
+/// MediaMTX's API is asked where its RTMP server is.
+fn look_at_api(targets: &[(GuestId, Target)], port: u16) -> Api {
+    let host = targets.first().map_or("127.0.0.1", |(_, target)| target.host());
+    let resolved = (host, port).to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+    let server = resolved.unwrap_or((Ipv4Addr::LOCALHOST, port).into());
+    match http::get(server, "/v3/info") {
+        Ok(Answer { status: 200, body }) => match serde_json::from_str::<Info>(&body) {
+            Ok(info) => Api::Answers(server, Some(info.version)),
+            Err(_) => Api::NotMediaMtx(server),
+        },
+        Ok(Answer { status: status @ (401 | 403), .. }) => Api::Closed(server, status),
+        Ok(_) => match http::get(server, "/v3/paths/list") {
+            Ok(Answer { status: 200, body }) if body.contains("\"itemCount\"") => Api::Answers(server, None),
+            _ => Api::NotMediaMtx(server),
+        },
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Api::NotMediaMtx(server),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            Api::Silent(server, "nothing listens there".to_owned())
+        }
+        Err(error) => Api::Silent(server, error.to_string()),
+    }
+}
+
+/// `GET /v3/info`
+#[derive(Deserialize)]
+struct Info {
+    version: String,
+}
+
+/// `GET /v3/paths/get/{name}`; `ready` is deprecated since 1.17 and still sent, `available` comes in its place.
+#[derive(Deserialize)]
+struct PathAnswer {
+    #[serde(default)]
+    ready: bool,
+    #[serde(default)]
+    available: bool,
+    #[serde(default)]
+    tracks: Vec<String>,
+    #[serde(rename = "sourceReady")]
+    source_ready: Option<bool>,
+}
+
+/// `GET /v3/config/paths/list`
+#[derive(Deserialize)]
+struct PathList {
+    items: Vec<PathConfig>,
+}
+
+#[derive(Deserialize)]
+struct PathConfig {
+    name: String,
+}
+
+fn look_at_path(server: SocketAddr, guest: &GuestId, target: &Target) -> GuestPath {
+    let state = match http::get(server, &format!("/v3/paths/get/{}", target.path())) {
+        Ok(Answer { status: 200, body }) => match serde_json::from_str::<PathAnswer>(&body) {
+            Ok(answer) => {
+                let source_ready = answer.source_ready.is_some();
+                match answer.ready || answer.available || answer.source_ready == Some(true) {
+                    true => PathState::Ready { tracks: answer.tracks, source_ready },
+                    false => PathState::Waiting { source_ready },
+                }
+            }
+            Err(error) => PathState::Unclear(format!("an answer that makes no sense: {error}")),
+        },
+        Ok(Answer { status: 404, .. }) => PathState::Undeclared { patterns: has_patterns(server) },
+        Ok(Answer { status, .. }) => PathState::Unclear(format!("the API answers {status}")),
+        Err(error) => PathState::Unclear(error.to_string()),
+    };
+    GuestPath { guest: guest.clone(), path: target.path().to_owned(), state }
+}
+
+/// Names that begin with `~`, and `all` or `all_others`, take paths that are not declared by name.
+fn has_patterns(server: SocketAddr) -> bool {
+    let answer = http::get(server, "/v3/config/paths/list?itemsPerPage=1000");
+    let list = answer.ok().and_then(|answer| serde_json::from_str::<PathList>(&answer.body).ok());
+    list.is_some_and(|list| {
+        list.items.iter().any(|path| path.name.starts_with('~') || path.name == "all" || path.name == "all_others")
+    })
+}
+
+fn look_at_sfu(config: &Config) -> (Service, Clock) {
+    let Some((app_id, token)) = config.cloudflare.app() else {
+        return (Service::NotConfigured, Clock::Unknown("no SFU is configured"));
+    };
+    let client = Client::new(&config.cloudflare.api_base, app_id, token.clone());
+    let service = match client.new_session() {
+        Ok(_) => Service::Works,
+        Err(error) => Service::Fails(error),
+    };
+    if matches!(&service, Service::Fails(error) if matches!(error.cause, Cause::Unreachable(_))) {
+        return (service, Clock::Unknown("the SFU's API is unreachable"));
+    }
+    let clock = match client.date() {
+        Ok(Some(date)) => ahead_of(&date).map_or(Clock::Unknown("the SFU's API gives an odd date"), Clock::Ahead),
+        _ => Clock::Unknown("the SFU's API gives no date"),
+    };
+    (service, clock)
+}
+
+fn look_at_turn(config: &Config) -> Service {
+    let Some((key, token)) = config.cloudflare.turn_key() else { return Service::NotConfigured };
+    match TurnClient::new(&config.cloudflare.api_base, key, token.clone()).generate() {
+        Ok(_) => Service::Works,
+        Err(error) => Service::Fails(error),
+    }
+}
+
+/// Seconds that our clock is ahead of this date.
+fn ahead_of(date: &str) -> Option<i64> {
+    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()?;
+    Some(now - unix_seconds(date)?)
+}
+
+/// An IMF-fixdate (RFC 9110 section 5.6.7): `Sun, 06 Nov 1994 08:49:37 GMT`. Years count from March, so that the leap
+/// day is the last of one.
+fn unix_seconds(date: &str) -> Option<i64> {
+    const MONTHS: [&str; 12] = ["Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "Jan", "Feb"];
+    let (_, rest) = date.split_once(", ")?;
+    let fields: Vec<&str> = rest.split(' ').collect();
+    let [day, month, year, time, "GMT"] = fields.as_slice() else { return None };
+    let month = i64::try_from(MONTHS.iter().position(|name| name == month)?).ok()?;
+    let (day, year) = (day.parse::<u8>().ok()?, year.parse::<u16>().ok()?);
+    let year = i64::from(year) - i64::from(month >= 10);
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + i64::from(day) - 1 - 719_468;
+    let clock: Vec<u8> = time.split(':').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+    let [hour, minute, second] = clock.as_slice() else { return None };
+    Some(days * 86_400 + i64::from(*hour) * 3_600 + i64::from(*minute) * 60 + i64::from(*second))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unix_seconds;
+
+    /// The first is RFC 9110's example; values: `date -d DATE +%s` of GNU coreutils.
+    #[test]
+    fn http_dates_are_read_as_gnu_date_reads_them() {
+        for (date, seconds) in [
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(784_111_777)),
+            ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
+            ("Thu, 29 Feb 2024 23:59:59 GMT", Some(1_709_251_199)),
+            ("Fri, 01 Mar 2024 00:00:00 GMT", Some(1_709_251_200)),
+            ("Wed, 25 Nov 2026 09:41:00 GMT", Some(1_795_599_660)),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", None),
+            ("Sun, 06 Nov 1994 08:49 GMT", None),
+            ("", None),
+        ] {
+            assert_eq!(unix_seconds(date), seconds, "{date}");
+        }
+    }
+}

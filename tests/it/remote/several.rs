@@ -1,0 +1,182 @@
+//! Several guests at once, several sessions for one slot, both forms of the pull, tracks that come later.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use loadgen::clip::Clip;
+use loadgen::publisher::{Options, PublishError, Publisher};
+use loadgen::{Driver, http};
+use sfu_sim::{Endpoint, Fault};
+
+use super::studio::{RECOVERY, SETTLE, Studio, pictures};
+use crate::daemon::Setup;
+use crate::direct::assert_nothing_lost;
+
+fn quick() -> sfu_sim::Options {
+    sfu_sim::Options { speed: 5.0, ..sfu_sim::Options::default() }
+}
+
+#[test]
+fn three_of_four_guests_lose_no_frame_while_everything_happens_to_the_fourth() {
+    let guests = "guests: {guest1: {name: One}, guest2: {name: Two}, guest3: {name: Three}, guest4: {name: Four}}\n";
+    let studio = Studio::with(quick(), "", true, Setup { sections: guests, ..Setup::default() });
+    let clip = Clip::chromium_360p();
+    let driver = Driver::start();
+    let undisturbed = ["guest2", "guest3", "guest4"];
+    let publishers = undisturbed
+        .map(|guest| Publisher::connect_with(&driver, &studio.endpoint(guest), &clip, &Options::default()).unwrap());
+    let unlucky = studio.join("guest1", &clip);
+    for guest in ["guest1", "guest2", "guest3", "guest4"] {
+        studio.wait_live(guest);
+    }
+    let pulling = || studio.pulling("guest1").unwrap();
+    let publishing = || studio.publishing("guest1");
+    let troubles: [(&str, &dyn Fn()); 4] = [
+        ("its media stop", &|| {
+            studio.sfu.inject(Fault::StopMedia { session: publishing(), track: None });
+            thread::sleep(Duration::from_secs(2));
+            studio.sfu.inject(Fault::ResumeMedia { session: publishing() });
+        }),
+        ("its pull is gone while every second call fails", &|| {
+            studio.sfu.inject(Fault::FailOneIn { n: 2 });
+            studio.sfu.inject(Fault::KillSession { session: pulling() });
+            thread::sleep(Duration::from_secs(6));
+            studio.sfu.clear_faults();
+        }),
+        ("its session is gone", &|| studio.sfu.inject(Fault::KillSession { session: publishing() })),
+        ("its picture is collected", &|| {
+            studio.sfu.inject(Fault::CollectTrack { session: publishing(), track: "video".to_owned() });
+            studio.sfu.inject(Fault::CollectTrack { session: publishing(), track: "audio".to_owned() });
+        }),
+    ];
+    for (name, trouble) in troubles {
+        trouble();
+        assert!(studio.more_pictures("guest1", RECOVERY).is_some(), "{name}: {:?}", unlucky.diary());
+        studio.wait_live("guest1");
+    }
+    for (guest, publisher) in undisturbed.into_iter().zip(publishers) {
+        assert!(publisher.is_alive());
+        let finished = publisher.stop().unwrap();
+        let connection = studio.ingest.path(guest).unwrap();
+        assert!(pictures(&connection) > 300, "{guest}: only {} pictures", pictures(&connection));
+        assert_nothing_lost(&finished, &connection);
+        studio.assert_one_connection(guest);
+    }
+    studio.assert_one_connection("guest1");
+    unlucky.leave();
+    studio.assert_clean();
+}
+
+#[test]
+fn with_our_own_offer_a_guest_arrives_bit_by_bit_and_without_renegotiation() {
+    let studio = Studio::with(quick(), ", pull_form: 2", true, Setup::default());
+    let clip = Clip::chromium_720p();
+    let publisher = Publisher::connect(&studio.endpoint("guest1"), &clip).unwrap();
+    studio.wait_live("guest1");
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!((studio.calls("PUT renegotiate"), studio.calls("POST sessions/new")), (0, 2));
+    assert_nothing_lost(&publisher.stop().unwrap(), &studio.ingest.path("guest1").unwrap());
+    // And once more after the loss of the path.
+    let publisher = Publisher::connect(&studio.endpoint("guest1"), &clip).unwrap();
+    studio.wait_live("guest1");
+    studio.sfu.inject(Fault::KillSession { session: studio.pulling("guest1").unwrap() });
+    assert!(studio.more_pictures("guest1", RECOVERY).is_some(), "{:#?}", studio.sfu.snapshot());
+    assert_eq!(studio.calls("PUT renegotiate"), 0);
+    publisher.stop().unwrap();
+    studio.assert_one_connection("guest1");
+    studio.assert_clean();
+}
+
+#[test]
+fn an_answer_that_the_sfu_refuses_again_and_again_makes_the_other_form_stand_in() {
+    let studio = Studio::open(quick(), "");
+    studio.sfu.inject(Fault::Refuse { calls: 100, endpoint: Some(Endpoint::Renegotiate), status: 400 });
+    let page = studio.join("guest1", &Clip::chromium_360p());
+    studio.wait_live("guest1");
+    page.leave();
+    studio.assert_clean();
+}
+
+#[test]
+fn a_track_that_comes_later_is_taken_up_on_the_session_that_stands() {
+    let studio = Studio::open(quick(), "");
+    studio.sfu.inject(Fault::MixedResult { calls: 1 });
+    let page = studio.join("guest1", &Clip::chromium_360p());
+    studio.wait_live("guest1");
+    let has_both = studio.ingest.wait_until(SETTLE, |all| {
+        all.iter().any(|connection| {
+            connection.video.is_some() && connection.audio.as_ref().is_some_and(|audio| audio.frames > 20)
+        })
+    });
+    assert!(has_both, "{:?}", studio.ingest.connections());
+    // The guest's session and the one in which it is pulled, which was described twice.
+    assert_eq!((studio.calls("POST sessions/new"), studio.calls("PUT renegotiate")), (2, 2));
+    studio.assert_one_connection("guest1");
+    page.leave();
+    studio.assert_clean();
+}
+
+#[test]
+fn a_second_post_takes_the_slot_over_and_the_mixers_input_goes_on() {
+    let studio = Studio::open(quick(), "");
+    let clip = Clip::chromium_360p();
+    let first = Publisher::connect(&studio.endpoint("guest1"), &clip).unwrap();
+    studio.wait_live("guest1");
+    let old = studio.publishing("guest1");
+    let second = Publisher::connect(&studio.endpoint("guest1"), &clip).unwrap();
+    assert!(studio.more_pictures("guest1", RECOVERY).is_some());
+    studio.wait_live("guest1");
+    assert_ne!(studio.publishing("guest1"), old);
+    // Its tracks were closed: for the SFU it has left.
+    assert!(studio.sfu.wait(SETTLE, |snapshot| snapshot.sessions.iter().all(|session| session.id != old)));
+    let mut status = first.session().clone();
+    status.path.push_str("/status");
+    let reply = http::exchange("GET", &status, &[], "").unwrap();
+    assert_eq!(reply.body, r#"{"holds_slot":false,"dropped":[]}"#);
+    studio.assert_one_connection("guest1");
+    first.close();
+    second.stop().unwrap();
+    studio.assert_clean();
+}
+
+/// The page gives an answer up after 15 s and asks anew; the old one must not push the new one out.
+#[test]
+fn an_offer_that_is_answered_late_does_not_push_out_a_newer_one() {
+    let studio = Studio::open(quick(), "");
+    let clip = Clip::chromium_360p();
+    studio.sfu.inject(Fault::SlowReply { calls: 1, endpoint: Some(Endpoint::TracksNew), milliseconds: 3_000 });
+    let late = thread::spawn({
+        let (endpoint, clip) = (studio.endpoint("guest1"), clip.clone());
+        move || Publisher::connect(&endpoint, &clip).map(|_| ())
+    });
+    // `tracks/new` is counted once it is carried out, and answered 3 s later.
+    assert!(studio.sfu.wait(SETTLE, |snapshot| snapshot.calls.contains_key("POST tracks/new")));
+    let prompt = Publisher::connect(&studio.endpoint("guest1"), &clip).unwrap();
+    let session = studio.publishing("guest1");
+    match late.join().unwrap() {
+        Err(PublishError::Status { status, body }) => {
+            assert_eq!((status.as_str(), body.as_str()), ("409", "a newer session has taken the slot guest1\n"));
+        }
+        other => panic!("{other:?}"),
+    }
+    studio.wait_live("guest1");
+    assert_eq!(studio.publishing("guest1"), session);
+    assert!(prompt.is_alive());
+    prompt.stop().unwrap();
+    studio.assert_clean();
+}
+
+/// A guest whose browser is gone without a word: nothing is left over, and the input is released after the hold.
+#[test]
+fn a_guest_who_vanishes_is_released_and_leaves_nothing_at_the_sfu() {
+    let studio = Studio::open(quick(), "");
+    let publisher = Publisher::connect(&studio.endpoint("guest1"), &Clip::chromium_360p()).unwrap();
+    studio.wait_live("guest1");
+    publisher.vanish();
+    let began = Instant::now();
+    let released = studio.ingest.wait_until(Duration::from_secs(60), |all| all.iter().all(|each| each.unpublished));
+    assert!(released, "{}", studio.daemon.guest("guest1"));
+    println!("released after {:.1?}", began.elapsed());
+    studio.daemon.wait_for_state("guest1", "absent", SETTLE);
+    studio.assert_clean();
+}

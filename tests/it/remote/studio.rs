@@ -1,0 +1,138 @@
+//! A daemon between a simulated SFU and a strict ingest, and what is asked of the three.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ingest::{Connection, Ingest};
+use loadgen::clip::Clip;
+use sfu_sim::{SessionInfo, SfuSim};
+
+use super::page::Page;
+use crate::daemon::{Daemon, Setup};
+
+/// How long anything may take that is not itself measured; a test machine may be busy.
+pub(super) const SETTLE: Duration = Duration::from_secs(15);
+/// How long after the end of a fault a guest may stay away.
+pub(super) const RECOVERY: Duration = Duration::from_secs(10);
+/// Pictures within [`WINDOW`] that count as live: one a second is the last one of a guest who is away.
+const PICTURES: u64 = 10;
+const WINDOW: Duration = Duration::from_secs(1);
+
+pub(super) struct Studio {
+    pub(super) ingest: Ingest,
+    pub(super) sfu: SfuSim,
+    pub(super) daemon: Daemon,
+}
+
+/// The lines of a configuration that lead to the simulated SFU.
+pub(super) fn cloudflare(sfu: &SfuSim, further: &str) -> String {
+    format!(
+        "cloudflare: {{calls_app_id: '{}', calls_api_token: '{}', api_base: '{}'{further}}}\n",
+        sfu.app_id(),
+        sfu.secret(),
+        sfu.api_base()
+    )
+}
+
+pub(super) fn pictures(connection: &Connection) -> u64 {
+    connection.video.as_ref().map_or(0, |track| track.frames)
+}
+
+impl Studio {
+    /// `further` is added to the section `cloudflare`.
+    pub(super) fn open(sfu: sfu_sim::Options, further: &str) -> Self {
+        Self::with(sfu, further, false, Setup::default())
+    }
+
+    /// `keep`: the ingest keeps what it gets.
+    pub(super) fn with(sfu: sfu_sim::Options, further: &str, keep: bool, setup: Setup<'_>) -> Self {
+        let options = ingest::Options { keep_frames: keep, keep_bodies: keep, ..Default::default() };
+        let ingest = Ingest::bind("127.0.0.1:0", options).unwrap();
+        let sfu = SfuSim::start(sfu).unwrap();
+        let sections = cloudflare(&sfu, further) + setup.sections;
+        let output = format!("rtmp://{}/{{guest_id}}", ingest.addr());
+        let daemon = Daemon::start_with(&output, Setup { sections: &sections, ..setup });
+        Self { ingest, sfu, daemon }
+    }
+
+    /// Waits until a guest is live and new pictures of it come.
+    pub(super) fn wait_live(&self, guest: &str) {
+        self.daemon.wait_for_state(guest, "live", SETTLE);
+        assert!(self.more_pictures(guest, SETTLE).is_some(), "{guest} is live and brings no pictures");
+    }
+
+    pub(super) fn calls(&self, endpoint: &str) -> u64 {
+        self.sfu.snapshot().calls.get(endpoint).map_or(0, |count| count.total)
+    }
+
+    pub(super) fn endpoint(&self, guest: &str) -> String {
+        format!("http://{}/api/calls/whip/{guest}", self.daemon.http)
+    }
+
+    pub(super) fn join(&self, guest: &str, clip: &Arc<Clip>) -> Page {
+        Page::join(self.endpoint(guest), Arc::clone(clip))
+    }
+
+    /// Pictures of a guest over all its connections.
+    pub(super) fn pictures(&self, guest: &str) -> u64 {
+        self.ingest.inspect(|all| {
+            all.iter().filter(|connection| connection.path.as_deref() == Some(guest)).map(pictures).sum()
+        })
+    }
+
+    /// Waits until a guest's pictures come at a guest's pace; how long that took, or `None` when they did not within `patience`.
+    pub(super) fn more_pictures(&self, guest: &str, patience: Duration) -> Option<Duration> {
+        let began = Instant::now();
+        let mut seen = VecDeque::from([(began, self.pictures(guest))]);
+        while began.elapsed() < patience {
+            thread::sleep(Duration::from_millis(50));
+            let (now, count) = (Instant::now(), self.pictures(guest));
+            seen.push_back((now, count));
+            while seen.front().is_some_and(|(at, _)| now - *at > WINDOW) {
+                seen.pop_front();
+            }
+            if seen.front().is_some_and(|(_, before)| count >= before + PICTURES) {
+                return Some(began.elapsed());
+            }
+        }
+        None
+    }
+
+    /// The session that a guest publishes, or the one in which it is pulled; the newest.
+    fn session(&self, is_it: impl Fn(&SessionInfo) -> bool) -> Option<SessionInfo> {
+        let sessions = self.sfu.snapshot().sessions;
+        sessions.into_iter().filter(is_it).min_by_key(|session| session.age_milliseconds)
+    }
+
+    pub(super) fn publishing(&self, guest: &str) -> String {
+        let sessions: serde_json::Value = serde_json::from_str(&self.daemon.get("/api/calls/sessions")).unwrap();
+        sessions["sessions"][guest].as_str().unwrap_or_default().to_owned()
+    }
+
+    pub(super) fn pulling(&self, guest: &str) -> Option<String> {
+        let publisher = self.publishing(guest);
+        let pulls = |session: &SessionInfo| session.subscriptions.iter().any(|sub| sub.session == publisher);
+        self.session(pulls).map(|session| session.id)
+    }
+
+    /// Nothing is left at the SFU, nothing forbidden was done there, the secret was told to nobody.
+    pub(super) fn assert_clean(&self) {
+        let left = self.sfu.wait(SETTLE, |snapshot| snapshot.sessions.is_empty());
+        assert!(left, "sessions were left over: {:#?}", self.sfu.snapshot().sessions);
+        assert!(self.sfu.violations().is_empty(), "{:#?}", self.sfu.violations());
+        assert!(!self.daemon.log().contains(self.sfu.secret()), "the app's secret stands in the log");
+        assert!(!self.daemon.log().contains("panicked"));
+    }
+
+    /// A guest's publication was never interrupted, and nothing was wrong with it.
+    pub(super) fn assert_one_connection(&self, guest: &str) {
+        self.ingest.inspect(|all| {
+            let of_guest: Vec<_> = all.iter().filter(|connection| connection.path.as_deref() == Some(guest)).collect();
+            let ends: Vec<_> = of_guest.iter().map(|connection| &connection.end).collect();
+            assert_eq!(of_guest.len(), 1, "{guest} was published anew: {ends:?}");
+            assert_eq!(of_guest[0].violations, Vec::<String>::new());
+        });
+    }
+}
