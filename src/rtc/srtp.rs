@@ -1,33 +1,39 @@
 //! SRTP and SRTCP (RFC 3711, RFC 7714): the only place that knows webrtc-srtp.
 //!
-//! Protected datagrams in, plain RTP and RTCP packets out, and the reverse for our RTCP. Of webrtc-srtp only
+//! Protected datagrams in, plain RTP and RTCP packets out, and the reverse for our RTCP. RTP, hundreds of packets a
+//! second, is opened by [`rtp`] without allocating; RTCP, a few a second each way, by webrtc-srtp. Of that crate only
 //! `Context` is used, and never on bytes that were not walked first, because its parsers panic on some of them, its
 //! tables grow with every SSRC it is shown, and the first packet of an SSRC moves the replay window before it is
 //! authenticated. So here:
 //! - an own header walk decides what is a packet at all; the crate never parses a header;
-//! - every SSRC has a `Context` of its own, which is kept only once a packet has authenticated on it. A packet that
-//!   fails therefore changes nothing;
-//! - at most [`MAX_SSRCS`] are kept for each of RTP and RTCP, and trials of SSRCs that nobody announced are rationed;
+//! - every SSRC has state of its own, which is kept only once a packet has authenticated on it. A packet that fails
+//!   therefore changes nothing;
+//! - at most [`MAX_SSRCS`] are kept for each of RTP and RTCP, the silent ones giving way ([`streams`]), and trials of SSRCs
+//!   that nobody announced are rationed;
+//! - a stream that has gone on by more than half a cycle of sequence numbers while nothing was heard, which RFC 3711's
+//!   guess cannot follow, is found again one cycle on, by trials rationed in the same way;
 //! - an SRTCP packet that says it is not encrypted is refused: the crate would return it unauthenticated;
-//! - a panic inside the crate is caught; this direction then refuses everything, and the session should end.
+//! - a panic inside a cipher's crate is caught; this direction then refuses everything, and the session should end.
 
 mod keys;
+mod rtp;
 mod shape;
+pub mod streams;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use webrtc_srtp::context::Context;
-use webrtc_srtp::option::{srtcp_replay_protection, srtp_replay_protection};
+use webrtc_srtp::option::srtcp_replay_protection;
 use webrtc_srtp::protection_profile::ProtectionProfile;
 
-use self::shape::RtpShape;
+use self::rtp::{RtpKeys, Sequence};
+use self::shape::{RtcpShape, RtpShape};
+use self::streams::{Number, Streams};
 use crate::rtc::bytes::Truncated;
 pub use keys::{KeySalt, Keys, SrtpProfile};
-
-/// SSRCs that may hold state, for RTP and for RTCP each. A guest needs two to four.
-pub const MAX_SSRCS: usize = 8;
+pub use streams::MAX_SSRCS;
 
 /// Packets an SSRC may be late by and still be accepted (RFC 3711 §3.3.2 asks for at least 64).
 pub const REPLAY_WINDOW_PACKETS: usize = 512;
@@ -37,6 +43,9 @@ pub const TRIAL_BURST: u32 = 32;
 
 /// How often one more such trial is allowed.
 pub const TRIAL_INTERVAL: Duration = Duration::from_millis(32);
+
+/// A known SSRC whose packets have not authenticated for so long may have gone on where its numbers are guessed wrong.
+pub const RESYNC_AFTER: Duration = Duration::from_secs(1);
 
 /// The index of the last SRTCP packet that one master key may protect (RFC 3711 §9.2).
 const LAST_SRTCP_INDEX: u32 = (1 << 31) - 1;
@@ -137,19 +146,17 @@ pub struct InboundStats {
 pub struct Inbound {
     profile: SrtpProfile,
     keys: KeySalt,
+    rtp_keys: RtpKeys,
     announced: Vec<u32>,
-    rtp: Vec<Stream>,
-    rtcp: Vec<Stream>,
+    rtp: Streams<Sequence>,
+    rtcp: Streams<Context>,
     trials: Trials,
     crashed: bool,
-    unprotected: Bytes,
+    /// The RTP packet that was lent last.
+    packet: Vec<u8>,
+    /// The RTCP packet that was lent last.
+    compound: Bytes,
     stats: InboundStats,
-}
-
-/// An SSRC of which at least one packet has authenticated.
-struct Stream {
-    ssrc: u32,
-    context: Context,
 }
 
 impl Inbound {
@@ -158,12 +165,14 @@ impl Inbound {
         Self {
             profile: keys.profile,
             keys: keys.remote.clone(),
+            rtp_keys: RtpKeys::new(keys.profile, &keys.remote),
             announced: Vec::with_capacity(MAX_SSRCS),
-            rtp: Vec::with_capacity(MAX_SSRCS),
-            rtcp: Vec::with_capacity(MAX_SSRCS),
+            rtp: Streams::new(),
+            rtcp: Streams::new(),
             trials: Trials::new(now),
             crashed: false,
-            unprotected: Bytes::new(),
+            packet: Vec::new(),
+            compound: Bytes::new(),
             stats: InboundStats::default(),
         }
     }
@@ -184,20 +193,18 @@ impl Inbound {
 
     /// An SRTP packet in; header, extensions and decrypted payload out, as one RTP packet.
     pub fn unprotect_rtp(&mut self, datagram: &[u8], now: Instant) -> Result<&[u8], SrtpError> {
-        let result = RtpShape::parse(datagram, self.profile).and_then(|shape| {
-            let header = opaque_header(&shape);
-            self.unprotect(Kind::Rtp, shape.ssrc, now, |context| context.decrypt_rtp_with_header(datagram, &header))
-        });
+        let result = RtpShape::parse(datagram, self.profile).and_then(|shape| self.open_rtp(datagram, &shape, now));
         self.stats.rtp.count(&result);
-        self.lend(result)
+        result.map(|len| self.packet.get(..len).unwrap_or_default())
     }
 
     /// An SRTCP packet in, the compound RTCP packet out.
     pub fn unprotect_rtcp(&mut self, datagram: &[u8], now: Instant) -> Result<&[u8], SrtpError> {
-        let result = shape::rtcp_sender(datagram, self.profile)
-            .and_then(|ssrc| self.unprotect(Kind::Rtcp, ssrc, now, |context| context.decrypt_rtcp(datagram)));
+        let result = RtcpShape::parse(datagram, self.profile)
+            .and_then(|shape| self.open_rtcp(&shape, now, |context| context.decrypt_rtcp(datagram)));
         self.stats.rtcp.count(&result);
-        self.lend(result)
+        self.compound = result?;
+        Ok(&self.compound)
     }
 
     /// What was seen so far.
@@ -210,57 +217,103 @@ impl Inbound {
         (self.rtp.len(), self.rtcp.len())
     }
 
-    fn lend(&mut self, result: Result<Bytes, SrtpError>) -> Result<&[u8], SrtpError> {
-        self.unprotected = result?;
-        Ok(&self.unprotected)
+    /// Decrypts into `self.packet`; how long it is there.
+    fn open_rtp(&mut self, datagram: &[u8], shape: &RtpShape, now: Instant) -> Result<usize, SrtpError> {
+        let RtpShape { ssrc, sequence_number, .. } = *shape;
+        let number = Number::Sequence(sequence_number);
+        let is_announced = self.announced.contains(&ssrc);
+        let Self { rtp, rtp_keys, trials, crashed, packet, .. } = self;
+        let mut open_at = |index| {
+            packet.clear();
+            packet.extend_from_slice(datagram);
+            contained(crashed, || rtp_keys.open(packet, shape, index))
+        };
+        if let Some(stream) = rtp.find(ssrc) {
+            let expected = stream.state.index_of(sequence_number);
+            let refused = match expected.and_then(|index| open_at(index).map(|len| (index, len))) {
+                Ok((index, len)) => {
+                    stream.state.record(index);
+                    stream.heard(index, now);
+                    return Ok(len);
+                }
+                Err(refused) => refused,
+            };
+            let is_lost = matches!(refused, SrtpError::Unauthentic | SrtpError::Replayed)
+                && stream.silence(now) >= RESYNC_AFTER
+                && trials.allowed(now);
+            if is_lost {
+                for index in number.beyond(stream.highest()) {
+                    if let Ok(len) = open_at(index) {
+                        stream.state.record(index);
+                        stream.heard(index, now);
+                        return Ok(len);
+                    }
+                }
+                trials.spend();
+            }
+            return Err(refused);
+        }
+        rtp.has_room(ssrc, now)?;
+        if !is_announced && !trials.allowed(now) {
+            return Err(SrtpError::UnknownSsrc);
+        }
+        // Where no index is left, all that it can have was used before.
+        let mut refused = SrtpError::Replayed;
+        for index in rtp.candidates(ssrc, number) {
+            match open_at(index) {
+                Ok(len) => {
+                    rtp.admit(ssrc, Sequence::beginning(index), index, now);
+                    return Ok(len);
+                }
+                Err(error) => refused = error,
+            }
+        }
+        if !is_announced {
+            trials.spend();
+        }
+        Err(refused)
     }
 
-    fn unprotect(
+    fn open_rtcp(
         &mut self,
-        kind: Kind,
-        ssrc: u32,
+        shape: &RtcpShape,
         now: Instant,
         decrypt: impl FnOnce(&mut Context) -> Result<Bytes, webrtc_srtp::Error>,
     ) -> Result<Bytes, SrtpError> {
-        if self.crashed {
-            return Err(SrtpError::Crashed);
+        let RtcpShape { ssrc, index } = *shape;
+        if let Some(stream) = self.rtcp.find(ssrc) {
+            let opened = contained(&mut self.crashed, || decrypt(&mut stream.state).map_err(refusal));
+            if opened.is_ok() {
+                stream.heard(index.into(), now);
+            }
+            return opened;
         }
-        let streams = match kind {
-            Kind::Rtp => &mut self.rtp,
-            Kind::Rtcp => &mut self.rtcp,
-        };
-        let result = if let Some(stream) = streams.iter_mut().find(|stream| stream.ssrc == ssrc) {
-            contained(|| decrypt(&mut stream.context))
-        } else if streams.len() == MAX_SSRCS {
-            Err(SrtpError::TooManySsrcs)
-        } else if !self.announced.contains(&ssrc) && !self.trials.allowed(now) {
-            Err(SrtpError::UnknownSsrc)
-        } else {
-            contained(|| {
-                let mut context = new_context(self.profile, &self.keys);
-                let packet = decrypt(&mut context)?;
-                Ok((context, packet))
-            })
-            .map(|(context, packet)| {
-                streams.push(Stream { ssrc, context });
-                packet
-            })
-            .inspect_err(|_| {
-                if !self.announced.contains(&ssrc) {
+        self.rtcp.has_room(ssrc, now)?;
+        let is_announced = self.announced.contains(&ssrc);
+        if !is_announced && !self.trials.allowed(now) {
+            return Err(SrtpError::UnknownSsrc);
+        }
+        if self.rtcp.candidates(ssrc, Number::Index(index)).next().is_none() {
+            return Err(SrtpError::Replayed);
+        }
+        let opened = contained(&mut self.crashed, || {
+            let mut state = new_context(self.profile, &self.keys);
+            let packet = decrypt(&mut state).map_err(refusal)?;
+            Ok((state, packet))
+        });
+        match opened {
+            Ok((state, packet)) => {
+                self.rtcp.admit(ssrc, state, index.into(), now);
+                Ok(packet)
+            }
+            Err(error) => {
+                if !is_announced {
                     self.trials.spend();
                 }
-            })
-        };
-        self.crashed |= result == Err(SrtpError::Crashed);
-        result
+                Err(error)
+            }
+        }
     }
-}
-
-/// The two packet kinds, whose replay windows are separate (RFC 3711 §3.2.1).
-#[derive(Clone, Copy)]
-enum Kind {
-    Rtp,
-    Rtcp,
 }
 
 /// A token bucket over failed trials of SSRCs that were not announced.
@@ -293,13 +346,14 @@ impl Trials {
 /// The sending direction of one session. Of media nothing is sent, so it protects RTCP only.
 pub struct Outbound {
     context: Context,
+    crashed: bool,
     protected: u32,
 }
 
 impl Outbound {
     /// Protects with `keys.local`.
     pub fn new(keys: &Keys) -> Self {
-        Self { context: new_context(keys.profile, &keys.local), protected: 0 }
+        Self { context: new_context(keys.profile, &keys.local), crashed: false, protected: 0 }
     }
 
     /// A compound RTCP packet in, an SRTCP packet out.
@@ -310,20 +364,26 @@ impl Outbound {
         if compound.len() < shape::RTCP_HEADER_LEN {
             return Err(SrtpError::TooShort { need: shape::RTCP_HEADER_LEN, have: compound.len() });
         }
-        let packet = contained(|| self.context.encrypt_rtcp(compound))?;
+        let Self { context, crashed, .. } = self;
+        let packet = contained(crashed, || context.encrypt_rtcp(compound).map_err(refusal))?;
         self.protected += 1;
         Ok(packet.into())
     }
 }
 
-/// Calls into webrtc-srtp and turns its errors and panics into ours.
-fn contained<T>(call: impl FnOnce() -> Result<T, webrtc_srtp::Error>) -> Result<T, SrtpError> {
-    use webrtc_srtp::Error::{SrtcpSsrcDuplicated, SrtpSsrcDuplicated};
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(SrtpSsrcDuplicated(..) | SrtcpSsrcDuplicated(..))) => Err(SrtpError::Replayed),
-        Ok(Err(_)) => Err(SrtpError::Unauthentic),
-        Err(_panic) => Err(SrtpError::Crashed),
+/// Calls into a cipher's crate and turns a panic into an error, this time and from then on.
+fn contained<T>(crashed: &mut bool, call: impl FnOnce() -> Result<T, SrtpError>) -> Result<T, SrtpError> {
+    if !*crashed && let Ok(result) = catch_unwind(AssertUnwindSafe(call)) {
+        return result;
+    }
+    *crashed = true;
+    Err(SrtpError::Crashed)
+}
+
+fn refusal(error: webrtc_srtp::Error) -> SrtpError {
+    match error {
+        webrtc_srtp::Error::SrtcpSsrcDuplicated(..) => SrtpError::Replayed,
+        _ => SrtpError::Unauthentic,
     }
 }
 
@@ -332,29 +392,9 @@ fn new_context(profile: SrtpProfile, keys: &KeySalt) -> Context {
         SrtpProfile::AeadAes128Gcm => ProtectionProfile::AeadAes128Gcm,
         SrtpProfile::Aes128CmSha1_80 => ProtectionProfile::Aes128CmHmacSha1_80,
     };
-    Context::new(
-        keys.key(),
-        keys.salt(),
-        profile,
-        Some(srtp_replay_protection(REPLAY_WINDOW_PACKETS)),
-        Some(srtcp_replay_protection(REPLAY_WINDOW_PACKETS)),
-    )
-    .expect("KeySalt holds what its profile asks for")
-}
-
-/// The header that `Context` is given instead of parsing one. It reads from it the SSRC, the sequence number and the
-/// size; the extension block counts as padding of an extension list that is empty, which gives that size without
-/// looking into the block and without allocating.
-fn opaque_header(shape: &RtpShape) -> rtp::header::Header {
-    rtp::header::Header {
-        version: 2,
-        sequence_number: shape.sequence_number,
-        ssrc: shape.ssrc,
-        csrc: vec![0; shape.csrc_count],
-        extension: shape.extension_len.is_some(),
-        extensions_padding: shape.extension_len.unwrap_or(0),
-        ..Default::default()
-    }
+    let replay_protection = Some(srtcp_replay_protection(REPLAY_WINDOW_PACKETS));
+    Context::new(keys.key(), keys.salt(), profile, None, replay_protection)
+        .expect("KeySalt holds what its profile asks for")
 }
 
 #[cfg(test)]
@@ -369,7 +409,8 @@ mod tests {
         let now = Instant::now();
         let mut inbound = Inbound::new(&keys, now);
         inbound.announce(5);
-        let result = inbound.unprotect(Kind::Rtp, 5, now, |_| panic!("index out of bounds"));
+        let shape = RtcpShape { ssrc: 5, index: 1 };
+        let result = inbound.open_rtcp(&shape, now, |_| panic!("index out of bounds"));
         assert_eq!(result, Err(SrtpError::Crashed));
         let mut packet = [0x80; 60];
         packet[8..12].copy_from_slice(&5_u32.to_be_bytes());

@@ -5,7 +5,8 @@ mod reference;
 
 use std::time::{Duration, Instant};
 
-use guest_relay::rtc::srtp::{Inbound, Keys, MAX_SSRCS, Outbound, REPLAY_WINDOW_PACKETS};
+use guest_relay::rtc::srtp::streams::{IDLE_AFTER, MAX_RETIRED};
+use guest_relay::rtc::srtp::{Inbound, Keys, MAX_SSRCS, Outbound, REPLAY_WINDOW_PACKETS, RESYNC_AFTER};
 use guest_relay::rtc::srtp::{SrtpError, SrtpProfile, TRIAL_BURST, TRIAL_INTERVAL};
 use guest_relay_muxer::RtpPacket;
 use reference::Session;
@@ -322,15 +323,63 @@ fn a_gap_of_30_000_packets_is_followed() {
     }
 }
 
-/// RFC 3711 §3.3.1 takes it for a step back, and no later packet can repair that. It is a blackout of minutes, which ends
-/// the session by lost consent long before.
+/// RFC 3711 §3.3.1 takes half a cycle for a step back. Nothing was heard meanwhile, so it is tried as a step ahead.
 #[test]
-fn a_gap_of_40_000_packets_is_not_followed() {
+fn a_gap_of_more_than_half_a_cycle_is_followed_once_nothing_was_heard_for_a_second() {
     for profile in PROFILES {
-        let mut pair = Pair::new(profile);
-        pair.rtp(5, 41_000).unwrap();
-        assert!(pair.rtp(5, 81_000).is_err());
-        pair.rtp(5, 41_001).unwrap();
+        for (last, next) in [(41_000, 81_000), (1_000, 36_000), (1_000, 65_000), (300_000, 300_000 + 65_000)] {
+            let mut pair = Pair::new(profile);
+            for index in (0..last).step_by(30_000).chain([last]) {
+                pair.rtp(5, index).unwrap();
+            }
+            assert!(pair.rtp(5, next).is_err(), "{last} {next}");
+            pair.now += RESYNC_AFTER;
+            pair.rtp(5, next).unwrap();
+            for index in next + 1..next + 20 {
+                pair.rtp(5, index).unwrap();
+            }
+            // What was taken before is not taken again, right away or after another silence.
+            for _ in 0..2 {
+                for replayed in [next, next + 1, last, last - 30_000.min(last)] {
+                    assert!(pair.rtp(5, replayed).is_err(), "{replayed} after {next}");
+                }
+                pair.now += RESYNC_AFTER;
+            }
+            pair.rtp(5, next + 20).unwrap();
+        }
+    }
+}
+
+#[test]
+fn forgeries_of_a_silent_stream_are_tried_at_the_rate_of_unknown_ones() {
+    let mut pair = Pair::new(SrtpProfile::AeadAes128Gcm);
+    pair.rtp(5, 1).unwrap();
+    pair.now += RESYNC_AFTER;
+    let forged = [&rtp(5, 30_000)[..], &[0; 16]].concat();
+    for _ in 0..TRIAL_BURST {
+        assert_eq!(pair.inbound.unprotect_rtp(&forged, pair.now), Err(SrtpError::Unauthentic));
+    }
+    // None is left for a stream that did go on elsewhere; one comes back with time.
+    assert!(pair.rtp(5, 40_000).is_err());
+    pair.now += TRIAL_INTERVAL;
+    pair.rtp(5, 40_000).unwrap();
+}
+
+/// A sender begins in cycle 0; its packets before the wrap were lost.
+#[test]
+fn the_first_packet_that_comes_may_stand_behind_the_senders_wrap() {
+    for profile in PROFILES {
+        for (first, expected) in
+            [(65_536, true), (65_536 + 32_767, true), (65_536 + 32_768, false), (2 * 65_536, false)]
+        {
+            let mut pair = Pair::new(profile);
+            pair.inbound.announce(5);
+            assert_eq!(pair.rtp(5, first).is_ok(), expected, "{first}");
+            if expected {
+                pair.rtp(5, first + 1).unwrap();
+                assert!(pair.rtp(5, first).is_err());
+            }
+        }
     }
 }
 
@@ -487,7 +536,7 @@ fn trials_come_back_with_time_up_to_the_burst() {
 }
 
 #[test]
-fn at_most_eight_ssrcs_are_kept() {
+fn at_most_eight_ssrcs_are_kept_and_a_silent_one_gives_way() {
     let mut pair = Pair::new(SrtpProfile::AeadAes128Gcm);
     for ssrc in 0..8 {
         pair.rtp(ssrc, 1).unwrap();
@@ -497,7 +546,57 @@ fn at_most_eight_ssrcs_are_kept() {
     assert_eq!(pair.rtp(8, 1), Err(SrtpError::TooManySsrcs));
     assert_eq!(pair.rtcp(8, 1), Err(SrtpError::TooManySsrcs));
     assert_eq!(pair.inbound.ssrcs(), (MAX_SSRCS, MAX_SSRCS));
-    pair.rtp(7, 2).unwrap();
+    pair.now += IDLE_AFTER;
+    for ssrc in (0..8).filter(|ssrc| *ssrc != 3) {
+        pair.rtp(ssrc, 2).unwrap();
+        pair.rtcp(ssrc, 2).unwrap();
+    }
+    // A forged packet makes nobody give way.
+    let forged = [&rtp(8, 1)[..], &[0; 16]].concat();
+    assert_eq!(pair.inbound.unprotect_rtp(&forged, pair.now), Err(SrtpError::Unauthentic));
+    pair.rtp(8, 1).unwrap();
+    pair.rtcp(8, 1).unwrap();
+    assert_eq!(pair.inbound.ssrcs(), (MAX_SSRCS, MAX_SSRCS));
+    // 3 has gone; all others are busy, so it does not come back yet.
+    assert_eq!(pair.rtp(3, 2), Err(SrtpError::TooManySsrcs));
+    pair.now += IDLE_AFTER;
+    // What it had sent before is not taken again.
+    assert!(pair.rtp(3, 1).is_err());
+    assert_eq!(pair.rtcp(3, 1), Err(SrtpError::Replayed));
+    pair.rtp(3, 2).unwrap();
+    pair.rtcp(3, 2).unwrap();
+}
+
+#[test]
+fn an_ssrc_that_gave_way_comes_back_far_on_and_never_earlier() {
+    for profile in PROFILES {
+        let mut pair = Pair::new(profile);
+        for index in [100, 30_000, 60_000, 70_000] {
+            pair.rtp(1, index).unwrap();
+        }
+        pair.now += IDLE_AFTER;
+        (10..18).for_each(|ssrc| pair.rtp(ssrc, 1).unwrap());
+        pair.now += IDLE_AFTER;
+        for replayed in [100, 60_000, 70_000] {
+            assert!(pair.rtp(1, replayed).is_err(), "{replayed}");
+        }
+        pair.now += IDLE_AFTER;
+        pair.rtp(1, 150_000).unwrap();
+    }
+}
+
+#[test]
+fn a_session_takes_72_ssrcs_and_no_more() {
+    let mut pair = Pair::new(SrtpProfile::AeadAes128Gcm);
+    let most = u32::try_from(MAX_SSRCS + MAX_RETIRED).unwrap();
+    for ssrc in 0..most {
+        pair.rtp(ssrc, 1).unwrap();
+        pair.now += IDLE_AFTER;
+    }
+    assert_eq!(pair.rtp(most, 1), Err(SrtpError::TooManySsrcs));
+    // One that is known may change places with another.
+    pair.rtp(0, 2).unwrap();
+    assert_eq!(pair.inbound.ssrcs(), (MAX_SSRCS, 0));
 }
 
 #[test]

@@ -15,9 +15,8 @@ const SRTCP_INDEX_LEN: usize = 4;
 pub(super) struct RtpShape {
     pub(super) ssrc: u32,
     pub(super) sequence_number: u16,
-    pub(super) csrc_count: usize,
-    /// Bytes after the extension's own four, when the X bit is set.
-    pub(super) extension_len: Option<usize>,
+    /// Where the payload begins: what is before it is authenticated, not encrypted.
+    pub(super) header_len: usize,
 }
 
 impl RtpShape {
@@ -35,49 +34,57 @@ impl RtpShape {
         if flags >> 6 != 2 {
             return Err(SrtpError::NotVersion2);
         }
-        let csrc_count = usize::from(flags & 0x0f);
+        let csrc_len = 4 * usize::from(flags & 0x0f);
         let _marker_and_payload_type = packet.u8()?;
         let sequence_number = packet.u16()?;
         let _timestamp = packet.u32()?;
         let ssrc = packet.u32()?;
-        packet.take(4 * csrc_count)?;
-        let extension_len = if flags & 0x10 == 0 {
-            None
-        } else {
+        packet.take(csrc_len)?;
+        if flags & 0x10 != 0 {
             let _profile = packet.u16()?;
-            let len = 4 * usize::from(packet.u16()?);
-            packet.take(len)?;
-            Some(len)
-        };
+            let extension_len = 4 * usize::from(packet.u16()?);
+            packet.take(extension_len)?;
+        }
+        let header_len = datagram.len() - packet.len();
         packet.take(profile.tag_len())?;
-        Ok(Self { ssrc, sequence_number, csrc_count, extension_len })
+        Ok(Self { ssrc, sequence_number, header_len })
     }
 }
 
-/// The sender of an SRTCP packet that is long enough and encrypted.
-///
-/// ```text
-///  CM:  header, SSRC | ciphertext | E, SRTCP index | tag (10)
-///  GCM: header, SSRC | ciphertext | tag (16) | E, SRTCP index
-/// ```
-pub(super) fn rtcp_sender(datagram: &[u8], profile: SrtpProfile) -> Result<u32, SrtpError> {
-    let trailer = SRTCP_INDEX_LEN + profile.tag_len();
-    let mut packet = Reader::new(datagram);
-    let mut header = packet.sub(RTCP_HEADER_LEN)?;
-    if header.u8()? >> 6 != 2 {
-        return Err(SrtpError::NotVersion2);
+/// What decryption needs to know about an RTCP packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RtcpShape {
+    pub(super) ssrc: u32,
+    pub(super) index: u32,
+}
+
+impl RtcpShape {
+    /// Of an SRTCP packet that is long enough and encrypted.
+    ///
+    /// ```text
+    ///  CM:  header, SSRC | ciphertext | E, SRTCP index | tag (10)
+    ///  GCM: header, SSRC | ciphertext | tag (16) | E, SRTCP index
+    /// ```
+    pub(super) fn parse(datagram: &[u8], profile: SrtpProfile) -> Result<Self, SrtpError> {
+        let trailer = SRTCP_INDEX_LEN + profile.tag_len();
+        let mut packet = Reader::new(datagram);
+        let mut header = packet.sub(RTCP_HEADER_LEN)?;
+        if header.u8()? >> 6 != 2 {
+            return Err(SrtpError::NotVersion2);
+        }
+        header.take(3)?;
+        let ssrc = header.u32()?;
+        let Some(ciphertext_len) = packet.len().checked_sub(trailer) else {
+            return Err(SrtpError::TooShort { need: RTCP_HEADER_LEN + trailer, have: datagram.len() });
+        };
+        packet.take(ciphertext_len)?;
+        if profile == SrtpProfile::AeadAes128Gcm {
+            packet.take(profile.tag_len())?;
+        }
+        let flag_and_index = packet.u32()?;
+        if flag_and_index >> 31 == 0 {
+            return Err(SrtpError::NotEncrypted);
+        }
+        Ok(Self { ssrc, index: flag_and_index & 0x7FFF_FFFF })
     }
-    header.take(3)?;
-    let ssrc = header.u32()?;
-    let Some(ciphertext_len) = packet.len().checked_sub(trailer) else {
-        return Err(SrtpError::TooShort { need: RTCP_HEADER_LEN + trailer, have: datagram.len() });
-    };
-    packet.take(ciphertext_len)?;
-    if profile == SrtpProfile::AeadAes128Gcm {
-        packet.take(profile.tag_len())?;
-    }
-    if packet.u32()? >> 31 == 0 {
-        return Err(SrtpError::NotEncrypted);
-    }
-    Ok(ssrc)
 }
