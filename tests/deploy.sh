@@ -18,7 +18,7 @@ if [ "$(id -u)" -ne 0 ]; then
     exit 1
 fi
 
-cargo build --release --locked --workspace --bins
+cargo build --release --locked -p guest-relay -p ingest -p loadgen -p sfu-sim --bins
 binaries=$(realpath "${CARGO_TARGET_DIR:-target}")/release
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/guest-relay-deploy-test.XXXXXX")
