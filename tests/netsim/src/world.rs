@@ -18,7 +18,7 @@ use guest_relay::rtc::peer::{self, AnswerConfig, Answered, Peer};
 use guest_relay::rtc::sdp::{OpusSettings, RemoteAddresses};
 use guest_relay::rtc::srtp::SrtpProfile;
 use guest_relay::rtmp::{self, Target};
-use guest_relay_muxer::{AudioConfig, ReorderLimits, VideoConfig};
+use guest_relay_muxer::{AudioConfig, ReorderLimits, TrackKind, VideoConfig};
 use loadgen::clip::Clip;
 use loadgen::guest::{Guest, GuestConfig};
 use loadgen::netem::{Impairments, Netem, NetemStats};
@@ -28,10 +28,14 @@ use crate::direct::Direct;
 use crate::ledger::Ledger;
 use crate::server::{Mood, Server};
 
-/// The daemon's defaults (`relay.hold_seconds`, `rtc.start_bitrate_kbps`, `rtc.max_bitrate_kbps`).
+/// The daemon's defaults (`relay.hold_seconds`, `relay.keyframe_interval_seconds`, `rtc.start_bitrate_kbps`,
+/// `rtc.max_bitrate_kbps`).
 const HOLD: Duration = Duration::from_secs(15);
+const KEYFRAME_INTERVAL: Duration = Duration::from_secs(4);
 const START_BITRATE_KBPS: u32 = 1500;
 const MAX_BITRATE_KBPS: u32 = 2500;
+/// How often the media thread tells the relay of round trip and jitter.
+const MEASURE_INTERVAL: Duration = Duration::from_millis(500);
 const OPUS: OpusSettings = OpusSettings { max_average_bitrate_bps: 64_000, stereo: false };
 
 /// What a world begins with.
@@ -71,6 +75,7 @@ pub struct World {
     /// Instead of a guest and a peer.
     direct: Option<Direct>,
     peer: Option<Box<Peer>>,
+    next_measure: Instant,
     relay: Relay,
     server: Server,
     up: Netem<Datagram>,
@@ -114,6 +119,7 @@ impl World {
             guests: 0,
             direct: None,
             peer: None,
+            next_measure: now,
             relay: Relay::new(relay_config(setup.seed), now),
             server: Server::default(),
             up: Netem::new(setup.up.clone(), setup.seed, now),
@@ -140,9 +146,10 @@ impl World {
         guest.handle_answer(&sdp, self.now).expect("a guest takes the daemon's answer");
         self.end_session();
         peer.begin_checks(self.now);
-        self.relay.begin_source(peer.has_track(guest_relay_muxer::TrackKind::Video), self.now);
+        self.relay.begin_source(peer.has_track(TrackKind::Video), self.now);
         self.peer = Some(Box::new(peer));
         self.requests_sent = 0;
+        self.next_measure = self.now;
         self.ledger.begin_session();
         self.guest = Some(guest);
         self.settle();
@@ -170,9 +177,10 @@ impl World {
     /// What the WHIP resource's DELETE, or a newer session, does to the old one.
     fn end_session(&mut self) {
         if let Some(mut peer) = self.peer.take() {
+            let last_heard = peer.last_heard();
             peer.close(self.now);
             self.drain_peer(&mut peer);
-            self.relay.end_source(self.now);
+            self.relay.end_source(last_heard, self.now);
         }
     }
 
@@ -265,7 +273,9 @@ impl World {
             let Some(peer) = &mut self.peer else { continue };
             if let Some(received) = peer.handle_datagram(&datagram.bytes, datagram.from, now) {
                 self.ledger.media_came(now);
-                self.relay.handle_rtp(received.kind, &received.packet, now);
+                for packet in received.packets() {
+                    self.relay.handle_rtp(received.kind, &packet, now);
+                }
             }
         }
         while let Some(datagram) = self.down.poll(now) {
@@ -274,6 +284,7 @@ impl World {
                 guest.handle_datagram(&datagram.bytes, datagram.from, now);
             }
         }
+        self.measure();
         if let Some(peer) = &mut self.peer
             && peer.poll_timeout().is_some_and(|due| due <= now)
         {
@@ -293,12 +304,22 @@ impl World {
         self.settle();
     }
 
+    fn measure(&mut self) {
+        if let Some(peer) = self.peer.as_mut().filter(|_| self.now >= self.next_measure) {
+            self.next_measure = self.now + MEASURE_INTERVAL;
+            for kind in [TrackKind::Audio, TrackKind::Video] {
+                let max_wait = self.relay.set_delivery(kind, peer.delivery(kind));
+                peer.set_max_wait(kind, max_wait);
+            }
+        }
+    }
+
     /// Carries every output to where it belongs.
     fn settle(&mut self) {
         if let Some(mut peer) = self.peer.take() {
             let over = self.drain_peer(&mut peer);
             if over {
-                self.relay.end_source(self.now);
+                self.relay.end_source(peer.last_heard(), self.now);
             } else {
                 self.peer = Some(peer);
             }
@@ -403,16 +424,16 @@ pub fn target() -> Target {
 
 fn relay_config(seed: u64) -> RelayConfig {
     let reorder = ReorderLimits::DEFAULT;
-    let audio = ReorderLimits { max_wait: Duration::from_millis(60), ..reorder };
     RelayConfig {
         target: target(),
         servers: vec![([127, 0, 0, 1], 1935).into()],
         muxer: guest_relay_muxer::Config {
             video: Some(VideoConfig { reorder, ..VideoConfig::default() }),
-            audio: Some(AudioConfig { reorder: audio, ..AudioConfig::default() }),
+            audio: Some(AudioConfig { reorder, ..AudioConfig::default() }),
             ..guest_relay_muxer::Config::default()
         },
         hold: HOLD,
+        keyframe_interval: Some(KEYFRAME_INTERVAL),
         seed,
     }
 }
