@@ -1,10 +1,10 @@
 # Every command of the project. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-sim test e2e lint golden fuzz bench size clean
+.PHONY: help run run-sim test netsim e2e lint golden fuzz bench size cross cross-static cross-test deploy clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## start the daemon, and a test RTMP server when port 1935 is free; Ctrl-C ends both
 	@tests/run.sh
@@ -14,6 +14,10 @@ run-sim: ## as run, with guests going through a simulated SFU: the remote path w
 
 test: ## unit, golden and whole-daemon tests
 	cargo test --release --workspace --locked
+
+netsim: ## guests behind bad networks, in virtual time: the table; ARGS="--seed 7 blackout" picks a seed and rows
+	@cargo build --release --locked --workspace --bins
+	@$${CARGO_TARGET_DIR:-target}/release/netsim $(ARGS)
 
 e2e: ## a real Chromium through the page, directly and through the simulated SFU, into RTMP servers; CHECKS="name ..." picks some
 	@tests/e2e.sh $(CHECKS)
@@ -32,6 +36,18 @@ bench: ## instructions per packet on a recording, counted by callgrind
 
 size: ## build the shipped binary; its size, memory and threads, idle and with one guest
 	@tests/size.sh
+
+cross: ## the daemon for the board (aarch64, Debian 12), checked; says what is missing here
+	@cross/build.sh
+
+cross-static: ## the same with glibc inside, for qemu-user and older systems
+	@cross/build.sh static
+
+cross-test: ## the ARM binary under qemu: golden tests, and guests through the whole daemon
+	@cross/test.sh
+
+deploy: ## build for the board and install there: HOST=user@board; ROLLBACK=1 goes back to the version before
+	@cross/deploy.sh
 
 clean: ## remove build output and the tools fetched for the tests
 	cargo clean

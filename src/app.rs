@@ -6,13 +6,15 @@
 mod backend;
 mod calls;
 mod ice_servers;
+mod names;
 mod public_address;
+mod supervision;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
-use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -27,17 +29,19 @@ use crate::guest::id::{GuestId, ResourceId};
 use crate::guest::{self, Guest, Registry, SessionKey, Slot};
 use crate::http::backend::{ClientInfo, Published, Refusal};
 use crate::http::{Limits, Site, serve};
-use crate::media_loop::{self, Command, Event, SlotSnapshot, Transport};
+use crate::media_loop::{self, Budget, Command, Event, SlotSnapshot, Transport};
 use crate::relay::RelayConfig;
 use crate::rtc::dtls::Certificate;
 use crate::rtc::peer::{self, AnswerConfig, Answered};
 use crate::rtc::sdp::{OpusSettings, RemoteAddresses};
 use crate::rtc::srtp::SrtpProfile;
 use crate::rtmp::{self, Target};
+use crate::systemd::{self, Notifier};
 
 use backend::DaemonBackend;
 use calls::CallsPath;
 use ice_servers::IceServers;
+use names::Names;
 use public_address::PublicAddresses;
 
 /// How long a request waits for the media thread. It turns at least every 50 ms while anybody is there.
@@ -45,9 +49,6 @@ const MEDIA_ANSWER: Duration = Duration::from_secs(2);
 
 /// What a guest's audio encoder is asked for.
 const SPEECH: OpusSettings = OpusSettings { max_average_bitrate_bps: 64_000, stereo: false };
-
-/// Browsers do not retransmit Opus, so a missing packet is waited for only as long as it may have been overtaken.
-const AUDIO_WAIT: Duration = Duration::from_millis(60);
 
 /// Why the daemon could not start or go on; says what to do about it.
 #[derive(Debug)]
@@ -95,12 +96,11 @@ async fn serve_until_signal(config: Config, executor: &'static LocalExecutor<'st
         address: config.http.listen,
         error,
     })?;
-    let relays = config.guests.iter().map(|guest| relay_config(&config, guest)).collect::<Result<_, _>>()?;
-    let (media, events, thread) = media_loop::spawn(config.rtc.listen, relays).map_err(|error| AppError::Listen {
-        what: "WebRTC media (UDP)",
-        key: "rtc.listen",
-        address: config.rtc.listen,
-        error,
+    let relays = config.guests.iter().map(|guest| relay_config(&config, guest)).collect::<Result<Vec<_>, _>>()?;
+    let names = Names::new(relays.iter().map(|relay| &relay.target));
+    let budget = Budget { guest_kbps: config.rtc.max_bitrate_kbps, total_kbps: config.rtc.total_bitrate_kbps };
+    let (media, events, thread) = media_loop::spawn(config.rtc.listen, relays, budget).map_err(|error| {
+        AppError::Listen { what: "WebRTC media (UDP)", key: "rtc.listen", address: config.rtc.listen, error }
     })?;
     let http_address = listener.local_addr().unwrap_or(config.http.listen);
     log::info!(
@@ -110,7 +110,8 @@ async fn serve_until_signal(config: Config, executor: &'static LocalExecutor<'st
         config.relay.output,
     );
 
-    let daemon = Rc::new(Daemon::new(config, media, certificate, executor));
+    let daemon = Rc::new(Daemon::new(config, media, names, certificate, executor));
+    daemon.names.look_up_all(executor, &daemon.media);
     calls::restore(&daemon);
     // Without the way through the SFU there is nothing to choose.
     if let Some(server) = daemon.config.rtc.stun_server.clone().filter(|_| daemon.calls.is_some()) {
@@ -119,6 +120,11 @@ async fn serve_until_signal(config: Config, executor: &'static LocalExecutor<'st
     }
     let site = Rc::new(Site::new(DaemonBackend(Rc::clone(&daemon)), &daemon.config));
     let http = executor.spawn(serve(listener, executor, site, Limits::default()));
+    let notifier = Rc::new(Notifier::from_environment(&|name| std::env::var_os(name), std::process::id()));
+    let supervision = executor.spawn({
+        let (daemon, notifier) = (Rc::clone(&daemon), Rc::clone(&notifier));
+        async move { supervision::run(&daemon, &notifier).await }
+    });
     let ended = smol::future::or(
         async {
             while let Some(signal) = signals.next().await {
@@ -141,7 +147,8 @@ async fn serve_until_signal(config: Config, executor: &'static LocalExecutor<'st
         },
     )
     .await;
-    drop(http);
+    notifier.stopping();
+    drop((http, supervision));
     if ended.is_ok() && daemon.media.send(Command::Shutdown).is_ok() {
         // The thread bounds its own shutdown; waiting for it lets the last bytes of every stream out.
         let _ = smol::unblock(move || thread.join()).await;
@@ -149,14 +156,17 @@ async fn serve_until_signal(config: Config, executor: &'static LocalExecutor<'st
     ended
 }
 
-/// One line an event on stderr. Under systemd the journal adds the time itself.
+/// One line an event on stderr. The journal adds the time itself, and takes the level from a prefix.
 fn start_log(level: log::LevelFilter) {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(level.min(log::LevelFilter::Warn)).filter_module("guest_relay", level);
     // Twelve warnings a handshake about extensions that it rightly ignores.
     builder.filter_module("webrtc_dtls", level.min(log::LevelFilter::Error));
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        builder.format_timestamp(None);
+    if systemd::stderr_is_journal(&|name| std::env::var_os(name)) {
+        builder.format(|out, record| {
+            let prefix = systemd::priority_prefix(record.level());
+            writeln!(out, "{prefix}{}: {}", record.target(), record.args())
+        });
     } else {
         builder.format_timestamp_millis();
     }
@@ -168,10 +178,7 @@ fn relay_config(config: &Config, guest: &config::Guest) -> Result<RelayConfig, A
     let refused = |reason: String| AppError::Output { guest: guest.id.clone(), reason };
     let url = config.relay.output.for_guest(&guest.id);
     let target = Target::parse(&url).map_err(|error| refused(error.to_string()))?;
-    let servers = (target.host(), target.port())
-        .to_socket_addrs()
-        .map_err(|error| refused(format!("{} has no address: {error}", target.host())))?
-        .collect();
+    let servers = names::addresses(&target);
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).expect("the operating system gives random bytes after boot");
     Ok(RelayConfig {
@@ -179,6 +186,7 @@ fn relay_config(config: &Config, guest: &config::Guest) -> Result<RelayConfig, A
         servers,
         muxer: muxer_config(config.relay.reorder),
         hold: config.relay.hold,
+        keyframe_interval: config.relay.keyframe_interval,
         seed: u64::from_ne_bytes(seed),
     })
 }
@@ -187,10 +195,7 @@ fn muxer_config(max_wait: Duration) -> guest_relay_muxer::Config {
     let reorder = ReorderLimits { max_wait, ..ReorderLimits::DEFAULT };
     guest_relay_muxer::Config {
         video: Some(VideoConfig { reorder, ..VideoConfig::default() }),
-        audio: Some(AudioConfig {
-            reorder: ReorderLimits { max_wait: max_wait.min(AUDIO_WAIT), ..reorder },
-            ..AudioConfig::default()
-        }),
+        audio: Some(AudioConfig { reorder, ..AudioConfig::default() }),
         ..guest_relay_muxer::Config::default()
     }
 }
@@ -207,12 +212,15 @@ struct Daemon {
     public_addresses: PublicAddresses,
     /// ICE entity tags of living sessions.
     etags: RefCell<HashMap<SessionKey, String>>,
+    names: Names,
+    executor: &'static LocalExecutor<'static>,
 }
 
 impl Daemon {
     fn new(
         config: Config,
         media: media_loop::Handle,
+        names: Names,
         certificate: Certificate,
         executor: &'static LocalExecutor<'static>,
     ) -> Self {
@@ -233,6 +241,8 @@ impl Daemon {
             ice_servers,
             public_addresses: PublicAddresses::default(),
             etags: RefCell::default(),
+            names,
+            executor,
         }
     }
 
@@ -257,6 +267,7 @@ impl Daemon {
                 }
             }
             Event::Rtmp { slot, event: rtmp::Event::Lost { reason, retry_in } } => {
+                self.names.look_up(slot, self.executor, &self.media);
                 let name = self.name(slot);
                 log::warn!("{name}: RTMP publication interrupted: {reason}; next attempt in {retry_in:.1?}");
             }

@@ -48,3 +48,4 @@ pub mod media_loop;
 pub mod relay;
 pub mod rtc;
 pub mod rtmp;
+pub mod systemd;

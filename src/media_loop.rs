@@ -7,6 +7,7 @@
 //! Bounds: `COMMAND_QUEUE` commands (a full queue refuses the caller), `EVENT_QUEUE` events (an event that does not fit
 //! is dropped with a warning; a snapshot tells the truth), one session and one relay per slot.
 
+mod budget;
 mod lane;
 mod tcp;
 mod udp;
@@ -20,6 +21,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use guest_relay_muxer::TrackKind;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::guest::{SessionKey, Slot, State};
@@ -28,6 +30,7 @@ use crate::rtc::demux::Routes;
 use crate::rtc::peer::{self, Peer};
 use crate::rtmp;
 
+pub use budget::Budget;
 use lane::{Lane, Session};
 use udp::{Datagram, UdpPort};
 
@@ -52,6 +55,8 @@ pub enum Command {
     Reoffer { slot: Slot, key: SessionKey, offer: String, answer: smol::channel::Sender<Result<String, String>> },
     /// The guest said goodbye: the session ends, if it still holds its slot.
     Leave { slot: Slot, key: SessionKey },
+    /// Where the slot's RTMP server is, for the connections to come.
+    Servers { slot: Slot, servers: Vec<SocketAddr> },
     /// The state of every slot, in order.
     Snapshot { reply: smol::channel::Sender<Vec<SlotSnapshot>> },
     /// Unpublish everything and end.
@@ -123,6 +128,8 @@ pub struct SessionSnapshot {
     pub key: SessionKey,
     pub connected: bool,
     pub stats: peer::PeerStats,
+    /// When anything authentic of the other side came last: media, reports, answers to checks.
+    pub heard: Option<Instant>,
 }
 
 /// The media thread is gone or overloaded.
@@ -156,6 +163,7 @@ impl Handle {
 pub fn spawn(
     listen: SocketAddr,
     relays: Vec<RelayConfig>,
+    budget: Budget,
 ) -> io::Result<(Handle, smol::channel::Receiver<Event>, thread::JoinHandle<()>)> {
     let udp = UdpPort::bind(listen)?;
     let local_addr = udp.local_addr()?;
@@ -173,6 +181,7 @@ pub fn spawn(
         ready: Vec::new(),
         shutdown: None,
         own_ip: listen.ip(),
+        budget,
     };
     let thread = thread::Builder::new().name("media".to_owned()).spawn(move || media_loop.run())?;
     Ok((Handle { commands: command_sender, wake, local_addr }, event_receiver, thread))
@@ -196,6 +205,7 @@ struct MediaLoop {
     shutdown: Option<Instant>,
     /// Where sessions with their own socket bind.
     own_ip: IpAddr,
+    budget: Budget,
 }
 
 impl MediaLoop {
@@ -296,7 +306,9 @@ impl MediaLoop {
             };
             session.note_local_address(from, to);
             if let Some(received) = session.peer.handle_datagram(bytes, from, now) {
-                lane.relay.handle_rtp(received.kind, &received.packet, now);
+                for packet in received.packets() {
+                    lane.relay.handle_rtp(received.kind, &packet, now);
+                }
             }
             lane.touched = true;
         })?;
@@ -330,8 +342,10 @@ impl MediaLoop {
                     peer.begin_checks(now);
                 }
                 lane.relay.begin_source(video, now);
+                lane.next_measure = now;
                 lane.session = Some(Session { key, peer, connected: false, port, local_addresses: Vec::new() });
                 lane.touched = true;
+                self.share_bitrate(now);
                 let _ = ready.try_send(());
             }
             Command::Reoffer { slot, key, offer, answer } => {
@@ -355,6 +369,11 @@ impl MediaLoop {
                     self.end_session(slot.0, SessionEnd::Left, now);
                 }
             }
+            Command::Servers { slot, servers } => {
+                if let Some(lane) = self.lanes.get_mut(slot.0) {
+                    lane.servers = servers;
+                }
+            }
             Command::Snapshot { reply } => {
                 let snapshots = self.lanes.iter().map(|lane| SlotSnapshot {
                     state: lane.state,
@@ -363,6 +382,7 @@ impl MediaLoop {
                         key: session.key,
                         connected: session.connected,
                         stats: session.peer.stats(),
+                        heard: session.peer.last_heard(),
                     }),
                     relay: lane.relay.snapshot(now),
                 });
@@ -388,6 +408,7 @@ impl MediaLoop {
         let Some(mut session) = lane.session.take() else {
             return;
         };
+        let last_heard = session.peer.last_heard();
         session.peer.close(now);
         while let Some(output) = session.peer.poll_output() {
             if let peer::Output::Transmit { to, datagram } = output {
@@ -395,9 +416,22 @@ impl MediaLoop {
             }
         }
         self.routes.remove(index);
-        lane.relay.end_source(now);
+        lane.relay.end_source(last_heard, now);
         lane.touched = true;
+        self.share_bitrate(now);
         self.emit(Event::Ended { slot: Slot(index), key: session.key, reason });
+    }
+
+    /// Tells every guest what it may send, after one has come or gone. Sound alone is too little to be counted.
+    fn share_bitrate(&mut self, now: Instant) {
+        let sends_video = |lane: &Lane| lane.session.as_ref().is_some_and(|each| each.peer.has_track(TrackKind::Video));
+        let share = self.budget.share(self.lanes.iter().filter(|lane| sends_video(lane)).count());
+        for lane in &mut self.lanes {
+            if let Some(session) = &mut lane.session {
+                session.peer.set_max_bitrate(share, now);
+                lane.touched = true;
+            }
+        }
     }
 
     /// Runs what is due in a slot and drains its outputs, until nothing is left to do now.
@@ -410,6 +444,7 @@ impl MediaLoop {
             return;
         }
         lane.touched = false;
+        lane.measure(now);
         if due {
             if let Some(session) = &mut lane.session {
                 session.peer.handle_timeout(now);

@@ -1,41 +1,54 @@
 //! One guest's media: received packets → [`Muxer`] → [`Publisher`], and what bridges the time in which a guest is away.
 //!
 //! A relay belongs to a slot, not to a session: a guest who comes back on a new session goes on in the same
-//! publication, on the same timeline. While the guest is away for up to `hold`, the last IDR is repeated once a second
-//! and Opus silence runs, so that the mixer's input stays; after that the stream is unpublished.
+//! publication, on the same timeline. While nothing comes of the guest, whether the session ended or stands, the last IDR
+//! is repeated once a second and Opus silence runs ([`bridge`]), so that the mixer's input stays. It stays as long as a
+//! session holds the slot, and for `hold` after the guest was last heard of; then the stream is unpublished.
 //!
-//! Input: RTP packets and sender reports of the current session. Output: through [`Relay::publisher`] RTMP bytes, through
-//! [`Relay::take_keyframe_request`] the wish for an IDR. Sans-IO: `now` is an argument.
-//! Bounds: one copy of the last IDR (≤ `HELD_IDR_BYTES`), one tag buffer; the muxer's and publisher's own bounds.
+//! A guest without a microphone is published with silence. One whose camera shows nothing for [`SOUND_ALONE_AFTER`] is
+//! published as sound alone; a later picture moves the publication to a connection with both, since a server fixes the
+//! set of tracks in the first two seconds.
+//!
+//! Input: RTP packets, sender reports and measurements of the current session. Output: through [`Relay::publisher`] RTMP
+//! bytes, through [`Relay::take_keyframe_request`] the wish for an IDR. Sans-IO: `now` is an argument.
+//! Bounds: one tag buffer; the muxer's (with its copy of the last IDR) and the publisher's own bounds.
+
+mod bridge;
+mod rates;
+mod wait;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use guest_relay_muxer::{Frame, MediaTime, Muxer, Output, RtpPacket, SenderReport, Tag, TagKind, TrackKind};
+use guest_relay_muxer::{Frame, MediaTime, Muxer, Output, RtpPacket, SenderReport, Tag, TrackKind};
 
-use crate::rtmp::{self, Publisher, PublisherConfig, Target};
+use crate::rtc::peer::Delivery;
+use crate::rtmp::{self, Publisher, PublisherConfig, Target, Tracks};
 
-/// A larger IDR is not repeated during a hold: silence alone keeps the input then.
-const HELD_IDR_BYTES: usize = 2 * 1024 * 1024;
-/// How often the last IDR is repeated while the guest is away.
-const HOLD_REPEAT: Duration = Duration::from_secs(1);
-/// How often silence is added meanwhile: readers with small buffers must not run dry.
-const HOLD_TICK: Duration = Duration::from_millis(100);
+use bridge::Bridge;
+use rates::Rates;
+
 /// Audio that is this far behind the picture is filled with silence: a muted microphone may send nothing at all, and a
 /// media server refuses an audio track that starts late.
 const SILENCE_AFTER: Duration = Duration::from_millis(400);
-/// Silence stops this short of the picture, so that a microphone that comes back finds its place free.
+/// Silence stops this short of the picture and of real time, so that a microphone that comes back finds its place free.
 const SILENCE_MARGIN: Duration = Duration::from_millis(200);
+/// How long a publication waits for its first picture. Servers close a connection that stays idle for ten seconds, two
+/// of which they need to find the tracks.
+const SOUND_ALONE_AFTER: Duration = Duration::from_secs(5);
 
 /// What a relay is made of.
 #[derive(Clone, Debug)]
 pub struct RelayConfig {
     pub target: Target,
-    /// The target's host, resolved.
+    /// The target's addresses, as far as known.
     pub servers: Vec<SocketAddr>,
+    /// Its reorder waits are the longest ones; the path's round trip and jitter make them shorter.
     pub muxer: guest_relay_muxer::Config,
     /// How long a publication outlives its guest.
     pub hold: Duration,
+    /// How old the last keyframe may become, for readers that join late.
+    pub keyframe_interval: Option<Duration>,
     /// Spreads the reconnects of several guests.
     pub seed: u64,
 }
@@ -51,21 +64,6 @@ pub struct RelaySnapshot {
     pub last_keyframe: Option<Instant>,
 }
 
-/// The guest is away, or back without a picture yet.
-#[derive(Clone, Copy, Debug)]
-struct Hold {
-    /// Unpublish then, unless a session holds the slot again.
-    until: Instant,
-    next_repeat: Instant,
-    next_tick: Instant,
-}
-
-impl Hold {
-    fn due(&self) -> Instant {
-        self.until.min(self.next_tick)
-    }
-}
-
 /// The session that holds the slot.
 #[derive(Clone, Copy, Debug)]
 struct Source {
@@ -73,6 +71,13 @@ struct Source {
     video: bool,
     /// Its media has come.
     receiving: bool,
+}
+
+/// Who made the tags that are drained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Guest,
+    Bridge,
 }
 
 /// One guest's way from RTP to RTMP.
@@ -84,12 +89,20 @@ pub struct Relay {
     publisher: Publisher,
     tag: Vec<u8>,
     source: Option<Source>,
-    hold: Option<Hold>,
+    bridge: Bridge,
+    /// When the guest was last heard of.
+    heard: Instant,
+    /// Nobody holds the slot: unpublish then.
+    hold_until: Option<Instant>,
     /// A publication is wanted: started and not ended.
     published: bool,
+    /// No picture went out yet: go on without it then.
+    sound_alone_at: Option<Instant>,
+    delivery: [(TrackKind, Delivery); 2],
     keyframe_request: bool,
+    /// When an IDR was last asked for because the last one had grown old.
+    keyframe_asked: Option<Instant>,
     keyframe_received: bool,
-    last_idr: Vec<u8>,
     last_keyframe: Option<Instant>,
     /// dts up to which the publication has sound.
     audio_until: Option<MediaTime>,
@@ -98,17 +111,22 @@ pub struct Relay {
 
 impl Relay {
     pub fn new(config: RelayConfig, now: Instant) -> Self {
+        let delivery = [TrackKind::Audio, TrackKind::Video].map(|kind| (kind, Delivery::default()));
         Self {
             epoch: now,
-            muxer: Muxer::new(config.muxer.clone()),
-            publisher: new_publisher(&config, rtmp::Tracks::AudioVideo, now),
+            muxer: new_muxer(&config, &delivery),
+            publisher: Publisher::new(config.target.clone(), PublisherConfig::default(), config.seed, now),
             tag: Vec::new(),
             source: None,
-            hold: None,
+            bridge: Bridge::new(now),
+            heard: now,
+            hold_until: None,
             published: false,
+            sound_alone_at: None,
+            delivery,
             keyframe_request: false,
+            keyframe_asked: None,
             keyframe_received: false,
-            last_idr: Vec::new(),
             last_keyframe: None,
             audio_until: None,
             rates: Rates::new(now),
@@ -121,25 +139,30 @@ impl Relay {
     pub fn begin_source(&mut self, video: bool, now: Instant) {
         if self.published {
             self.muxer.replace_source();
-            self.drain_muxer(now);
+            self.drain_muxer(Origin::Guest, now);
         } else {
             self.reset(video, now);
         }
+        self.hold_until = None;
+        self.bridge.begin(now);
         self.source = Some(Source { video, receiving: false });
     }
 
-    /// The session is over. What is published is held for the guest's return.
-    pub fn end_source(&mut self, now: Instant) {
+    /// The session is over; `last_heard`: when anything of the guest came last, where media was not all. What is published
+    /// is held for the guest's return.
+    pub fn end_source(&mut self, last_heard: Option<Instant>, now: Instant) {
         self.source = None;
         if self.published {
-            let until = now + self.config.hold;
-            self.hold = Some(Hold { until, next_repeat: now + HOLD_REPEAT, next_tick: now + HOLD_TICK });
+            self.heard = self.heard.max(last_heard.unwrap_or(self.heard));
+            self.hold_until = Some((self.heard + self.config.hold).max(now));
+            self.bridge.end(now);
         }
     }
 
     /// Ends the publication now.
     pub fn release(&mut self, now: Instant) {
-        self.hold = None;
+        self.hold_until = None;
+        self.sound_alone_at = None;
         if self.published {
             self.published = false;
             self.publisher.stop(now);
@@ -153,41 +176,55 @@ impl Relay {
             return;
         };
         source.receiving = true;
+        let video = source.video;
+        self.heard = now;
+        self.bridge.hear(kind, now);
         self.rates.count_bytes(packet.payload.len(), now);
-        self.publish(now);
+        self.publish(video, now);
         self.muxer.handle_rtp(kind, packet, self.media_time(now));
-        self.drain_muxer(now);
+        self.drain_muxer(Origin::Guest, now);
     }
 
     /// A sender report of the current session: where its RTP clock stands against the other track's.
     pub fn handle_sender_report(&mut self, kind: TrackKind, ntp_time: u64, rtp_time: u32, now: Instant) {
         if self.source.is_some() {
             self.muxer.handle_sender_report(kind, SenderReport { ntp_time, rtp_time }, self.media_time(now));
-            self.drain_muxer(now);
+            self.drain_muxer(Origin::Guest, now);
         }
+    }
+
+    /// What the path does to a track's packets: how long a missing one is waited for from now on.
+    pub fn set_delivery(&mut self, kind: TrackKind, delivery: Delivery) {
+        for (_, known) in self.delivery.iter_mut().filter(|(known, _)| *known == kind) {
+            *known = delivery;
+        }
+        self.muxer.set_max_wait(kind, wait::max_wait(&delivery, limit(&self.config.muxer, kind)));
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
         let muxer = self.muxer.poll_timeout().map(|at| self.instant(at));
-        let hold = self.hold.map(|hold| hold.due());
-        [muxer, hold, self.publisher.poll_timeout()].into_iter().flatten().min()
+        let bridge = self.published.then(|| self.bridge.poll_timeout());
+        let publisher = self.publisher.poll_timeout();
+        [muxer, bridge, publisher, self.hold_until, self.sound_alone_at, self.keyframe_at()].into_iter().flatten().min()
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         self.muxer.handle_timeout(self.media_time(now));
-        self.drain_muxer(now);
-        if let Some(hold) = self.hold.filter(|hold| hold.due() <= now) {
-            if now >= hold.until && self.source.is_none() {
-                self.release(now);
-            } else {
-                let repeat = now >= hold.next_repeat;
-                self.hold = Some(Hold {
-                    until: if self.source.is_some() { now + self.config.hold } else { hold.until },
-                    next_repeat: if repeat { now + HOLD_REPEAT } else { hold.next_repeat },
-                    next_tick: now + HOLD_TICK,
-                });
-                self.bridge(repeat, now);
-            }
+        self.drain_muxer(Origin::Guest, now);
+        if due(self.hold_until) {
+            self.release(now);
+        }
+        if due(self.sound_alone_at) {
+            self.sound_alone_at = None;
+            self.publisher.set_tracks(Tracks::AudioOnly, now);
+        }
+        if due(self.keyframe_at()) {
+            self.keyframe_asked = Some(now);
+            self.keyframe_request = true;
+        }
+        if self.published {
+            self.bridge(now);
         }
         self.publisher.handle_timeout(now);
     }
@@ -200,9 +237,11 @@ impl Relay {
     /// What the RTMP side wants from the media loop.
     pub fn poll_output(&mut self, now: Instant) -> Option<rtmp::Output> {
         let output = self.publisher.poll_output();
-        // The guest came back while the last publication was being closed.
-        if self.published && output == Some(rtmp::Output::Event(rtmp::Event::Stopped)) {
-            self.publisher.start(now);
+        match output {
+            // The guest came back while the last publication was being closed.
+            Some(rtmp::Output::Event(rtmp::Event::Stopped)) if self.published => self.publisher.start(now),
+            Some(rtmp::Output::KeyframeNeeded) => self.bridge.hasten_picture(now),
+            _ => {}
         }
         output
     }
@@ -217,9 +256,9 @@ impl Relay {
         std::mem::take(&mut self.keyframe_received)
     }
 
-    /// Media of the current session has come.
+    /// Media of the current session comes.
     pub fn is_receiving(&self) -> bool {
-        self.source.is_some_and(|source| source.receiving)
+        self.source.is_some_and(|source| source.receiving) && !self.bridge.is_silent()
     }
 
     /// The publication was started and not ended.
@@ -246,31 +285,29 @@ impl Relay {
 
     /// Forgets the last guest: the next publication starts afresh.
     fn reset(&mut self, video: bool, now: Instant) {
-        let tracks = if video { rtmp::Tracks::AudioVideo } else { rtmp::Tracks::AudioOnly };
-        // A publication that is still being closed keeps its publisher, and with it its set of tracks.
-        if matches!(self.publisher.state(), rtmp::State::Idle | rtmp::State::Stopped) {
-            self.publisher = new_publisher(&self.config, tracks, now);
-        }
+        self.publisher.renew(if video { Tracks::AudioVideo } else { Tracks::AudioOnly });
         self.epoch = now;
-        self.muxer = Muxer::new(self.config.muxer.clone());
-        self.last_idr = Vec::new();
+        self.muxer = new_muxer(&self.config, &self.delivery);
+        self.bridge = Bridge::new(now);
+        self.keyframe_asked = None;
         self.last_keyframe = None;
         self.audio_until = None;
         self.rates = Rates::new(now);
     }
 
-    fn publish(&mut self, now: Instant) {
+    fn publish(&mut self, video: bool, now: Instant) {
         if !self.published {
             self.published = true;
+            self.sound_alone_at = video.then_some(now + SOUND_ALONE_AFTER);
             self.publisher.start(now);
         }
     }
 
-    fn drain_muxer(&mut self, now: Instant) {
+    fn drain_muxer(&mut self, origin: Origin, now: Instant) {
         loop {
             self.tag.clear();
             match self.muxer.poll_output(&mut self.tag) {
-                Some(Output::Tag(tag)) => self.forward(tag, now),
+                Some(Output::Tag(tag)) => self.forward(tag, origin, now),
                 Some(Output::KeyframeNeeded(_)) => self.keyframe_request = true,
                 None => return,
             }
@@ -278,26 +315,20 @@ impl Relay {
     }
 
     /// One tag, its body in `self.tag`, goes to the publisher.
-    fn forward(&mut self, tag: Tag, now: Instant) {
+    fn forward(&mut self, tag: Tag, origin: Origin, now: Instant) {
+        let own = origin == Origin::Guest;
         match tag.frame {
-            Frame::KeyFrame => {
-                self.hold = None;
+            Frame::KeyFrame if own => {
+                self.bridge.end_picture();
                 self.keyframe_received = true;
                 self.last_keyframe = Some(now);
-                self.last_idr.clear();
-                if self.tag.len() <= HELD_IDR_BYTES {
-                    self.last_idr.extend_from_slice(&self.tag);
-                }
+                self.sound_alone_at = None;
+                self.publisher.set_tracks(Tracks::AudioVideo, now);
                 self.note_picture(tag.dts, now);
             }
-            Frame::InterFrame => self.note_picture(tag.dts, now),
-            Frame::Audio => {
-                self.audio_until = Some(tag.dts);
-                if self.source.is_some_and(|source| source.receiving && !source.video) {
-                    self.hold = None;
-                }
-            }
-            Frame::Metadata | Frame::VideoSequenceHeader | Frame::AudioSequenceHeader => {}
+            Frame::InterFrame if own => self.note_picture(tag.dts, now),
+            Frame::Audio => self.audio_until = Some(tag.dts),
+            _ => {}
         }
         self.publisher.push(tag, &self.tag, now);
     }
@@ -311,19 +342,29 @@ impl Relay {
         }
     }
 
-    /// The guest is away: sound that says nothing, and every now and then the last picture once more, in real time.
-    fn bridge(&mut self, repeat_picture: bool, now: Instant) {
+    /// Stands in for what does not come: sound that says nothing, the last picture once more, in real time.
+    fn bridge(&mut self, now: Instant) {
+        let due = self.bridge.take_due(now);
         let Some(dts) = self.muxer.timeline_at(self.media_time(now)) else {
             return;
         };
-        if self.source.is_none_or(|source| !source.receiving) {
-            self.muxer.fill_silence(dts);
-            self.drain_muxer(now);
+        if due.silence {
+            self.muxer.fill_silence(dts - MediaTime::from(SILENCE_MARGIN));
         }
-        if repeat_picture && !self.last_idr.is_empty() {
-            let tag = Tag { kind: TagKind::Video, frame: Frame::KeyFrame, dts, len: self.last_idr.len() };
-            self.publisher.push(tag, &self.last_idr, now);
+        if due.picture {
+            self.muxer.repeat_keyframe(dts);
         }
+        self.drain_muxer(Origin::Bridge, now);
+    }
+
+    /// When the last keyframe is too old for readers that join: while the guest shows pictures and the server takes them.
+    /// A stream that has keyframes more often is never asked.
+    fn keyframe_at(&self) -> Option<Instant> {
+        let interval = self.config.keyframe_interval?;
+        let last = self.last_keyframe?.max(self.keyframe_asked.unwrap_or(self.epoch));
+        let shows = self.source.is_some_and(|source| source.video) && !self.bridge.repeats_picture();
+        let taken = matches!(self.publisher.state(), rtmp::State::Publishing | rtmp::State::Live);
+        (shows && taken).then(|| last + interval)
     }
 
     fn media_time(&self, now: Instant) -> MediaTime {
@@ -335,49 +376,23 @@ impl Relay {
     }
 }
 
-fn new_publisher(config: &RelayConfig, tracks: rtmp::Tracks, now: Instant) -> Publisher {
-    Publisher::new(config.target.clone(), PublisherConfig { tracks }, config.seed, now)
+fn new_muxer(config: &RelayConfig, delivery: &[(TrackKind, Delivery)]) -> Muxer {
+    let mut muxer = config.muxer.clone();
+    if let Some(video) = &mut muxer.video {
+        video.keep_keyframe = true;
+    }
+    let mut muxer = Muxer::new(muxer);
+    for (kind, delivery) in delivery {
+        muxer.set_max_wait(*kind, wait::max_wait(delivery, limit(&config.muxer, *kind)));
+    }
+    muxer
 }
 
-/// Bit rate and frame rate over the last full window, counted without a timer.
-#[derive(Clone, Copy, Debug)]
-struct Rates {
-    since: Instant,
-    bytes: u64,
-    frames: u32,
-    fps: f64,
-    kbps: u32,
-}
-
-impl Rates {
-    const WINDOW: Duration = Duration::from_secs(2);
-
-    fn new(now: Instant) -> Self {
-        Self { since: now, bytes: 0, frames: 0, fps: 0.0, kbps: 0 }
-    }
-
-    fn count_bytes(&mut self, bytes: usize, now: Instant) {
-        self.roll(now);
-        self.bytes = self.bytes.saturating_add(bytes as u64);
-    }
-
-    fn count_frame(&mut self, now: Instant) {
-        self.roll(now);
-        self.frames += 1;
-    }
-
-    fn roll(&mut self, now: Instant) {
-        let elapsed = now.saturating_duration_since(self.since);
-        if elapsed >= Self::WINDOW {
-            self.fps = f64::from(self.frames) / elapsed.as_secs_f64();
-            let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-            self.kbps = u32::try_from(self.bytes.saturating_mul(8) / millis).unwrap_or(u32::MAX);
-            (self.since, self.bytes, self.frames) = (now, 0, 0);
-        }
-    }
-
-    /// Frames per second and kbit/s; nothing when no packet came for two windows.
-    fn rates(&self, now: Instant) -> (f64, u32) {
-        if now.saturating_duration_since(self.since) > 2 * Self::WINDOW { (0.0, 0) } else { (self.fps, self.kbps) }
-    }
+/// The longest wait for a missing packet of a track.
+fn limit(muxer: &guest_relay_muxer::Config, kind: TrackKind) -> Duration {
+    let reorder = match kind {
+        TrackKind::Audio => muxer.audio.map(|audio| audio.reorder),
+        TrackKind::Video => muxer.video.as_ref().map(|video| video.reorder),
+    };
+    reorder.map_or(Duration::ZERO, |reorder| reorder.max_wait)
 }

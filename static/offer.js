@@ -55,6 +55,27 @@ export async function addTracks(pc, stream, maxBitrate) {
 }
 
 /**
+ * The offer with retransmission of lost sound in it. Browsers send again what is asked for, but offer it for pictures
+ * only, and no API adds it.
+ */
+export function withAudioNack({ type, sdp }) {
+  const opus = /^a=rtpmap:(\d+) opus\/48000\/2\r\n/im.exec(sdp);
+  if (!opus || new RegExp(`^a=rtcp-fb:(${opus[1]}|\\*) nack\r\n`, "m").test(sdp.slice(opus.index).split(/^m=/m)[0])) return { type, sdp };
+  const end = opus.index + opus[0].length;
+  return { type, sdp: `${sdp.slice(0, end)}a=rtcp-fb:${opus[1]} nack\r\n${sdp.slice(end)}` };
+}
+
+/** Sets the offer; as the browser made it, should it not take the one with {@link withAudioNack}. */
+export async function setOffer(pc) {
+  const offer = await pc.createOffer();
+  try {
+    await pc.setLocalDescription(withAudioNack(offer));
+  } catch {
+    await pc.setLocalDescription(offer);
+  }
+}
+
+/**
  * Resolves when there are candidates to offer; to be called before setLocalDescription. With `firstIsEnoughMs`, that long
  * after the first candidate: a peer with a public address learns the others from our checks.
  */

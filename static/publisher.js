@@ -10,7 +10,7 @@
 // While it is live, the connection is all that counts. The daemon is asked only whether the session still holds its slot,
 // and only a clear "no" means anything: through the SFU the guest stays live while the daemon restarts.
 
-import { addTracks, gathered, h264Codecs, offersH264 } from "./offer.js";
+import { addTracks, gathered, h264Codecs, offersH264, setOffer } from "./offer.js";
 import { CALLS, DIRECT } from "./path.js";
 import { PublishError, askStatus, goodbye, publish } from "./whip.js";
 
@@ -150,7 +150,7 @@ export class Publisher {
       this.pc = pc;
       await addTracks(pc, stream, this.maxBitrate());
       const candidates = gathered(pc, throughSfu ? CALLS_GATHER_MS : undefined);
-      await pc.setLocalDescription(await pc.createOffer());
+      await setOffer(pc);
       await candidates;
       if (!current()) return;
       if (!offersH264(pc)) throw new PublishError("noH264", { final: true });

@@ -33,6 +33,18 @@ check_paths() {
     ! git grep -nIE '(^|[^A-Za-z0-9._/~-])/(work|root|home)/[A-Za-z0-9]' -- ':!Cargo.lock'
 }
 
+# Every test that the table of rules names exists.
+check_rules() {
+    local name status=0
+    while IFS= read -r name; do
+        if ! git grep -q "fn $name(" -- '*.rs'; then
+            printf 'tests/RULES.md: there is no test %s\n' "$name"
+            status=1
+        fi
+    done < <(grep -oE '`[a-z_]+(::[a-z0-9_]+)+`' tests/RULES.md | tr -d '`' | sed 's/.*:://' | sort -u)
+    return "$status"
+}
+
 check_advisories() {
     local log
     log=$(tools_log advisories)
@@ -59,4 +71,5 @@ check_advisories
 step 'source files'
 check_source_files
 check_paths
+check_rules
 echo 'lint: ok'

@@ -190,6 +190,31 @@ need_valgrind() {
     command -v valgrind >/dev/null || apt_install valgrind
 }
 
+# Rust's libraries, a C compiler and binutils for the board's architecture
+need_cross() {
+    local target=aarch64-unknown-linux-gnu
+    command -v aarch64-linux-gnu-gcc >/dev/null || apt_install gcc-aarch64-linux-gnu libc6-dev-arm64-cross || return 1
+    if [ -d "$(rustc --print sysroot)/lib/rustlib/$target/lib" ]; then return 0; fi
+    tools_say "installing Rust's libraries for $target"
+    rustup target add "$target" >"$(tools_log rustup)" 2>&1 ||
+        { tools_say "rustup target add $target failed, see $(tools_log rustup)"; return 1; }
+}
+
+need_qemu_aarch64() {
+    command -v qemu-aarch64 >/dev/null || apt_install qemu-user
+}
+
+# exports SSHD; the package's own server is not started
+need_sshd() {
+    SSHD=$(command -v sshd || echo /usr/sbin/sshd)
+    export SSHD
+    [ -x "$SSHD" ] || apt_install openssh-server openssh-client
+}
+
+need_systemd_analyze() {
+    command -v systemd-analyze >/dev/null || apt_install systemd
+}
+
 # cargo_tool NAME VERSION: a cargo subcommand, prebuilt from PyPI where there is
 # one for this machine, else compiled; puts it on PATH.
 cargo_tool() {

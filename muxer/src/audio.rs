@@ -1,7 +1,8 @@
 //! The audio track: packets in sequence in, enhanced-RTMP Opus tags out.
 //!
-//! Packets go through unchanged; their times are the RTP clock's. Silence takes the place of lost packets, and of
-//! whatever the caller says is missing ([`fill_silence`](AudioTrack::fill_silence)); DTX gaps stay gaps.
+//! Packets go through unchanged; their times are the RTP clock's. In the place of lost packets come packets without a
+//! frame, which the decoder conceals, then silence; silence also comes where the caller says that something is missing
+//! ([`fill_silence`](AudioTrack::fill_silence)), and from there up to the next packet. DTX gaps stay gaps.
 
 use crate::flv;
 use crate::opus::{self, OpusPacket};
@@ -15,6 +16,8 @@ use crate::{AudioConfig, Shared, TrackKind};
 
 /// Most silence made by one call; the next one goes on.
 const MAX_FILL: MediaTime = MediaTime::from_millis(10_000);
+/// A decoder's concealment makes something of the first 100 ms of a gap; what it makes of more is noise.
+const MAX_CONCEALED: u32 = 4800;
 /// Audio may stay behind the silence that took its place for this long; then it goes on where the silence ends.
 const MAX_OVERTAKEN: MediaTime = MediaTime::from_millis(1000);
 
@@ -26,8 +29,14 @@ pub(crate) struct AudioTrack {
     dts: StrictlyIncreasing,
     /// Where what went out so far ends.
     end: Option<MediaTime>,
-    /// Of the last packet.
+    /// Of the guest's last packet.
     samples: u32,
+    /// Its first byte.
+    toc: Option<u8>,
+    /// Packets missing since it, for good.
+    lost: u64,
+    /// What went out last is silence that the caller asked for.
+    silent: bool,
     /// Arrival of the first packet of a run that silence had overtaken.
     overtaken_since: Option<MediaTime>,
     stats: AudioStats,
@@ -42,6 +51,9 @@ impl AudioTrack {
             dts: StrictlyIncreasing::default(),
             end: None,
             samples: opus::SILENCE_SAMPLES,
+            toc: None,
+            lost: 0,
+            silent: false,
             overtaken_since: None,
             stats: AudioStats::default(),
         }
@@ -53,11 +65,13 @@ impl AudioTrack {
 
     /// Takes in the next packet in sequence, with `lost` packets missing in front of it.
     pub(crate) fn handle(&mut self, packet: &MediaPacket<'_>, lost: u64, shared: &mut Shared) {
+        self.lost = self.lost.saturating_add(lost);
         if packet.payload.is_empty() {
             return;
         }
         let Ok(parsed) = OpusPacket::parse(packet.payload) else {
             self.stats.malformed += 1;
+            self.lost = self.lost.saturating_add(1);
             return;
         };
         let floor = self.end.unwrap_or(shared.timeline.start());
@@ -71,16 +85,24 @@ impl AudioTrack {
             pts = shared.timeline.stamp(TrackKind::Audio, packet.rtp_time, packet.arrival, floor);
         }
         self.overtaken_since = None;
-        self.conceal(lost, pts, shared);
+        let lost = std::mem::take(&mut self.lost);
+        if self.silent {
+            self.fill_up_to(pts, shared);
+        } else {
+            self.conceal(lost, pts, shared);
+        }
         if self.push(packet.payload, parsed.samples, pts, shared) {
             self.stats.frames += 1;
             self.samples = parsed.samples;
+            self.toc = packet.payload.first().copied();
+            self.silent = false;
         }
     }
 
     /// Another stream takes over; `same_encoder` if only its sequence numbers went elsewhere.
     pub(crate) fn restart(&mut self, same_encoder: bool, shared: &mut Shared) {
         if !same_encoder {
+            self.toc = None;
             shared.timeline.restart(TrackKind::Audio);
         }
     }
@@ -94,21 +116,43 @@ impl AudioTrack {
                 return;
             }
             self.stats.silence += 1;
+            self.silent = true;
             end = end + span(opus::SILENCE_SAMPLES);
         }
     }
 
-    /// Silence in the place of `lost` packets, as far as there is time between what went out and `pts`.
-    fn conceal(&mut self, lost: u64, pts: MediaTime, shared: &mut Shared) {
+    /// Joins silence that the caller asked for and what comes behind it.
+    fn fill_up_to(&mut self, pts: MediaTime, shared: &mut Shared) {
         let Some(mut end) = self.end else { return };
-        let most = u64::from(self.samples).saturating_mul(lost).min(u64::from(opus::CLOCK_RATE));
-        let mut left = u32::try_from(most).expect("at most a second");
-        while let Some((samples, silence)) = opus::silence(left.min(samples_between(end, pts))) {
+        let until = pts.min(end + MAX_FILL);
+        while let Some((samples, silence)) = opus::silence(samples_between(end, until)) {
             if !self.push(&silence, samples, end, shared) {
                 return;
             }
+            self.stats.silence += 1;
+            end = end + span(samples);
+        }
+    }
+
+    /// Fills the place of `lost` packets, as far as there is time between what went out and `pts`.
+    fn conceal(&mut self, lost: u64, pts: MediaTime, shared: &mut Shared) {
+        let Some(mut end) = self.end else { return };
+        let most = u64::from(self.samples).saturating_mul(lost).min(u64::from(opus::CLOCK_RATE));
+        let most = u32::try_from(most).expect("at most a second");
+        let mut made = 0;
+        loop {
+            let room = (most - made).min(samples_between(end, pts));
+            let lost = self.toc.filter(|_| made < MAX_CONCEALED).and_then(|toc| opus::no_frame(toc, room));
+            let (samples, sent) = match (lost, opus::silence(room)) {
+                (Some((samples, packet)), _) => (samples, self.push(&packet, samples, end, shared)),
+                (None, Some((samples, packet))) => (samples, self.push(&packet, samples, end, shared)),
+                (None, None) => return,
+            };
+            if !sent {
+                return;
+            }
             self.stats.concealed += 1;
-            left -= samples;
+            made += samples;
             end = end + span(samples);
         }
     }

@@ -131,7 +131,7 @@ pub struct VideoConfig {
     pub parameter_sets: Vec<Vec<u8>>,
     /// How long to wait for missing packets.
     pub reorder: ReorderLimits,
-    /// Keep a copy of the newest IDR picture, so that [`Muxer::repeat_keyframe`] has something to repeat.
+    /// Keep a copy of the newest IDR picture up to 2 MiB, so that [`Muxer::repeat_keyframe`] has something to repeat.
     pub keep_keyframe: bool,
 }
 

@@ -176,6 +176,20 @@ pub const SILENCE_20_MS: [u8; 3] = [0xf8, 0xff, 0xfe];
 const SHORT_SILENCES: [(u32, [u8; 3]); 3] =
     [(480, [0xf0, 0xff, 0xfe]), (240, [0xe8, 0xff, 0xfe]), (120, [0xe0, 0xff, 0xfe])];
 
+/// A packet of one byte in the place of a lost one: a frame of length 0 is "no frame (DTX or lost packet)" (RFC 6716
+/// section 3.2.1), which the decoder conceals out of what it heard before. It has the mode, bandwidth and channels of
+/// `toc`, so that no decoder changes mode for it, and its frame size, or the largest one no longer than `samples`.
+/// Gives its samples; `None` when the mode has no frame that short.
+pub fn no_frame(toc: u8, samples: u32) -> Option<(u32, [u8; 1])> {
+    // Table 2: neighbouring configurations differ in nothing but frame size, hybrid ones come in pairs.
+    let sizes = if (12..=15).contains(&(toc >> 3)) { 2 } else { 4 };
+    let size = (toc >> 3) % sizes;
+    (0..=size)
+        .map(|shorter| (toc & !3) - 8 * shorter)
+        .map(|toc| (frame_samples(toc), [toc]))
+        .find(|(n, _)| *n <= samples)
+}
+
 /// The longest silent packet that is no longer than `samples`, and its samples; `None` below 2.5 ms.
 pub fn silence(samples: u32) -> Option<(u32, [u8; 3])> {
     if samples >= SILENCE_SAMPLES {
@@ -257,6 +271,31 @@ mod tests {
         for (name, packet, expected) in cases {
             assert_eq!(OpusPacket::parse(&packet).map(|p| p.samples), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn a_packet_without_a_frame_keeps_mode_bandwidth_and_channels_and_plays_no_longer_than_asked() {
+        for toc in 0..=255u8 {
+            let own = OpusPacket::parse(&[toc & !3]).unwrap();
+            assert_eq!(no_frame(toc, MAX_SAMPLES), Some((own.samples, [toc & !3])), "{toc:02x}");
+            for asked in [120, 240, 480, 960, 1920, 2880] {
+                let Some((samples, packet)) = no_frame(toc, asked) else { continue };
+                let parsed = OpusPacket::parse(&packet).unwrap();
+                assert_eq!((parsed.samples, parsed.frames, parsed.stereo), (samples, 1, own.stereo), "{toc:02x}");
+                assert!(samples <= asked.min(own.samples), "{toc:02x}: {samples} of {asked}");
+            }
+        }
+        // RFC 6716 table 2: rows of configurations, each a mode and bandwidth of its own.
+        for (row, longest) in [(0..=3, 2880), (8..=11, 2880), (12..=13, 960), (14..=15, 960), (28..=31, 960)] {
+            let (first, last) = (*row.start(), *row.end());
+            for asked in [120, 240, 480, 960, longest] {
+                if let Some((_, [toc])) = no_frame(last << 3 | 4, asked) {
+                    assert!(row.contains(&(toc >> 3)) && toc & 7 == 4, "{toc:02x} for {first}..={last}");
+                }
+            }
+        }
+        // SILK and hybrid have no frame below 10 ms.
+        assert_eq!((no_frame(0x08, 479), no_frame(0x78, 479), no_frame(0xfc, 479)), (None, None, Some((240, [0xec]))));
     }
 
     #[test]

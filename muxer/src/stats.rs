@@ -84,9 +84,9 @@ pub struct AudioStats {
     pub frames: u64,
     /// Payloads that are not Opus packets.
     pub malformed: u64,
-    /// Silent packets in the place of lost ones.
+    /// Packets of ours in the place of lost ones.
     pub concealed: u64,
-    /// Silent packets that the caller asked for.
+    /// Silent packets that the caller asked for, and those that join them to what follows.
     pub silence: u64,
     /// Packets whose place on the timeline silence had taken.
     pub overtaken: u64,

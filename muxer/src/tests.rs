@@ -2,6 +2,7 @@
 
 mod audio;
 mod hostile;
+mod long;
 mod video;
 
 use super::*;
@@ -126,6 +127,7 @@ impl Guest {
                         Frame::InterFrame => "inter",
                         Frame::AudioSequenceHeader => "OpusHead",
                         Frame::Audio if body.ends_with(&opus::SILENCE_20_MS) => "silence",
+                        Frame::Audio if body.len() == b"\x91Opus".len() + 1 => "no-frame",
                         Frame::Audio => "audio",
                     };
                     self.lines.push(format!("{name} {}", tag.dts.millis()));

@@ -14,6 +14,9 @@ use crate::stats::VideoStats;
 use crate::time::MediaTime;
 use crate::{Shared, TrackKind, VideoConfig};
 
+/// A larger IDR picture is not kept for repetition.
+const MAX_KEPT_BYTES: usize = 2 << 20;
+
 #[derive(Debug)]
 pub(crate) struct VideoTrack {
     pub(crate) source: Source,
@@ -27,7 +30,7 @@ pub(crate) struct VideoTrack {
     avcc: Vec<u8>,
     next_avcc: Vec<u8>,
     size: Option<(u32, u32)>,
-    /// The body of the newest IDR picture's tag.
+    /// The body of the newest IDR picture's tag; empty when there is none to repeat.
     keyframe: Option<Vec<u8>>,
     times: DecodeTimes,
     stats: VideoStats,
@@ -156,6 +159,10 @@ impl VideoTrack {
         let sent = sps.is_none_or(|sps| self.push_headers(&sps, dts, shared))
             && self.push_picture(picture.idr, &times, shared);
         if !sent {
+            if picture.idr {
+                // The copy may not go with the sequence header any more.
+                self.keyframe.iter_mut().for_each(Vec::clear);
+            }
             return self.shut(KeyframeReason::Overflow, shared);
         }
         self.times.set(dts);
@@ -203,7 +210,9 @@ impl VideoTrack {
             overwrite_header(out, header);
             if let Some(copy) = keyframe.as_mut().filter(|_| key) {
                 copy.clear();
-                copy.extend_from_slice(out);
+                if out.len() <= MAX_KEPT_BYTES {
+                    copy.extend_from_slice(out);
+                }
             }
         })
     }

@@ -129,6 +129,7 @@ recordings! {
     loss_in_fu_a
     loss_of_idr
     loss_of_slice
+    loss_of_sound
     loss_of_sps
     multi_slice
     no_marker

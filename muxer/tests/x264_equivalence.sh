@@ -6,7 +6,9 @@
 #   muxer/tests/x264_equivalence.sh
 #
 # Cases: single NAL unit packets | STAP-A | FU-A, 1 | 4 slices a picture, SPS and PPS
-# repeated in the stream | only in the SDP. Each checks that its packets were seen.
+# repeated in the stream | only in the SDP; 1 to 3 B-frames with and without pyramid.
+# Each checks that its packets were seen, and that decoding times strictly increase and
+# are never later than presentation times.
 #
 # ffmpeg: $FFMPEG, else tests/tools.sh installs it.
 set -euo pipefail
@@ -44,11 +46,22 @@ same_pictures() {
     END { if (!bad && NR == 0) { print "no pictures"; bad = 1 }; exit bad }'
 }
 
+# in_time RESULT: every packet's dts is above the one before and no later than its pts.
+in_time() {
+  "$FFPROBE" -v error -select_streams v -show_entries packet=dts,pts -of csv=p=0 "$1" | awk -F, '
+    NR > 1 && $2 <= last { print "packet " NR ": dts " $2 " after " last; bad = 1; exit }
+    $1 < $2 { print "packet " NR ": dts " $2 " is later than pts " $1; bad = 1; exit }
+    { last = $2 }
+    END { if (!bad && NR == 0) print "no packets"; exit bad }'
+}
+
 failed=0
+# one_case PACKETS SLICES HEADERS [B-FRAMES [PYRAMID]]
 one_case() {
-  local packets=$1 slices=$2 headers=$3
+  local packets=$1 slices=$2 headers=$3 b_frames=${4:-0} pyramid=${5:-none}
   local name="$packets, $slices slice(s), headers $headers"
-  local stem=$work/case x264="slices=$slices" packet_bytes=1400 expected
+  [ "$b_frames" = 0 ] || name+=", $b_frames B-frame(s), pyramid $pyramid"
+  local stem=$work/case x264="slices=$slices:b-adapt=0:b-pyramid=$pyramid" packet_bytes=1400 expected
   local flags=()
   case $packets in
     single) x264+=:slice-max-size=1000 flags=(-rtpflags h264_mode0) expected="single" ;;
@@ -58,7 +71,7 @@ one_case() {
   [ "$headers" = repeated ] && x264+=:repeat-headers=1
 
   rm -f "$stem".*
-  ff -f lavfi -i testsrc2=size=352x288:rate=30,trim=end_frame=60 -c:v libx264 -preset veryfast -profile:v high -bf 0 -g 20 \
+  ff -f lavfi -i testsrc2=size=352x288:rate=30,trim=end_frame=60 -c:v libx264 -preset veryfast -profile:v high -bf "$b_frames" -g 20 \
     -b:v 250k -pix_fmt yuv420p -threads 1 -x264-params "$x264" "$stem.nut"
   # Four times real time: fast, and no burst that overflows a socket buffer.
   python3 "$record/capture.py" "$stem.rtpdump" -- "$FFMPEG" -hide_banner -v error -nostdin -readrate 4 -readrate_initial_burst 0.001 \
@@ -80,7 +93,7 @@ one_case() {
   elif ! pictures "$stem.flv" >"$stem.result" 2>"$stem.messages" || [ -s "$stem.messages" ]; then
     problem="ffmpeg on the FLV: $(head -1 "$stem.messages")"
   else
-    problem=$(same_pictures "$stem.source" "$stem.result") || true
+    problem=$(same_pictures "$stem.source" "$stem.result" && in_time "$stem.flv") || true
   fi
   if [ -n "$problem" ]; then
     echo "DIFFERS  $name: $problem"
@@ -95,6 +108,11 @@ for packets in single stap-a fu-a; do
     for headers in repeated sdp; do
       one_case "$packets" "$slices" "$headers"
     done
+  done
+done
+for b_frames in 1 3; do
+  for pyramid in none strict normal; do
+    one_case stap-a 1 repeated "$b_frames" "$pyramid"
   done
 done
 exit $failed

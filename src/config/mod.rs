@@ -82,6 +82,8 @@ pub struct Rtc {
     pub start_bitrate_kbps: u32,
     /// Bitrate a guest's encoder is asked not to exceed.
     pub max_bitrate_kbps: u32,
+    /// Bitrate that all guests together are asked not to exceed.
+    pub total_bitrate_kbps: Option<u32>,
     /// `host:port` of the STUN server that tells us our public address; `None`: it is not asked for.
     pub stun_server: Option<String>,
 }

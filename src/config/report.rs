@@ -20,6 +20,8 @@ pub(super) fn report(config: &Config) -> String {
     line("rtc.start_bitrate_kbps", &config.rtc.start_bitrate_kbps.to_string());
     line("rtc.max_bitrate_kbps", &config.rtc.max_bitrate_kbps.to_string());
     line("rtc.stun_server", config.rtc.stun_server.as_deref().unwrap_or("none"));
+    let total = config.rtc.total_bitrate_kbps;
+    line("rtc.total_bitrate_kbps", &total.map_or_else(|| "0".to_owned(), |total| total.to_string()));
     line("relay.output", &config.relay.output.to_string());
     line("relay.hold_seconds", &config.relay.hold.as_secs().to_string());
     line("relay.reorder_ms", &config.relay.reorder.as_millis().to_string());

@@ -63,13 +63,21 @@ fn rtc(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> Rtc {
         parse_stun_server,
         "write a host name or address, with :port unless that is 3478, or none",
     );
+    let total = reader.number(&mut section, "total_bitrate_kbps", 0, 0..=1_000_000, "kbit/s");
     reader.refuse_rest(section);
     if start > max_bitrate_kbps {
         reader.notices.push(format!(
             "rtc.start_bitrate_kbps: lowered from {start} to {max_bitrate_kbps}, which is rtc.max_bitrate_kbps"
         ));
     }
-    Rtc { listen, candidates, start_bitrate_kbps: start.min(max_bitrate_kbps), max_bitrate_kbps, stun_server }
+    Rtc {
+        listen,
+        candidates,
+        start_bitrate_kbps: start.min(max_bitrate_kbps),
+        max_bitrate_kbps,
+        total_bitrate_kbps: (total > 0).then_some(total),
+        stun_server,
+    }
 }
 
 /// `host`, `host:port` or `none`; an IPv6 address in brackets. With RFC 8489's port where none is given.

@@ -4,8 +4,9 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use guest_relay_muxer::TrackKind;
 use rustix::event::PollFlags;
 
 use crate::guest::{SessionKey, Signs, State};
@@ -16,6 +17,8 @@ use crate::rtmp::{self, Disconnected};
 use super::tcp::RtmpSocket;
 use super::udp::UdpPort;
 
+/// How often round trip and jitter are looked at: they are smoothed over as long.
+const MEASURE_INTERVAL: Duration = Duration::from_millis(500);
 /// Local addresses remembered per session, one per remote address.
 const LOCAL_ADDRESSES: usize = 8;
 
@@ -61,6 +64,8 @@ pub(super) struct Lane {
     pub(super) next_server: usize,
     /// When something is due; recomputed after each touch, so that an idle slot costs nothing.
     pub(super) deadline: Option<Instant>,
+    /// When the relay hears next how packets reach us.
+    pub(super) next_measure: Instant,
     /// Touched in this wake-up: outputs wait to be drained.
     pub(super) touched: bool,
     /// What the last poll said of the socket.
@@ -82,6 +87,7 @@ impl Lane {
             servers,
             next_server: 0,
             deadline: None,
+            next_measure: now,
             touched: false,
             socket_ready: PollFlags::empty(),
             port_ready: false,
@@ -102,10 +108,23 @@ impl Lane {
         *touched = true;
         port.receive(|datagram| {
             if let Some(received) = peer.handle_datagram(datagram.bytes, datagram.from, now) {
-                relay.handle_rtp(received.kind, &received.packet, now);
+                for packet in received.packets() {
+                    relay.handle_rtp(received.kind, &packet, now);
+                }
             }
         })?;
         Ok(())
+    }
+
+    /// Tells the relay how packets reach us, every now and then.
+    pub(super) fn measure(&mut self, now: Instant) {
+        let Some(session) = self.session.as_ref().filter(|_| now >= self.next_measure) else {
+            return;
+        };
+        self.next_measure = now + MEASURE_INTERVAL;
+        for kind in [TrackKind::Audio, TrackKind::Video] {
+            self.relay.set_delivery(kind, session.peer.delivery(kind));
+        }
     }
 
     pub(super) fn derive_state(&self) -> State {

@@ -1,8 +1,9 @@
 //! One RTMP publisher's TCP connection, non-blocking: bytes between the socket and [`Publisher`], nothing else.
 //!
 //! Input: the publisher's connect/disconnect wishes and its write buffer. Output: received bytes and the end of the
-//! connection, told to the publisher. Bounds: one read buffer of `READ_BYTES`; the kernel's send queue is limited to
-//! `SEND_BUFFER_BYTES`, so that the publisher's own queue, which knows about frames, is the one that fills.
+//! connection, told to the publisher. Bounds: one read buffer of `READ_BYTES`; of what was not sent yet the kernel holds
+//! `UNSENT_BYTES`, of everything `SEND_BUFFER_BYTES`, so that the publisher's own queue, which knows about frames, is the
+//! one that fills.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -18,8 +19,11 @@ const READ_BYTES: usize = 4096;
 /// Reads of one wake-up: a server that talks without end does not stop the others' media.
 const READS_PER_WAKE: usize = 16;
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
-/// Data sent but not acknowledged for this long ends the connection (RFC 5482), e.g. when the server's host is gone.
-const USER_TIMEOUT: Duration = Duration::from_secs(5);
+/// A quarter of a second of 2 Mbit/s: what waits behind it can still be dropped whole.
+const UNSENT_BYTES: u32 = 64 * 1024;
+/// Data sent but not acknowledged for this long ends the connection (RFC 5482), e.g. when the server's host is gone. The
+/// kernel looks at its retransmission timer, up to a second later.
+const USER_TIMEOUT: Duration = Duration::from_secs(4);
 
 pub(crate) struct RtmpSocket {
     stream: TcpStream,
@@ -36,6 +40,7 @@ impl RtmpSocket {
         socket.set_tcp_nodelay(true)?;
         socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
         socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+        socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
         match socket.connect(&to.into()) {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
@@ -126,5 +131,43 @@ fn failed(error: io::Error) -> Disconnected {
 impl AsFd for RtmpSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// What the kernels of both ends take from a writer whose peer reads nothing, with and without our options.
+    #[test]
+    fn the_kernel_holds_little_of_what_a_server_does_not_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut ours = RtmpSocket::connect(listener.local_addr().unwrap()).unwrap();
+        let (unread, _) = listener.accept().unwrap();
+        // The server's own buffer is not ours to bound: make it small.
+        socket2::SockRef::from(&unread).set_recv_buffer_size(4096).unwrap();
+        let chunk = [0; 16 * 1024];
+        let mut taken = 0;
+        loop {
+            match ours.stream.write(&chunk) {
+                Ok(written) => taken += written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let unsent = usize::try_from(UNSENT_BYTES).unwrap();
+        let received = {
+            let mut buffer = vec![0; 1 << 20];
+            unread.set_nonblocking(true).unwrap();
+            (&unread).read(&mut buffer).unwrap()
+        };
+        assert!(
+            taken - received <= SEND_BUFFER_BYTES.min(unsent + 3 * chunk.len()),
+            "{taken} taken, {received} received"
+        );
     }
 }

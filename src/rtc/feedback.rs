@@ -2,41 +2,44 @@
 //!
 //! | what | when |
 //! |---|---|
-//! | receiver report + CNAME | at the start, then each [`REPORT_INTERVAL`] |
+//! | receiver report, CNAME, reference time (XR) | at the start, then each [`REPORT_INTERVAL`] |
 //! | transport-wide feedback | 50 ms after the last, while packets arrive |
-//! | REMB of the configured limit | each [`REMB_INTERVAL`], only where transport-wide feedback was not negotiated |
+//! | REMB of the limit that is set | when it changes; each [`REMB_INTERVAL`], beside transport-wide feedback each [`LIMIT_INTERVAL`] |
 //! | NACK | per missing packet, see [`nack`] |
 //! | PLI, FIR | at the start and on request until a keyframe came, see [`keyframe`] |
 //!
-//! Only what the peer's `a=rtcp-fb` lists is sent. Without `rtcp-rsize` every compound begins with a receiver report
+//! Of feedback only what the peer's `a=rtcp-fb` lists is sent; extended reports need no leave (RFC 3611 section 5). Without `rtcp-rsize` every compound begins with a receiver report
 //! and CNAME (RFC 3550 section 6.1). Intervals are fixed: there are two participants, so nothing has to be spread.
 
 use std::time::{Duration, Instant};
 
 use guest_relay_muxer::TrackKind;
-use guest_relay_muxer::seq::Step;
 
 use super::bytes::Writer;
 use super::ice::random_u64;
 use super::rtcp;
+use super::rtcp::extended::{ReferenceDelay, write_reference_time};
 use super::sdp::Track;
 
 mod arrivals;
 pub mod keyframe;
 pub mod nack;
 mod reception;
+pub mod round_trip;
 mod stream;
 
 use arrivals::{Arrivals, FEEDBACK_INTERVAL};
-use stream::Stream;
+use round_trip::RoundTrip;
 pub use stream::StreamStats;
+use stream::{Recovery, Stream};
 
 /// Time between receiver reports; above 300 kbit/s a sender needs them this often to raise its rate.
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(1);
-/// Time between REMBs.
+/// Time between REMBs to a sender that has nothing else to go by.
 pub const REMB_INTERVAL: Duration = Duration::from_millis(500);
-/// The round trip time before it was measured.
-pub const INITIAL_ROUND_TRIP: Duration = Duration::from_millis(100);
+/// The same to a sender that estimates by transport-wide feedback: it takes a REMB as the upper limit of its estimate,
+/// until the next one.
+pub const LIMIT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Transport-wide feedback and when it is due.
 #[derive(Debug)]
@@ -57,12 +60,13 @@ pub(super) struct Feedback {
     transport_wide: Option<TransportWide>,
     remb: Option<Remb>,
     report_at: Instant,
-    round_trip: Option<Duration>,
+    round_trip: RoundTrip,
 }
 
 #[derive(Debug)]
 struct Remb {
     bitrate_bps: u64,
+    interval: Duration,
     due: Instant,
 }
 
@@ -83,7 +87,7 @@ impl Feedback {
             transport_wide: None,
             remb: None,
             report_at: now,
-            round_trip: None,
+            round_trip: RoundTrip::default(),
         };
         feedback.set_tracks(tracks, max_bitrate_kbps, now);
         feedback
@@ -99,7 +103,8 @@ impl Feedback {
     ) {
         let transport_wide =
             tracks.clone().any(|track| track.feedback.transport_cc && track.extensions.transport_cc.is_some());
-        let remb = !transport_wide && tracks.clone().any(|track| track.feedback.remb);
+        let remb = tracks.clone().any(|track| track.feedback.remb);
+        let interval = if transport_wide { LIMIT_INTERVAL } else { REMB_INTERVAL };
         self.reduced_size = tracks.clone().all(|track| track.reduced_size_rtcp);
         self.transport_wide = transport_wide.then(|| {
             self.transport_wide.take().unwrap_or_else(|| TransportWide {
@@ -108,7 +113,8 @@ impl Feedback {
                 sent_at: now,
             })
         });
-        self.remb = remb.then(|| Remb { bitrate_bps: u64::from(max_bitrate_kbps) * 1000, due: now });
+        let bitrate_bps = u64::from(max_bitrate_kbps) * 1000;
+        self.remb = remb.then_some(Remb { bitrate_bps, interval, due: now });
         let mut known = std::mem::take(&mut self.streams);
         self.streams = tracks
             .map(|track| {
@@ -146,27 +152,53 @@ impl Feedback {
         self.record_round_trip(sample);
     }
 
-    /// Records that a retransmission brought back a packet of the media stream.
-    pub(super) fn record_recovered(&mut self, kind: TrackKind, sequence_number: u16, now: Instant) {
-        let sample = self.stream(kind).and_then(|stream| {
-            // A copy: a retransmission must not move the run.
-            let mut unwrapper = stream.run.as_ref()?.unwrapper;
-            match unwrapper.step(sequence_number) {
-                Step::Behind(sequence) => stream.nack.record_arrival(sequence, now),
-                Step::Ahead(_) | Step::Jump => None,
-            }
-        });
+    /// The SSRC of the media that `rtx_ssrc` retransmits, if that is known.
+    pub(super) fn original_of(&mut self, kind: TrackKind, rtx_ssrc: u32) -> Option<u32> {
+        self.stream(kind)?.original_of(rtx_ssrc)
+    }
+
+    /// Records a retransmission. Returns whether it brings back a missing packet.
+    pub(super) fn record_retransmission(&mut self, kind: TrackKind, sequence_number: u16, now: Instant) -> bool {
+        let recovery = self.stream(kind).map(|stream| stream.record_retransmission(sequence_number, now));
+        let Some(Recovery::Missing(sample)) = recovery else {
+            return false;
+        };
         self.record_round_trip(sample);
+        true
+    }
+
+    /// Records a packet that a later one repeats. Returns whether it was missing.
+    pub(super) fn record_redundant(&mut self, kind: TrackKind, sequence_number: u16) -> bool {
+        self.stream(kind).is_some_and(|stream| stream.record_redundant(sequence_number))
     }
 
     /// Takes a sample of the round trip time, if there is one.
     pub(super) fn record_round_trip(&mut self, sample: Option<Duration>) {
         if let Some(sample) = sample {
-            self.round_trip = Some(match self.round_trip {
-                None => sample,
-                Some(smoothed) => (smoothed * 7 + sample) / 8,
-            });
+            self.round_trip.record(sample);
         }
+    }
+
+    /// Takes what the sender says about a reference time of ours (RFC 3611 section 4.5).
+    pub(super) fn record_reference_delay(&mut self, answer: &ReferenceDelay, now: Instant) {
+        if answer.ssrc != self.sender_ssrc || answer.last_reference_time == 0 {
+            return;
+        }
+        let elapsed = middle(self.ntp_time(now)).wrapping_sub(answer.last_reference_time).wrapping_sub(answer.delay);
+        // Below zero: no answer to us, or a delay that was counted longer than it was.
+        let Ok(elapsed) = u64::try_from(elapsed.cast_signed()) else {
+            return;
+        };
+        self.round_trip.record(Duration::from_micros(elapsed * 1_000_000 / 65_536));
+    }
+
+    /// A clock of our own for the sender to answer to, 32.32 fixed point seconds. Nobody looks at the date, but some
+    /// cannot read one before 1970.
+    fn ntp_time(&self, now: Instant) -> u64 {
+        const NTP_1970: Duration = Duration::from_secs(2_208_988_800);
+        let since = NTP_1970 + now.saturating_duration_since(self.epoch);
+        let fraction = (u64::from(since.subsec_nanos()) << 32) / 1_000_000_000;
+        since.as_secs() << 32 | fraction
     }
 
     /// Records the transport-wide sequence number of any packet.
@@ -194,11 +226,6 @@ impl Feedback {
         Some(stream.kind)
     }
 
-    /// The SSRC of a track's media, as far as known.
-    pub(super) fn ssrc_of(&self, kind: TrackKind) -> Option<u32> {
-        self.streams.iter().find(|stream| stream.kind == kind)?.ssrc
-    }
-
     pub(super) fn request_keyframe(&mut self, now: Instant) {
         if let Some(stream) = self.stream(TrackKind::Video)
             && (stream.negotiated.pli || stream.negotiated.fir)
@@ -213,9 +240,24 @@ impl Feedback {
         }
     }
 
-    /// Smoothed time from a NACK to its retransmission.
+    /// From now on the sender should not exceed this.
+    pub(super) fn set_max_bitrate(&mut self, max_bitrate_kbps: u32, now: Instant) {
+        if let Some(remb) = &mut self.remb {
+            remb.bitrate_bps = u64::from(max_bitrate_kbps) * 1000;
+            remb.due = now;
+        }
+    }
+
+    /// A missing packet of this track is worth waiting for so long.
+    pub(super) fn set_max_wait(&mut self, kind: TrackKind, max_wait: Duration) {
+        if let Some(stream) = self.stream(kind) {
+            stream.nack.set_max_wait(max_wait);
+        }
+    }
+
+    /// The smoothed round trip time.
     pub(super) fn round_trip(&self) -> Option<Duration> {
-        self.round_trip
+        self.round_trip.smoothed()
     }
 
     pub(super) fn stats(&self, kind: TrackKind) -> StreamStats {
@@ -242,13 +284,12 @@ impl Feedback {
     fn poll_requests(&mut self, now: Instant) -> Option<Vec<u8>> {
         let mut body = Writer::with_capacity(256);
         if let Some(remb) = self.remb.as_mut().filter(|remb| remb.due <= now) {
-            remb.due = now + REMB_INTERVAL;
+            remb.due = now + remb.interval;
             let ssrcs: Vec<u32> = self.streams.iter().filter_map(|s| s.ssrc).collect();
             rtcp::write_remb(&mut body, self.sender_ssrc, remb.bitrate_bps, &ssrcs);
         }
-        let round_trip = self.round_trip.unwrap_or(INITIAL_ROUND_TRIP);
         for stream in &mut self.streams {
-            stream.write_requests(&mut body, self.sender_ssrc, round_trip, now);
+            stream.write_requests(&mut body, self.sender_ssrc, &self.round_trip, now);
         }
         let report_due = self.report_at <= now;
         if body.is_empty() && !report_due {
@@ -292,6 +333,9 @@ impl Feedback {
         }
         rtcp::write_receiver_report(&mut compound, self.sender_ssrc, &blocks);
         rtcp::write_cname(&mut compound, self.sender_ssrc, &self.cname);
+        if report_due {
+            write_reference_time(&mut compound, self.sender_ssrc, self.ntp_time(now));
+        }
         compound
     }
 
@@ -301,6 +345,11 @@ impl Feedback {
         rtcp::write_bye(&mut compound, self.sender_ssrc);
         compound.into_vec()
     }
+}
+
+/// The middle 32 bits of an NTP time.
+fn middle(ntp_time: u64) -> u32 {
+    u32::try_from((ntp_time >> 16) & u64::from(u32::MAX)).expect("masked to 32 bits")
 }
 
 #[cfg(test)]

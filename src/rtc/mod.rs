@@ -4,7 +4,7 @@
 //!             offer ─▶ sdp ─▶ answer
 //!  datagram ─▶ demux ─▶ stun, ice      who may send to us, and where we may send
 //!                     ├▶ dtls          keys, with the certificate that the offer promised
-//!                     ├▶ srtp ─▶ peer  RTP packets of the two tracks, retransmissions undone
+//!                     ├▶ srtp ─▶ peer  RTP packets of the two tracks, retransmissions undone, redundancy unpacked (red)
 //!                     └▶ srtp ─▶ rtcp  sender reports
 //!             feedback ─▶ rtcp ─▶ srtp what arrived, what is missing, when a keyframe is needed
 //! ```
@@ -17,6 +17,7 @@ pub mod dtls;
 pub mod feedback;
 pub mod ice;
 pub mod peer;
+pub mod red;
 pub mod rtcp;
 pub mod sdp;
 pub mod srtp;

@@ -6,7 +6,7 @@
 //!                                              └────────────────────────────────▲
 //!  datagram ─▶ class ─▶ STUN ─▶ ice              from an address without an authenticated check: dropped
 //!                       DTLS ─▶ dtls (client; starts when a pair stands)
-//!                       RTP  ─▶ srtp ─▶ RTX undone ─▶ Received
+//!                       RTP  ─▶ srtp ─▶ RTX undone, RED unpacked ─▶ Received
 //!                       RTCP ─▶ srtp ─▶ sender reports, BYE      feedback ─▶ srtp ─▶ datagram
 //! ```
 //!
@@ -19,7 +19,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use guest_relay_muxer::{RtpPacket, TrackKind};
 
@@ -34,12 +34,13 @@ mod media;
 mod negotiation;
 mod stats;
 
+pub use super::feedback::nack::DEFAULT_MAX_WAIT;
 use liveness::Liveness;
 pub use liveness::QUIET_AFTER;
-use media::Media;
+use media::{Media, Missing};
 pub use negotiation::{AnswerConfig, Answered, OfferConfig, Offering, answer, offer};
 use negotiation::{Local, Negotiation};
-pub use stats::{PeerStats, TrackStats};
+pub use stats::{Delivery, PeerStats, TrackStats};
 
 /// Where a session stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,13 +140,30 @@ pub enum Output {
     Event(Event),
 }
 
-/// One RTP packet of one of the two tracks, decrypted; a retransmission is given as the packet it repeats.
+/// What one datagram brought for one of the two tracks, decrypted; a retransmission is given as the packet it repeats.
 #[derive(Debug)]
 pub struct Received<'a> {
     /// Which track.
     pub kind: TrackKind,
     /// The packet.
     pub packet: RtpPacket<'a>,
+    /// Missing packets before it that it repeats.
+    redundant: Missing<'a>,
+}
+
+impl<'a> Received<'a> {
+    /// The packets, in sequence.
+    pub fn packets(&self) -> impl Iterator<Item = RtpPacket<'a>> {
+        let packet = self.packet;
+        let repeated = self.redundant.map(move |block| RtpPacket {
+            marker: false,
+            sequence_number: packet.sequence_number.wrapping_sub(block.distance),
+            rtp_time: packet.rtp_time.wrapping_sub(block.time_offset),
+            payload: block.payload,
+            ..packet
+        });
+        repeated.chain(std::iter::once(packet))
+    }
 }
 
 /// The state machine; see the module's description.
@@ -257,10 +275,28 @@ impl Peer {
         self.media.has_track(kind)
     }
 
+    /// How the packets of a track reach us.
+    pub fn delivery(&self, kind: TrackKind) -> Delivery {
+        self.media.delivery(kind)
+    }
+
     /// Asks for a keyframe now and again until [`Peer::notify_keyframe`], at most twice a second.
     pub fn request_keyframe(&mut self, now: Instant) {
         self.media.request_keyframe(now);
         self.drive(now);
+    }
+
+    /// What the peer sends should not exceed this from now on. It heeds that where REMB was negotiated; else what its
+    /// description was answered with holds.
+    pub fn set_max_bitrate(&mut self, max_bitrate_kbps: u32, now: Instant) {
+        self.media.set_max_bitrate(max_bitrate_kbps, now);
+        self.drive(now);
+    }
+
+    /// A missing packet of this track is worth waiting for so long, from when the gap shows; it is not asked for when the
+    /// answer would come later. Until the first call [`DEFAULT_MAX_WAIT`] holds.
+    pub fn set_max_wait(&mut self, kind: TrackKind, max_wait: Duration) {
+        self.media.set_max_wait(kind, max_wait);
     }
 
     /// A keyframe came: no more requests.

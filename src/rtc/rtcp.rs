@@ -12,6 +12,7 @@
 //! | 200 SR, 201 RR, 202 SDES, 203 BYE | number of blocks | RFC 3550 |
 //! | 205 RTPFB | 1 NACK, 15 transport-wide feedback | RFC 4585 section 6.2.1, [`transport_cc`] |
 //! | 206 PSFB | 1 PLI, 4 FIR, 15 REMB | RFC 4585 section 6.3.1, RFC 5104 section 4.3.1, draft-alvestrand-rmcat-remb-03 |
+//! | 207 XR | | [`extended`] |
 //!
 //! Reading borrows from the datagram and takes time linear in it; a count that promises more than there is ends the
 //! compound. Nothing is allocated.
@@ -20,9 +21,11 @@ use std::fmt;
 
 use super::bytes::{Reader, Truncated};
 
+pub mod extended;
 pub mod transport_cc;
 mod write;
 
+use extended::ReferenceDelays;
 use transport_cc::TransportFeedback;
 pub use write::{
     MAX_NACK_PAIRS, write_bye, write_cname, write_fir, write_nack, write_pli, write_receiver_report, write_remb,
@@ -36,6 +39,7 @@ mod packet_type {
     pub(super) const BYE: u8 = 203;
     pub(super) const TRANSPORT_FEEDBACK: u8 = 205;
     pub(super) const PAYLOAD_FEEDBACK: u8 = 206;
+    pub(super) const EXTENDED_REPORT: u8 = 207;
 }
 
 /// Feedback message types, in the count field of types 205 and 206.
@@ -150,7 +154,9 @@ pub enum Packet<'a> {
         /// The streams that share it.
         ssrcs: Ssrcs<'a>,
     },
-    /// Any other type: application-defined, extended reports, feedback we do not use.
+    /// XR, with what it says of our reference times.
+    ExtendedReport(ReferenceDelays<'a>),
+    /// Any other type: application-defined, feedback we do not use.
     Other {
         /// Packet type.
         packet_type: u8,
@@ -309,6 +315,10 @@ fn read_packet(packet_type: u8, count: u8, mut body: Reader<'_>) -> Result<Packe
                 feedback_type::APPLICATION => read_application_feedback(body)?,
                 _ => Packet::Other { packet_type },
             }
+        }
+        packet_type::EXTENDED_REPORT => {
+            let _sender_ssrc = body.u32()?;
+            Packet::ExtendedReport(ReferenceDelays::new(body))
         }
         _ => Packet::Other { packet_type },
     })

@@ -1,7 +1,8 @@
 //! How long to wait before the next connection: 0.5 s doubling, with jitter upwards so that guests do not return in step.
 //!
 //! A server that is not there costs nothing to ask, so those waits end at 2 s and it is found soon after its return.
-//! One that takes the connection and then closes it said no: those waits go up to 8 s.
+//! One that does not answer has taken seconds already: the wait stays at its first step. One that takes the connection
+//! and then closes it said no: those waits go up to 8 s.
 
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use super::rng::Rng;
 const FIRST: Duration = Duration::from_millis(500);
 /// Longest wait while nothing answers at the address, jitter included.
 pub(super) const UNREACHABLE_MAX: Duration = Duration::from_secs(2);
+/// Longest wait after a deadline, jitter included.
+pub(super) const UNANSWERED_MAX: Duration = Duration::from_millis(625);
 /// Longest wait after the server closed or refused, jitter included.
 pub(super) const REJECTED_MAX: Duration = Duration::from_secs(8);
 
@@ -18,6 +21,8 @@ pub(super) const REJECTED_MAX: Duration = Duration::from_secs(8);
 pub(super) enum Failure {
     /// No TCP connection.
     Unreachable,
+    /// A deadline passed: stopped, overloaded, or behind a network that is gone.
+    Unanswered,
     /// A connection that ended before it was proven live.
     Rejected,
 }
@@ -46,6 +51,7 @@ impl Backoff {
         }
         let max = match failure {
             Failure::Unreachable => UNREACHABLE_MAX,
+            Failure::Unanswered => UNANSWERED_MAX,
             Failure::Rejected => REJECTED_MAX,
         };
         // A quarter below the limit, so that the longest waits are spread too.
@@ -64,6 +70,7 @@ mod tests {
     fn waits_double_from_half_a_second_and_stay_within_their_limits() {
         for (failure, max, steps) in [
             (Failure::Unreachable, UNREACHABLE_MAX, [500, 1000, 1600, 1600, 1600, 1600]),
+            (Failure::Unanswered, UNANSWERED_MAX, [500; 6]),
             (Failure::Rejected, REJECTED_MAX, [500, 1000, 2000, 4000, 6400, 6400]),
         ] {
             for seed in 0..50 {

@@ -4,6 +4,7 @@
 use guest_relay_muxer::{Frame, MediaTime, Tag};
 
 use super::output::LostReason;
+use super::publisher::Tracks;
 use super::queue::Class;
 
 /// Servers fix the tracks after 2 s of media: a track that begins later than this gets a new connection.
@@ -25,6 +26,7 @@ pub(super) enum Verdict {
 pub(super) struct Flow {
     /// The dts that became timestamp 0.
     base: MediaTime,
+    tracks: Tracks,
     last_audio: Option<u32>,
     last_video: Option<u32>,
     audio_began: bool,
@@ -33,9 +35,21 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    /// Starts at `base`, the dts of the first frame.
-    pub(super) fn new(base: MediaTime) -> Flow {
-        Flow { base, last_audio: None, last_video: None, audio_began: false, awaits_key_frame: false, written_ms: 0 }
+    /// Starts at `base`, the dts of the first frame, with these tracks for as long as it lasts.
+    pub(super) fn new(base: MediaTime, tracks: Tracks) -> Flow {
+        Flow {
+            base,
+            tracks,
+            last_audio: None,
+            last_video: None,
+            audio_began: false,
+            awaits_key_frame: false,
+            written_ms: 0,
+        }
+    }
+
+    pub(super) fn tracks(&self) -> Tracks {
+        self.tracks
     }
 
     /// A picture was lost: nothing but a key frame may follow.

@@ -29,8 +29,9 @@ use super::session::{Notice, ProtocolError, Session};
 use super::target::Target;
 use timers::Timers;
 
-/// From asking for a TCP connection to having it.
-pub const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
+/// From asking for a TCP connection to having it. A first packet that is lost goes out again after a second; asking anew
+/// finds a server that has come back sooner than the kernel's next tries, which take ever longer.
+pub const CONNECT_DEADLINE: Duration = Duration::from_millis(1500);
 /// From the TCP connection to Publish.Start.
 pub const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
 /// Without a byte taken by the socket while there are some to write.
@@ -188,6 +189,25 @@ impl Publisher {
             self.backoff.reset();
             self.connect(now);
         }
+    }
+
+    /// Another set of tracks, from the next connection on: a server fixes it when a connection begins. Where media flows
+    /// already, the next key frame brings that connection.
+    pub fn set_tracks(&mut self, tracks: Tracks, now: Instant) {
+        if tracks == self.tracks {
+            return;
+        }
+        self.tracks = tracks;
+        self.timers.key_frame_retry = None;
+        if self.flow.is_some() {
+            self.plan_handover(LostReason::LateTrack, now);
+        }
+    }
+
+    /// Another guest's publication: what the last one began with is forgotten.
+    pub fn renew(&mut self, tracks: Tracks) {
+        self.tracks = tracks;
+        self.headers = Headers::default();
     }
 
     /// Ends the publication: flushes, unpublishes, closes; at most [`STOP_DEADLINE`] until [`Event::Stopped`].
@@ -379,7 +399,10 @@ impl Publisher {
             self.next_target = None;
         }
         let failure = match reason {
-            LostReason::Unreachable(_) | LostReason::ConnectTimeout => Failure::Unreachable,
+            LostReason::Unreachable(_) => Failure::Unreachable,
+            LostReason::ConnectTimeout | LostReason::PublishTimeout | LostReason::WriteStalled | LostReason::Silent => {
+                Failure::Unanswered
+            }
             _ => Failure::Rejected,
         };
         self.end_connection();

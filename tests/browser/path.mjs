@@ -5,6 +5,7 @@
 import fs from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Guest, openBrowser } from "./guest.mjs";
+import { behindLoss } from "./lossy.mjs";
 import { decode, notIncreasing, probe, rate } from "./recording.mjs";
 import { RtmpTap } from "./rtmp_tap.mjs";
 import * as servers from "./servers.mjs";
@@ -436,6 +437,7 @@ const CHECKS = {
   "one of two guests leaves": oneOfTwoLeaves,
   "the RTMP server restarts": serverRestarts,
   "hostile datagrams": hostileDatagrams,
+  "behind a network that loses": behindLoss,
 };
 
 function limited(work, limitMs) {

@@ -41,6 +41,8 @@ fn an_empty_configuration_has_two_guests_and_the_documented_values() {
     assert_eq!(config.http.offers_per_minute, 10);
     assert_eq!(config.rtc.listen.to_string(), "0.0.0.0:8189");
     assert_eq!((config.rtc.start_bitrate_kbps, config.rtc.max_bitrate_kbps), (1500, 2500));
+    assert_eq!(config.rtc.total_bitrate_kbps, None);
+    assert_eq!(parse("rtc: {total_bitrate_kbps: 6000}").rtc.total_bitrate_kbps, Some(6000));
     assert_eq!(config.relay.output.to_string(), "rtmp://127.0.0.1:1935/{guest_id}");
     assert_eq!(config.relay.hold, Duration::from_secs(15));
     assert_eq!(config.relay.reorder, Duration::from_millis(400));

@@ -110,6 +110,14 @@ impl Daemon {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().count()
+    }
+
     /// One GET; the body of a 200.
     pub(crate) fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.http).unwrap();
@@ -182,16 +190,25 @@ fn run(config: &Path, environment: &[(String, String)], log: &Arc<Mutex<String>>
     }
 }
 
-/// The program with its configuration, and nothing of the environment that tests run in.
+/// The program with its configuration.
 fn command(config: &Path, environment: &[(String, String)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_guest-relay"));
-    command.arg("--config").arg(config);
+    let mut command = program();
+    command.arg("--config").arg(config).envs(environment.iter().map(|(name, value)| (name, value)));
+    command
+}
+
+/// The daemon as it was built with this test, or the one that `GUEST_RELAY_UNDER_TEST` names: a program with arguments,
+/// such as an emulator with the binary of another machine.
+pub(crate) fn program() -> Command {
+    let named = std::env::var("GUEST_RELAY_UNDER_TEST").unwrap_or_default();
+    let mut words = named.split_whitespace();
+    let mut command = Command::new(words.next().unwrap_or(env!("CARGO_BIN_EXE_guest-relay")));
+    command.args(words);
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("GUEST_RELAY_") || name.starts_with("CLOUDFLARE_")) {
             command.env_remove(name);
         }
     }
-    command.envs(environment.iter().map(|(name, value)| (name, value)));
     command
 }
 

@@ -7,6 +7,8 @@ mod daemon;
 mod direct;
 mod dtls;
 mod http;
+mod outages;
+mod relay;
 mod remote;
 mod rng;
 mod rtc;

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod driver;
+pub(crate) mod driver;
 
 use std::time::{Duration, Instant};
 

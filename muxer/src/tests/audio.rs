@@ -15,7 +15,7 @@ fn without_video_the_metadata_comes_with_the_first_packet() {
 }
 
 #[test]
-fn a_lost_packet_is_replaced_by_silence_after_the_wait() {
+fn lost_packets_are_replaced_by_packets_without_a_frame_once_they_are_given_up() {
     let mut guest = audio_only();
     guest.audio(0, OPUS);
     guest.lose_audio();
@@ -24,13 +24,14 @@ fn a_lost_packet_is_replaced_by_silence_after_the_wait() {
     guest.lines();
     guest.wait();
     guest.audio(80, OPUS);
-    assert_eq!(guest.lines(), ["silence 20", "silence 40", "audio 60", "audio 80"]);
+    assert_eq!(guest.bodies[0], b"\x91Opus\xf8", "the configuration of its neighbours");
+    assert_eq!(guest.lines(), ["no-frame 20", "no-frame 40", "audio 60", "audio 80"]);
     let stats = guest.muxer.stats().audio;
     assert_eq!((stats.concealed, stats.frames, stats.packets.lost), (2, 3, 2));
 }
 
 #[test]
-fn silence_has_the_duration_of_what_it_replaces() {
+fn what_replaces_lost_packets_has_their_duration() {
     // 10 ms packets: CELT fullband configuration 30; then 60 ms: SILK configuration 3.
     let mut guest = audio_only();
     guest.audio(0, &[0xf0, 1]);
@@ -41,10 +42,62 @@ fn silence_has_the_duration_of_what_it_replaces() {
     guest.lose_audio();
     guest.audio(150, &[0x18, 1]);
     guest.wait();
+    // Three frames of 20 ms in a packet: as many packets without one.
+    guest.audio(210, &[0x0b, 3, 1, 1, 1]);
+    guest.lose_audio();
+    guest.audio(330, &[0x0b, 3, 1, 1, 1]);
+    guest.wait();
     let lines = guest.lines();
-    let expected =
-        ["audio 0", "audio 10", "audio 20", "audio 30", "silence 90", "silence 110", "silence 130", "audio 150"];
-    assert_eq!(lines[2..], expected);
+    let expected = ["audio 0", "no-frame 10", "audio 20", "audio 30", "no-frame 90", "audio 150"];
+    assert_eq!(lines[2..8], expected);
+    assert_eq!(lines[8..], ["audio 210", "no-frame 270", "no-frame 290", "no-frame 310", "audio 330"]);
+}
+
+#[test]
+fn after_a_tenth_of_a_second_of_concealment_comes_silence() {
+    let mut guest = audio_only();
+    guest.audio(0, OPUS);
+    for _ in 0..7 {
+        guest.lose_audio();
+    }
+    guest.audio(160, OPUS);
+    guest.wait();
+    let expected = ["no-frame 20", "no-frame 40", "no-frame 60", "no-frame 80", "no-frame 100", "silence 120"];
+    assert_eq!(guest.lines()[3..], [&expected[..], &["silence 140", "audio 160"]].concat());
+}
+
+#[test]
+fn every_loss_pattern_leaves_a_track_without_a_gap_on_the_sample_clock() {
+    // 20 s at each duration a sender may use; runs of 1 to 9 lost packets (below a second), pseudo-random.
+    for (toc, packet_ms) in [(0xf0, 10), (0xf8, 20), (0x10, 40), (0x18, 60)] {
+        let mut guest = audio_only();
+        let mut state = 7_u32;
+        let mut lost = 0;
+        let last = 20_000 / packet_ms;
+        for n in 0..last {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            if lost == 0 && state >> 28 == 0 {
+                lost = 1 + (state >> 20) % 9;
+            }
+            if n > 0 && lost > 0 {
+                lost -= 1;
+                guest.lose_audio();
+            } else {
+                guest.audio(n * packet_ms, &[toc, 1]);
+            }
+        }
+        guest.audio(last * packet_ms, &[toc, 1]);
+        guest.wait();
+        let mut end = 0;
+        for (line, body) in guest.lines.iter().zip(&guest.bodies).skip(2) {
+            let (_, at) = line.split_once(' ').expect("name and time");
+            assert_eq!(at.parse(), Ok(end), "{packet_ms} ms: {line}");
+            let samples = opus::OpusPacket::parse(&body[5..]).expect("Opus").samples;
+            end += i64::from(samples / 48);
+        }
+        assert_eq!(end, (last + 1) * packet_ms);
+        assert!(guest.muxer.stats().audio.concealed > 30, "{:?}", guest.muxer.stats().audio);
+    }
 }
 
 #[test]
@@ -53,7 +106,7 @@ fn a_gap_without_loss_stays_a_gap() {
     guest.audio(0, OPUS);
     guest.audio(400, &[0xf8]);
     guest.audio(800, OPUS);
-    assert_eq!(guest.lines()[2..], ["audio 0", "audio 400", "audio 800"]);
+    assert_eq!(guest.lines()[2..], ["audio 0", "no-frame 400", "audio 800"]);
 }
 
 #[test]
@@ -63,11 +116,11 @@ fn a_loss_inside_a_gap_is_replaced_by_one_packet() {
     guest.lose_audio();
     guest.audio(800, OPUS);
     guest.wait();
-    assert_eq!(guest.lines()[2..], ["audio 0", "silence 20", "audio 800"]);
+    assert_eq!(guest.lines()[2..], ["audio 0", "no-frame 20", "audio 800"]);
 }
 
 #[test]
-fn silence_takes_no_more_time_than_there_is() {
+fn concealment_takes_no_more_time_than_there_is() {
     let mut guest = audio_only();
     guest.audio(0, OPUS);
     for _ in 0..3 {
@@ -75,17 +128,17 @@ fn silence_takes_no_more_time_than_there_is() {
     }
     guest.audio(40, OPUS);
     guest.wait();
-    assert_eq!(guest.lines()[2..], ["audio 0", "silence 20", "audio 40"]);
+    assert_eq!(guest.lines()[2..], ["audio 0", "no-frame 20", "audio 40"]);
 }
 
 #[test]
-fn payloads_that_are_not_opus_are_counted_and_dropped() {
+fn payloads_that_are_not_opus_are_counted_dropped_and_replaced() {
     let mut guest = audio_only();
     guest.audio(0, OPUS);
     guest.audio(20, &[0xfb, 0]);
     guest.audio(40, &[]);
     guest.audio(60, OPUS);
-    assert_eq!(guest.lines()[2..], ["audio 0", "audio 60"]);
+    assert_eq!(guest.lines()[2..], ["audio 0", "no-frame 20", "audio 60"]);
     let stats = guest.muxer.stats().audio;
     assert_eq!((stats.malformed, stats.packets.padding_only), (1, 1));
 }
@@ -176,6 +229,21 @@ fn a_guest_that_comes_back_is_heard_behind_the_silence() {
     guest.audio_packet(9, 77_000, 4990, OPUS);
     guest.audio_packet(10, 77_020, 5010, OPUS);
     assert_eq!(guest.lines(), ["audio 5000", "audio 5020"]);
+}
+
+#[test]
+fn silence_is_joined_to_what_follows_it() {
+    let mut guest = audio_only();
+    guest.audio(0, OPUS);
+    guest.muxer.fill_silence(ms(100));
+    guest.drain();
+    guest.lines();
+    // A microphone that was off: nothing is lost, the clock went on.
+    guest.audio(155, OPUS);
+    guest.audio(175, OPUS);
+    let bodies = guest.bodies.clone();
+    assert_eq!(guest.lines(), ["silence 100", "silence 120", "audio 140", "audio 150", "audio 155", "audio 175"]);
+    assert_eq!((&bodies[2][5..], &bodies[3][5..]), (&[0xf0, 0xff, 0xfe][..], &[0xe8, 0xff, 0xfe][..]), "10 and 5 ms");
 }
 
 #[test]

@@ -233,6 +233,14 @@ def loss_of_slice(recording: Recording) -> list[Datagram]:
 
 
 @edit("stap_a_start")
+def loss_of_sound(recording: Recording) -> list[Datagram]:
+    """First 54 pictures; of the Opus packets the tenth, then three and then eight in a row are lost."""
+    kept = recording.first_pictures(54)
+    sound = [i for i, d in enumerate(kept) if not d.is_rtcp and not recording.is_video(d)]
+    return recording.without([sound[9], *sound[20:23], *sound[40:48]], pictures=54)
+
+
+@edit("stap_a_start")
 def joined_mid_group(recording: Recording) -> list[Datagram]:
     """Pictures 7 to 35: reception begins eleven pictures before the next IDR."""
     return recording.first_pictures(36)[recording.pictures[7][0] :]

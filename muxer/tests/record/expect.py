@@ -12,7 +12,9 @@ neither code nor structure with the muxer. Rules it holds the muxer to:
   after a missing number nothing until the next one;
 - a picture right behind a gap is whole only if it opens with an access unit
   delimiter or SPS: otherwise its beginning may be what is missing;
-- every Opus packet goes out.
+- every Opus packet goes out, and in the place of each missing one another of its
+  duration: for 100 ms one without a frame, in the configuration of the last that
+  came (RFC 6716 section 3.2.1), then 20 ms of silence.
 """
 
 import base64
@@ -25,6 +27,8 @@ from dataclasses import dataclass
 from rtpdump import SENDER_REPORT, Datagram
 
 NAL_IDR, NAL_SPS, NAL_PPS, NAL_AUD = 5, 7, 8, 9
+OPUS_SILENCE = bytes.fromhex("f8fffe")
+CONCEALED_TICKS = 4800
 
 
 @dataclass
@@ -183,6 +187,21 @@ def forwarded(candidates: list[Picture], after_gap: set[int], sets: dict[int, by
     return out
 
 
+def sound(packets: list[tuple[int, int, Datagram]]) -> list[Frame]:
+    """Opus packets and what stands in for missing ones, as (RTP time, MD5)."""
+    out: list[Frame] = []
+    for previous, (number, time, datagram) in zip([None, *packets], packets):
+        missing = number - previous[0] - 1 if previous else 0
+        for n in range(missing):
+            step = (time - previous[1]) // (missing + 1)
+            concealed = n * step < CONCEALED_TICKS
+            payload = bytes([previous[2].payload[0] & 0xFC]) if concealed else OPUS_SILENCE
+            out.append(Frame(previous[1] + (n + 1) * step, True, hashlib.md5(payload).hexdigest()))
+        if datagram.payload:
+            out.append(Frame(time, True, hashlib.md5(datagram.payload).hexdigest()))
+    return out
+
+
 def avc_sample(nal_units: list[bytes], dropped_types: frozenset[int]) -> bytes:
     """ISO/IEC 14496-15 section 5.3.3: 4-byte lengths."""
     kept = [nal for nal in nal_units if nal[0] & 0x1F not in dropped_types]
@@ -224,7 +243,7 @@ def expect(datagrams: list[Datagram], sdp: str, dropped_types: frozenset[int]) -
                 for p in going_out
             ]
         else:
-            frames = [Frame(time, True, hashlib.md5(d.payload).hexdigest()) for _, time, d in packets if d.payload]
+            frames = sound(packets)
         reports = sender_reports(datagrams, own[0].ssrc, packets[0][1])
         tracks[kind] = Track(clock_rate, frames, going_out, reports, arrivals)
     return tracks

@@ -14,7 +14,7 @@ const OFFER: &str = "  v=0
   a=group:BUNDLE 0 1
   a=extmap-allow-mixed
   a=msid-semantic: WMS stream
-> m=audio 9 UDP/TLS/RTP/SAVPF 111 63 9 0 8 13 110 126 => m=audio 9 UDP/TLS/RTP/SAVPF 111
+> m=audio 9 UDP/TLS/RTP/SAVPF 111 63 9 0 8 13 110 126 => m=audio 9 UDP/TLS/RTP/SAVPF 111 63
   c=IN IP4 0.0.0.0
   a=rtcp:9 IN IP4 0.0.0.0
   a=candidate:1467250027 1 udp 2122260223 192.168.0.196 46243 typ host generation 0 network-id 1
@@ -35,8 +35,8 @@ const OFFER: &str = "  v=0
   a=rtpmap:111 opus/48000/2
   a=rtcp-fb:111 transport-cc
   a=fmtp:111 minptime=10;useinbandfec=1
-- a=rtpmap:63 red/48000/2
-- a=fmtp:63 111/111
+  a=rtpmap:63 red/48000/2
+  a=fmtp:63 111/111
 - a=rtpmap:9 G722/8000
 - a=rtpmap:0 PCMU/8000
 - a=rtpmap:8 PCMA/8000

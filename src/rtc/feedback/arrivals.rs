@@ -1,8 +1,9 @@
 //! Arrival times by transport-wide sequence number: packets in, [`TransportFeedback`] out
 //! (draft-holmer-rmcat-transport-wide-cc-extensions-01).
 //!
-//! A packet that comes after its number was reported missing is reported again with its time. Bound: `WINDOW`
-//! numbers, 16 bytes each.
+//! Messages follow each other without a gap: what was lost between two of them is reported lost by the second. A packet
+//! that comes after its number was reported missing is reported again with its time. Bound: `WINDOW` numbers, 16 bytes
+//! each.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -11,6 +12,8 @@ use super::super::rtcp::transport_cc::{DELTA_MICROS, MAX_STATUSES, REFERENCE_DEL
 
 /// Numbers remembered, reported or not: at 2000 packets a second half a second.
 const WINDOW: usize = 1024;
+/// Lost packets that a message may begin with: it has to have room for those that came.
+const MAX_LEADING_LOST: u64 = 200;
 
 /// The arrivals of one transport.
 #[derive(Debug)]
@@ -22,12 +25,21 @@ pub(super) struct Arrivals {
     arrivals: VecDeque<Option<i64>>,
     /// The number the next message starts at; `None`: nothing to report.
     report_from: Option<u64>,
+    /// The number behind all that messages have spoken of.
+    reported_to: Option<u64>,
     feedback_count: u8,
 }
 
 impl Arrivals {
     pub(super) fn new(epoch: Instant) -> Self {
-        Self { epoch, first: 0, arrivals: VecDeque::with_capacity(WINDOW), report_from: None, feedback_count: 0 }
+        Self {
+            epoch,
+            first: 0,
+            arrivals: VecDeque::with_capacity(WINDOW),
+            report_from: None,
+            reported_to: None,
+            feedback_count: 0,
+        }
     }
 
     fn end(&self) -> u64 {
@@ -85,19 +97,24 @@ impl Arrivals {
         Some(number)
     }
 
+    /// From this number on, which is in the window.
+    fn arrivals_from(&self, number: u64) -> impl Iterator<Item = Option<i64>> + use<'_> {
+        self.arrivals.iter().copied().skip(usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX))
+    }
+
     /// The next message; call until `None`.
     pub(super) fn poll_feedback(&mut self, sender_ssrc: u32, media_ssrc: u32) -> Option<TransportFeedback> {
         let from = self.report_from.take()?;
-        let skip = usize::try_from(from - self.first).unwrap_or(usize::MAX);
-        let mut rest = self.arrivals.iter().copied().skip(skip);
-        // It starts with a received packet: `report_from` is one, unless the window moved past it.
-        let leading_gaps = rest.clone().take_while(Option::is_none).count();
-        let base = from + leading_gaps as u64;
-        let first_tick = rest.by_ref().nth(leading_gaps)??;
+        // `from` was received, unless the window moved past it.
+        let first_tick = self.arrivals_from(from).find_map(|arrival| arrival)?;
+        let base = match self.reported_to {
+            Some(to) if to < from => to.max(self.first).max(from.saturating_sub(MAX_LEADING_LOST)),
+            _ => from,
+        };
         let reference_time = first_tick.div_euclid(REFERENCE_DELTAS);
         let mut last_tick = reference_time * REFERENCE_DELTAS;
         let mut statuses: Vec<Option<i16>> = Vec::with_capacity(64);
-        for arrival in std::iter::once(Some(first_tick)).chain(rest) {
+        for arrival in self.arrivals_from(base) {
             let status = match arrival {
                 None => None,
                 Some(tick) => match i16::try_from(tick - last_tick) {
@@ -115,6 +132,7 @@ impl Arrivals {
             statuses.push(status);
         }
         let next = base + statuses.len() as u64;
+        self.reported_to = Some(self.reported_to.map_or(next, |to| to.max(next)));
         if next < self.end() {
             self.report_from = Some(next);
         }
@@ -196,6 +214,29 @@ mod tests {
         // A duplicate changes nothing.
         assert!(!arrivals.record(13, after(epoch, 80_000)));
         assert_eq!(arrivals.poll_feedback(1, 2), None);
+    }
+
+    #[test]
+    fn what_was_lost_between_two_messages_is_reported_lost_by_the_second() {
+        let epoch = Instant::now();
+        let mut arrivals = Arrivals::new(epoch);
+        arrivals.record(65_533, after(epoch, 0));
+        arrivals.poll_feedback(1, 2).unwrap();
+        arrivals.record(1, after(epoch, 70_000));
+        let feedback = arrivals.poll_feedback(1, 2).unwrap();
+        assert_eq!((feedback.base_sequence, feedback.reference_time), (65_534, 1));
+        assert_eq!(feedback.statuses, [None, None, None, Some(24)]);
+        // One of them was late only.
+        arrivals.record(65_535, after(epoch, 80_000));
+        let late = arrivals.poll_feedback(1, 2).unwrap();
+        assert_eq!(received(&late), [(65_535, 80_000), (1, 70_000)]);
+        // After a blackout the last 200 of them are told, and all that came behind it.
+        for sequence in 900..1000 {
+            arrivals.record(sequence, after(epoch, 90_000));
+        }
+        let feedback = arrivals.poll_feedback(1, 2).unwrap();
+        assert_eq!((feedback.base_sequence, feedback.statuses.len()), (700, 300));
+        assert_eq!(received(&feedback).len(), 100);
     }
 
     #[test]

@@ -1,24 +1,24 @@
 //! Which packets to ask for again (RFC 4585 section 6.2.1): sequence numbers in, sequence numbers to request out.
 //!
-//! A gap is asked for [`REORDER_GRACE`] after it showed, so that mere reordering asks for nothing; again each round
-//! trip; given up after [`MAX_AGE`], when the picture could not wait for it any more. Bound: [`MAX_MISSING`] numbers,
-//! the oldest make room.
+//! A gap is asked for [`REORDER_GRACE`] after it showed, so that mere reordering asks for nothing; again when the answer
+//! is overdue ([`RoundTrip::timeout`]), as long as the answer can still come in time; given up when whoever puts the packets in order does not wait for
+//! it any more ([`NackList::set_max_wait`]). Bound: [`MAX_MISSING`] numbers, the oldest make room.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use guest_relay_muxer::seq::SeqNo;
 
+use super::round_trip::RoundTrip;
+
 /// Missing packets of one stream that are remembered.
 pub const MAX_MISSING: usize = 1000;
 /// How long a packet may be late before it is asked for.
 pub const REORDER_GRACE: Duration = Duration::from_millis(5);
-/// How long a packet is asked for.
-pub const MAX_AGE: Duration = Duration::from_millis(500);
+/// How long a packet is waited for until [`NackList::set_max_wait`] says otherwise.
+pub const DEFAULT_MAX_WAIT: Duration = Duration::from_millis(400);
 /// Requests for one packet.
 pub const MAX_REQUESTS: u8 = 10;
-/// Shortest time between two requests for one packet, however short the round trip.
-const MIN_INTERVAL: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Clone, Copy)]
 struct Missing {
@@ -30,16 +30,28 @@ struct Missing {
 }
 
 /// The missing packets of one stream, in order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct NackList {
     missing: VecDeque<Missing>,
+    max_wait: Duration,
     /// Packets that came after they had been asked for.
     pub(super) recovered: u64,
     /// Packets that were given up.
     pub(super) given_up: u64,
 }
 
+impl Default for NackList {
+    fn default() -> Self {
+        Self { missing: VecDeque::new(), max_wait: DEFAULT_MAX_WAIT, recovered: 0, given_up: 0 }
+    }
+}
+
 impl NackList {
+    /// How long a packet is worth waiting for, from when the gap shows.
+    pub(super) fn set_max_wait(&mut self, max_wait: Duration) {
+        self.max_wait = max_wait;
+    }
+
     /// Everything between `previous` and `sequence`, the new highest, is missing.
     pub(super) fn record_gap(&mut self, previous: SeqNo, sequence: SeqNo, now: Instant) {
         let gap = (sequence.0 - previous.0).saturating_sub(1);
@@ -69,6 +81,13 @@ impl NackList {
         (missing.requests == 1).then(|| now.saturating_duration_since(requested_at))
     }
 
+    /// The packet came by another way than a request.
+    pub(super) fn forget(&mut self, sequence: SeqNo) {
+        if let Ok(index) = self.missing.binary_search_by_key(&sequence, |missing| missing.sequence) {
+            self.missing.remove(index);
+        }
+    }
+
     /// Forgets everything: another run of numbers began.
     pub(super) fn clear(&mut self) {
         self.missing.clear();
@@ -76,19 +95,26 @@ impl NackList {
 
     /// When [`NackList::poll_requests`] will have something to ask for or to give up.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.missing.iter().map(|missing| missing.next_request.min(missing.since + MAX_AGE)).min()
+        self.missing.iter().map(|missing| missing.next_request.min(missing.since + self.max_wait)).min()
     }
 
     /// Appends the sequence numbers that are due, ascending, `room` at most.
-    pub(super) fn poll_requests(&mut self, round_trip: Duration, now: Instant, room: usize, requests: &mut Vec<u16>) {
+    pub(super) fn poll_requests(&mut self, round_trip: &RoundTrip, now: Instant, room: usize, requests: &mut Vec<u16>) {
+        let max_wait = self.max_wait;
         let before = self.missing.len();
-        self.missing.retain(|missing| now < missing.since + MAX_AGE && missing.requests < MAX_REQUESTS);
+        self.missing.retain(|missing| now < missing.since + max_wait && missing.requests < MAX_REQUESTS);
         self.given_up += (before - self.missing.len()) as u64;
         let due = self.missing.iter_mut().filter(|missing| missing.next_request <= now);
         for missing in due.take(room) {
+            let given_up_at = missing.since + max_wait;
+            // The round trip is an estimate: the first request always goes out.
+            if missing.requests > 0 && now + round_trip.expected() > given_up_at {
+                missing.next_request = given_up_at;
+                continue;
+            }
             missing.requests += 1;
             missing.requested_at = Some(now);
-            missing.next_request = now + round_trip.max(MIN_INTERVAL);
+            missing.next_request = now + round_trip.timeout();
             let [.., high, low] = missing.sequence.0.to_be_bytes();
             requests.push(u16::from_be_bytes([high, low]));
         }
@@ -103,9 +129,16 @@ mod tests {
 
     const RTT: Duration = Duration::from_millis(50);
 
+    /// A path that never took another time.
+    fn steady() -> RoundTrip {
+        let mut round_trip = RoundTrip::default();
+        (0..100).for_each(|_| round_trip.record(RTT));
+        round_trip
+    }
+
     fn due(list: &mut NackList, now: Instant) -> Vec<u16> {
         let mut requests = Vec::new();
-        list.poll_requests(RTT, now, usize::MAX, &mut requests);
+        list.poll_requests(&steady(), now, usize::MAX, &mut requests);
         requests
     }
 
@@ -150,19 +183,36 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_is_given_up_by_age_and_by_number_of_requests() {
+    fn a_packet_is_given_up_when_nobody_waits_for_it_and_not_asked_for_when_the_answer_would_come_too_late() {
+        let start = Instant::now();
+        for (max_wait_ms, last_request_ms, requests) in [(400, 305, 7), (120, 55, 2), (20, 5, 1)] {
+            let mut list = NackList::default();
+            let max_wait = Duration::from_millis(max_wait_ms);
+            list.set_max_wait(max_wait);
+            list.record_gap(SeqNo(100), SeqNo(102), start);
+            let mut asked_at = Vec::new();
+            let mut now = start;
+            while let Some(timeout) = list.poll_timeout() {
+                now = timeout;
+                asked_at.extend(due(&mut list, now).iter().map(|_| now));
+            }
+            assert_eq!(now, start + max_wait);
+            assert_eq!(asked_at.last(), Some(&(start + Duration::from_millis(last_request_ms))));
+            assert_eq!((asked_at.len(), list.given_up), (requests, 1), "{max_wait_ms}");
+        }
+    }
+
+    #[test]
+    fn a_packet_is_asked_for_ten_times_at_most() {
         let start = Instant::now();
         let mut list = NackList::default();
+        list.set_max_wait(Duration::from_secs(60));
         list.record_gap(SeqNo(100), SeqNo(102), start);
-        let mut now = start;
         let mut asked = 0;
         while let Some(timeout) = list.poll_timeout() {
-            now = timeout;
-            asked += due(&mut list, now).len();
+            asked += due(&mut list, timeout).len();
         }
-        assert_eq!(now, start + MAX_AGE);
-        assert_eq!(asked, 10);
-        assert_eq!(list.given_up, 1);
+        assert_eq!((asked, list.given_up), (10, 1));
     }
 
     #[test]
@@ -175,7 +225,7 @@ mod tests {
         assert_eq!(list.missing.back().unwrap().sequence, SeqNo(72_901));
         assert_eq!(list.given_up, 2899 + 1 - 1000);
         let mut requests = Vec::new();
-        list.poll_requests(RTT, now + REORDER_GRACE, 10, &mut requests);
+        list.poll_requests(&steady(), now + REORDER_GRACE, 10, &mut requests);
         assert_eq!(requests.len(), 10);
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use guest_relay_muxer::seq::SeqNo;
 
 use super::super::rtcp::ReportBlock;
+use super::middle;
 
 /// RFC 3550 section 6.4.1: the cumulative count has 24 bits, signed.
 const CUMULATIVE_LOST: std::ops::RangeInclusive<i64> = -0x80_0000..=0x7F_FFFF;
@@ -67,9 +68,7 @@ impl Reception {
     }
 
     pub(super) fn record_sender_report(&mut self, ntp_time: u64, arrival: Instant) {
-        let middle = (ntp_time >> 16) & u64::from(u32::MAX);
-        let middle = u32::try_from(middle).expect("masked to 32 bits");
-        self.last_sender_report = Some((middle, arrival));
+        self.last_sender_report = Some((middle(ntp_time), arrival));
     }
 
     fn expected(&self) -> u64 {

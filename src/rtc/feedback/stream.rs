@@ -11,6 +11,7 @@ use super::super::sdp::{Feedback as Negotiated, Track};
 use super::keyframe::{KeyframeRequests, Request};
 use super::nack::NackList;
 use super::reception::Reception;
+use super::round_trip::RoundTrip;
 
 /// Clock rates of the two codecs (RFC 6184 section 8.2.1, RFC 7587 section 7).
 fn clock_rate_hz(kind: TrackKind) -> u32 {
@@ -31,6 +32,8 @@ pub struct StreamStats {
     pub nacked: u64,
     /// Packets that came after they had been asked for.
     pub recovered: u64,
+    /// Packets that came as redundancy of later ones (RFC 2198).
+    pub redundant: u64,
     /// Packets that are not asked for any more.
     pub given_up: u64,
     /// PLIs sent.
@@ -48,7 +51,34 @@ pub(super) struct Stream {
     pub(super) run: Option<Run>,
     pub(super) nack: NackList,
     pub(super) keyframes: KeyframeRequests,
+    rtx: RtxPairing,
+    /// Of [`NackList::given_up`], those that a keyframe was asked for.
+    given_up_seen: u64,
     stats: StreamStats,
+}
+
+/// Which SSRC retransmits the current media SSRC. A description may name it; where it does not (RFC 4588 section 5.3
+/// would pair them by the request), the first one that comes is it.
+#[derive(Debug, Default)]
+struct RtxPairing {
+    current: Option<u32>,
+    /// That of the media SSRC before: what it still sends repeats packets of a stream that is over.
+    retired: Option<u32>,
+}
+
+impl RtxPairing {
+    /// Whether what `ssrc` sends belongs to the current media SSRC.
+    fn admits(&mut self, ssrc: u32) -> bool {
+        if self.retired == Some(ssrc) {
+            return false;
+        }
+        self.current = Some(ssrc);
+        true
+    }
+
+    fn media_changed(&mut self) {
+        self.retired = self.current.take().or(self.retired);
+    }
 }
 
 /// One run of sequence numbers.
@@ -56,6 +86,8 @@ pub(super) struct Stream {
 pub(super) struct Run {
     pub(super) unwrapper: Unwrapper,
     highest: SeqNo,
+    /// Bit n: `highest - n` is there, however it came.
+    present: u64,
     pub(super) reception: Reception,
     /// The number after one that was far off: if it comes, another run has begun (RFC 3550 appendix A.1).
     after_jump: Option<u16>,
@@ -75,6 +107,8 @@ impl Stream {
             run: None,
             nack: NackList::default(),
             keyframes,
+            rtx: RtxPairing { current: track.rtx_ssrc, retired: None },
+            given_up_seen: 0,
             stats: StreamStats::default(),
         }
     }
@@ -89,7 +123,9 @@ impl Stream {
         now: Instant,
     ) -> Option<Duration> {
         if self.ssrc != Some(ssrc) {
-            self.ssrc = Some(ssrc);
+            if self.ssrc.replace(ssrc).is_some() {
+                self.rtx.media_changed();
+            }
             self.run = None;
             self.nack.clear();
         }
@@ -100,12 +136,13 @@ impl Stream {
                 if self.negotiated.nack {
                     self.nack.record_gap(run.highest, sequence, now);
                 }
-                run.highest = sequence;
+                run.advance_to(sequence);
                 sequence
             }
             Step::Behind(sequence) => {
                 let round_trip = self.nack.record_arrival(sequence, now);
                 run.after_jump = None;
+                run.add(sequence);
                 run.reception.record(sequence, rtp_time, now);
                 return round_trip;
             }
@@ -128,7 +165,79 @@ impl Stream {
 impl Run {
     fn new(clock_rate_hz: u32, first: u16, epoch: Instant) -> Self {
         let (unwrapper, first) = Unwrapper::new(first);
-        Self { unwrapper, highest: first, reception: Reception::new(clock_rate_hz, first, epoch), after_jump: None }
+        Self {
+            unwrapper,
+            highest: first,
+            present: 1,
+            reception: Reception::new(clock_rate_hz, first, epoch),
+            after_jump: None,
+        }
+    }
+
+    fn advance_to(&mut self, sequence: SeqNo) {
+        let ahead = u32::try_from(sequence.0 - self.highest.0).unwrap_or(u32::MAX);
+        self.present = self.present.checked_shl(ahead).unwrap_or(0) | 1;
+        self.highest = sequence;
+    }
+
+    /// Notes a packet that is not the highest. Returns whether it was missing; too old to say counts as such.
+    fn add(&mut self, sequence: SeqNo) -> bool {
+        let age = u32::try_from(self.highest.0.saturating_sub(sequence.0)).unwrap_or(u32::MAX);
+        let bit = 1_u64.checked_shl(age).unwrap_or(0);
+        let was_missing = self.present & bit == 0;
+        self.present |= bit;
+        was_missing
+    }
+
+    /// Where a repetition stands. A copy of the unwrapper: it must not move the run.
+    fn place(&self, sequence_number: u16) -> Step {
+        let mut unwrapper = self.unwrapper;
+        unwrapper.step(sequence_number)
+    }
+}
+
+/// What a retransmission is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Recovery {
+    /// It brings back a missing packet; with the round trip time, where it tells one.
+    Missing(Option<Duration>),
+    /// It repeats a packet that is there, or one of another stream.
+    Useless,
+}
+
+impl Stream {
+    /// Records a packet that the retransmission stream `rtx_ssrc` repeats.
+    pub(super) fn record_retransmission(&mut self, sequence_number: u16, now: Instant) -> Recovery {
+        let Some(run) = &mut self.run else {
+            return Recovery::Useless;
+        };
+        match run.place(sequence_number) {
+            Step::Behind(sequence) if run.add(sequence) => Recovery::Missing(self.nack.record_arrival(sequence, now)),
+            // Nothing behind it came yet, so nobody missed it: the last packets of a burst were lost.
+            Step::Ahead(_) => Recovery::Missing(None),
+            Step::Behind(_) | Step::Jump => Recovery::Useless,
+        }
+    }
+
+    /// The media SSRC that `rtx_ssrc` retransmits.
+    pub(super) fn original_of(&mut self, rtx_ssrc: u32) -> Option<u32> {
+        self.ssrc.filter(|_| self.rtx.admits(rtx_ssrc))
+    }
+
+    /// Records a packet that a later one repeats (RFC 2198). Returns whether it was missing.
+    pub(super) fn record_redundant(&mut self, sequence_number: u16) -> bool {
+        let Some(run) = &mut self.run else {
+            return false;
+        };
+        let Step::Behind(sequence) = run.place(sequence_number) else {
+            return false;
+        };
+        let was_missing = run.add(sequence);
+        if was_missing {
+            self.nack.forget(sequence);
+            self.stats.redundant += 1;
+        }
+        was_missing
     }
 }
 
@@ -145,7 +254,7 @@ impl Stream {
     }
 
     /// Appends NACK, PLI and FIR, as far as due.
-    pub(super) fn write_requests(&mut self, out: &mut Writer, sender_ssrc: u32, round_trip: Duration, now: Instant) {
+    pub(super) fn write_requests(&mut self, out: &mut Writer, sender_ssrc: u32, round_trip: &RoundTrip, now: Instant) {
         let Some(media_ssrc) = self.ssrc else {
             return;
         };
@@ -156,6 +265,10 @@ impl Stream {
             self.stats.nacked += written as u64;
         }
         let Negotiated { pli, fir, .. } = self.negotiated;
+        if self.nack.given_up > self.given_up_seen && self.kind == TrackKind::Video && (pli || fir) {
+            self.keyframes.request(now);
+        }
+        self.given_up_seen = self.nack.given_up;
         match self.keyframes.poll_request(pli, fir, now) {
             Some(Request::Pli) => {
                 self.stats.pli += 1;

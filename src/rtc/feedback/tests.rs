@@ -3,9 +3,10 @@
 use super::super::rtcp::transport_cc::TransportFeedback;
 use super::super::rtcp::{Compound, Packet, ReportBlock};
 use super::super::sdp::Feedback as Negotiated;
+use super::round_trip::INITIAL_ROUND_TRIP;
 use super::*;
 
-const ALL: Negotiated = Negotiated { nack: true, pli: true, fir: true, remb: true, transport_cc: true };
+const ALL: Negotiated = Negotiated { nack: true, pli: true, fir: true, remb: false, transport_cc: true };
 
 fn track(kind: TrackKind, feedback: Negotiated, reduced_size_rtcp: bool) -> Track {
     let mut track = Track::bare(kind);
@@ -28,6 +29,7 @@ fn feedback(tracks: &[Track], now: Instant) -> Feedback {
 enum Said {
     Report(Vec<ReportBlock>),
     Cname,
+    ReferenceTime,
     Nack(u32, Vec<u16>),
     Pli(u32),
     Fir(u32, u8),
@@ -41,6 +43,7 @@ fn said(compound: &[u8]) -> Vec<Said> {
         .map(|packet| match packet.unwrap() {
             Packet::ReceiverReport(_, blocks) => Said::Report(blocks.collect()),
             Packet::SourceDescription => Said::Cname,
+            Packet::ExtendedReport(_) => Said::ReferenceTime,
             Packet::Nack { media_ssrc, lost } => Said::Nack(media_ssrc, lost.collect()),
             Packet::PictureLoss { media_ssrc } => Said::Pli(media_ssrc),
             Packet::FullIntra(mut entries) => {
@@ -68,7 +71,10 @@ fn a_session_begins_with_a_report_and_a_pli() {
     let start = Instant::now();
     let video = track(TrackKind::Video, ALL, true);
     let mut feedback = feedback(&[video], start);
-    assert_eq!(drain(&mut feedback, start), [vec![Said::Report(vec![]), Said::Cname, Said::Pli(100)]]);
+    assert_eq!(
+        drain(&mut feedback, start),
+        [vec![Said::Report(vec![]), Said::Cname, Said::ReferenceTime, Said::Pli(100)]]
+    );
     // Unanswered: PLI each half second, the report each second, FIR after three.
     let mut compounds = Vec::new();
     for half in 1..=4 {
@@ -80,9 +86,9 @@ fn a_session_begins_with_a_report_and_a_pli() {
         compounds,
         [
             vec![Said::Pli(100)],
-            vec![Said::Report(vec![]), Said::Cname, Said::Pli(100)],
+            vec![Said::Report(vec![]), Said::Cname, Said::ReferenceTime, Said::Pli(100)],
             vec![Said::Fir(100, 1)],
-            vec![Said::Report(vec![]), Said::Cname, Said::Fir(100, 2)],
+            vec![Said::Report(vec![]), Said::Cname, Said::ReferenceTime, Said::Fir(100, 2)],
         ]
     );
     feedback.notify_keyframe();
@@ -124,7 +130,7 @@ fn reports_speak_of_every_stream_that_came() {
     };
     let summary: Vec<_> = blocks.iter().map(|b| (b.ssrc, b.highest_sequence, b.cumulative_lost)).collect();
     assert_eq!(summary, [(200, 13, 0), (100, 26, 3)]);
-    assert_eq!(compound[1..], [Said::Cname]);
+    assert_eq!(compound[1..], [Said::Cname, Said::ReferenceTime]);
     assert_eq!(feedback.stats(TrackKind::Video).lost, 3);
     // NACK was not negotiated.
     assert_eq!(feedback.stats(TrackKind::Video).nacked, 0);
@@ -141,11 +147,11 @@ fn a_lost_packet_is_asked_for_until_its_retransmission_comes() {
     feedback.record_packet(TrackKind::Video, 100, 1, 0, start);
     let first = ms(start, 5);
     assert_eq!(drain(&mut feedback, first), [vec![Said::Nack(100, vec![65_535, 0])]]);
-    feedback.record_recovered(TrackKind::Video, 65_535, ms(start, 45));
+    assert!(feedback.record_retransmission(TrackKind::Video, 65_535, ms(start, 45)));
     assert_eq!(feedback.round_trip(), Some(Duration::from_millis(40)));
     // The other one again, a (measured) round trip later at the earliest; it was scheduled with the initial one.
     assert_eq!(drain(&mut feedback, first + INITIAL_ROUND_TRIP), [vec![Said::Nack(100, vec![0])]]);
-    feedback.record_recovered(TrackKind::Video, 0, ms(start, 150));
+    assert!(feedback.record_retransmission(TrackKind::Video, 0, ms(start, 150)));
     assert_eq!(drain(&mut feedback, ms(start, 600)), Vec::<Vec<Said>>::new());
     let stats = feedback.stats(TrackKind::Video);
     assert_eq!((stats.nacked, stats.recovered, stats.given_up), (3, 2, 0));
@@ -179,25 +185,29 @@ fn transport_feedback_comes_every_50_ms_while_packets_do() {
 }
 
 #[test]
-fn remb_is_sent_only_without_transport_feedback() {
+fn remb_tells_the_limit_twice_a_second_once_beside_transport_feedback_and_at_once_when_it_changes() {
     let start = Instant::now();
-    let without = Negotiated { transport_cc: false, pli: false, fir: false, ..ALL };
-    let tracks = [track(TrackKind::Video, without, true)];
-    let mut with_remb = feedback(&tracks, start);
-    let mut rembs = 0;
-    let mut now = start;
-    while now < ms(start, 2_000) {
-        for compound in drain(&mut with_remb, now) {
-            rembs += compound.iter().filter(|said| **said == Said::Remb(2_500_000, vec![100])).count();
+    let only_remb = Negotiated { remb: true, ..Negotiated::default() };
+    for (transport_cc, sent_at) in [(false, vec![0, 500, 1000, 1500, 1600, 2100]), (true, vec![0, 1000, 1600, 2600])] {
+        let tracks = [track(TrackKind::Video, Negotiated { transport_cc, ..only_remb }, true)];
+        let mut feedback = feedback(&tracks, start);
+        let mut rembs = Vec::new();
+        for millis in 0..2_700 {
+            let now = ms(start, millis);
+            if millis == 1_600 {
+                feedback.set_max_bitrate(800, now);
+            }
+            for said in drain(&mut feedback, now).into_iter().flatten() {
+                if let Said::Remb(bitrate_bps, ssrcs) = said {
+                    assert_eq!(ssrcs, [100]);
+                    assert_eq!(bitrate_bps, if millis < 1_600 { 2_500_000 } else { 800_000 });
+                    rembs.push(millis);
+                }
+            }
         }
-        now = with_remb.poll_timeout();
+        rembs.retain(|millis| *millis < 2_600 || transport_cc);
+        assert_eq!(rembs, sent_at);
     }
-    assert_eq!(rembs, 4);
-    let tracks = [track(TrackKind::Video, ALL, true)];
-    let mut with_transport_feedback = feedback(&tracks, start);
-    let compounds = drain(&mut with_transport_feedback, ms(start, 500));
-    let rembs = compounds.iter().flatten().filter(|said| matches!(said, Said::Remb(..)));
-    assert_eq!(rembs.count(), 0);
 }
 
 #[test]
@@ -227,5 +237,5 @@ fn a_session_ends_with_report_cname_and_bye() {
     let start = Instant::now();
     let audio = track(TrackKind::Audio, Negotiated::default(), true);
     let mut feedback = feedback(&[audio], start);
-    assert_eq!(said(&feedback.bye(start)), [Said::Report(vec![]), Said::Cname, Said::Bye]);
+    assert_eq!(said(&feedback.bye(start)), [Said::Report(vec![]), Said::Cname, Said::ReferenceTime, Said::Bye]);
 }

@@ -10,10 +10,41 @@ use std::time::{Duration, Instant};
 use guest_relay_muxer::{RtpPacket, TrackKind};
 
 use super::super::feedback::Feedback;
+use super::super::red::{Block, Red, Redundant};
 use super::super::rtcp::{Compound, Packet, SenderReport};
 use super::super::sdp::{Codec, Format, Track};
 use super::super::srtp::{Inbound, Keys, Outbound, SrtpError};
-use super::{Event, Output, PeerStats, Received};
+use super::{Delivery, Event, Output, PeerStats, Received};
+
+/// The blocks of a redundant payload whose packets are missing.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Missing<'a> {
+    blocks: Redundant<'a>,
+    /// Bit n: the packet n before is missing.
+    distances: u32,
+}
+
+impl<'a> Missing<'a> {
+    fn of(blocks: Redundant<'a>, mut is_missing: impl FnMut(u16) -> bool) -> Self {
+        let missing = blocks.filter(|block| is_missing(block.distance));
+        let distances = missing.fold(0, |bits, block| bits | bit(block.distance));
+        Self { blocks, distances }
+    }
+}
+
+impl<'a> Iterator for Missing<'a> {
+    type Item = Block<'a>;
+
+    fn next(&mut self) -> Option<Block<'a>> {
+        let distances = self.distances;
+        self.blocks.find(|block| distances & bit(block.distance) != 0)
+    }
+}
+
+/// Blocks reach back [`super::super::red::MAX_BLOCKS`] packets, fewer than there are bits.
+fn bit(distance: u16) -> u32 {
+    1_u32.checked_shl(u32::from(distance)).unwrap_or(0)
+}
 
 /// The tracks of a session and, once there are keys, what receives them.
 pub(super) struct Media {
@@ -75,6 +106,20 @@ impl Media {
         }
     }
 
+    pub(super) fn set_max_bitrate(&mut self, max_bitrate_kbps: u32, now: Instant) {
+        if std::mem::replace(&mut self.max_bitrate_kbps, max_bitrate_kbps) != max_bitrate_kbps
+            && let Some(flow) = &mut self.flow
+        {
+            flow.feedback.set_max_bitrate(max_bitrate_kbps, now);
+        }
+    }
+
+    pub(super) fn set_max_wait(&mut self, kind: TrackKind, max_wait: Duration) {
+        if let Some(flow) = &mut self.flow {
+            flow.feedback.set_max_wait(kind, max_wait);
+        }
+    }
+
     /// `Ok(None)`: nothing for the muxer in it.
     pub(super) fn handle_rtp(
         &mut self,
@@ -121,26 +166,38 @@ impl Media {
             stats.unknown_payload_types += 1;
             return Ok(None);
         }
-        let counters = stats.track(track.kind);
-        if packet.payload_type == format.payload_type {
+        let kind = track.kind;
+        let counters = stats.track(kind);
+        if format.rtx_payload_type != Some(packet.payload_type) {
             counters.packets += 1;
             counters.payload_bytes += packet.payload.len() as u64;
-            feedback.record_packet(track.kind, packet.ssrc, packet.sequence_number, packet.rtp_time, now);
-            return Ok(Some(Received { kind: track.kind, packet }));
+            feedback.record_packet(kind, packet.ssrc, packet.sequence_number, packet.rtp_time, now);
+            if packet.payload_type == format.payload_type {
+                return Ok(Some(Received { kind, packet, redundant: Missing::default() }));
+            }
+            let Ok(red) = Red::parse(packet.payload, format.payload_type) else {
+                counters.malformed_redundancy += 1;
+                return Ok(None);
+            };
+            let redundant = Missing::of(red.redundant, |distance| {
+                feedback.record_redundant(kind, packet.sequence_number.wrapping_sub(distance))
+            });
+            let packet = RtpPacket { payload_type: format.payload_type, payload: red.primary, ..packet };
+            return Ok(Some(Received { kind, packet, redundant }));
         }
         // RFC 4588 section 4. A retransmission without payload is a probe of the sender's bandwidth estimate.
         let original = feedback
-            .ssrc_of(track.kind)
+            .original_of(kind, packet.ssrc)
             .and_then(|ssrc| packet.undo_rtx(format.payload_type, ssrc))
-            .filter(|original| !original.payload.is_empty());
+            .filter(|original| !original.payload.is_empty())
+            .filter(|original| feedback.record_retransmission(kind, original.sequence_number, now));
         let Some(packet) = original else {
-            counters.empty_retransmissions += 1;
+            counters.useless_retransmissions += 1;
             return Ok(None);
         };
         counters.retransmissions += 1;
         counters.payload_bytes += packet.payload.len() as u64;
-        feedback.record_recovered(track.kind, packet.sequence_number, now);
-        Ok(Some(Received { kind: track.kind, packet }))
+        Ok(Some(Received { kind, packet, redundant: Missing::default() }))
     }
 
     /// Reads a compound; of each kind of news the last per track counts, so that no datagram causes more than four
@@ -175,6 +232,9 @@ impl Media {
                         }
                     }
                 }
+                Ok(Packet::ExtendedReport(answers)) => {
+                    answers.for_each(|answer| feedback.record_reference_delay(&answer, now));
+                }
                 Ok(_) => {}
                 Err(_) => stats.malformed_packets += 1,
             }
@@ -206,6 +266,16 @@ impl Media {
         flow.outbound.protect_rtcp(&compound).ok()
     }
 
+    pub(super) fn delivery(&self, kind: TrackKind) -> Delivery {
+        let retransmits = self.tracks.iter().any(|track| track.kind == kind && track.feedback.nack);
+        let feedback = self.flow.as_ref().map(|flow| &flow.feedback);
+        Delivery {
+            round_trip: feedback.and_then(Feedback::round_trip),
+            jitter: feedback.map_or(Duration::ZERO, |feedback| feedback.stats(kind).jitter),
+            retransmits,
+        }
+    }
+
     pub(super) fn fill_stats(&self, stats: &mut PeerStats) {
         let Some(flow) = &self.flow else {
             return;
@@ -222,13 +292,10 @@ fn announced(tracks: &[Track]) -> impl Iterator<Item = u32> {
     tracks.iter().flat_map(|track| [track.ssrc, track.rtx_ssrc]).flatten()
 }
 
-/// The track and its format that a payload type is the media or the retransmission of.
+/// The track and its format that a payload type is the media, the retransmission or the redundancy of.
 fn format_of(tracks: &[Track], payload_type: u8) -> Option<(&Track, &Format)> {
     tracks.iter().find_map(|track| {
-        let format = track
-            .formats
-            .iter()
-            .find(|format| format.payload_type == payload_type || format.rtx_payload_type == Some(payload_type))?;
+        let format = track.formats.iter().find(|format| format.payload_types().any(|each| each == payload_type))?;
         Some((track, format))
     })
 }

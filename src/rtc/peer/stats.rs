@@ -16,7 +16,7 @@ pub struct PeerStats {
     pub remote_address: Option<SocketAddr>,
     /// What media is protected with.
     pub profile: Option<SrtpProfile>,
-    /// From a NACK to the retransmission, smoothed; `None` until there was one.
+    /// Of the path, smoothed; `None` until something told it.
     pub round_trip: Option<Duration>,
     /// From a check of ours to its answer, smoothed; `None` where the peer checks.
     pub ice_round_trip: Option<Duration>,
@@ -59,6 +59,17 @@ impl PeerStats {
     }
 }
 
+/// How a track's packets reach us: what decides how long a missing one is worth waiting for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Delivery {
+    /// Smoothed; `None` until it was measured.
+    pub round_trip: Option<Duration>,
+    /// Interarrival jitter.
+    pub jitter: Duration,
+    /// What is asked for again is sent again.
+    pub retransmits: bool,
+}
+
 /// Counters of one track.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TrackStats {
@@ -66,10 +77,12 @@ pub struct TrackStats {
     pub packets: u64,
     /// Payload bytes, retransmitted ones included.
     pub payload_bytes: u64,
-    /// Packets that came by RTX.
+    /// Packets that came by RTX and were missing.
     pub retransmissions: u64,
-    /// RTX without payload, or before the stream it repeats.
-    pub empty_retransmissions: u64,
+    /// Redundant payloads (RFC 2198) that could not be unpacked.
+    pub malformed_redundancy: u64,
+    /// RTX without payload, of a packet that is there, or of another stream than the current one.
+    pub useless_retransmissions: u64,
     /// Loss, jitter and what was asked for.
     pub stream: StreamStats,
 }

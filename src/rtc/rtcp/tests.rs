@@ -14,6 +14,7 @@ use rtcp::transport_feedbacks::transport_layer_cc::{PacketStatusChunk, SymbolTyp
 use rtcp::transport_feedbacks::transport_layer_nack::TransportLayerNack;
 use webrtc_marshal::marshal::{Marshal, Unmarshal};
 
+use super::extended::write_reference_time;
 use super::transport_cc::{DELTA_MICROS, MAX_STATUSES};
 use super::*;
 use crate::rtc::bytes::Writer;
@@ -373,5 +374,49 @@ fn every_length_first_byte_and_type_is_survived() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn reference_times_and_their_answers_mean_the_same_to_another_implementation() {
+    use rtcp::extended_report::{DLRRReport, DLRRReportBlock, ExtendedReport, ReceiverReferenceTimeReportBlock};
+    let bytes = written(|out| write_reference_time(out, 7, 0xda8b_d1fc_dddd_a05a));
+    let report: ExtendedReport = read_by_the_crate(&bytes);
+    assert_eq!(report.sender_ssrc, 7);
+    let [block] = &report.reports[..] else { panic!("{report:?}") };
+    let block = block.as_any().downcast_ref::<ReceiverReferenceTimeReportBlock>().unwrap();
+    assert_eq!(block.ntp_timestamp, 0xda8b_d1fc_dddd_a05a);
+
+    let entry = |ssrc| DLRRReport { ssrc, last_rr: 0xd1fc_dddd, dlrr: 65_536 };
+    let answer = ExtendedReport {
+        sender_ssrc: 9,
+        reports: vec![
+            Box::new(ReceiverReferenceTimeReportBlock { ntp_timestamp: 1 }),
+            Box::new(DLRRReportBlock { reports: vec![entry(7), entry(8)] }),
+            Box::new(DLRRReportBlock { reports: vec![entry(7)] }),
+        ],
+    };
+    let bytes = answer.marshal().unwrap();
+    let Packet::ExtendedReport(answers) = only(&bytes) else { panic!("not an XR") };
+    let read: Vec<_> = answers.map(|answer| (answer.ssrc, answer.last_reference_time, answer.delay)).collect();
+    assert_eq!(read, [7, 8, 7].map(|ssrc| (ssrc, 0xd1fc_dddd, 65_536)));
+}
+
+#[test]
+fn extended_reports_whose_lengths_lie_end_where_they_do() {
+    let answer = [5, 0, 0, 3, 0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0, 2];
+    for (name, blocks, answers) in [
+        ("nothing", vec![], 0),
+        ("one", answer.to_vec(), 1),
+        ("half an entry", vec![5, 0, 0, 1, 0, 0, 0, 7], 0),
+        ("an entry and a half", [&[5, 0, 0, 4][..], &answer[4..], &[0; 4]].concat(), 1),
+        ("beyond the end", [&answer[..], &[5, 0, 0xff, 0xff, 0, 0, 0, 7]].concat(), 1),
+        ("behind another block", [&[4, 0, 0, 2, 1, 2, 3, 4, 5, 6, 7, 8][..], &answer].concat(), 1),
+        ("empty blocks without end", [5, 0, 0, 0].repeat(300), 0),
+    ] {
+        let words = u16::try_from(blocks.len() / 4 + 1).unwrap().to_be_bytes();
+        let bytes = [&[0x80, 207, words[0], words[1], 0, 0, 0, 9][..], &blocks].concat();
+        let Packet::ExtendedReport(found) = only(&bytes) else { panic!("not an XR") };
+        assert_eq!(found.count(), answers, "{name}");
     }
 }

@@ -119,7 +119,10 @@ impl Answer<'_> {
         candidates: &[SocketAddr],
     ) -> std::fmt::Result {
         write!(out, "m={} 9 {}", section.media, section.proto)?;
-        for payload_type in track.payload_types() {
+        // Browsers send the redundant form of Opus where it stands before the plain one.
+        let red = track.formats.iter().filter_map(|format| format.red_payload_type);
+        let plain = track.formats.iter().flat_map(|format| [Some(format.payload_type), format.rtx_payload_type]);
+        for payload_type in red.chain(plain.flatten()) {
             write!(out, " {payload_type}")?;
         }
         out.push_str("\r\nc=IN IP4 0.0.0.0\r\n");
@@ -182,6 +185,9 @@ impl Answer<'_> {
         }
         if let Some(rtx) = format.rtx_payload_type {
             write!(out, "a=rtpmap:{rtx} rtx/{clock_rate}\r\na=fmtp:{rtx} apt={payload_type}\r\n")?;
+        }
+        if let Some(red) = format.red_payload_type {
+            write!(out, "a=rtpmap:{red} red/48000/2\r\na=fmtp:{red} {payload_type}/{payload_type}\r\n")?;
         }
         Ok(())
     }

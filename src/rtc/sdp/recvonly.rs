@@ -18,8 +18,9 @@ use super::track::{Attributes, SDES_MID, TRANSPORT_CC, Take, Track};
 use super::transport::{RemoteAddresses, Setup, Transport, setup};
 use super::{AnswerError, kind_of};
 
-/// Opus.
+/// Opus, and its redundant form.
 const OPUS: u8 = 111;
+const RED: u8 = 63;
 /// H.264 in packetization mode 1, each with its retransmissions and `profile-level-id`: Constrained Baseline and
 /// Baseline at level 3.1, which is what browsers send.
 const H264: [(u8, u8, &str); 2] = [(102, 103, "42e01f"), (104, 105, "42001f")];
@@ -86,7 +87,7 @@ impl RecvOnlyOffer {
         for kind in &self.kinds {
             let candidates = std::mem::take(&mut candidates);
             match kind {
-                TrackKind::Audio => write!(out, "m=audio 9 UDP/TLS/RTP/SAVPF {OPUS}\r\n")?,
+                TrackKind::Audio => write!(out, "m=audio 9 UDP/TLS/RTP/SAVPF {OPUS} {RED}\r\n")?,
                 TrackKind::Video => {
                     out.push_str("m=video 9 UDP/TLS/RTP/SAVPF");
                     for (media, rtx, _) in H264 {
@@ -176,7 +177,10 @@ fn write_opus(out: &mut String, opus: OpusSettings) -> std::fmt::Result {
         out,
         "a=rtpmap:{OPUS} opus/48000/2\r\n\
          a=fmtp:{OPUS} minptime=10;useinbandfec=1;maxaveragebitrate={}{}\r\n\
-         a=rtcp-fb:{OPUS} transport-cc\r\n",
+         a=rtcp-fb:{OPUS} transport-cc\r\n\
+         a=rtcp-fb:{OPUS} nack\r\n\
+         a=rtpmap:{RED} red/48000/2\r\n\
+         a=fmtp:{RED} {OPUS}/{OPUS}\r\n",
         opus.max_average_bitrate_bps,
         if opus.stereo { ";stereo=1" } else { "" },
     )

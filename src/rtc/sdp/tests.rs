@@ -79,7 +79,7 @@ fn the_answer_to_chromium_says_what_a_receiver_has_to_say() {
     let transport =
         ["a=ice-ufrag:oursours", "a=ice-pwd:ourpasswordourpassword", fingerprint.as_str(), "a=setup:active"];
     let expected_audio = [
-        ["m=audio 9 UDP/TLS/RTP/SAVPF 111", "c=IN IP4 0.0.0.0", "a=mid:0"].as_slice(),
+        ["m=audio 9 UDP/TLS/RTP/SAVPF 63 111", "c=IN IP4 0.0.0.0", "a=mid:0"].as_slice(),
         &transport,
         &[
             "a=candidate:1 1 udp 2130706431 192.168.1.5 8189 typ host",
@@ -94,6 +94,8 @@ fn the_answer_to_chromium_says_what_a_receiver_has_to_say() {
             "a=rtpmap:111 opus/48000/2",
             "a=fmtp:111 minptime=10;useinbandfec=1;usedtx=0;maxaveragebitrate=64000",
             "a=rtcp-fb:111 transport-cc",
+            "a=rtpmap:63 red/48000/2",
+            "a=fmtp:63 111/111",
         ],
     ]
     .concat();
@@ -196,7 +198,7 @@ a=sctp-port:5000
         m_lines,
         [
             "m=video 0 UDP/TLS/RTP/SAVPF 96",
-            "m=audio 9 UDP/TLS/RTP/SAVPF 111",
+            "m=audio 9 UDP/TLS/RTP/SAVPF 63 111",
             "m=video 9 UDP/TLS/RTP/SAVPF 106 107",
             "m=video 0 UDP/TLS/RTP/SAVPF 96",
             "m=application 0 UDP/DTLS/SCTP webrtc-datachannel",
@@ -302,6 +304,27 @@ fn wildcard_feedback_counts_and_extensions_that_cannot_be_received_do_not() {
     assert_eq!(video.extensions.transport_cc, None);
     assert_eq!(video.extensions.mid, Some(4));
     assert_eq!(video.extensions.abs_send_time, None);
+}
+
+#[test]
+fn redundant_audio_is_taken_only_where_it_carries_the_opus_that_is_taken() {
+    for (line, edited, red) in [
+        ("a=fmtp:63 111/111", "a=fmtp:63 111/111", Some(63)),
+        ("a=fmtp:63 111/111", "a=fmtp:63 111", Some(63)),
+        ("a=fmtp:63 111/111", "a=fmtp:63 111/111/111", Some(63)),
+        ("a=fmtp:63 111/111", "a=fmtp:63 111/9", None),
+        ("a=fmtp:63 111/111", "a=fmtp:63 111/", None),
+        ("a=fmtp:63 111/111", "a=x", None),
+        ("a=rtpmap:63 red/48000/2", "a=rtpmap:63 red/8000", None),
+    ] {
+        let offer = CHROMIUM.replace(line, edited);
+        assert_ne!((offer == CHROMIUM, line == edited), (true, false));
+        let [audio, _] = tracks(&offer).try_into().unwrap();
+        assert_eq!(audio.formats[0].red_payload_type, red, "{edited}");
+        let answer = answer_to(&offer);
+        let m_line = section(&answer, "m=audio")[0].clone();
+        assert_eq!(m_line.ends_with(" 63 111"), red.is_some(), "{m_line}");
+    }
 }
 
 #[test]

@@ -50,6 +50,8 @@ pub struct Format {
     pub payload_type: u8,
     /// Of its retransmissions.
     pub rtx_payload_type: Option<u8>,
+    /// Of its redundant form.
+    pub red_payload_type: Option<u8>,
     /// `profile-level-id` of H.264, as described.
     pub(super) profile_level_id: Option<String>,
 }
@@ -172,7 +174,12 @@ impl Track {
         Self {
             kind,
             mid: None,
-            formats: vec![Format { payload_type: 96, rtx_payload_type: None, profile_level_id: None }],
+            formats: vec![Format {
+                payload_type: 96,
+                rtx_payload_type: None,
+                red_payload_type: None,
+                profile_level_id: None,
+            }],
             foreign: Vec::new(),
             ssrc: None,
             rtx_ssrc: None,
@@ -206,6 +213,7 @@ impl Track {
             .map(|payload_type| Format {
                 payload_type: *payload_type,
                 rtx_payload_type: listed.rtx_of(*payload_type),
+                red_payload_type: listed.red_of(*payload_type),
                 profile_level_id: listed.parameter(*payload_type, "profile-level-id").map(str::to_owned),
             })
             .collect();
@@ -222,9 +230,16 @@ impl Track {
         })
     }
 
-    /// All payload types that are taken, those of retransmissions included.
+    /// All payload types that are taken, those of retransmissions and redundancy included.
     pub fn payload_types(&self) -> impl Iterator<Item = u8> {
-        self.formats.iter().flat_map(|format| [Some(format.payload_type), format.rtx_payload_type]).flatten()
+        self.formats.iter().flat_map(Format::payload_types)
+    }
+}
+
+impl Format {
+    /// Of the media, its retransmissions and its redundant form.
+    pub(in crate::rtc) fn payload_types(&self) -> impl Iterator<Item = u8> + use<> {
+        [Some(self.payload_type), self.rtx_payload_type, self.red_payload_type].into_iter().flatten()
     }
 }
 
@@ -276,9 +291,17 @@ impl<'a> Formats<'a> {
 
     /// Opus payload types, in order.
     fn opus(&self) -> Vec<u8> {
-        // `red/48000/2` (RFC 2198) may stand beside it; it would be picked here, with the payload type it carries.
         let opus = self.in_order.iter().copied();
         opus.filter(|payload_type| self.is(*payload_type, "opus/48000/2")).collect()
+    }
+
+    /// RFC 2198 section 5: `a=fmtp:<red> <primary>/<redundant>...`, all of them this one.
+    fn red_of(&self, payload_type: u8) -> Option<u8> {
+        let carries_it = |red: &u8| {
+            let fmtp = self.fmtp.get(usize::from(*red)).copied().flatten();
+            fmtp.is_some_and(|blocks| blocks.split('/').all(|block| block.parse() == Ok(payload_type)))
+        };
+        self.in_order.iter().copied().filter(|red| self.is(*red, "red/48000/2")).find(carries_it)
     }
 
     /// The H.264 payload types in packetization mode 1, the simplest profile first, among equals in order.

@@ -27,11 +27,7 @@ impl Publisher {
             Frame::AudioSequenceHeader => replace(&mut self.headers.audio, body),
             Frame::KeyFrame | Frame::InterFrame | Frame::Audio => {}
         }
-        if !matches!(self.phase, Phase::Publishing | Phase::Live) || !self.carries(tag.frame) {
-            self.count_unsent(tag.frame);
-            return;
-        }
-        if self.flow.is_none() && !self.begin_flow(tag) {
+        if !matches!(self.phase, Phase::Publishing | Phase::Live) {
             self.count_unsent(tag.frame);
             return;
         }
@@ -41,15 +37,21 @@ impl Publisher {
         {
             return self.hand_over(reason, now);
         }
+        if !self.carries(tag.frame) || (self.flow.is_none() && !self.begin_flow(tag)) {
+            self.count_unsent(tag.frame);
+            return;
+        }
         self.forward(tag, body, now);
         self.keep_within_bounds(now);
     }
 
+    /// Whether this connection, or the one to come, has the tag's track.
     fn carries(&self, frame: Frame) -> bool {
+        let tracks = self.flow.as_ref().map_or(self.tracks, Flow::tracks);
         match frame {
             Frame::Metadata => true,
-            Frame::VideoSequenceHeader | Frame::KeyFrame | Frame::InterFrame => self.tracks != Tracks::AudioOnly,
-            Frame::AudioSequenceHeader | Frame::Audio => self.tracks != Tracks::VideoOnly,
+            Frame::VideoSequenceHeader | Frame::KeyFrame | Frame::InterFrame => tracks != Tracks::AudioOnly,
+            Frame::AudioSequenceHeader | Frame::Audio => tracks != Tracks::VideoOnly,
         }
     }
 
@@ -73,7 +75,7 @@ impl Publisher {
             _ => false,
         };
         if starts {
-            self.flow = Some(Flow::new(tag.dts));
+            self.flow = Some(Flow::new(tag.dts, self.tracks));
             self.timers.key_frame_retry = None;
             self.queue_message(Frame::Metadata, Class::Config, 0, None);
             self.queue_message(Frame::VideoSequenceHeader, Class::VideoConfig, 0, None);

@@ -11,6 +11,7 @@ use super::*;
 use crate::rtmp::chunk::ChunkReader;
 
 mod bounds;
+mod outages;
 
 const NGINX_SERVER: &[u8] = include_bytes!("../../../tests/it/rtmp/nginx_server.bin");
 const FRAME_MS: i64 = 20;

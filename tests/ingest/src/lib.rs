@@ -1,7 +1,8 @@
 //! A strict RTMP ingest: it takes H.264 + enhanced-RTMP Opus as MediaMTX does and refuses what MediaMTX refuses.
 //!
 //! ```text
-//! TcpListener -> one thread a connection: handshake -> chunks (wire) -> commands (session)
+//! TcpListener -> one thread a connection (inlet) ┐
+//! a test in virtual time (pipe) ─────────────────┴▶ handshake -> chunks (wire) -> commands (session)
 //!                -> media rules (media) -> track detection, 2 s of media time (tracks) -> ready
 //! ```
 //!
@@ -9,7 +10,7 @@
 //! rules (timestamps strictly increasing per track, a start near 0 on an IDR, audio on its sample clock, nothing
 //! after deleteStream, every message complete) is recorded in [`Connection::violations`].
 //!
-//! Threads and blocking sockets, no code shared with the publisher under test. Memory grows with the recorded
+//! No code shared with the publisher under test. Memory grows with the recorded
 //! frames: turn [`Options::keep_frames`] off for a long run.
 
 mod amf;
@@ -17,6 +18,7 @@ mod flv;
 mod inlet;
 mod media;
 mod path;
+mod pipe;
 mod report;
 mod session;
 mod sps;
@@ -33,6 +35,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use amf::{AmfError, Value, parse as parse_amf};
+pub use pipe::Pipe;
 pub use report::{AudioTrack, Connection, Event, Frame, Kind, Stage, VideoTrack};
 
 /// What happens when a second publisher comes to a path that is ready (MediaMTX's `overridePublisher`).
@@ -89,9 +92,11 @@ impl fmt::Debug for Options {
     }
 }
 
-/// The socket of a live connection, and why the ingest itself closed it.
+/// A connection's socket while it lives, and why the ingest itself closed it.
 #[derive(Default)]
 pub(crate) struct Link {
+    open: bool,
+    /// A [`Pipe`] has none.
     socket: Option<Arc<TcpStream>>,
     /// Replies and server-side requests must not mix.
     writing: Arc<Mutex<()>>,
@@ -118,6 +123,14 @@ impl Shared {
         self.state.lock().expect("no thread panics while it holds the lock")
     }
 
+    /// Enters a new connection in the list; its number.
+    fn enter(&self, peer: SocketAddr, link: Link) -> usize {
+        let mut state = self.lock();
+        state.connections.push(Connection::new(peer));
+        state.links.push(link);
+        state.connections.len() - 1
+    }
+
     fn emit(&self, event: Event) {
         if let Some(on_event) = self.options.on_event {
             on_event(&event);
@@ -129,10 +142,12 @@ impl State {
     /// Closes connection `id` from this side.
     fn kick(&mut self, id: usize, reason: &'static str) {
         if let Some(link) = self.links.get_mut(id)
-            && let Some(socket) = link.socket.take()
+            && std::mem::take(&mut link.open)
         {
             link.kicked = Some(reason);
-            let _gone_already = socket.shutdown(Shutdown::Both);
+            if let Some(socket) = link.socket.take() {
+                let _gone_already = socket.shutdown(Shutdown::Both);
+            }
         }
     }
 }
@@ -157,6 +172,17 @@ impl Ingest {
         let shared = Arc::new(Shared { options, state: Mutex::default(), changed: Condvar::new() });
         let accepting = Mutex::new(Some(accept_on(listener, &shared)));
         Ok(Ingest { shared, addr, accepting })
+    }
+
+    /// An ingest that listens nowhere: its connections are [`Pipe`]s.
+    pub fn without_sockets(options: Options) -> Ingest {
+        let shared = Arc::new(Shared { options, state: Mutex::default(), changed: Condvar::new() });
+        Ingest { shared, addr: SocketAddr::from(([0, 0, 0, 0], 0)), accepting: Mutex::new(None) }
+    }
+
+    /// A connection whose bytes the caller moves.
+    pub fn open(&self) -> Pipe {
+        Pipe::new(&self.shared)
     }
 
     /// Where it listens.
@@ -283,7 +309,7 @@ fn accept_on(listener: TcpListener, shared: &Arc<Shared>) -> Accepting {
                 break;
             }
             if let Ok(stream) = stream {
-                session::start(&shared, stream);
+                inlet::start(&shared, stream);
             }
         }
     });

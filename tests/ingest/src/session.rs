@@ -1,28 +1,25 @@
 //! One connection: handshake, control messages, the command conversation, then media until the end
-//! (RTMP 1.0 sections 5.2, 5.4 and 7.2, as MediaMTX speaks them).
+//! (RTMP 1.0 sections 5.2, 5.4 and 7.2, as MediaMTX speaks them). Bytes in, replies out; who moves them is `inlet` for a
+//! socket and [`crate::Pipe`] for a test in virtual time.
 
 use std::fmt;
-use std::io::{self, BufReader, Write};
-use std::net::TcpStream;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::amf::{self, Value};
 use crate::flv::FlvFile;
-use crate::inlet::Inlet;
 use crate::media;
 use crate::path;
 use crate::report::{Connection, Event, Frame, Stage};
 use crate::tracks::{Step, Tracks};
 use crate::wire::{ChunkReader, Message, write_message};
-use crate::{Link, SecondPublisher, Shared};
+use crate::{SecondPublisher, Shared};
 
 const WINDOW_ACK_SIZE: u32 = 2_500_000;
 const CHUNK_SIZE_OUT_U32: u32 = 65_536;
 /// What [`write_message`] may use once Set Chunk Size went out.
 pub(crate) const CHUNK_SIZE_OUT: usize = 65_536;
-const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-const READ_BUFFER: usize = 64 * 1024;
 
 /// How a connection ends.
 #[derive(Debug)]
@@ -60,47 +57,24 @@ impl fmt::Display for End {
     }
 }
 
-/// Enters a new connection in the list and gives it a thread.
-pub(crate) fn start(shared: &Arc<Shared>, stream: TcpStream) {
-    let Ok(peer) = stream.peer_addr() else { return };
-    let _best_effort = (stream.set_nodelay(true), stream.set_write_timeout(Some(WRITE_TIMEOUT)));
-    let stream = Arc::new(stream);
-    let writing = Arc::new(Mutex::new(()));
-    let id = {
-        let mut state = shared.lock();
-        state.connections.push(Connection::new(peer));
-        state.links.push(Link { socket: Some(Arc::clone(&stream)), writing: Arc::clone(&writing), kicked: None });
-        state.connections.len() - 1
-    };
-    let shared = Arc::clone(shared);
-    std::thread::spawn(move || {
-        let deadline = Instant::now() + shared.options.detection_deadline;
-        let inlet = Inlet::new(Arc::clone(&stream), Arc::clone(&shared), id, deadline);
-        let mut session = Session {
-            reader: ChunkReader::new(BufReader::with_capacity(READ_BUFFER, inlet)),
-            shared,
-            id,
-            stream,
-            writing,
-            connected: false,
-            published: false,
-            tracks: Tracks::default(),
-            ack_window: 0,
-            acked: 0,
-            flv: None,
-            tc_url: String::new(),
-        };
-        let end = session.run();
-        session.finish(&end);
-    });
+/// How far the handshake is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Handshake {
+    C0,
+    C1,
+    C2,
+    Done,
 }
 
-struct Session {
+pub(crate) struct Session {
     shared: Arc<Shared>,
     id: usize,
-    stream: Arc<TcpStream>,
-    writing: Arc<Mutex<()>>,
-    reader: ChunkReader<BufReader<Inlet>>,
+    reader: ChunkReader,
+    handshake: Handshake,
+    /// Bytes for the publisher, and how long they are kept back.
+    replies: Vec<u8>,
+    delay: Duration,
+    messages: u64,
     connected: bool,
     published: bool,
     tracks: Tracks,
@@ -112,6 +86,51 @@ struct Session {
 }
 
 impl Session {
+    /// Enters a new connection in the list.
+    pub(crate) fn new(shared: &Arc<Shared>, id: usize) -> Session {
+        Session {
+            shared: Arc::clone(shared),
+            id,
+            reader: ChunkReader::new(),
+            handshake: Handshake::C0,
+            replies: Vec::new(),
+            delay: Duration::ZERO,
+            messages: 0,
+            connected: false,
+            published: false,
+            tracks: Tracks::default(),
+            ack_window: 0,
+            acked: 0,
+            flv: None,
+            tc_url: String::new(),
+        }
+    }
+
+    /// What came next from the publisher.
+    pub(crate) fn handle_bytes(&mut self, bytes: &[u8]) -> Result<(), End> {
+        self.reader.push(bytes);
+        while self.handshake != Handshake::Done {
+            if !self.shake_hands()? {
+                return Ok(());
+            }
+        }
+        while let Some(message) = self.reader.message()? {
+            self.messages += 1;
+            self.handle(&message)?;
+        }
+        Ok(())
+    }
+
+    /// Bytes for the publisher, and how long to keep them back.
+    pub(crate) fn take_replies(&mut self) -> (Vec<u8>, Duration) {
+        (std::mem::take(&mut self.replies), std::mem::take(&mut self.delay))
+    }
+
+    /// Messages so far once track detection is over: each one moves the deadline.
+    pub(crate) fn messages_when_ready(&self) -> Option<u64> {
+        self.tracks.is_over().then_some(self.messages)
+    }
+
     /// Changes this connection's report and wakes the waiting tests.
     fn report<T>(&self, change: impl FnOnce(&mut Connection) -> T) -> T {
         let mut state = self.shared.lock();
@@ -129,40 +148,35 @@ impl Session {
         self.shared.emit(Event::Violation { path, text: text.into() });
     }
 
-    fn send(&self, bytes: &[u8]) -> Result<(), End> {
-        let _one_at_a_time = self.writing.lock().expect("no thread panics while it holds the lock");
-        Ok((&*self.stream).write_all(bytes)?)
+    fn send(&mut self, bytes: &[u8]) {
+        self.replies.extend_from_slice(bytes);
     }
 
-    fn run(&mut self) -> End {
-        if let Err(end) = self.handshake() {
-            return end;
-        }
-        loop {
-            let step = self.reader.message().and_then(|message| self.handle(&message));
-            if let Err(end) = step {
-                return end;
+    /// One step of C0 C1 -> S0 S1 S2 -> C2; false until the bytes for it are there. S2 is C1; C2 should be S1.
+    fn shake_hands(&mut self) -> Result<bool, End> {
+        match self.handshake {
+            Handshake::C0 => {
+                let Some([version]) = self.reader.take() else { return Ok(false) };
+                if version != 3 {
+                    return Err(End::refused(format!("handshake version {version} is not 3")));
+                }
+                self.handshake = Handshake::C1;
             }
+            Handshake::C1 => {
+                let Some(c1) = self.reader.take::<1536>() else { return Ok(false) };
+                self.send(&[&[3], s1().as_slice(), c1.as_slice()].concat());
+                self.handshake = Handshake::C2;
+            }
+            Handshake::C2 => {
+                let Some(c2) = self.reader.take::<1536>() else { return Ok(false) };
+                if c2 != s1() {
+                    self.violation("C2 is not the echo of S1");
+                }
+                self.handshake = Handshake::Done;
+            }
+            Handshake::Done => {}
         }
-    }
-
-    /// C0 C1 -> S0 S1 S2 -> C2. S2 is C1; C2 should be S1.
-    fn handshake(&mut self) -> Result<(), End> {
-        let [version] = self.reader.take()?;
-        if version != 3 {
-            return Err(End::refused(format!("handshake version {version} is not 3")));
-        }
-        let c1: [u8; 1536] = self.reader.take()?;
-        let mut s1 = [0_u8; 1536];
-        for (byte, value) in s1.iter_mut().skip(8).zip((0..=250_u8).cycle()) {
-            *byte = value;
-        }
-        self.send(&[&[3], s1.as_slice(), c1.as_slice()].concat())?;
-        let c2: [u8; 1536] = self.reader.take()?;
-        if c2 != s1 {
-            self.violation("C2 is not the echo of S1");
-        }
-        Ok(())
+        Ok(true)
     }
 
     fn handle(&mut self, message: &Message) -> Result<(), End> {
@@ -186,29 +200,22 @@ impl Session {
             20 => self.handle_command(body)?,
             other => return Err(End::refused(format!("invalid message type: {other}"))),
         }
-        self.acknowledge()?;
-        if self.published {
-            if self.tracks.handle_message()? {
-                self.become_ready()?;
-            }
-            if self.tracks.is_over() {
-                let deadline = Instant::now() + self.shared.options.idle_deadline;
-                self.reader.input().get_mut().set_deadline(deadline);
-            }
+        self.acknowledge();
+        if self.published && self.tracks.handle_message()? {
+            self.become_ready()?;
         }
         let bytes_read = self.reader.bytes_read();
         self.report(|seen| seen.bytes_read = bytes_read);
         Ok(())
     }
 
-    fn acknowledge(&mut self) -> Result<(), End> {
+    fn acknowledge(&mut self) {
         let read = self.reader.bytes_read();
         if self.ack_window > 0 && read - self.acked > self.ack_window {
             self.acked = read;
             let wrapping = u32::try_from(read & u64::from(u32::MAX)).expect("masked");
-            self.send(&write_message(2, 3, 0, &wrapping.to_be_bytes(), CHUNK_SIZE_OUT))?;
+            self.send(&write_message(2, 3, 0, &wrapping.to_be_bytes(), CHUNK_SIZE_OUT));
         }
-        Ok(())
     }
 
     fn user_control(&mut self, body: &[u8]) -> Result<(), End> {
@@ -218,7 +225,8 @@ impl Session {
         match u16::from_be_bytes(*event) {
             6 => {
                 self.report(|seen| seen.keepalives += 1);
-                self.send(&write_message(2, 4, 0, &[&[0, 7], data].concat(), CHUNK_SIZE_OUT))
+                self.send(&write_message(2, 4, 0, &[&[0, 7], data].concat(), CHUNK_SIZE_OUT));
+                Ok(())
             }
             0..=4 | 7 | 31 | 32 => Ok(()),
             other => Err(End::refused(format!("invalid user control type: {other}"))),
@@ -237,7 +245,8 @@ impl Session {
             "createStream" if !self.published => {
                 let result =
                     [Value::String("_result".into()), Value::Number(transaction), Value::Null, Value::Number(1.0)];
-                self.send(&write_message(3, 20, 0, &amf::write(&result), CHUNK_SIZE_OUT))
+                self.send(&write_message(3, 20, 0, &amf::write(&result), CHUNK_SIZE_OUT));
+                Ok(())
             }
             "publish" if !self.published => match values.get(3).and_then(Value::as_str) {
                 Some(stream) => self.publish(stream, transaction),
@@ -275,13 +284,14 @@ impl Session {
             ]),
         ];
         let dynamic = [WINDOW_ACK_SIZE.to_be_bytes().as_slice(), &[2]].concat();
-        self.send(&write_message(2, 5, 0, &WINDOW_ACK_SIZE.to_be_bytes(), CHUNK_SIZE_OUT))?;
-        self.send(&write_message(2, 6, 0, &dynamic, CHUNK_SIZE_OUT))?;
-        self.send(&write_message(2, 1, 0, &CHUNK_SIZE_OUT_U32.to_be_bytes(), CHUNK_SIZE_OUT))?;
-        self.send(&write_message(3, 20, 0, &amf::write(&reply), CHUNK_SIZE_OUT))
+        self.send(&write_message(2, 5, 0, &WINDOW_ACK_SIZE.to_be_bytes(), CHUNK_SIZE_OUT));
+        self.send(&write_message(2, 6, 0, &dynamic, CHUNK_SIZE_OUT));
+        self.send(&write_message(2, 1, 0, &CHUNK_SIZE_OUT_U32.to_be_bytes(), CHUNK_SIZE_OUT));
+        self.send(&write_message(3, 20, 0, &amf::write(&reply), CHUNK_SIZE_OUT));
+        Ok(())
     }
 
-    fn send_status(&self, transaction: f64, level: &str, code: &str) -> Result<(), End> {
+    fn send_status(&mut self, transaction: f64, level: &str, code: &str) {
         let text = |text: &str| Value::String(text.into());
         let info = vec![
             ("level".into(), text(level)),
@@ -289,7 +299,7 @@ impl Session {
             ("description".into(), text(if level == "error" { "authentication failed" } else { "publish start" })),
         ];
         let body = amf::write(&[text("onStatus"), Value::Number(transaction), Value::Null, Value::Object(info)]);
-        self.send(&write_message(5, 20, 1, &body, CHUNK_SIZE_OUT))
+        self.send(&write_message(5, 20, 1, &body, CHUNK_SIZE_OUT));
     }
 
     fn publish(&mut self, stream: &str, transaction: f64) -> Result<(), End> {
@@ -298,8 +308,8 @@ impl Session {
             return Err(End::refused(format!("invalid path name: {why} ({path:?})")));
         }
         if self.shared.options.required_query.as_ref().is_some_and(|required| *required != query) {
-            std::thread::sleep(self.shared.options.unauthorized_delay);
-            self.send_status(transaction, "error", "NetStream.Publish.Unauthorized")?;
+            self.delay = self.shared.options.unauthorized_delay;
+            self.send_status(transaction, "error", "NetStream.Publish.Unauthorized");
             return Err(End::refused("authentication failed"));
         }
         self.published = true;
@@ -320,7 +330,8 @@ impl Session {
             self.flv = Some(FlvFile::create(&dir.join(file))?);
         }
         self.shared.emit(Event::Publishing { peer, path });
-        self.send_status(transaction, "status", "NetStream.Publish.Start")
+        self.send_status(transaction, "status", "NetStream.Publish.Start");
+        Ok(())
     }
 
     fn handle_data(&mut self, message: &Message) -> Result<(), End> {
@@ -410,7 +421,8 @@ impl Session {
         Ok(())
     }
 
-    fn finish(mut self, end: &End) {
+    /// The connection is over.
+    pub(crate) fn finish(&mut self, end: &End) {
         if let Some(flv) = &mut self.flv
             && let Err(error) = flv.flush()
         {
@@ -419,10 +431,12 @@ impl Session {
         let kicked = {
             let mut state = self.shared.lock();
             let link = state.links.get_mut(self.id).expect("links are never removed");
+            link.open = false;
             link.socket = None;
             link.kicked
         };
-        if kicked.is_none() && !matches!(end, End::Refused(_)) && self.reader.in_message() {
+        let greeted = self.handshake == Handshake::Done;
+        if kicked.is_none() && !matches!(end, End::Refused(_)) && greeted && self.reader.in_message() {
             self.violation("left in the middle of a message");
         }
         let reason = kicked.map_or_else(|| end.to_string(), Into::into);
@@ -433,13 +447,20 @@ impl Session {
             seen.refused = refused;
             (seen.peer, seen.path.clone())
         });
-        // after the report: who sees the close finds the reason
-        let _gone_already = self.stream.shutdown(std::net::Shutdown::Both);
         self.shared.emit(match refused {
             true => Event::Refused { peer, path, reason },
             false => Event::Closed { path, reason },
         });
     }
+}
+
+/// What this side sends as S1.
+fn s1() -> [u8; 1536] {
+    let mut s1 = [0_u8; 1536];
+    for (byte, value) in s1.iter_mut().skip(8).zip((0..=250_u8).cycle()) {
+        *byte = value;
+    }
+    s1
 }
 
 fn u32_body(body: &[u8]) -> Result<u32, End> {

@@ -4,7 +4,6 @@
 //! continuation without a start, a chunk size or body above 10 MiB.
 
 use std::collections::HashMap;
-use std::io::{self, Read};
 
 use crate::session::End;
 
@@ -34,23 +33,44 @@ struct ChunkStream {
     open: bool,
 }
 
-/// Reads chunks off `R` and puts messages together.
-pub(crate) struct ChunkReader<R> {
-    input: R,
+impl ChunkStream {
+    fn without_body(&self) -> ChunkStream {
+        ChunkStream { body: Vec::new(), ..*self }
+    }
+}
+
+/// Puts the bytes of a connection together to messages, however they were cut.
+pub(crate) struct ChunkReader {
+    /// What came and was not read yet begins at `at`: at most one chunk, and what came with it.
+    buffer: Vec<u8>,
+    at: usize,
     chunk_size: u32,
     streams: HashMap<u8, ChunkStream>,
     bytes_read: u64,
-    /// The reader is between the first and the last byte of a chunk.
-    in_chunk: bool,
 }
 
-impl<R: Read> ChunkReader<R> {
-    pub(crate) fn new(input: R) -> Self {
-        ChunkReader { input, chunk_size: CHUNK_SIZE_AT_START, streams: HashMap::new(), bytes_read: 0, in_chunk: false }
+/// The header of one chunk.
+struct Header {
+    id: u8,
+    stream: ChunkStream,
+}
+
+impl ChunkReader {
+    pub(crate) fn new() -> Self {
+        ChunkReader {
+            buffer: Vec::new(),
+            at: 0,
+            chunk_size: CHUNK_SIZE_AT_START,
+            streams: HashMap::new(),
+            bytes_read: 0,
+        }
     }
 
-    pub(crate) fn input(&mut self) -> &mut R {
-        &mut self.input
+    /// What came next on the connection.
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.buffer.drain(..self.at);
+        self.at = 0;
+        self.buffer.extend_from_slice(bytes);
     }
 
     /// Bytes taken off the connection so far, handshake included.
@@ -60,19 +80,23 @@ impl<R: Read> ChunkReader<R> {
 
     /// Whether the publisher left a message unfinished.
     pub(crate) fn in_message(&self) -> bool {
-        self.in_chunk || self.streams.values().any(|stream| stream.open)
+        self.at < self.buffer.len() || self.streams.values().any(|stream| stream.open)
     }
 
-    pub(crate) fn take<const N: usize>(&mut self) -> io::Result<[u8; N]> {
-        let mut bytes = [0; N];
-        self.input.read_exact(&mut bytes)?;
-        self.bytes_read += u64::try_from(N).expect("array lengths fit");
-        Ok(bytes)
+    fn unread(&self) -> &[u8] {
+        self.buffer.get(self.at..).unwrap_or_default()
     }
 
-    fn u24(&mut self) -> io::Result<u32> {
-        let [a, b, c] = self.take()?;
-        Ok(u32::from_be_bytes([0, a, b, c]))
+    fn advance(&mut self, bytes: usize) {
+        self.at += bytes;
+        self.bytes_read += u64::try_from(bytes).expect("a buffer's length");
+    }
+
+    /// The next bytes outside of any message, once they are all there.
+    pub(crate) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let bytes = *self.unread().first_chunk()?;
+        self.advance(N);
+        Some(bytes)
     }
 
     /// Set Chunk Size (type 1) from the publisher.
@@ -95,82 +119,105 @@ impl<R: Read> ChunkReader<R> {
         }
     }
 
-    /// Reads up to the end of the next message.
-    pub(crate) fn message(&mut self) -> Result<Message, End> {
+    /// The next message; `None` until the rest of it came.
+    pub(crate) fn message(&mut self) -> Result<Option<Message>, End> {
         loop {
-            if let Some(message) = self.chunk()? {
-                return Ok(message);
+            let unread = self.buffer.get(self.at..).unwrap_or_default();
+            let mut rest = unread;
+            let Some(Header { id, mut stream }) = header(&mut rest, &self.streams)? else {
+                return Ok(None);
+            };
+            let length = usize::try_from(stream.length).expect("at most 10 MiB");
+            let chunk = usize::try_from(self.chunk_size).expect("at most 10 MiB");
+            let have = self.streams.get(&id).map_or(0, |stream| stream.body.len());
+            let Some((part, after)) = rest.split_at_checked(chunk.min(length - have)) else {
+                return Ok(None);
+            };
+            let read = unread.len() - after.len();
+            if let Some(known) = self.streams.get_mut(&id) {
+                stream.body = std::mem::take(&mut known.body);
+            }
+            stream.body.extend_from_slice(part);
+            stream.open = stream.body.len() < length;
+            let done = (!stream.open).then(|| Message {
+                type_id: stream.type_id,
+                timestamp: stream.timestamp,
+                body: std::mem::take(&mut stream.body),
+            });
+            self.streams.insert(id, stream);
+            self.advance(read);
+            if done.is_some() {
+                return Ok(done);
             }
         }
     }
+}
 
-    fn chunk(&mut self) -> Result<Option<Message>, End> {
-        // +-+-+-+-+-+-+-+-+
-        // |fmt|   csid    |   csid 0 and 1 announce a two or three byte form
-        // +-+-+-+-+-+-+-+-+
-        let [basic] = self.take()?;
-        self.in_chunk = true;
-        let (format, id) = (basic >> 6, basic & 0x3F);
-        if id < 2 {
-            return Err(End::refused("extended chunk stream IDs are not supported (yet)"));
-        }
-        let known = self.streams.contains_key(&id);
-        if format != 0 && !known {
-            return Err(End::refused(format!("received type {format} chunk without previous chunk")));
-        }
-        let mut stream = self.streams.remove(&id).unwrap_or_default();
-        if format != 3 && stream.open {
-            return Err(End::refused(format!("received type {format} chunk but expected type 3 chunk")));
-        }
+/// The header of the chunk that begins `bytes`, which are moved behind it; `None` while it is not complete. The chunk
+/// stream is as it will be after this chunk, its body left out.
+fn header(bytes: &mut &[u8], streams: &HashMap<u8, ChunkStream>) -> Result<Option<Header>, End> {
+    // +-+-+-+-+-+-+-+-+
+    // |fmt|   csid    |   csid 0 and 1 announce a two or three byte form
+    // +-+-+-+-+-+-+-+-+
+    let Some([basic]) = take(bytes) else { return Ok(None) };
+    let (format, id) = (basic >> 6, basic & 0x3F);
+    if id < 2 {
+        return Err(End::refused("extended chunk stream IDs are not supported (yet)"));
+    }
+    let known = streams.get(&id);
+    if format != 0 && known.is_none() {
+        return Err(End::refused(format!("received type {format} chunk without previous chunk")));
+    }
+    let open = known.is_some_and(|stream| stream.open);
+    if format != 3 && open {
+        return Err(End::refused(format!("received type {format} chunk but expected type 3 chunk")));
+    }
+    let mut stream = known.map(ChunkStream::without_body).unwrap_or_default();
 
-        if format < 3 {
-            let time = self.u24()?;
-            if format < 2 {
-                stream.length = self.u24()?;
-                [stream.type_id] = self.take()?;
-            }
-            if format == 0 {
-                let _message_stream_id: [u8; 4] = self.take()?;
-            }
-            stream.extended = time == EXTENDED;
-            let time = if stream.extended { u32::from_be_bytes(self.take()?) } else { time };
-            if format == 0 {
-                (stream.timestamp, stream.delta) = (time, 0);
-            } else {
-                stream.delta = time;
-                stream.timestamp = stream.timestamp.wrapping_add(time);
-            }
-            if stream.length > BODY_MAX {
-                let length = stream.length;
-                return Err(End::refused(format!("body size ({length}) exceeds maximum ({BODY_MAX})")));
-            }
+    if format < 3 {
+        let Some([t0, t1, t2]) = take(bytes) else { return Ok(None) };
+        let time = u32::from_be_bytes([0, t0, t1, t2]);
+        if format < 2 {
+            let Some([l0, l1, l2, type_id]) = take(bytes) else { return Ok(None) };
+            stream.length = u32::from_be_bytes([0, l0, l1, l2]);
+            stream.type_id = type_id;
+        }
+        if format == 0 && take::<4>(bytes).is_none() {
+            return Ok(None); // the message stream id
+        }
+        stream.extended = time == EXTENDED;
+        let time = match (stream.extended, time) {
+            (false, time) => time,
+            (true, _) => match take(bytes) {
+                Some(extended) => u32::from_be_bytes(extended),
+                None => return Ok(None),
+            },
+        };
+        if format == 0 {
+            (stream.timestamp, stream.delta) = (time, 0);
         } else {
-            if stream.extended {
-                let _repeated: [u8; 4] = self.take()?;
-            }
-            if !stream.open {
-                stream.timestamp = stream.timestamp.wrapping_add(stream.delta);
-            }
+            stream.delta = time;
+            stream.timestamp = stream.timestamp.wrapping_add(time);
         }
-
-        let length = usize::try_from(stream.length).expect("at most 10 MiB");
-        let chunk = usize::try_from(self.chunk_size).expect("at most 10 MiB");
-        let have = stream.body.len();
-        let part = chunk.min(length - have);
-        stream.body.resize(have + part, 0);
-        self.input.read_exact(stream.body.get_mut(have..).expect("just resized"))?;
-        self.bytes_read += u64::try_from(part).expect("at most 10 MiB");
-        stream.open = stream.body.len() < length;
-
-        let done = (!stream.open).then(|| Message {
-            type_id: stream.type_id,
-            timestamp: stream.timestamp,
-            body: std::mem::take(&mut stream.body),
-        });
-        self.streams.insert(id, stream);
-        self.in_chunk = false;
-        Ok(done)
+        if stream.length > BODY_MAX {
+            let length = stream.length;
+            return Err(End::refused(format!("body size ({length}) exceeds maximum ({BODY_MAX})")));
+        }
+    } else {
+        if stream.extended && take::<4>(bytes).is_none() {
+            return Ok(None); // the timestamp, repeated
+        }
+        if !open {
+            stream.timestamp = stream.timestamp.wrapping_add(stream.delta);
+        }
     }
+    Ok(Some(Header { id, stream }))
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(*taken)
 }
 
 /// One message as chunks of at most `chunk_size` payload bytes: fmt 0, then fmt 3. Timestamp 0.

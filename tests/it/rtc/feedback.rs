@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use guest_relay::rtc::peer::Event;
 use guest_relay_muxer::TrackKind;
+use loadgen::netem::Impairments;
 use str0m::media::KeyframeRequestKind;
 use str0m::rtp::rtcp::Rtcp;
 
@@ -106,6 +107,72 @@ fn without(description: &str, lines: &[&str]) -> String {
         .filter(|line| !lines.iter().any(|start| line.starts_with(start)))
         .map(|line| format!("{line}\r\n"))
         .collect()
+}
+
+/// Each packet of a sender on another implementation repeats the one before it.
+#[test]
+fn lost_sound_comes_back_with_the_next_packet_that_repeats_it() {
+    let mut session = Session::connected(Client { redundant: true, video: false, ..Client::default() });
+    assert!(session.answer.contains("a=rtpmap:63 red/48000/2\r\n"), "{}", session.answer);
+    let opus = |n: u64| [&[0xf8][..], &n.to_be_bytes()].concat();
+    session.write_opus(0, &opus(0));
+    let first = session.delivered[0].clone();
+    let mut lose = lose_every(7, first.ssrc);
+    session.lose = Box::new(move |datagram| lose(datagram));
+    for n in 1..100 {
+        session.write_opus(n, &opus(n));
+    }
+    let expected: Vec<_> = (0..100_u16)
+        .map(|n| {
+            let rtp_time = first.rtp_time.wrapping_add(u32::from(n) * 960);
+            (first.sequence_number.wrapping_add(n), rtp_time, first.payload_type, opus(n.into()))
+        })
+        .collect();
+    let delivered: Vec<_> = session
+        .delivered
+        .iter()
+        .map(|packet| (packet.sequence_number, packet.rtp_time, packet.payload_type, packet.payload.clone()))
+        .collect();
+    assert_eq!(delivered, expected);
+    let stats = session.peer.stats().audio;
+    assert_eq!((stats.stream.redundant, stats.stream.lost, stats.malformed_redundancy), (14, 14, 0));
+}
+
+#[test]
+fn lost_sound_is_asked_for_where_the_offer_takes_nack_for_it_and_only_there() {
+    for (edit_offer, asked) in [
+        ((|offer| offer) as fn(String) -> String, false),
+        (
+            |offer: String| {
+                offer.replacen("a=rtcp-fb:111 transport-cc", "a=rtcp-fb:111 nack\r\na=rtcp-fb:111 transport-cc", 1)
+            },
+            true,
+        ),
+    ] {
+        let mut session = Session::connected(Client { video: false, edit_offer, ..Client::default() });
+        assert_eq!(session.answer.contains("a=rtcp-fb:111 nack\r\n"), asked, "{}", session.answer);
+        session.write_both(0, 0);
+        let ssrc = session.delivered[0].ssrc;
+        session.lose = lose_every(7, ssrc);
+        for n in 1..60 {
+            session.write_both(n, 0);
+        }
+        let nacks = session.rtcp.iter().filter(|rtcp| matches!(rtcp, Rtcp::Nack(nack) if *nack.ssrc == ssrc));
+        assert_eq!(nacks.count() > 0, asked);
+        assert_eq!(session.peer.delivery(TrackKind::Audio).retransmits, asked);
+    }
+}
+
+#[test]
+fn a_sender_that_answers_our_reference_times_tells_the_round_trip_time() {
+    let mut session = Session::connected(Client { video: false, ..Client::default() });
+    assert_eq!(session.peer.delivery(TrackKind::Audio).round_trip, None);
+    for n in 0..300 {
+        session.write_both(n, 0);
+    }
+    let delivery = session.peer.delivery(TrackKind::Audio);
+    let round_trip = delivery.round_trip.expect("nothing was lost, so only the answers can tell it");
+    assert!(round_trip.abs_diff(2 * session::DELAY) < Duration::from_millis(5), "{round_trip:?}");
 }
 
 #[test]
@@ -228,4 +295,91 @@ fn without_transport_feedback_remb_tells_the_limit() {
     });
     let remb = remb.expect("REMB reached the sender");
     assert!((2_499_000..=2_500_000).contains(&remb), "{remb}");
+}
+
+/// The sender's latest estimate of what the path takes, in bits per second.
+fn estimate(session: &Session) -> Option<u64> {
+    session.client_events.iter().rev().find_map(|event| match event {
+        str0m::Event::EgressBitrateEstimate(str0m::bwe::BweKind::Twcc { estimate, .. }) => Some(estimate.as_u64()),
+        _ => None,
+    })
+}
+
+/// A sender that encodes for what it estimates from our feedback, as browsers do.
+#[test]
+fn a_narrow_link_ends_in_a_lower_bitrate_and_not_in_loss() {
+    const FRAME: Duration = Duration::from_millis(33);
+    const PACKET_BYTES: u32 = 1_000;
+    let filler = vec![0x5a; 1_000 - 8];
+    for kbps in [400, 1_200] {
+        let uplink = Impairments {
+            delay: session::DELAY,
+            rate_kbps: Some(kbps),
+            queue: Duration::from_millis(500),
+            ..Impairments::default()
+        };
+        let mut session = Session::connected(Client { audio: false, estimates: true, uplink, ..Client::default() });
+        let most = str0m::bwe::Bitrate::kbps(2_500);
+        session.rtc.bwe().set_bitrate(most, most);
+        let mut sent = 0_u64;
+        let mut estimates = Vec::new();
+        let mut measured_from = 0;
+        let mut dropped_before = 0;
+        let mut credit = 0;
+        let minute = 60_000 / 33;
+        for frame in 0..minute {
+            if frame == minute / 2 {
+                measured_from = sent;
+                estimates.clear();
+                dropped_before = session.to_peer.stats().queue_full;
+            }
+            let rate = estimate(&session).unwrap_or(500_000).min(2_500_000);
+            estimates.push(rate);
+            // Headers and retransmissions need room, too.
+            credit += rate / 30 / 8 * 9 / 10;
+            while credit >= PACKET_BYTES.into() {
+                credit -= u64::from(PACKET_BYTES);
+                let payload = [&sent.to_be_bytes()[..], &filler].concat();
+                session.write(TrackKind::Video, sent, frame * 2970, &payload);
+                sent += 1;
+            }
+            session.run_for(FRAME);
+        }
+        let arrived = session.delivered.iter().filter(|packet| {
+            let n = u64::from_be_bytes(packet.payload[..8].try_into().unwrap());
+            n >= measured_from
+        });
+        let arrived = arrived.count() as f64;
+        let share = arrived / (sent - measured_from) as f64;
+        let seconds = f64::from(minute / 2) * FRAME.as_secs_f64();
+        let used_kbps = arrived * f64::from(PACKET_BYTES) * 8.0 / seconds / 1000.0;
+        let mean = estimates.iter().sum::<u64>() as f64 / estimates.len() as f64;
+        let dropped = session.to_peer.stats().queue_full - dropped_before;
+        let seen = format!(
+            "{kbps} kbit/s: {share:.3} arrived, {dropped} dropped, {used_kbps:.0} kbit/s of {mean:.0} bit/s estimated"
+        );
+        assert!(share > 0.9, "{seen}");
+        assert!(used_kbps > 0.6 * f64::from(kbps), "{seen}");
+        assert!((0.6..1.2).contains(&(mean / 1000.0 / f64::from(kbps))), "{seen}");
+    }
+}
+
+#[test]
+fn a_new_limit_reaches_a_sender_that_estimates_by_transport_feedback() {
+    let mut session = Session::connected(Client { estimates: true, ..Client::default() });
+    session.write_both(0, 1000);
+    let rembs = |session: &Session| {
+        let limits = session.client_events.iter().filter_map(|event| match event {
+            str0m::Event::EgressBitrateEstimate(str0m::bwe::BweKind::Remb { estimate, .. }) => Some(estimate.as_u64()),
+            _ => None,
+        });
+        limits.collect::<Vec<_>>()
+    };
+    session.run_for(Duration::from_millis(100));
+    assert_eq!(rembs(&session).last(), Some(&2_500_000));
+    let now = session.now;
+    session.peer.set_max_bitrate(800, now);
+    session.run_for(Duration::from_millis(100));
+    assert_eq!(rembs(&session).last(), Some(&800_000));
+    assert!(session.rtcp.iter().any(|rtcp| matches!(rtcp, Rtcp::Twcc(_))));
 }

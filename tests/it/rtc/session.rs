@@ -10,9 +10,10 @@ use guest_relay::rtc::peer::{self, AnswerConfig, Answered, Event, Output, Peer, 
 use guest_relay::rtc::sdp::{OpusSettings, RemoteAddresses};
 use guest_relay::rtc::srtp::SrtpProfile;
 use guest_relay_muxer::TrackKind;
+use loadgen::netem::{Impairments, Netem};
 use str0m::bwe::Bitrate;
 use str0m::change::SdpAnswer;
-use str0m::media::{Direction, MediaKind, Mid};
+use str0m::media::{Direction, Frequency, MediaKind, MediaTime, Mid};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::RawPacket;
 use str0m::rtp::RtpWrite;
@@ -23,8 +24,8 @@ use str0m::{Candidate, Input, Rtc};
 pub(crate) const DELAY: Duration = Duration::from_millis(20);
 
 /// A datagram on its way.
-struct InFlight {
-    arrives: Instant,
+#[derive(Clone)]
+pub(crate) struct InFlight {
     from: SocketAddr,
     to: SocketAddr,
     datagram: Vec<u8>,
@@ -37,6 +38,7 @@ pub(crate) struct Delivered {
     pub(crate) sequence_number: u16,
     pub(crate) payload_type: u8,
     pub(crate) ssrc: u32,
+    pub(crate) rtp_time: u32,
     pub(crate) payload: Vec<u8>,
 }
 
@@ -57,8 +59,8 @@ pub(crate) struct Session {
     pub(crate) client_appears_as: Option<SocketAddr>,
     /// Which datagrams of the client are lost.
     pub(crate) lose: Filter,
-    to_peer: VecDeque<InFlight>,
-    to_client: VecDeque<InFlight>,
+    pub(crate) to_peer: Netem<InFlight>,
+    to_client: VecDeque<(Instant, InFlight)>,
     client_timeout: Instant,
     pub(crate) events: Vec<Event>,
     pub(crate) delivered: Vec<Delivered>,
@@ -89,6 +91,10 @@ pub(crate) struct Client {
     pub(crate) estimates: bool,
     /// The client does no checks, like an SFU.
     pub(crate) ice_lite: bool,
+    /// The client packs its audio itself, each packet with the one before it (RFC 2198); see [`Session::write_opus`].
+    pub(crate) redundant: bool,
+    /// What the network does to what the client sends.
+    pub(crate) uplink: Impairments,
     /// What becomes of the offer on its way to us.
     pub(crate) edit_offer: fn(String) -> String,
     /// What becomes of our answer on its way back.
@@ -102,6 +108,8 @@ impl Default for Client {
             video: true,
             estimates: false,
             ice_lite: false,
+            redundant: false,
+            uplink: Impairments { delay: DELAY, ..Impairments::default() },
             edit_offer: |offer| offer,
             edit_answer: |answer| answer,
         }
@@ -116,11 +124,11 @@ impl Session {
         let mut rtc = Rtc::builder()
             .set_crypto_provider(Arc::new(str0m::crypto::from_feature_flags()))
             .clear_codecs()
-            .enable_opus(true, false)
+            .enable_opus(true, client.redundant)
             .enable_h264(true)
             .enable_vp8(true)
             .set_ice_lite(client.ice_lite)
-            .set_rtp_mode(true)
+            .set_rtp_mode(!client.redundant)
             .enable_raw_packets(true)
             .enable_bwe(client.estimates.then(|| Bitrate::kbps(500)))
             .build(now);
@@ -149,7 +157,7 @@ impl Session {
             our_address,
             client_appears_as: None,
             lose: Box::new(|_| false),
-            to_peer: VecDeque::new(),
+            to_peer: Netem::new(client.uplink, 1, now),
             to_client: VecDeque::new(),
             client_timeout: now,
             events: Vec::new(),
@@ -200,10 +208,9 @@ impl Session {
 
     /// Lets time pass to the next thing that happens, `deadline` at the latest.
     fn step(&mut self, deadline: Instant) {
-        let arrival = |queue: &VecDeque<InFlight>| queue.front().map(|d| d.arrives);
         let next = [
-            arrival(&self.to_peer),
-            arrival(&self.to_client),
+            self.to_peer.poll_timeout(),
+            self.to_client.front().map(|(arrives, _)| *arrives),
             Some(self.client_timeout),
             self.peer.poll_timeout(),
             Some(deadline),
@@ -211,12 +218,11 @@ impl Session {
         let next = next.into_iter().flatten().min().unwrap();
         self.now = next.max(self.now + Duration::from_micros(100)).min(deadline.max(next));
         let now = self.now;
-        while self.to_peer.front().is_some_and(|d| d.arrives <= now) {
-            let InFlight { from, datagram, .. } = self.to_peer.pop_front().unwrap();
+        while let Some(InFlight { from, datagram, .. }) = self.to_peer.poll(now) {
             self.give_to_peer(&datagram, from);
         }
-        while self.to_client.front().is_some_and(|d| d.arrives <= now) {
-            let arrived = self.to_client.pop_front().unwrap();
+        while self.to_client.front().is_some_and(|(arrives, _)| *arrives <= now) {
+            let (_, arrived) = self.to_client.pop_front().unwrap();
             self.give_to_client(&arrived);
         }
         self.rtc.handle_input(Input::Timeout(now)).unwrap();
@@ -228,13 +234,14 @@ impl Session {
 
     pub(crate) fn give_to_peer(&mut self, datagram: &[u8], from: SocketAddr) {
         if let Some(received) = self.peer.handle_datagram(datagram, from, self.now) {
-            self.delivered.push(Delivered {
+            self.delivered.extend(received.packets().map(|packet| Delivered {
                 kind: received.kind,
-                sequence_number: received.packet.sequence_number,
-                payload_type: received.packet.payload_type,
-                ssrc: received.packet.ssrc,
-                payload: received.packet.payload.to_vec(),
-            });
+                sequence_number: packet.sequence_number,
+                payload_type: packet.payload_type,
+                ssrc: packet.ssrc,
+                rtp_time: packet.rtp_time,
+                payload: packet.payload.to_vec(),
+            }));
         }
         self.drain_peer();
     }
@@ -259,8 +266,7 @@ impl Session {
                 Output::Event(event) => self.events.push(event),
                 Output::Transmit { to, datagram } => {
                     self.sent.push((to, datagram.clone()));
-                    self.to_client.push_back(InFlight {
-                        arrives: self.now + DELAY,
+                    let in_flight = InFlight {
                         from: self.our_address,
                         // The NAT undoes what it did.
                         to: match self.client_appears_as {
@@ -268,7 +274,8 @@ impl Session {
                             _ => to,
                         },
                         datagram,
-                    });
+                    };
+                    self.to_client.push_back((self.now + DELAY, in_flight));
                 }
             }
         }
@@ -284,12 +291,9 @@ impl Session {
                 str0m::Output::Transmit(transmit) => {
                     let datagram = transmit.contents.to_vec();
                     if transmit.destination == self.our_address && !(self.lose)(&datagram) {
-                        self.to_peer.push_back(InFlight {
-                            arrives: self.now + DELAY,
-                            from: self.client_appears_as.unwrap_or(self.client_address),
-                            to: transmit.destination,
-                            datagram,
-                        });
+                        let bytes = datagram.len();
+                        let from = self.client_appears_as.unwrap_or(self.client_address);
+                        self.to_peer.push(InFlight { from, to: transmit.destination, datagram }, bytes, self.now);
                     }
                 }
                 str0m::Output::Event(event) => {
@@ -333,6 +337,17 @@ impl Session {
         if self.video.is_some() {
             self.write(TrackKind::Video, 65_500 + n, ticks * 1800, &marked(size));
         }
+        self.run_for(Duration::from_millis(20));
+    }
+
+    /// Has a client that packs for itself send one Opus packet of 20 ms.
+    pub(crate) fn write_opus(&mut self, n: u64, packet: &[u8]) {
+        let (mid, now) = (self.audio.unwrap(), self.now);
+        let pt = self.rtc.media(mid).unwrap().remote_pts()[0];
+        let time = MediaTime::new(n * 960, Frequency::FORTY_EIGHT_KHZ);
+        self.rtc.writer(mid).unwrap().write(pt, now, time, packet.to_vec()).unwrap();
+        self.rtc.handle_input(Input::Timeout(now)).unwrap();
+        self.settle();
         self.run_for(Duration::from_millis(20));
     }
 

@@ -87,7 +87,7 @@ impl Driver {
     }
 }
 
-fn read(publisher: &mut Publisher, stream: &mut TcpStream, now: Instant) -> io::Result<()> {
+pub(crate) fn read(publisher: &mut Publisher, stream: &mut TcpStream, now: Instant) -> io::Result<()> {
     let mut bytes = [0; 4096];
     loop {
         match stream.read(&mut bytes) {
@@ -99,7 +99,7 @@ fn read(publisher: &mut Publisher, stream: &mut TcpStream, now: Instant) -> io::
     }
 }
 
-fn write(publisher: &mut Publisher, stream: &mut TcpStream, now: Instant) -> io::Result<()> {
+pub(crate) fn write(publisher: &mut Publisher, stream: &mut TcpStream, now: Instant) -> io::Result<()> {
     while !publisher.write_buffer().is_empty() {
         match stream.write(publisher.write_buffer()) {
             Ok(count) => publisher.handle_written(count, now),

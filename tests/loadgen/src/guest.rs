@@ -2,8 +2,8 @@
 //!
 //! Input: an SDP answer, datagrams, time; output: an SDP offer, datagrams. No socket, no clock, so it runs in virtual
 //! time as well. Offers what a browser offers once its page has set its preferences: H.264 constrained baseline in
-//! packetization mode 1 with RTX, and Opus; BUNDLE; transport-cc. Answers NACKs from a retransmission buffer, PLI and FIR
-//! with the clip's next IDR picture, and sends sender reports.
+//! packetization mode 1 with RTX, and Opus; BUNDLE; transport-cc. Answers NACKs from a retransmission buffer, for audio as
+//! `audio` says, PLI and FIR with the clip's next IDR picture, and sends sender reports.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,9 +14,11 @@ use str0m::bwe::{Bitrate, BweKind};
 use str0m::change::{SdpAnswer, SdpPendingOffer};
 use str0m::format::Codec;
 use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid, Pt};
-use str0m::rtp::RtpWrite;
+use str0m::rtp::rtcp::Rtcp;
+use str0m::rtp::{RawPacket, RtpWrite};
 use str0m::{Event, Rtc, RtcError};
 
+use crate::audio::{self, Red, Repeats};
 use crate::clip::{Clip, TrackKind};
 use crate::replay::{Due, Replay, ReplayConfig, SentUnit};
 use crate::stack::{Stack, Transmit};
@@ -25,6 +27,8 @@ use crate::stack::{Stack, Transmit};
 const H264_PT: u8 = 108;
 const H264_RTX_PT: u8 = 109;
 const CONSTRAINED_BASELINE_3_1: u32 = 0x42_e01f;
+const OPUS_PT: u8 = 111;
+const RED_PT: u8 = 63;
 
 /// How many packets, and for how long, a NACK is answered.
 const RTX_PACKETS: usize = 2048;
@@ -43,6 +47,12 @@ pub struct GuestConfig {
     pub rtx_share: Option<f32>,
     /// Leaves the SSRCs out of the offer: the receiver has to go by the MID header extension (RFC 9143).
     pub hide_ssrcs: bool,
+    /// Does no connectivity checks of its own, as an SFU.
+    pub ice_lite: bool,
+    /// Offers to repeat lost audio packets, and does so when the answer takes it.
+    pub audio_nack: bool,
+    /// Offers Opus in RED, and sends it so when the answer puts that first.
+    pub audio_red: bool,
 }
 
 /// Counts since the start.
@@ -56,6 +66,8 @@ pub struct GuestStats {
     pub audio_packets: u64,
     /// Retransmissions and padding.
     pub rtx_packets: u64,
+    /// Audio packets that were sent again because a NACK asked for them.
+    pub audio_repeats: u64,
     /// Bytes of UDP payload, handshakes and RTCP included.
     pub bytes_sent: u64,
     pub datagrams_received: u64,
@@ -104,6 +116,8 @@ pub struct Guest {
     remote: Option<SocketAddr>,
     stats: GuestStats,
     sent: Vec<SentUnit>,
+    repeats: Repeats,
+    red: Option<Red>,
 }
 
 /// One m-section of ours.
@@ -119,8 +133,10 @@ impl Guest {
             .set_rtp_mode(true)
             .set_stats_interval(Some(Duration::from_secs(1)))
             .set_rtcp_report_interval_video(Duration::from_secs(1))
+            .set_ice_lite(config.ice_lite)
+            .enable_raw_packets(config.audio_nack)
             .clear_codecs()
-            .enable_opus(true, false);
+            .enable_opus(true, config.audio_red);
         rtc.codec_config().add_h264(H264_PT.into(), Some(H264_RTX_PT.into()), true, CONSTRAINED_BASELINE_3_1);
         if config.estimate_bandwidth {
             rtc = rtc.enable_bwe(Some(Bitrate::kbps(START_BITRATE_KBPS)));
@@ -149,8 +165,13 @@ impl Guest {
             remote: None,
             stats: GuestStats::default(),
             sent: Vec::new(),
+            repeats: Repeats::default(),
+            red: None,
         };
         let mut offer = offer.to_sdp_string();
+        if guest.config.audio_nack {
+            offer = audio::offer_nack(&offer, OPUS_PT);
+        }
         if guest.config.hide_ssrcs {
             offer = offer.split_inclusive('\n').filter(|line| !line.starts_with("a=ssrc")).collect();
         }
@@ -159,6 +180,7 @@ impl Guest {
 
     /// Takes the answer to the offer; once.
     pub fn handle_answer(&mut self, answer: &str, now: Instant) -> Result<(), AnswerError> {
+        self.red = (audio::first_payload_type(answer) == Some(RED_PT)).then(Red::default);
         let pending = self.pending.take().expect("an offer is answered once");
         let answer = SdpAnswer::from_sdp_string(answer).map_err(|e| AnswerError::Unreadable(e.to_string()))?;
         let accepted = self.stack.rtc.sdp_api().accept_answer(pending, answer);
@@ -287,6 +309,10 @@ impl Guest {
     }
 
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        if let Some(repeat) = self.repeats.poll_transmit() {
+            self.stats.audio_repeats += 1;
+            return Some(repeat);
+        }
         let transmit = self.stack.poll_transmit()?;
         self.count_transmit(&transmit);
         Some(transmit)
@@ -305,7 +331,13 @@ impl Guest {
             return;
         };
         let number = due.sequence_number.into();
-        let write = RtpWrite::new(*payload_type, number, due.rtp_time, due.captured, due.payload);
+        let write = match &mut self.red {
+            Some(red) if due.kind == TrackKind::Audio => {
+                let payload = red.wrap(**payload_type, due.rtp_time, &due.payload);
+                RtpWrite::new(RED_PT.into(), number, due.rtp_time, due.captured, payload)
+            }
+            _ => RtpWrite::new(*payload_type, number, due.rtp_time, due.captured, due.payload),
+        };
         stream.write_rtp(write.marker(due.marker).nackable(true));
         self.stack.drain();
         self.stack.handle_timeout(now);
@@ -349,6 +381,11 @@ impl Guest {
                     self.stats.nacks = stats.nacks;
                     self.stats.rtt = stats.rtt.or(self.stats.rtt);
                 }
+                Event::RawPacket(raw) => {
+                    if let RawPacket::RtcpRx(Rtcp::Nack(nack)) = *raw {
+                        self.repeats.handle_nack(*nack.ssrc, nack.reports.iter().copied());
+                    }
+                }
                 _ => {}
             }
         }
@@ -370,8 +407,11 @@ impl Guest {
         };
         if is(&self.video) {
             self.stats.video_packets += 1;
-        } else if is(&self.audio) {
+        } else if is(&self.audio) || (self.red.is_some() && payload_type == RED_PT) {
             self.stats.audio_packets += 1;
+            if self.config.audio_nack {
+                self.repeats.keep(transmit);
+            }
         } else {
             self.stats.rtx_packets += 1;
         }

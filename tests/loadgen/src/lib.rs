@@ -10,6 +10,7 @@
 //! A [`publisher::Publisher`] knows the digest of each access unit it sent, and [`h264::digest`] computes the same from
 //! the AVC bytes at an RTMP server, so a test can ask for bit-exact arrival.
 
+mod audio;
 pub mod clip;
 mod driver;
 pub mod guest;

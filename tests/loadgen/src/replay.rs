@@ -1,7 +1,8 @@
 //! A clip played in a loop in real time: which packet is due when, with which sequence number and timestamp.
 //!
 //! Input: time, keyframe requests; output: [`Due`] packets. No clock, no socket. Each track loops by itself; sequence
-//! numbers and timestamps go on over the loop's end. A keyframe request makes the next unit an IDR picture.
+//! numbers and timestamps go on over the loop's end. A keyframe request makes the next unit an IDR picture. A track can
+//! change to another clip between two units, as an encoder does that is given another resolution.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -60,7 +61,6 @@ pub struct SentUnit {
 /// The state of a replay; it runs from [`Replay::start`] on.
 #[derive(Debug)]
 pub struct Replay {
-    clip: Arc<Clip>,
     bursts: bool,
     video: Option<Track>,
     audio: Option<Track>,
@@ -69,6 +69,9 @@ pub struct Replay {
 #[derive(Debug)]
 struct Track {
     kind: TrackKind,
+    clip: Arc<Clip>,
+    /// Takes the clip's place when the unit being sent is complete.
+    next_clip: Option<Arc<Clip>>,
     clock_ppm: i32,
     /// The unit being sent, and the packet of it that is next.
     unit: usize,
@@ -93,6 +96,8 @@ impl Replay {
         let track = |kind, start: TrackStart| {
             clip.track(kind).map(|track| Track {
                 kind,
+                clip: Arc::clone(clip),
+                next_clip: None,
                 clock_ppm: start.clock_ppm,
                 unit: 0,
                 packet: 0,
@@ -104,7 +109,6 @@ impl Replay {
             })
         };
         Replay {
-            clip: Arc::clone(clip),
             bursts: config.bursts,
             video: track(TrackKind::Video, config.video),
             audio: track(TrackKind::Audio, config.audio),
@@ -118,6 +122,17 @@ impl Replay {
         }
     }
 
+    /// Goes on with another clip's track from its start, as soon as the unit being sent is complete; its first picture is
+    /// an IDR. Nothing happens when the clip lacks the track.
+    pub fn change_clip(&mut self, kind: TrackKind, clip: &Arc<Clip>) {
+        if let Some(track) = self.track_mut(kind).filter(|_| clip.track(kind).is_some()) {
+            track.next_clip = Some(Arc::clone(clip));
+            if track.packet == 0 {
+                track.take_next_clip();
+            }
+        }
+    }
+
     /// Stops a track at the end of its unit, as a camera or microphone that is switched off.
     pub fn pause(&mut self, kind: TrackKind) {
         if let Some(track) = self.track_mut(kind) {
@@ -128,12 +143,10 @@ impl Replay {
 
     /// Goes on; the timestamps have gone on meanwhile. Video resumes with an IDR picture.
     pub fn resume(&mut self, kind: TrackKind, now: Instant) {
-        let Some(clock_rate) = self.clip.track(kind).map(|track| track.clock_rate) else {
-            return;
-        };
         let Some(track) = self.track_mut(kind) else {
             return;
         };
+        let clock_rate = track.clip_track().clock_rate;
         if track.state == TrackState::Paused {
             let idle = now.saturating_duration_since(track.captured);
             track.captured = track.captured.max(now);
@@ -164,51 +177,47 @@ impl Replay {
 
     /// When [`poll`](Self::poll) has the next packet.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let due = |track: &Option<Track>| {
-            let track = track.as_ref()?;
-            track.due(self.clip.track(track.kind)?, self.bursts)
-        };
-        [due(&self.video), due(&self.audio)].into_iter().flatten().min()
+        let due = |track: &Track| track.due(self.bursts);
+        [&self.video, &self.audio].into_iter().flatten().filter_map(due).min()
     }
 
     /// The next packet that is due, in order of time.
     pub fn poll(&mut self, now: Instant) -> Option<Due> {
+        let bursts = self.bursts;
         let next = [self.video.as_mut(), self.audio.as_mut()].into_iter().flatten();
-        let next = next.filter_map(|track| {
-            let clip = self.clip.track(track.kind)?;
-            Some((track.due(clip, self.bursts)?, track, clip))
-        });
-        let (due, track, clip) = next.min_by_key(|(due, ..)| *due)?;
-        if due > now { None } else { track.next(clip, now) }
+        let next = next.filter_map(|track| Some((track.due(bursts)?, track)));
+        let (due, track) = next.min_by_key(|(due, _)| *due)?;
+        if due > now { None } else { track.next(now) }
     }
 }
 
 impl Track {
-    /// Settles which unit is next, if none has begun.
-    fn unit<'a>(&self, clip: &'a ClipTrack) -> Option<(usize, &'a Unit)> {
-        let mut index = self.unit;
-        if self.packet == 0 && self.idr_wanted {
-            let from_here = (0..clip.units.len()).cycle().skip(index).take(clip.units.len());
-            index = from_here.into_iter().find(|i| clip.units.get(*i).is_some_and(|u| u.is_idr))?;
-        }
-        Some((index, clip.units.get(index)?))
+    fn clip_track(&self) -> &ClipTrack {
+        self.clip.track(self.kind).expect("a track plays a clip that has it")
     }
 
-    fn due(&self, clip: &ClipTrack, bursts: bool) -> Option<Instant> {
+    /// Settles which unit is next, if none has begun.
+    fn unit(&self) -> Option<(usize, &Unit)> {
+        let units = &self.clip_track().units;
+        let mut index = self.unit;
+        if self.packet == 0 && self.idr_wanted {
+            let from_here = (0..units.len()).cycle().skip(index).take(units.len());
+            index = from_here.into_iter().find(|i| units.get(*i).is_some_and(|u| u.is_idr))?;
+        }
+        Some((index, units.get(index)?))
+    }
+
+    fn due(&self, bursts: bool) -> Option<Instant> {
         if self.state == TrackState::Paused {
             return None;
         }
-        let (_, unit) = self.unit(clip)?;
+        let (_, unit) = self.unit()?;
         let after_first = unit.packets.get(self.packet)?.after_first;
         Some(if bursts { self.captured } else { self.captured + after_first })
     }
 
-    fn next(&mut self, clip: &ClipTrack, now: Instant) -> Option<Due> {
-        let (index, unit) = self.unit(clip)?;
-        self.unit = index;
-        if self.packet == 0 && unit.is_idr {
-            self.idr_wanted = false;
-        }
+    fn next(&mut self, now: Instant) -> Option<Due> {
+        let (index, unit) = self.unit()?;
         let packet = unit.packets.get(self.packet)?;
         let mut due = Due {
             kind: self.kind,
@@ -219,39 +228,53 @@ impl Track {
             captured: self.captured,
             completes: None,
         };
+        let is_last = self.packet + 1 == unit.packets.len();
+        let sent = SentUnit {
+            kind: self.kind,
+            clip_index: index,
+            rtp_time: self.rtp_time,
+            is_idr: unit.is_idr,
+            digest: unit.digest,
+            captured: self.captured,
+            sent: now,
+        };
+        if self.packet == 0 && unit.is_idr {
+            self.idr_wanted = false;
+        }
+        self.unit = index;
         self.sequence_number += 1;
         self.packet += 1;
-        if self.packet == unit.packets.len() {
-            due.completes = Some(SentUnit {
-                kind: self.kind,
-                clip_index: index,
-                rtp_time: self.rtp_time,
-                is_idr: unit.is_idr,
-                digest: unit.digest,
-                captured: self.captured,
-                sent: now,
-            });
-            self.advance(clip);
+        if is_last {
+            due.completes = Some(sent);
+            self.advance();
         }
         Some(due)
     }
 
     /// To the unit after this one, or after a jump.
-    fn advance(&mut self, clip: &ClipTrack) {
+    fn advance(&mut self) {
         self.packet = 0;
         self.unit += 1;
-        let is_jump = self.unit >= clip.units.len();
+        let clip = self.clip_track();
+        let (is_jump, clock_rate) = (self.unit >= clip.units.len(), clip.clock_rate);
+        let step = match clip.units.get(self.unit) {
+            Some(unit) if !self.idr_wanted && self.next_clip.is_none() => unit.ticks_since_previous,
+            _ => clip.unit_ticks,
+        };
         if is_jump {
             self.unit = 0;
         }
-        let step = match clip.units.get(self.unit) {
-            Some(unit) if !is_jump && !self.idr_wanted => unit.ticks_since_previous,
-            _ => clip.unit_ticks,
-        };
         self.rtp_time = self.rtp_time.wrapping_add(step);
-        self.captured += duration(step, clip.clock_rate, self.clock_ppm);
+        self.captured += duration(step, clock_rate, self.clock_ppm);
+        self.take_next_clip();
         if self.state == TrackState::Pausing {
             self.state = TrackState::Paused;
+        }
+    }
+
+    fn take_next_clip(&mut self) {
+        if let Some(clip) = self.next_clip.take() {
+            (self.clip, self.unit) = (clip, 0);
         }
     }
 }
@@ -352,6 +375,18 @@ mod tests {
         let config = ReplayConfig { video, ..ReplayConfig::default() };
         let mut replay = Replay::start(&clip(), &config, start);
         assert_eq!(play(&mut replay, start, 1), [(0, 0, 180_000, 2000.0)]);
+    }
+
+    #[test]
+    fn another_clip_takes_over_at_the_next_picture_and_the_numbers_go_on() {
+        let start = Instant::now();
+        let mut replay = Replay::start(&clip(), &ReplayConfig::default(), start);
+        play(&mut replay, start, 3);
+        let mut other = Clip::clone(&clip());
+        other.video.as_mut().unwrap().units.rotate_left(2);
+        replay.change_clip(TrackKind::Video, &Arc::new(other));
+        let next: Vec<_> = play(&mut replay, start, 4).iter().map(|p| (p.0, p.1, p.2)).collect();
+        assert_eq!(next, [(1, 3, 3000), (2, 4, 7000), (2, 5, 7000), (3, 6, 10_000)]);
     }
 
     #[test]

@@ -69,6 +69,9 @@ impl Sender {
         video.feedback.transport_cc = true;
         let mut audio = Track::bare(TrackKind::Audio);
         audio.formats[0].payload_type = 111;
+        audio.formats[0].red_payload_type = Some(63);
+        audio.feedback.nack = true;
+        video.feedback.nack = true;
         let mut media = Media::new(vec![audio, video], 2500);
         media.start(&keys, None, now);
         let context =
@@ -117,7 +120,96 @@ fn a_retransmission_is_given_as_the_packet_it_repeats() {
         assert_eq!(sender.send(&probe), None);
     }
     assert_eq!(sender.stats.video.retransmissions, 1);
-    assert_eq!(sender.stats.video.empty_retransmissions, 4);
+    assert_eq!(sender.stats.video.useless_retransmissions, 4);
+}
+
+#[test]
+fn a_retransmission_of_a_packet_that_is_there_or_of_a_stream_that_is_over_is_ignored() {
+    let mut sender = Sender::new();
+    let rtx = |sequence, original: u8, ssrc| Rtp {
+        payload_type: 97,
+        sequence,
+        ssrc,
+        payload: if original == 1 { b"\x00\x01again" } else { b"\x00\x02again" },
+        ..PLAIN
+    };
+    sender.send(&PLAIN).unwrap();
+    sender.send(&Rtp { sequence: 3, ..PLAIN }).unwrap();
+    assert_eq!(sender.send(&rtx(500, 1, 200)), None, "it came");
+    assert!(sender.send(&rtx(501, 2, 200)).is_some(), "it is missing");
+    assert_eq!(sender.send(&rtx(502, 2, 200)), None, "it came by the last one");
+    // 30000 packets away from the stream.
+    assert_eq!(sender.send(&Rtp { payload: b"\x75\x30far", ..rtx(503, 1, 200) }), None);
+    // Another encoder, whose numbers overlap with those of the one before.
+    sender.send(&Rtp { ssrc: 101, sequence: 1, ..PLAIN }).unwrap();
+    sender.send(&Rtp { ssrc: 101, sequence: 3, ..PLAIN }).unwrap();
+    assert_eq!(sender.send(&rtx(504, 2, 200)), None, "of the one before");
+    let repeated = sender.send(&rtx(7, 2, 201)).unwrap();
+    assert_eq!((repeated.2, repeated.3), (2, 101));
+    assert_eq!(sender.stats.video.retransmissions, 2);
+    assert_eq!(sender.stats.video.useless_retransmissions, 4);
+}
+
+/// Audio has no retransmission stream: the packet itself comes once more.
+#[test]
+fn audio_that_is_sent_again_under_its_own_number_is_recovered() {
+    let mut sender = Sender::new();
+    let packet = |sequence| Rtp { payload_type: 111, ssrc: 300, sequence, payload: b"\xf8sound", ..PLAIN };
+    let lost = sender.context.encrypt_rtp(&packet(11).to_bytes());
+    sender.send(&packet(10)).unwrap();
+    sender.send(&packet(12)).unwrap();
+    sender.now += std::time::Duration::from_millis(5);
+    let (now, flow) = (sender.now, sender.media.flow.as_mut().unwrap());
+    let compounds = std::iter::from_fn(|| flow.feedback.poll_compound(now)).collect::<Vec<_>>();
+    let asked: Vec<u16> = compounds
+        .iter()
+        .flat_map(|compound| Compound::new(compound))
+        .filter_map(|packet| match packet.unwrap() {
+            Packet::Nack { media_ssrc: 300, lost } => Some(lost.collect::<Vec<_>>()),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    assert_eq!(asked, [11]);
+    sender.now += std::time::Duration::from_millis(30);
+    let received = sender.media.handle_rtp(&lost.unwrap(), sender.now, &mut sender.outputs, &mut sender.stats).unwrap();
+    assert_eq!(received.unwrap().packet.sequence_number, 11);
+    let flow = sender.media.flow.as_ref().unwrap();
+    assert_eq!(flow.feedback.stats(TrackKind::Audio).recovered, 1);
+    assert_eq!(flow.feedback.round_trip(), Some(std::time::Duration::from_millis(30)));
+}
+
+/// Sequence number, time and payload of each packet that a redundant one brings.
+fn unpack(sender: &mut Sender, sequence: u16, payload: &[u8]) -> Vec<(u16, u32, Vec<u8>)> {
+    let packet = Rtp { payload_type: 63, ssrc: 300, sequence, payload, ..PLAIN };
+    let datagram = sender.context.encrypt_rtp(&packet.to_bytes()).unwrap();
+    let received = sender.media.handle_rtp(&datagram, sender.now, &mut sender.outputs, &mut sender.stats).unwrap();
+    let packets = received.into_iter().flat_map(|received| received.packets().collect::<Vec<_>>());
+    packets.map(|packet| (packet.sequence_number, packet.rtp_time, packet.payload.to_vec())).collect()
+}
+
+#[test]
+fn of_redundant_audio_only_what_is_missing_is_given_and_it_is_not_asked_for() {
+    let mut sender = Sender::new();
+    // Offset 960, length 2; offsets 1920 and 960, length 2 each.
+    let one = |a: &[u8], b: &[u8]| [&[0xef, 0x0f, 0, 2, 0x6f][..], a, b].concat();
+    let two = |a: &[u8], b: &[u8], c: &[u8]| [&[0xef, 0x1e, 0, 2, 0xef, 0x0f, 0, 2, 0x6f][..], a, b, c].concat();
+    assert_eq!(unpack(&mut sender, 65_534, b"\x6f\xf80"), [(65_534, 9000, b"\xf80".to_vec())]);
+    assert_eq!(unpack(&mut sender, 65_535, &one(b"\xf80", b"\xf81")), [(65_535, 9000, b"\xf81".to_vec())]);
+    // 0 is lost, 1 repeats it and one that is there.
+    let repaired = unpack(&mut sender, 1, &two(b"\xf81", b"\xf82", b"\xf83"));
+    assert_eq!(repaired, [(0, 8040, b"\xf82".to_vec()), (1, 9000, b"\xf83".to_vec())]);
+    // 2 and 3 are lost; again, 4 repeats both.
+    let repaired = unpack(&mut sender, 4, &two(b"\xf84", b"\xf85", b"\xf86"));
+    assert_eq!(repaired.iter().map(|packet| packet.0).collect::<Vec<_>>(), [2, 3, 4]);
+    // Cut short: nothing comes out, and the number counts as received.
+    assert_eq!(unpack(&mut sender, 5, &[0xef, 0x0f, 0, 200, 0x6f]), []);
+    assert_eq!(sender.stats.audio.malformed_redundancy, 1);
+    let later = sender.now + std::time::Duration::from_millis(300);
+    let flow = sender.media.flow.as_mut().unwrap();
+    while flow.feedback.poll_compound(later).is_some() {}
+    let stats = flow.feedback.stats(TrackKind::Audio);
+    assert_eq!((stats.redundant, stats.nacked, stats.lost), (3, 0, 3));
 }
 
 #[test]

@@ -1,0 +1,247 @@
+//! A guest, a relay and the strict ingest, in virtual time: the relay's bytes go over loopback TCP, and the clock stands
+//! still while a reply that the relay counts on is on its way.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use guest_relay::relay::{Relay, RelayConfig};
+use guest_relay::rtmp::{Disconnected, Event, Output, State, Target};
+use guest_relay_muxer::{Config, TrackKind};
+use ingest::{Connection, Frame, Ingest, Kind, Options, Stage};
+
+use super::sender::{Clip, KeyFrames, Packet, Sender, picture_number};
+use crate::rtmp::driver::{read, write};
+
+pub(crate) const HOLD: Duration = Duration::from_secs(15);
+const STEP: Duration = Duration::from_millis(10);
+/// Real time that a reply may take.
+const REPLY: Duration = Duration::from_secs(5);
+
+pub(crate) fn seconds(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds)
+}
+
+pub(crate) struct World {
+    pub(crate) relay: Relay,
+    pub(crate) ingest: Ingest,
+    pub(crate) now: Instant,
+    pub(crate) guest: Option<Sender>,
+    /// Packets of the guest's arrive, and requests for keyframes do.
+    pub(crate) network: bool,
+    pub(crate) events: Vec<Event>,
+    stream: Option<TcpStream>,
+    sessions: u32,
+    /// Pings that no server will answer any more.
+    lost_pings: u64,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub(crate) fn with(change: impl FnOnce(&mut RelayConfig)) -> Self {
+        let ingest = Ingest::bind("127.0.0.1:0", Options { keep_bodies: true, ..Options::default() }).unwrap();
+        let now = Instant::now();
+        let mut config = RelayConfig {
+            target: Target::parse(&format!("rtmp://{}/guest1", ingest.addr())).unwrap(),
+            servers: vec![ingest.addr()],
+            muxer: Config::default(),
+            hold: HOLD,
+            keyframe_interval: None,
+            seed: 1,
+        };
+        change(&mut config);
+        Self {
+            relay: Relay::new(config, now),
+            ingest,
+            now,
+            guest: None,
+            network: true,
+            events: Vec::new(),
+            stream: None,
+            sessions: 0,
+            lost_pings: 0,
+        }
+    }
+
+    /// A guest joins with camera and microphone.
+    pub(crate) fn join(&mut self, clip: Clip, key_frames: KeyFrames) {
+        self.join_with(true, clip, key_frames);
+    }
+
+    /// A guest joins whose SDP has a video track, or none.
+    pub(crate) fn join_with(&mut self, video: bool, clip: Clip, key_frames: KeyFrames) {
+        self.sessions += 1;
+        self.relay.begin_source(video, self.now);
+        self.guest = Some(Sender::new(clip, key_frames, self.sessions, self.now));
+    }
+
+    /// A guest's session ends; everything of it came until now.
+    pub(crate) fn leave(&mut self) {
+        self.guest = None;
+        self.relay.end_source(Some(self.now), self.now);
+    }
+
+    pub(crate) fn guest(&mut self) -> &mut Sender {
+        self.guest.as_mut().expect("a guest joined")
+    }
+
+    pub(crate) fn switch(&mut self, kind: TrackKind, on: bool) {
+        let now = self.now;
+        self.guest().switch(kind, on, now);
+    }
+
+    /// Lets time pass.
+    pub(crate) fn pass(&mut self, span: Duration) {
+        self.pass_with(span, |_| true);
+    }
+
+    /// As [`World::pass`], with the packets that `arrives` lets through.
+    pub(crate) fn pass_with(&mut self, span: Duration, mut arrives: impl FnMut(&Packet) -> bool) {
+        let until = self.now + span;
+        while self.now < until {
+            self.now += STEP;
+            let packets = self.guest.as_mut().map(|guest| guest.poll(self.now)).unwrap_or_default();
+            for packet in packets.iter().filter(|packet| self.network && arrives(packet)) {
+                self.relay.handle_rtp(packet.kind, &packet.rtp(), self.now);
+            }
+            self.turn();
+            self.hear_replies();
+        }
+    }
+
+    /// Waits, in real time, for what the server owes.
+    fn hear_replies(&mut self) {
+        let deadline = Instant::now() + REPLY;
+        while self.stream.is_some() && Instant::now() < deadline {
+            let stats = *self.relay.publisher().stats();
+            let answered = stats.pings_answered + self.lost_pings >= stats.pings_sent;
+            if answered && self.relay.rtmp_state() != State::Handshaking {
+                return;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+            self.turn();
+        }
+    }
+
+    fn turn(&mut self) {
+        if self.relay.poll_timeout().is_some_and(|at| at <= self.now) {
+            self.relay.handle_timeout(self.now);
+        }
+        self.drain();
+        let now = self.now;
+        let publisher = self.relay.publisher();
+        let gone = match &mut self.stream {
+            Some(stream) => read(publisher, stream, now).and_then(|()| write(publisher, stream, now)),
+            None => Ok(()),
+        };
+        if let Err(error) = gone {
+            self.stream = None;
+            publisher.handle_disconnected(Disconnected::from(&error), now);
+        }
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.relay.poll_output(self.now) {
+            match output {
+                Output::Connect => self.connect(),
+                Output::Disconnect => self.stream = None,
+                Output::KeyframeNeeded => self.request_keyframe(),
+                Output::Event(event) => {
+                    if matches!(event, Event::Lost { .. }) {
+                        let stats = self.relay.publisher().stats();
+                        self.lost_pings = stats.pings_sent - stats.pings_answered;
+                    }
+                    self.events.push(event);
+                }
+            }
+        }
+        if self.relay.take_keyframe_request() {
+            self.request_keyframe();
+        }
+    }
+
+    fn connect(&mut self) {
+        let publisher = self.relay.publisher();
+        match TcpStream::connect(self.ingest.addr()) {
+            Ok(stream) => {
+                stream.set_nonblocking(true).unwrap();
+                stream.set_nodelay(true).unwrap();
+                self.stream = Some(stream);
+                publisher.handle_connected(self.now);
+            }
+            Err(error) => publisher.handle_disconnected(Disconnected::from(&error), self.now),
+        }
+    }
+
+    fn request_keyframe(&mut self) {
+        if let Some(guest) = self.guest.as_mut().filter(|_| self.network) {
+            guest.request_keyframe();
+        }
+    }
+
+    /// Ends everything; what the ingest saw of each connection, which broke no rule.
+    pub(crate) fn finish(mut self) -> Vec<Connection> {
+        self.relay.release(self.now);
+        let deadline = Instant::now() + REPLY;
+        while self.stream.is_some() && Instant::now() < deadline {
+            self.turn();
+        }
+        let ended = |all: &[Connection]| all.iter().all(|connection| connection.stage == Stage::Ended);
+        assert!(self.ingest.wait_until(REPLY, ended));
+        let connections = self.ingest.connections();
+        for connection in &connections {
+            assert_eq!(connection.violations, Vec::<String>::new());
+            assert!(!connection.refused, "{:?}", connection.end);
+            assert_decodable(connection);
+        }
+        connections
+    }
+
+    /// As [`World::finish`], where there was one connection from start to end.
+    #[track_caller]
+    pub(crate) fn finish_untouched(self) -> Connection {
+        let mut connections = self.finish();
+        assert_eq!(connections.len(), 1, "the RTMP connection was not left alone");
+        connections.remove(0)
+    }
+}
+
+pub(crate) fn pictures(connection: &Connection) -> impl Iterator<Item = &Frame> {
+    connection.frames.iter().filter(|frame| frame.kind == Kind::Video)
+}
+
+/// Numbers of the pictures: an IDR picture that came before is a repetition.
+pub(crate) fn repetitions(connection: &Connection) -> Vec<&Frame> {
+    let mut seen = Vec::new();
+    pictures(connection)
+        .filter(|frame| {
+            let number = picture_number(&frame.body);
+            let again = seen.contains(&number);
+            seen.push(number);
+            again
+        })
+        .collect()
+}
+
+/// Each picture that is no IDR picture follows the one it refers to, directly.
+fn assert_decodable(connection: &Connection) {
+    let mut last = None;
+    for frame in pictures(connection) {
+        let number = picture_number(&frame.body);
+        assert!(
+            frame.key || last == Some(number - 1),
+            "picture {number:x} at {} ms follows {last:x?}",
+            frame.timestamp
+        );
+        last = Some(number);
+    }
+}
+
+/// The longest times between frames of each track, in ms: audio, video.
+pub(crate) fn longest_steps(connection: &Connection) -> (u32, u32) {
+    let longest = |kind| connection.timestamps(kind).windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
+    (longest(Kind::Audio), longest(Kind::Video))
+}

@@ -1,0 +1,96 @@
+//! A guest without WebRTC: the replay's packets as the relay takes them, and sender reports once a second. For runs that
+//! last so long that ciphers would be most of the work.
+
+use std::time::{Duration, Instant};
+
+use guest_relay::relay::Relay;
+use guest_relay_muxer::{RtpPacket, TrackKind, VIDEO_CLOCK_RATE, opus};
+use loadgen::clip;
+use loadgen::replay::{Due, Replay};
+
+use crate::ledger::Ledger;
+
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(crate) struct Direct {
+    replay: Replay,
+    start: Instant,
+    next_report: Instant,
+    /// RTP time and capture time of the newest packet.
+    newest: [(TrackKind, Option<(u32, Instant)>); 2],
+}
+
+impl Direct {
+    pub(crate) fn new(replay: Replay, now: Instant) -> Direct {
+        let newest = [(TrackKind::Video, None), (TrackKind::Audio, None)];
+        Direct { replay, start: now, next_report: now + REPORT_EVERY, newest }
+    }
+
+    pub(crate) fn replay_mut(&mut self) -> &mut Replay {
+        &mut self.replay
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Instant {
+        self.replay.poll_timeout().map_or(self.next_report, |due| due.min(self.next_report))
+    }
+
+    pub(crate) fn step(&mut self, relay: &mut Relay, ledger: &mut Ledger, now: Instant) {
+        while let Some(due) = self.replay.poll(now) {
+            let kind = kind(due.kind);
+            for (track, newest) in &mut self.newest {
+                if *track == kind {
+                    *newest = Some((due.rtp_time, due.captured));
+                }
+            }
+            ledger.media_came(now);
+            relay.handle_rtp(kind, &packet(&due), now);
+            if let Some(unit) = due.completes {
+                ledger.sent(unit);
+            }
+        }
+        if now >= self.next_report {
+            self.next_report += REPORT_EVERY;
+            for (kind, newest) in self.newest {
+                let Some((rtp_time, captured)) = newest else { continue };
+                let rtp_time = rtp_time.wrapping_add(ticks(now.saturating_duration_since(captured), kind));
+                let since = now - self.start;
+                let fraction = (u64::from(since.subsec_nanos()) << 32) / 1_000_000_000;
+                let ntp_time = (since.as_secs() << 32) | fraction;
+                relay.handle_sender_report(kind, ntp_time, rtp_time, now);
+            }
+        }
+    }
+}
+
+pub(crate) fn kind(kind: clip::TrackKind) -> TrackKind {
+    match kind {
+        clip::TrackKind::Audio => TrackKind::Audio,
+        clip::TrackKind::Video => TrackKind::Video,
+    }
+}
+
+pub(crate) fn packet(due: &Due) -> RtpPacket<'_> {
+    let (payload_type, ssrc) = match due.kind {
+        clip::TrackKind::Audio => (111, 2),
+        clip::TrackKind::Video => (108, 1),
+    };
+    let [.., high, low] = due.sequence_number.to_be_bytes();
+    RtpPacket {
+        payload_type,
+        marker: due.marker,
+        sequence_number: u16::from_be_bytes([high, low]),
+        rtp_time: due.rtp_time,
+        ssrc,
+        extension: None,
+        payload: &due.payload,
+    }
+}
+
+fn ticks(duration: Duration, kind: TrackKind) -> u32 {
+    let rate = match kind {
+        TrackKind::Audio => opus::CLOCK_RATE,
+        TrackKind::Video => VIDEO_CLOCK_RATE,
+    };
+    u32::try_from(duration.as_micros() * u128::from(rate) / 1_000_000).unwrap_or(u32::MAX)
+}

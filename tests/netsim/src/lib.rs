@@ -1,0 +1,25 @@
+//! Guests behind bad networks, in virtual time: `make netsim` prints what becomes of them.
+//!
+//! ```text
+//!  scenario ─▶ world: guest ─▶ network ─▶ the daemon's parts ─▶ TCP ─▶ strict ingest ─▶ ledger ─▶ row of the table
+//! ```
+//!
+//! A guest is a WebRTC stack that shares no code with the daemon (str0m) and plays what Chromium's encoders made. Ten
+//! minutes of media take seconds, and the same seed gives the same losses. Ciphers and handshakes are real, so what the
+//! bytes are differs from run to run, what happens to them does not.
+//!
+//! How the figures are meant:
+//!
+//! - *exact*: the picture at the RTMP server is the one that was sent, bit by bit ([`ledger`]).
+//! - *frozen*: by the rule of W3C webrtc-stats, for a reader that buffers 400 ms ([`freeze`]).
+//! - *delay*: from the last packet's departure to the arrival at the server, less what the network takes undisturbed.
+//! - *skew*: what timestamps put picture and sound apart, the greatest value from 10 s into a session on.
+//! - *corrupt*: a picture that nobody sent, or whose reference was not shown. Allowed in no scenario.
+
+mod direct;
+pub mod freeze;
+pub mod ledger;
+pub mod row;
+pub mod scenario;
+pub mod server;
+pub mod world;

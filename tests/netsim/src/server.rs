@@ -1,0 +1,169 @@
+//! The RTMP side: a TCP connection in virtual time into the strict ingest.
+//!
+//! Input: what the publisher wants to write; output: the server's bytes back to it, and [`Shown`] frames. The connection
+//! is a loopback one, so it has no delay; what can be made of it is a slow server, one that stops reading, one that is
+//! gone. Bound: [`SOCKET_BYTES`] between both ends.
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
+
+use guest_relay::rtmp::{Disconnected, Publisher};
+use ingest::{Connection, Frame, Ingest, Options, Pipe};
+
+/// What the socket buffers of both ends hold.
+const SOCKET_BYTES: usize = 128 * 1024;
+/// How often a slow server reads.
+const READ_EVERY: Duration = Duration::from_millis(5);
+
+/// How the server behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mood {
+    Well,
+    /// Reads no faster than this.
+    Slow {
+        kbps: u32,
+    },
+    /// Takes connections and reads nothing, as a stopped process.
+    Stopped,
+    /// Refuses connections.
+    Away,
+}
+
+/// A frame that reached the server.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    pub frame: Frame,
+    /// Number of the connection it came by.
+    pub connection: usize,
+    pub at: Instant,
+}
+
+#[derive(Debug)]
+struct Link {
+    pipe: Pipe,
+    in_flight: VecDeque<u8>,
+    next_read: Instant,
+}
+
+/// The server and at most one connection to it.
+#[derive(Debug)]
+pub struct Server {
+    ingest: Ingest,
+    mood: Mood,
+    link: Option<Link>,
+    /// Connections so far.
+    connections: usize,
+    /// Reports of connections that are over.
+    ended: Vec<Connection>,
+    shown: Vec<Shown>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        let options = Options { keep_bodies: true, ..Options::default() };
+        Server {
+            ingest: Ingest::without_sockets(options),
+            mood: Mood::Well,
+            link: None,
+            connections: 0,
+            ended: Vec::new(),
+            shown: Vec::new(),
+        }
+    }
+}
+
+impl Server {
+    /// Changes how the server behaves; a server that goes away resets its connection.
+    pub fn set_mood(&mut self, mood: Mood, publisher: &mut Publisher, now: Instant) {
+        self.mood = mood;
+        if mood == Mood::Away && self.hang_up() {
+            publisher.handle_disconnected(Disconnected::Failed(ErrorKind::ConnectionReset), now);
+        }
+    }
+
+    /// The publisher wants a connection.
+    pub fn connect(&mut self, publisher: &mut Publisher, now: Instant) {
+        self.hang_up();
+        if self.mood == Mood::Away {
+            return publisher.handle_disconnected(Disconnected::Failed(ErrorKind::ConnectionRefused), now);
+        }
+        self.link = Some(Link { pipe: self.ingest.open(), in_flight: VecDeque::new(), next_read: now });
+        self.connections += 1;
+        publisher.handle_connected(now);
+    }
+
+    /// The connection is over; false when there was none.
+    pub fn hang_up(&mut self) -> bool {
+        let Some(mut link) = self.link.take() else { return false };
+        link.pipe.close();
+        self.ended.push(link.pipe.report());
+        true
+    }
+
+    /// Moves what can be moved now in both directions.
+    pub fn pump(&mut self, publisher: &mut Publisher, now: Instant) {
+        loop {
+            let Some(link) = &mut self.link else { return };
+            let waiting = publisher.write_buffer();
+            let room = SOCKET_BYTES - link.in_flight.len();
+            let written = waiting.len().min(room);
+            link.in_flight.extend(waiting.get(..written).unwrap_or_default());
+            publisher.handle_written(written, now);
+            let (bytes, rest) = match self.mood {
+                Mood::Stopped | Mood::Away => return,
+                Mood::Well => (link.in_flight.len(), None),
+                Mood::Slow { .. } if now < link.next_read => return,
+                Mood::Slow { kbps } => {
+                    link.next_read = now + READ_EVERY;
+                    let bytes = u128::from(kbps) * READ_EVERY.as_micros() / 8000;
+                    (usize::try_from(bytes).unwrap_or(usize::MAX).min(link.in_flight.len()), Some(()))
+                }
+            };
+            if bytes == 0 {
+                return;
+            }
+            let bytes: Vec<u8> = link.in_flight.drain(..bytes).collect();
+            let replies = link.pipe.handle_bytes(&bytes);
+            let connection = self.connections;
+            let frames = link.pipe.take_frames().into_iter();
+            self.shown.extend(frames.map(|frame| Shown { frame, connection, at: now }));
+            if !replies.is_empty() {
+                publisher.handle_bytes(&replies, now);
+            }
+            if self.link.as_ref().is_some_and(|link| !link.pipe.is_open()) {
+                self.hang_up();
+                publisher.handle_disconnected(Disconnected::Closed, now);
+            }
+            if rest.is_some() {
+                return;
+            }
+        }
+    }
+
+    /// When a slow server reads again.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let slow = matches!(self.mood, Mood::Slow { .. });
+        self.link.as_ref().filter(|link| slow && !link.in_flight.is_empty()).map(|link| link.next_read)
+    }
+
+    /// Frames since the last call.
+    pub fn take_shown(&mut self) -> Vec<Shown> {
+        std::mem::take(&mut self.shown)
+    }
+
+    /// How many connections there were.
+    pub fn connections(&self) -> usize {
+        self.connections
+    }
+
+    /// Whether one stands.
+    pub fn is_connected(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// What the ingest says of each connection.
+    pub fn reports(&self) -> Vec<Connection> {
+        self.ended.iter().cloned().chain(self.link.as_ref().map(|link| link.pipe.report())).collect()
+    }
+}
