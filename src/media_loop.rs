@@ -129,6 +129,8 @@ pub struct SessionSnapshot {
     pub key: SessionKey,
     pub connected: bool,
     pub stats: peer::PeerStats,
+    /// When anything authentic of the other side came last: media, reports, answers to checks.
+    pub heard: Option<Instant>,
 }
 
 /// The media thread is gone or overloaded.
@@ -381,6 +383,7 @@ impl MediaLoop {
                         key: session.key,
                         connected: session.connected,
                         stats: session.peer.stats(),
+                        heard: session.peer.last_heard(),
                     }),
                     relay: lane.relay.snapshot(now),
                 });

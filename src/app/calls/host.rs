@@ -17,8 +17,8 @@ use crate::rtc::peer::{self, Answered, OfferConfig, Peer, PeerStats};
 
 /// How often a standing peer is looked at.
 const LOOK: Duration = Duration::from_secs(1);
-/// Looks in a row without a packet or an answered check after which the path counts as lost.
-const LOOKS_WITHOUT_LIFE: u32 = 3;
+/// A path over which nothing authentic came for so long is lost: a silent one is probed twice a second.
+const LOST_AFTER: Duration = Duration::from_secs(3);
 
 /// A peer that the pull has asked for.
 struct PullPeer {
@@ -27,7 +27,7 @@ struct PullPeer {
     waiting: Option<Box<Peer>>,
     connected: bool,
     last: PeerStats,
-    silent_looks: u32,
+    is_lost: bool,
 }
 
 /// Gives one guest's pull its peers.
@@ -82,7 +82,7 @@ impl Host {
             let Some((id, peer)) = peers.iter_mut().find(|(_, peer)| peer.key == session.key) else {
                 continue;
             };
-            for event in peer.news(session.stats) {
+            for event in peer.news(session.stats, session.heard, Instant::now()) {
                 inputs.peer(*id, event);
             }
         }
@@ -105,14 +105,14 @@ impl Host {
     fn add(&self, id: PeerId, peer: Peer, daemon: &Daemon) {
         let key = daemon.registry.borrow_mut().next_key();
         let waiting = Some(Box::new(peer));
-        let peer = PullPeer { key, waiting, connected: false, last: PeerStats::default(), silent_looks: 0 };
+        let peer = PullPeer { key, waiting, connected: false, last: PeerStats::default(), is_lost: false };
         self.peers.borrow_mut().insert(id, peer);
     }
 }
 
 impl PullPeer {
-    /// What came since the last look.
-    fn news(&mut self, stats: PeerStats) -> Vec<PeerEvent> {
+    /// What came since the last look; `heard`: when anything did.
+    fn news(&mut self, stats: PeerStats, heard: Option<Instant>, now: Instant) -> Vec<PeerEvent> {
         let mut news = Vec::new();
         if stats.audio.packets > self.last.audio.packets {
             news.push(PeerEvent::Media(TrackKind::Audio));
@@ -120,11 +120,14 @@ impl PullPeer {
         if stats.video.packets > self.last.video.packets {
             news.push(PeerEvent::Media(TrackKind::Video));
         }
-        let alive = !news.is_empty() || stats.stun_accepted > self.last.stun_accepted;
-        self.silent_looks = if alive { 0 } else { self.silent_looks + 1 };
-        if self.silent_looks == LOOKS_WITHOUT_LIFE {
-            news.push(PeerEvent::Lost);
+        let is_lost = heard.is_some_and(|heard| now.saturating_duration_since(heard) >= LOST_AFTER);
+        match (self.is_lost, is_lost) {
+            (false, true) => news.push(PeerEvent::Lost),
+            // Without media: a guest who sends nothing has a path all the same.
+            (true, false) => news.push(PeerEvent::Connected),
+            _ => {}
         }
+        self.is_lost = is_lost;
         self.last = stats;
         news
     }
@@ -217,5 +220,31 @@ impl PeerHost for Host {
             );
         }
         *self.dropped.borrow_mut() = kinds.to_vec();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_lost_when_nothing_comes_and_not_when_only_the_media_pause() {
+        let mut peer =
+            PullPeer { key: SessionKey(1), waiting: None, connected: true, last: PeerStats::default(), is_lost: false };
+        let (start, mut stats) = (Instant::now(), PeerStats::default());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        stats.audio.packets = 50;
+        stats.video.packets = 90;
+        let both = [PeerEvent::Media(TrackKind::Audio), PeerEvent::Media(TrackKind::Video)];
+        assert_eq!(peer.news(stats.clone(), Some(after(0)), after(1)), both);
+        // Reports and answers to checks come, no packet does.
+        for second in 2..20 {
+            assert_eq!(peer.news(stats.clone(), Some(after(second - 1)), after(second)), []);
+        }
+        assert_eq!(peer.news(stats.clone(), Some(after(19)), after(21)), []);
+        assert_eq!(peer.news(stats.clone(), Some(after(19)), after(22)), [PeerEvent::Lost]);
+        assert_eq!(peer.news(stats.clone(), Some(after(19)), after(23)), [], "it is told once");
+        assert_eq!(peer.news(stats, Some(after(24)), after(24)), [PeerEvent::Connected]);
     }
 }
