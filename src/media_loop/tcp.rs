@@ -7,12 +7,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use rustix::event::PollFlags;
+use rustix::event::epoll::{self, EventFlags};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::token::Token;
 use crate::rtmp::{Disconnected, Publisher};
 
 const READ_BYTES: usize = 4096;
@@ -30,6 +31,8 @@ pub(crate) struct RtmpSocket {
     connecting: bool,
     /// The kernel took no more bytes: go on when it says so.
     write_blocked: bool,
+    /// What the poller watches for; `None` before it does.
+    watched: Option<EventFlags>,
 }
 
 impl RtmpSocket {
@@ -46,35 +49,43 @@ impl RtmpSocket {
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
             Err(error) => return Err(error),
         }
-        Ok(Self { stream: socket.into(), connecting: true, write_blocked: false })
+        Ok(Self { stream: socket.into(), connecting: true, write_blocked: false, watched: None })
     }
 
-    /// What poll should wait for.
-    pub(crate) fn interest(&self) -> PollFlags {
-        match (self.connecting, self.write_blocked) {
-            (true, _) => PollFlags::OUT,
-            (false, true) => PollFlags::IN | PollFlags::OUT,
-            (false, false) => PollFlags::IN,
+    /// Has the poller wait for what can be gone on with, and tell of it as the connection of the slot `index`. Costs
+    /// nothing when that has not changed. Closing the socket ends it.
+    pub(crate) fn register(&mut self, poller: &OwnedFd, index: usize) -> io::Result<()> {
+        let wanted = match (self.connecting, self.write_blocked) {
+            (true, _) => EventFlags::OUT,
+            (false, true) => EventFlags::IN | EventFlags::OUT,
+            (false, false) => EventFlags::IN,
+        };
+        let data = Token::Rtmp(index).data();
+        match self.watched.replace(wanted) {
+            None => epoll::add(poller, &self.stream, data, wanted)?,
+            Some(watched) if watched != wanted => epoll::modify(poller, &self.stream, data, wanted)?,
+            Some(_) => {}
         }
+        Ok(())
     }
 
-    /// Acts on what poll reported. An error means that the connection is over.
+    /// Acts on what the poller reported. An error means that the connection is over.
     pub(crate) fn handle_ready(
         &mut self,
         publisher: &mut Publisher,
-        ready: PollFlags,
+        ready: EventFlags,
         now: Instant,
     ) -> Result<(), Disconnected> {
         if self.connecting {
             if let Some(error) = self.stream.take_error().map_err(failed)? {
                 return Err(failed(error));
             }
-            if !ready.intersects(PollFlags::OUT | PollFlags::HUP | PollFlags::ERR) {
+            if !ready.intersects(EventFlags::OUT | EventFlags::HUP | EventFlags::ERR) {
                 return Ok(());
             }
             self.connecting = false;
             publisher.handle_connected(now);
-        } else if ready.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+        } else if ready.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
             self.read(publisher, now)?;
         }
         self.flush(publisher, now)
@@ -126,12 +137,6 @@ impl RtmpSocket {
 
 fn failed(error: io::Error) -> Disconnected {
     Disconnected::Failed(error.kind())
-}
-
-impl AsFd for RtmpSocket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
-    }
 }
 
 #[cfg(test)]

@@ -1,17 +1,19 @@
 //! SRTP and SRTCP (RFC 3711, RFC 7714): the only place that knows webrtc-srtp.
 //!
-//! Protected datagrams in, plain RTP and RTCP packets out, and the reverse for our RTCP. Of webrtc-srtp only
+//! Protected datagrams in, plain RTP and RTCP packets out, and the reverse for our RTCP. RTP, hundreds of packets a
+//! second, is opened by [`rtp`] without allocating; RTCP, a few a second each way, by webrtc-srtp. Of that crate only
 //! `Context` is used, and never on bytes that were not walked first, because its parsers panic on some of them, its
 //! tables grow with every SSRC it is shown, and the first packet of an SSRC moves the replay window before it is
 //! authenticated. So here:
 //! - an own header walk decides what is a packet at all; the crate never parses a header;
-//! - every SSRC has a `Context` of its own, which is kept only once a packet has authenticated on it. A packet that
-//!   fails therefore changes nothing;
+//! - every SSRC has state of its own, which is kept only once a packet has authenticated on it. A packet that fails
+//!   therefore changes nothing;
 //! - at most [`MAX_SSRCS`] are kept for each of RTP and RTCP, and trials of SSRCs that nobody announced are rationed;
 //! - an SRTCP packet that says it is not encrypted is refused: the crate would return it unauthenticated;
-//! - a panic inside the crate is caught; this direction then refuses everything, and the session should end.
+//! - a panic inside a cipher's crate is caught; this direction then refuses everything, and the session should end.
 
 mod keys;
+mod rtp;
 mod shape;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,9 +21,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use webrtc_srtp::context::Context;
-use webrtc_srtp::option::{srtcp_replay_protection, srtp_replay_protection};
+use webrtc_srtp::option::srtcp_replay_protection;
 use webrtc_srtp::protection_profile::ProtectionProfile;
 
+use self::rtp::{RtpKeys, Sequence};
 use self::shape::RtpShape;
 use crate::rtc::bytes::Truncated;
 pub use keys::{KeySalt, Keys, SrtpProfile};
@@ -137,19 +140,23 @@ pub struct InboundStats {
 pub struct Inbound {
     profile: SrtpProfile,
     keys: KeySalt,
+    rtp_keys: RtpKeys,
     announced: Vec<u32>,
-    rtp: Vec<Stream>,
-    rtcp: Vec<Stream>,
+    rtp: Vec<Stream<Sequence>>,
+    rtcp: Vec<Stream<Context>>,
     trials: Trials,
     crashed: bool,
-    unprotected: Bytes,
+    /// The RTP packet that was lent last.
+    packet: Vec<u8>,
+    /// The RTCP packet that was lent last.
+    compound: Bytes,
     stats: InboundStats,
 }
 
-/// An SSRC of which at least one packet has authenticated.
-struct Stream {
+/// An SSRC of which at least one packet has authenticated, and what is known of it since.
+struct Stream<S> {
     ssrc: u32,
-    context: Context,
+    state: S,
 }
 
 impl Inbound {
@@ -158,12 +165,14 @@ impl Inbound {
         Self {
             profile: keys.profile,
             keys: keys.remote.clone(),
+            rtp_keys: RtpKeys::new(keys.profile, &keys.remote),
             announced: Vec::with_capacity(MAX_SSRCS),
             rtp: Vec::with_capacity(MAX_SSRCS),
             rtcp: Vec::with_capacity(MAX_SSRCS),
             trials: Trials::new(now),
             crashed: false,
-            unprotected: Bytes::new(),
+            packet: Vec::new(),
+            compound: Bytes::new(),
             stats: InboundStats::default(),
         }
     }
@@ -184,20 +193,18 @@ impl Inbound {
 
     /// An SRTP packet in; header, extensions and decrypted payload out, as one RTP packet.
     pub fn unprotect_rtp(&mut self, datagram: &[u8], now: Instant) -> Result<&[u8], SrtpError> {
-        let result = RtpShape::parse(datagram, self.profile).and_then(|shape| {
-            let header = opaque_header(&shape);
-            self.unprotect(Kind::Rtp, shape.ssrc, now, |context| context.decrypt_rtp_with_header(datagram, &header))
-        });
+        let result = RtpShape::parse(datagram, self.profile).and_then(|shape| self.open_rtp(datagram, &shape, now));
         self.stats.rtp.count(&result);
-        self.lend(result)
+        result.map(|len| self.packet.get(..len).unwrap_or_default())
     }
 
     /// An SRTCP packet in, the compound RTCP packet out.
     pub fn unprotect_rtcp(&mut self, datagram: &[u8], now: Instant) -> Result<&[u8], SrtpError> {
         let result = shape::rtcp_sender(datagram, self.profile)
-            .and_then(|ssrc| self.unprotect(Kind::Rtcp, ssrc, now, |context| context.decrypt_rtcp(datagram)));
+            .and_then(|ssrc| self.open_rtcp(ssrc, now, |context| context.decrypt_rtcp(datagram)));
         self.stats.rtcp.count(&result);
-        self.lend(result)
+        self.compound = result?;
+        Ok(&self.compound)
     }
 
     /// What was seen so far.
@@ -210,57 +217,72 @@ impl Inbound {
         (self.rtp.len(), self.rtcp.len())
     }
 
-    fn lend(&mut self, result: Result<Bytes, SrtpError>) -> Result<&[u8], SrtpError> {
-        self.unprotected = result?;
-        Ok(&self.unprotected)
+    /// Decrypts into `self.packet`; how long it is there.
+    fn open_rtp(&mut self, datagram: &[u8], shape: &RtpShape, now: Instant) -> Result<usize, SrtpError> {
+        let RtpShape { ssrc, sequence_number, .. } = *shape;
+        let kept = self.rtp.len();
+        let known = self.rtp.iter_mut().find(|stream| stream.ssrc == ssrc);
+        let index = match &known {
+            Some(stream) => stream.state.index_of(sequence_number)?,
+            None => {
+                admit(ssrc, kept, &self.announced, &mut self.trials, now)?;
+                sequence_number.into()
+            }
+        };
+        self.packet.clear();
+        self.packet.extend_from_slice(datagram);
+        let (keys, packet) = (&self.rtp_keys, &mut self.packet);
+        let opened = contained(&mut self.crashed, || keys.open(packet, shape, index));
+        match (known, opened) {
+            (Some(stream), Ok(_)) => stream.state.record(index),
+            (None, Ok(_)) => self.rtp.push(Stream { ssrc, state: Sequence::beginning(sequence_number) }),
+            (Some(_), Err(_)) => {}
+            (None, Err(_)) => spend(ssrc, &self.announced, &mut self.trials),
+        }
+        opened
     }
 
-    fn unprotect(
+    fn open_rtcp(
         &mut self,
-        kind: Kind,
         ssrc: u32,
         now: Instant,
         decrypt: impl FnOnce(&mut Context) -> Result<Bytes, webrtc_srtp::Error>,
     ) -> Result<Bytes, SrtpError> {
-        if self.crashed {
-            return Err(SrtpError::Crashed);
+        if let Some(stream) = self.rtcp.iter_mut().find(|stream| stream.ssrc == ssrc) {
+            return contained(&mut self.crashed, || decrypt(&mut stream.state).map_err(refusal));
         }
-        let streams = match kind {
-            Kind::Rtp => &mut self.rtp,
-            Kind::Rtcp => &mut self.rtcp,
-        };
-        let result = if let Some(stream) = streams.iter_mut().find(|stream| stream.ssrc == ssrc) {
-            contained(|| decrypt(&mut stream.context))
-        } else if streams.len() == MAX_SSRCS {
-            Err(SrtpError::TooManySsrcs)
-        } else if !self.announced.contains(&ssrc) && !self.trials.allowed(now) {
-            Err(SrtpError::UnknownSsrc)
-        } else {
-            contained(|| {
-                let mut context = new_context(self.profile, &self.keys);
-                let packet = decrypt(&mut context)?;
-                Ok((context, packet))
-            })
-            .map(|(context, packet)| {
-                streams.push(Stream { ssrc, context });
-                packet
-            })
-            .inspect_err(|_| {
-                if !self.announced.contains(&ssrc) {
-                    self.trials.spend();
-                }
-            })
-        };
-        self.crashed |= result == Err(SrtpError::Crashed);
-        result
+        admit(ssrc, self.rtcp.len(), &self.announced, &mut self.trials, now)?;
+        let opened = contained(&mut self.crashed, || {
+            let mut state = new_context(self.profile, &self.keys);
+            let packet = decrypt(&mut state).map_err(refusal)?;
+            Ok((state, packet))
+        });
+        match opened {
+            Ok((state, packet)) => {
+                self.rtcp.push(Stream { ssrc, state });
+                Ok(packet)
+            }
+            Err(error) => {
+                spend(ssrc, &self.announced, &mut self.trials);
+                Err(error)
+            }
+        }
     }
 }
 
-/// The two packet kinds, whose replay windows are separate (RFC 3711 §3.2.1).
-#[derive(Clone, Copy)]
-enum Kind {
-    Rtp,
-    Rtcp,
+/// Whether an SSRC beside the `kept` ones may be tried.
+fn admit(ssrc: u32, kept: usize, announced: &[u32], trials: &mut Trials, now: Instant) -> Result<(), SrtpError> {
+    if kept == MAX_SSRCS {
+        return Err(SrtpError::TooManySsrcs);
+    }
+    if announced.contains(&ssrc) || trials.allowed(now) { Ok(()) } else { Err(SrtpError::UnknownSsrc) }
+}
+
+/// Counts a trial that failed, unless the SSRC was announced.
+fn spend(ssrc: u32, announced: &[u32], trials: &mut Trials) {
+    if !announced.contains(&ssrc) {
+        trials.spend();
+    }
 }
 
 /// A token bucket over failed trials of SSRCs that were not announced.
@@ -293,13 +315,14 @@ impl Trials {
 /// The sending direction of one session. Of media nothing is sent, so it protects RTCP only.
 pub struct Outbound {
     context: Context,
+    crashed: bool,
     protected: u32,
 }
 
 impl Outbound {
     /// Protects with `keys.local`.
     pub fn new(keys: &Keys) -> Self {
-        Self { context: new_context(keys.profile, &keys.local), protected: 0 }
+        Self { context: new_context(keys.profile, &keys.local), crashed: false, protected: 0 }
     }
 
     /// A compound RTCP packet in, an SRTCP packet out.
@@ -310,20 +333,26 @@ impl Outbound {
         if compound.len() < shape::RTCP_HEADER_LEN {
             return Err(SrtpError::TooShort { need: shape::RTCP_HEADER_LEN, have: compound.len() });
         }
-        let packet = contained(|| self.context.encrypt_rtcp(compound))?;
+        let Self { context, crashed, .. } = self;
+        let packet = contained(crashed, || context.encrypt_rtcp(compound).map_err(refusal))?;
         self.protected += 1;
         Ok(packet.into())
     }
 }
 
-/// Calls into webrtc-srtp and turns its errors and panics into ours.
-fn contained<T>(call: impl FnOnce() -> Result<T, webrtc_srtp::Error>) -> Result<T, SrtpError> {
-    use webrtc_srtp::Error::{SrtcpSsrcDuplicated, SrtpSsrcDuplicated};
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(SrtpSsrcDuplicated(..) | SrtcpSsrcDuplicated(..))) => Err(SrtpError::Replayed),
-        Ok(Err(_)) => Err(SrtpError::Unauthentic),
-        Err(_panic) => Err(SrtpError::Crashed),
+/// Calls into a cipher's crate and turns a panic into an error, this time and from then on.
+fn contained<T>(crashed: &mut bool, call: impl FnOnce() -> Result<T, SrtpError>) -> Result<T, SrtpError> {
+    if !*crashed && let Ok(result) = catch_unwind(AssertUnwindSafe(call)) {
+        return result;
+    }
+    *crashed = true;
+    Err(SrtpError::Crashed)
+}
+
+fn refusal(error: webrtc_srtp::Error) -> SrtpError {
+    match error {
+        webrtc_srtp::Error::SrtcpSsrcDuplicated(..) => SrtpError::Replayed,
+        _ => SrtpError::Unauthentic,
     }
 }
 
@@ -332,29 +361,9 @@ fn new_context(profile: SrtpProfile, keys: &KeySalt) -> Context {
         SrtpProfile::AeadAes128Gcm => ProtectionProfile::AeadAes128Gcm,
         SrtpProfile::Aes128CmSha1_80 => ProtectionProfile::Aes128CmHmacSha1_80,
     };
-    Context::new(
-        keys.key(),
-        keys.salt(),
-        profile,
-        Some(srtp_replay_protection(REPLAY_WINDOW_PACKETS)),
-        Some(srtcp_replay_protection(REPLAY_WINDOW_PACKETS)),
-    )
-    .expect("KeySalt holds what its profile asks for")
-}
-
-/// The header that `Context` is given instead of parsing one. It reads from it the SSRC, the sequence number and the
-/// size; the extension block counts as padding of an extension list that is empty, which gives that size without
-/// looking into the block and without allocating.
-fn opaque_header(shape: &RtpShape) -> rtp::header::Header {
-    rtp::header::Header {
-        version: 2,
-        sequence_number: shape.sequence_number,
-        ssrc: shape.ssrc,
-        csrc: vec![0; shape.csrc_count],
-        extension: shape.extension_len.is_some(),
-        extensions_padding: shape.extension_len.unwrap_or(0),
-        ..Default::default()
-    }
+    let replay_protection = Some(srtcp_replay_protection(REPLAY_WINDOW_PACKETS));
+    Context::new(keys.key(), keys.salt(), profile, None, replay_protection)
+        .expect("KeySalt holds what its profile asks for")
 }
 
 #[cfg(test)]
@@ -369,7 +378,7 @@ mod tests {
         let now = Instant::now();
         let mut inbound = Inbound::new(&keys, now);
         inbound.announce(5);
-        let result = inbound.unprotect(Kind::Rtp, 5, now, |_| panic!("index out of bounds"));
+        let result = inbound.open_rtcp(5, now, |_| panic!("index out of bounds"));
         assert_eq!(result, Err(SrtpError::Crashed));
         let mut packet = [0x80; 60];
         packet[8..12].copy_from_slice(&5_u32.to_be_bytes());

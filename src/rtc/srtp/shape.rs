@@ -15,9 +15,8 @@ const SRTCP_INDEX_LEN: usize = 4;
 pub(super) struct RtpShape {
     pub(super) ssrc: u32,
     pub(super) sequence_number: u16,
-    pub(super) csrc_count: usize,
-    /// Bytes after the extension's own four, when the X bit is set.
-    pub(super) extension_len: Option<usize>,
+    /// Where the payload begins: what is before it is authenticated, not encrypted.
+    pub(super) header_len: usize,
 }
 
 impl RtpShape {
@@ -35,22 +34,20 @@ impl RtpShape {
         if flags >> 6 != 2 {
             return Err(SrtpError::NotVersion2);
         }
-        let csrc_count = usize::from(flags & 0x0f);
+        let csrc_len = 4 * usize::from(flags & 0x0f);
         let _marker_and_payload_type = packet.u8()?;
         let sequence_number = packet.u16()?;
         let _timestamp = packet.u32()?;
         let ssrc = packet.u32()?;
-        packet.take(4 * csrc_count)?;
-        let extension_len = if flags & 0x10 == 0 {
-            None
-        } else {
+        packet.take(csrc_len)?;
+        if flags & 0x10 != 0 {
             let _profile = packet.u16()?;
-            let len = 4 * usize::from(packet.u16()?);
-            packet.take(len)?;
-            Some(len)
-        };
+            let extension_len = 4 * usize::from(packet.u16()?);
+            packet.take(extension_len)?;
+        }
+        let header_len = datagram.len() - packet.len();
         packet.take(profile.tag_len())?;
-        Ok(Self { ssrc, sequence_number, csrc_count, extension_len })
+        Ok(Self { ssrc, sequence_number, header_len })
     }
 }
 

@@ -172,7 +172,7 @@ impl World {
         if let Some(mut peer) = self.peer.take() {
             peer.close(self.now);
             self.drain_peer(&mut peer);
-            self.relay.end_source(self.now);
+            self.relay.end_source(None, self.now);
         }
     }
 
@@ -298,7 +298,7 @@ impl World {
         if let Some(mut peer) = self.peer.take() {
             let over = self.drain_peer(&mut peer);
             if over {
-                self.relay.end_source(self.now);
+                self.relay.end_source(None, self.now);
             } else {
                 self.peer = Some(peer);
             }
@@ -413,6 +413,7 @@ fn relay_config(seed: u64) -> RelayConfig {
             ..guest_relay_muxer::Config::default()
         },
         hold: HOLD,
+        keyframe_interval: None,
         seed,
     }
 }
