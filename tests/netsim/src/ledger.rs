@@ -25,8 +25,6 @@ const MATCH_AGAIN_AFTER: Duration = Duration::from_secs(1);
 const SYNC_AFTER: Duration = Duration::from_secs(10);
 /// Sound and picture are compared when they were shown this close together.
 const COMPARE_WITHIN: Duration = Duration::from_millis(500);
-/// Frames at the very end that nothing follows: their loss shows to nobody.
-const TAIL: usize = 3;
 /// What a reader of the stream buffers: as much as the daemon may wait for a packet.
 const READER_BUFFER: Duration = Duration::from_millis(400);
 
@@ -319,13 +317,11 @@ impl Ledger {
 
     pub fn figures(&self) -> Figures {
         let rendered = self.rendered();
-        let counted = |track: &Track| {
-            let was_shown = |entry: &Entry| entry.shown.is_some();
-            let first = track.sent.iter().position(was_shown).unwrap_or(track.sent.len());
-            let tail = track.sent.iter().rev().take(TAIL).take_while(|entry| !was_shown(entry)).count();
-            track.sent.get(first..track.sent.len() - tail).unwrap_or_default().to_vec()
+        let from_first = |track: &Track| {
+            let first = track.sent.iter().position(|entry| entry.shown.is_some()).unwrap_or(track.sent.len());
+            track.sent.get(first..).unwrap_or_default().to_vec()
         };
-        let (video, audio) = (counted(&self.video), counted(&self.audio));
+        let (video, audio) = (from_first(&self.video), from_first(&self.audio));
         let exact = |entries: &[Entry]| entries.iter().filter(|entry| entry.shown.is_some()).count() as u64;
         let runs = audio.chunk_by(|a, b| a.shown.is_some() == b.shown.is_some());
         let returns = video.windows(2).filter_map(|pair| match pair {
