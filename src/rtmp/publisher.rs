@@ -51,6 +51,8 @@ const KEY_FRAME_RETRY: Duration = Duration::from_secs(1);
 
 /// Media time the queue holds at most.
 pub const QUEUE_MEDIA_MS_MAX: u32 = 2000;
+/// Media time that a picture in the queue may be behind: it makes room before the sound around it has to go.
+const QUEUE_PICTURE_MS_MAX: u32 = 1500;
 /// Bytes the queue holds at most.
 pub const QUEUE_BYTES_MAX: usize = 8 << 20;
 /// Bytes of replies and pings the queue holds at most.

@@ -51,6 +51,9 @@ struct Record {
 /// The most [`Queue::trim`] leaves.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
+    /// Pictures older than this against the newest media go. Less than `media_ms`: sound that waits behind pictures must
+    /// not grow too old before they make room for it.
+    pub(super) picture_ms: u32,
     pub(super) media_ms: u32,
     pub(super) bytes: usize,
 }
@@ -170,25 +173,25 @@ impl Queue {
     pub(super) fn trim(&mut self, bounds: Bounds) -> Trimmed {
         let mut trimmed = Trimmed::default();
         loop {
-            let late = self.media_ms() > bounds.media_ms;
+            let newest = self.whole_media().next_back().map_or(0, |(_, record)| record.ms);
+            let age = |record: &Record| newest.saturating_sub(record.ms);
             let large = self.len() > bounds.bytes;
-            let Some((oldest, record)) = self.whole_media().next().filter(|_| late || large) else {
+            let picture = self.whole_media().find(|(_, record)| record.class.is_picture());
+            if let Some((start, _)) = picture.filter(|(_, record)| large || age(record) > bounds.picture_ms) {
+                self.drop_gop(start, &mut trimmed);
+                continue;
+            }
+            // Audio in front of the pictures: what is left of dropped GOPs, or all there is.
+            let audio = self.whole_media().next().filter(|(_, record)| record.class == Class::Audio);
+            let Some((oldest, _)) = audio.filter(|(_, record)| large || age(record) > bounds.media_ms) else {
                 return trimmed;
             };
-            let picture = self.whole_media().find(|(_, record)| record.class.is_picture());
-            match picture {
-                Some((start, _)) if large || record.class.is_picture() => self.drop_gop(start, &mut trimmed),
-                _ => {
-                    // Audio in front of the pictures: what is left of dropped GOPs, or all there is.
-                    let newest = self.whole_media().next_back().map_or(0, |(_, record)| record.ms);
-                    let end = picture.map_or(self.records.len(), |(index, _)| index);
-                    let keep_from = newest.saturating_sub(bounds.media_ms);
-                    trimmed.audio_frames += self.remove(|index, record| {
-                        let too_old = record.ms < keep_from || index == oldest;
-                        record.class == Class::Audio && index >= oldest && index < end && too_old
-                    });
-                }
-            }
+            let end = picture.map_or(self.records.len(), |(index, _)| index);
+            let keep_from = newest.saturating_sub(bounds.media_ms);
+            trimmed.audio_frames += self.remove(|index, record| {
+                let too_old = record.ms < keep_from || index == oldest;
+                record.class == Class::Audio && index >= oldest && index < end && too_old
+            });
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use guest_relay_muxer::{Frame, Tag, TagKind};
 
-use super::{BODY_MAX, Phase, Publisher, QUEUE_BYTES_MAX, QUEUE_MEDIA_MS_MAX, Tracks};
+use super::{BODY_MAX, Phase, Publisher, QUEUE_BYTES_MAX, QUEUE_MEDIA_MS_MAX, QUEUE_PICTURE_MS_MAX, Tracks};
 use crate::rtmp::flow::{Flow, Verdict};
 use crate::rtmp::message;
 use crate::rtmp::output::LostReason;
@@ -137,7 +137,11 @@ impl Publisher {
     }
 
     fn keep_within_bounds(&mut self, now: Instant) {
-        let trimmed = self.queue.trim(Bounds { media_ms: QUEUE_MEDIA_MS_MAX, bytes: QUEUE_BYTES_MAX });
+        let trimmed = self.queue.trim(Bounds {
+            picture_ms: QUEUE_PICTURE_MS_MAX,
+            media_ms: QUEUE_MEDIA_MS_MAX,
+            bytes: QUEUE_BYTES_MAX,
+        });
         self.stats.video_frames_dropped += trimmed.pictures;
         self.stats.audio_frames_dropped += trimmed.audio_frames;
         self.stats.gops_dropped += trimmed.gops;

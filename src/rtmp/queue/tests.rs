@@ -36,7 +36,7 @@ fn letters(queue: &Queue) -> String {
 }
 
 fn trim(queue: &mut Queue, media_ms: u32) -> Trimmed {
-    queue.trim(Bounds { media_ms, bytes: usize::MAX })
+    queue.trim(Bounds { picture_ms: media_ms, media_ms, bytes: usize::MAX })
 }
 
 #[test]
@@ -99,9 +99,17 @@ fn audio_alone_is_bounded_too() {
 }
 
 #[test]
+fn pictures_make_room_before_the_sound_behind_them_is_too_old() {
+    let mut queue = queue("aKiaiKiai");
+    let trimmed = queue.trim(Bounds { picture_ms: 600, media_ms: 800, bytes: usize::MAX });
+    assert_eq!(letters(&queue), "aaKiai");
+    assert_eq!(trimmed, Trimmed { pictures: 3, audio_frames: 0, gops: 1, needs_key_frame: false });
+}
+
+#[test]
 fn bytes_are_bounded_as_well_as_time() {
     let mut queue = queue("KiiKiiKii");
-    let trimmed = queue.trim(Bounds { media_ms: u32::MAX, bytes: 4 * LEN });
+    let trimmed = queue.trim(Bounds { picture_ms: u32::MAX, media_ms: u32::MAX, bytes: 4 * LEN });
     assert_eq!(letters(&queue), "Kii");
     assert_eq!((trimmed.gops, trimmed.needs_key_frame), (2, false));
 }
@@ -109,7 +117,7 @@ fn bytes_are_bounded_as_well_as_time() {
 #[test]
 fn what_cannot_be_dropped_ends_the_trimming() {
     let mut queue = queue("cccMV");
-    assert_eq!(queue.trim(Bounds { media_ms: 0, bytes: 0 }), Trimmed::default());
+    assert_eq!(queue.trim(Bounds { picture_ms: 0, media_ms: 0, bytes: 0 }), Trimmed::default());
     assert_eq!(letters(&queue), "cccMV");
 }
 

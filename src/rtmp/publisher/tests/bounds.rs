@@ -15,7 +15,7 @@ fn pings_keep_an_idle_publication_alive() {
 fn a_slow_server_loses_whole_gops_and_no_audio_younger_than_two_seconds() {
     let mut world = World::live(URL);
     world.takes = false;
-    world.play(1980, 25); // 4 GOPs of 500 ms, just within the bound
+    world.play(1480, 25); // 3 GOPs of 500 ms, just within the bound of pictures
     assert_eq!(world.publisher.stats().gops_dropped, 0);
     world.play(1000, 25);
     world.takes = true;
