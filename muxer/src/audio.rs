@@ -35,8 +35,9 @@ pub(crate) struct AudioTrack {
     toc: Option<u8>,
     /// Packets missing since it, for good.
     lost: u64,
-    /// What went out last is silence that the caller asked for.
-    silent: bool,
+    /// The next packet is not the one behind the last: silence joins it to what went out. So it is after silence that the
+    /// caller asked for, and where another stream takes over.
+    join: bool,
     /// Arrival of the first packet of a run that silence had overtaken.
     overtaken_since: Option<MediaTime>,
     stats: AudioStats,
@@ -53,7 +54,7 @@ impl AudioTrack {
             samples: opus::SILENCE_SAMPLES,
             toc: None,
             lost: 0,
-            silent: false,
+            join: false,
             overtaken_since: None,
             stats: AudioStats::default(),
         }
@@ -86,7 +87,7 @@ impl AudioTrack {
         }
         self.overtaken_since = None;
         let lost = std::mem::take(&mut self.lost);
-        if self.silent {
+        if self.join {
             self.fill_up_to(pts, shared);
         } else {
             self.conceal(lost, pts, shared);
@@ -95,7 +96,7 @@ impl AudioTrack {
             self.stats.frames += 1;
             self.samples = parsed.samples;
             self.toc = packet.payload.first().copied();
-            self.silent = false;
+            self.join = false;
         }
     }
 
@@ -103,6 +104,7 @@ impl AudioTrack {
     pub(crate) fn restart(&mut self, same_encoder: bool, shared: &mut Shared) {
         if !same_encoder {
             self.toc = None;
+            self.join = true;
             shared.timeline.restart(TrackKind::Audio);
         }
     }
@@ -116,12 +118,12 @@ impl AudioTrack {
                 return;
             }
             self.stats.silence += 1;
-            self.silent = true;
+            self.join = true;
             end = end + span(opus::SILENCE_SAMPLES);
         }
     }
 
-    /// Joins silence that the caller asked for and what comes behind it.
+    /// Joins what went out and what comes next.
     fn fill_up_to(&mut self, pts: MediaTime, shared: &mut Shared) {
         let Some(mut end) = self.end else { return };
         let until = pts.min(end + MAX_FILL);
