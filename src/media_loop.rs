@@ -32,7 +32,7 @@ use crate::rtmp;
 
 pub use budget::Budget;
 use lane::{Lane, Session};
-use tcp::RtmpSocket;
+use tcp::Closing;
 use udp::{Datagram, UdpPort};
 
 const COMMAND_QUEUE: usize = 64;
@@ -221,7 +221,7 @@ impl MediaLoop {
     }
 
     fn finished(&self, now: Instant) -> bool {
-        self.shutdown.is_some_and(|deadline| now >= deadline || self.lanes.iter().all(|lane| lane.socket.is_none()))
+        self.shutdown.is_some_and(|deadline| now >= deadline || self.lanes.iter().all(Lane::is_disconnected))
     }
 
     /// One wake-up.
@@ -452,6 +452,7 @@ impl MediaLoop {
                 session.peer.handle_timeout(now);
             }
             lane.relay.handle_timeout(now);
+            lane.closing.take_if(|closing| closing.until() <= now);
         }
         self.drain_peer(index, now);
         self.drain_relay(index, now);
@@ -459,7 +460,8 @@ impl MediaLoop {
             return;
         };
         let peer_deadline = lane.session.as_ref().and_then(|session| session.peer.poll_timeout());
-        lane.deadline = [peer_deadline, lane.relay.poll_timeout()].into_iter().flatten().min();
+        let closing = lane.closing.as_ref().map(Closing::until);
+        lane.deadline = [peer_deadline, lane.relay.poll_timeout(), closing].into_iter().flatten().min();
         let state = lane.derive_state();
         if state != lane.state {
             lane.state = state;
@@ -534,7 +536,7 @@ impl MediaLoop {
             }
             match lane.relay.poll_output(now) {
                 Some(rtmp::Output::Connect) => lane.connect(now),
-                Some(rtmp::Output::Disconnect) => drop(lane.socket.take().map(RtmpSocket::close)),
+                Some(rtmp::Output::Disconnect) => lane.close_socket(now),
                 Some(rtmp::Output::KeyframeNeeded) => {
                     if let Some(session) = &mut lane.session {
                         session.peer.request_keyframe(now);

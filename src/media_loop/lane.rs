@@ -14,7 +14,7 @@ use crate::relay::{Relay, RelayConfig};
 use crate::rtc::peer::Peer;
 use crate::rtmp::{self, Disconnected};
 
-use super::tcp::RtmpSocket;
+use super::tcp::{Closing, RtmpSocket};
 use super::udp::UdpPort;
 
 /// How often round trip and jitter are looked at: they are smoothed over as long.
@@ -60,6 +60,8 @@ pub(super) struct Lane {
     pub(super) session: Option<Session>,
     pub(super) relay: Relay,
     pub(super) socket: Option<RtmpSocket>,
+    /// The connection before, until the server has read its end.
+    pub(super) closing: Option<Closing>,
     pub(super) servers: Vec<SocketAddr>,
     pub(super) next_server: usize,
     /// When something is due; recomputed after each touch, so that an idle slot costs nothing.
@@ -84,6 +86,7 @@ impl Lane {
             session: None,
             relay: Relay::new(config, now),
             socket: None,
+            closing: None,
             servers,
             next_server: 0,
             deadline: None,
@@ -148,6 +151,14 @@ impl Lane {
             Ok(socket) => self.socket = Some(socket),
             Err(kind) => self.relay.publisher().handle_disconnected(Disconnected::Failed(kind), now),
         }
+    }
+
+    pub(super) fn is_disconnected(&self) -> bool {
+        self.socket.is_none() && self.closing.is_none()
+    }
+
+    pub(super) fn close_socket(&mut self, now: Instant) {
+        self.closing = self.socket.take().map(|socket| socket.close(now));
     }
 
     pub(super) fn lose_socket(&mut self, how: Disconnected, now: Instant) {

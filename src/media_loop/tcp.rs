@@ -6,7 +6,7 @@
 //! one that fills.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,8 @@ const UNSENT_BYTES: u32 = 64 * 1024;
 /// Data sent but not acknowledged for this long ends the connection (RFC 5482), e.g. when the server's host is gone. The
 /// kernel looks at its retransmission timer, up to a second later.
 const USER_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a server has to read the end of a stream.
+const LINGER: Duration = Duration::from_millis(300);
 
 pub(crate) struct RtmpSocket {
     stream: TcpStream,
@@ -80,15 +82,11 @@ impl RtmpSocket {
         self.flush(publisher, now)
     }
 
-    /// Ends the connection. Bytes of the server's that nobody read would make the kernel reset it, and what was written
-    /// last, the unpublish, would be lost.
-    pub(crate) fn close(mut self) {
-        let mut buffer = [0; READ_BYTES];
-        for _ in 0..READS_PER_WAKE {
-            if !matches!(self.stream.read(&mut buffer), Ok(1..)) {
-                break;
-            }
-        }
+    /// Ends the connection: nothing more is written.
+    pub(crate) fn close(self, now: Instant) -> Closing {
+        // A connection that is none any more has nothing to close.
+        let _ = self.stream.shutdown(Shutdown::Write);
+        Closing { stream: self.stream, until: now + LINGER }
     }
 
     fn read(&mut self, publisher: &mut Publisher, now: Instant) -> Result<(), Disconnected> {
@@ -130,6 +128,31 @@ impl RtmpSocket {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(failed(error)),
+            }
+        }
+    }
+}
+
+/// A connection that ended on our side and is kept a while. A socket that is dropped answers what the server still sends
+/// with a reset, and the server then loses what it has not read: the unpublish.
+pub(crate) struct Closing {
+    stream: TcpStream,
+    until: Instant,
+}
+
+impl Closing {
+    pub(crate) fn until(&self) -> Instant {
+        self.until
+    }
+}
+
+impl Drop for Closing {
+    /// Bytes left unread would be a reason for a reset as well.
+    fn drop(&mut self) {
+        let mut buffer = [0; READ_BYTES];
+        for _ in 0..READS_PER_WAKE {
+            if !matches!(self.stream.read(&mut buffer), Ok(1..)) {
+                break;
             }
         }
     }
@@ -189,9 +212,12 @@ mod tests {
         let (mut server, _) = listener.accept().unwrap();
         server.write_all(b"acknowledgement").unwrap();
         ours.stream.write_all(b"unpublish").unwrap();
-        ours.close();
+        let closing = ours.close(Instant::now());
+        // One that comes after the close, before the server has read on.
+        server.write_all(b"acknowledgement").unwrap();
         let mut received = Vec::new();
         server.read_to_end(&mut received).unwrap();
         assert_eq!(received, b"unpublish");
+        drop(closing);
     }
 }

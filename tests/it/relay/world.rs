@@ -34,6 +34,8 @@ pub(crate) struct World {
     under_way: VecDeque<(Instant, Packet)>,
     pub(crate) events: Vec<Event>,
     stream: Option<TcpStream>,
+    /// The connection before, until the server has read its end.
+    closing: Option<TcpStream>,
     sessions: u32,
     /// Pings that no server will answer any more.
     lost_pings: u64,
@@ -66,6 +68,7 @@ impl World {
             under_way: VecDeque::new(),
             events: Vec::new(),
             stream: None,
+            closing: None,
             sessions: 0,
             lost_pings: 0,
         }
@@ -156,7 +159,7 @@ impl World {
         while let Some(output) = self.relay.poll_output(self.now) {
             match output {
                 Output::Connect => self.connect(),
-                Output::Disconnect => drop(self.stream.take().map(close)),
+                Output::Disconnect => self.closing = self.stream.take().map(close),
                 Output::KeyframeNeeded => self.request_keyframe(),
                 Output::Event(event) => {
                     if matches!(event, Event::Lost { .. }) {

@@ -2,7 +2,7 @@
 //! ahead of the clock.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use guest_relay::rtmp::{Disconnected, Event, Output, Publisher};
@@ -14,13 +14,15 @@ pub(crate) struct Driver {
     pub(crate) publisher: Publisher,
     pub(crate) now: Instant,
     stream: Option<TcpStream>,
+    /// The connection before: for as long as it may take the server to read its end.
+    closing: Option<TcpStream>,
     pub(crate) events: Vec<Event>,
     pub(crate) key_frame_requests: usize,
 }
 
 impl Driver {
     pub(crate) fn new(publisher: Publisher, now: Instant) -> Driver {
-        Driver { publisher, now, stream: None, events: Vec::new(), key_frame_requests: 0 }
+        Driver { publisher, now, stream: None, closing: None, events: Vec::new(), key_frame_requests: 0 }
     }
 
     /// Does what is due and what the socket allows, without blocking.
@@ -47,7 +49,7 @@ impl Driver {
         while let Some(output) = self.publisher.poll_output() {
             match output {
                 Output::Connect => self.connect(),
-                Output::Disconnect => drop(self.stream.take().map(close)),
+                Output::Disconnect => self.closing = self.stream.take().map(close),
                 Output::KeyframeNeeded => self.key_frame_requests += 1,
                 Output::Event(event) => self.events.push(event),
             }
@@ -87,10 +89,11 @@ impl Driver {
     }
 }
 
-/// As the daemon does: bytes left unread would turn the close into a reset.
-pub(crate) fn close(mut stream: TcpStream) {
-    let mut bytes = [0; 4096];
-    while matches!(stream.read(&mut bytes), Ok(1..)) {}
+/// As the daemon does, the caller keeps the stream: one that is dropped would reset the connection before the server has
+/// read its end.
+pub(crate) fn close(stream: TcpStream) -> TcpStream {
+    let _ = stream.shutdown(Shutdown::Write);
+    stream
 }
 
 pub(crate) fn read(publisher: &mut Publisher, stream: &mut TcpStream, now: Instant) -> io::Result<()> {
