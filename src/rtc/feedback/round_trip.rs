@@ -1,4 +1,4 @@
-//! The path's round trip time: samples in, a smoothed time and how long to wait for an answer out (RFC 6298 section 2).
+//! The path's round trip time: samples in, a time smoothed as RFC 6298 section 2 does, and how long to wait for an answer, out.
 //!
 //! Samples come from retransmissions (NACK to packet), from the sender's answers to our reference times (RFC 3611
 //! section 4.5) and, where we check the peer, from ICE.
@@ -15,8 +15,7 @@ const MAX_SAMPLE: Duration = Duration::from_secs(5);
 /// The estimate of one session.
 #[derive(Debug, Default)]
 pub(super) struct RoundTrip {
-    /// Smoothed time and mean deviation.
-    measured: Option<(Duration, Duration)>,
+    smoothed: Option<Duration>,
 }
 
 impl RoundTrip {
@@ -24,31 +23,23 @@ impl RoundTrip {
         if sample > MAX_SAMPLE {
             return;
         }
-        self.measured = Some(match self.measured {
-            None => (sample, sample / 2),
-            Some((smoothed, deviation)) => {
-                ((smoothed * 7 + sample) / 8, (deviation * 3 + smoothed.abs_diff(sample)) / 4)
-            }
-        });
+        self.smoothed = Some(self.smoothed.map_or(sample, |smoothed| (smoothed * 7 + sample) / 8));
     }
 
     pub(super) fn smoothed(&self) -> Option<Duration> {
-        self.measured.map(|(smoothed, _)| smoothed)
+        self.smoothed
     }
 
     /// The soonest that an answer can be there.
     pub(super) fn expected(&self) -> Duration {
-        self.smoothed().unwrap_or(INITIAL_ROUND_TRIP)
+        self.smoothed.unwrap_or(INITIAL_ROUND_TRIP)
     }
 
-    /// An answer that is not there after so long will not come: a media path forgives no four deviations, as RFC 6298
-    /// takes them, and a packet too many costs less than a picture.
+    /// An answer that is not there after so long is asked for again. A media path forgives no four deviations, as RFC 6298
+    /// takes them: each of them costs requests within the time that a packet is waited for, and a packet too many costs
+    /// less than a picture. Senders answer no request that comes sooner than their own round trip after the last.
     pub(super) fn timeout(&self) -> Duration {
-        let timeout = match self.measured {
-            None => INITIAL_ROUND_TRIP,
-            Some((smoothed, deviation)) => smoothed + deviation * 2,
-        };
-        timeout.max(MIN_TIMEOUT)
+        self.expected().max(MIN_TIMEOUT)
     }
 }
 
@@ -61,15 +52,14 @@ mod tests {
     }
 
     #[test]
-    fn samples_are_smoothed_with_the_weights_of_rfc_6298() {
+    fn samples_are_smoothed_with_the_weight_of_rfc_6298() {
         let mut round_trip = RoundTrip::default();
         assert_eq!((round_trip.smoothed(), round_trip.timeout()), (None, ms(100)));
         round_trip.record(ms(80));
-        // RTTVAR = R / 2.
-        assert_eq!((round_trip.smoothed(), round_trip.timeout()), (Some(ms(80)), ms(160)));
+        assert_eq!((round_trip.smoothed(), round_trip.timeout()), (Some(ms(80)), ms(80)));
         round_trip.record(ms(160));
-        // SRTT = 7/8 * 80 + 1/8 * 160, RTTVAR = 3/4 * 40 + 1/4 * |80 - 160|.
-        assert_eq!((round_trip.smoothed(), round_trip.timeout()), (Some(ms(90)), ms(190)));
+        // SRTT = 7/8 * 80 + 1/8 * 160.
+        assert_eq!((round_trip.smoothed(), round_trip.timeout()), (Some(ms(90)), ms(90)));
     }
 
     #[test]
