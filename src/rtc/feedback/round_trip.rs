@@ -1,4 +1,4 @@
-//! The path's round trip time: samples in, a time smoothed as RFC 6298 section 2 does, and how long to wait for an answer, out.
+//! The path's round trip time: samples in, a time smoothed as by RFC 6298 section 2 out.
 //!
 //! Samples come from retransmissions (NACK to packet), from the sender's answers to our reference times (RFC 3611
 //! section 4.5) and, where we check the peer, from ICE.
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 /// The round trip time before it was measured.
 pub const INITIAL_ROUND_TRIP: Duration = Duration::from_millis(100);
-/// No answer is expected sooner, however short the path: senders collect requests.
-const MIN_TIMEOUT: Duration = Duration::from_millis(10);
+/// Between two requests, however short the path: senders collect them.
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
 /// A longer sample is a clock's fault or a lie, not a path on which guests talk.
 const MAX_SAMPLE: Duration = Duration::from_secs(5);
 
@@ -35,11 +35,11 @@ impl RoundTrip {
         self.smoothed.unwrap_or(INITIAL_ROUND_TRIP)
     }
 
-    /// An answer that is not there after so long is asked for again. A media path forgives no four deviations, as RFC 6298
-    /// takes them: each of them costs requests within the time that a packet is waited for, and a packet too many costs
-    /// less than a picture. Senders answer no request that comes sooner than their own round trip after the last.
-    pub(super) fn timeout(&self) -> Duration {
-        self.expected().max(MIN_TIMEOUT)
+    /// When to ask again: twice a round trip. The way back loses as well, a run of requests at a time, and nothing tells a
+    /// lost request from a lost answer. A request too many costs a few bytes, since senders repeat no packet twice within
+    /// their round trip (libwebrtc), or at worst that packet once more; one too few costs a picture.
+    pub(super) fn ask_again(&self) -> Duration {
+        (self.expected() / 2).max(MIN_INTERVAL)
     }
 }
 
@@ -54,25 +54,25 @@ mod tests {
     #[test]
     fn samples_are_smoothed_with_the_weight_of_rfc_6298() {
         let mut round_trip = RoundTrip::default();
-        assert_eq!((round_trip.smoothed(), round_trip.timeout()), (None, ms(100)));
+        assert_eq!((round_trip.smoothed(), round_trip.ask_again()), (None, ms(50)));
         round_trip.record(ms(80));
-        assert_eq!((round_trip.smoothed(), round_trip.timeout()), (Some(ms(80)), ms(80)));
+        assert_eq!((round_trip.smoothed(), round_trip.ask_again()), (Some(ms(80)), ms(40)));
         round_trip.record(ms(160));
         // SRTT = 7/8 * 80 + 1/8 * 160.
-        assert_eq!((round_trip.smoothed(), round_trip.timeout()), (Some(ms(90)), ms(90)));
+        assert_eq!((round_trip.smoothed(), round_trip.ask_again()), (Some(ms(90)), ms(45)));
     }
 
     #[test]
-    fn a_steady_path_is_waited_for_no_longer_than_it_takes_and_never_less_than_the_floor() {
+    fn requests_come_twice_a_round_trip_and_never_faster_than_the_floor() {
         let mut round_trip = RoundTrip::default();
         for _ in 0..100 {
             round_trip.record(ms(50));
         }
-        assert_eq!(round_trip.timeout(), ms(50));
+        assert_eq!(round_trip.ask_again(), ms(25));
         for _ in 0..100 {
             round_trip.record(ms(1));
         }
-        assert_eq!(round_trip.timeout(), ms(10));
+        assert_eq!(round_trip.ask_again(), ms(10));
     }
 
     #[test]
