@@ -1,7 +1,7 @@
 //! Which packets to ask for again (RFC 4585 section 6.2.1): sequence numbers in, sequence numbers to request out.
 //!
-//! A gap is asked for [`REORDER_GRACE`] after it showed, so that mere reordering asks for nothing; again twice a
-//! round trip ([`RoundTrip::ask_again`]), as long as the answer can still come in time; given up when whoever puts the
+//! A gap is asked for [`REORDER_GRACE`] after it showed, so that mere reordering asks for nothing; again when
+//! the answer is overdue, then twice a round trip ([`RoundTrip::interval`]), as long as the answer can still come in time; given up when whoever puts the
 //! packets in order does not wait for it any more ([`NackList::set_max_wait`]). Bound: [`MAX_MISSING`] numbers, the oldest make room.
 
 use std::collections::VecDeque;
@@ -112,9 +112,10 @@ impl NackList {
                 missing.next_request = given_up_at;
                 continue;
             }
+            let first = missing.requests == 0;
             missing.requests += 1;
             missing.requested_at = Some(now);
-            missing.next_request = now + round_trip.ask_again();
+            missing.next_request = now + if first { round_trip.first_interval() } else { round_trip.interval() };
             let [.., high, low] = missing.sequence.0.to_be_bytes();
             requests.push(u16::from_be_bytes([high, low]));
         }
@@ -143,18 +144,18 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_asked_for_after_the_grace_and_again_twice_a_round_trip() {
+    fn a_gap_is_asked_for_after_the_grace_again_after_a_round_trip_and_then_twice_in_each() {
         let start = Instant::now();
         let mut list = NackList::default();
         list.record_gap(SeqNo(65_536 + 65_534), SeqNo(2 * 65_536 + 2), start);
         assert_eq!(due(&mut list, start), [0_u16; 0]);
         assert_eq!(list.poll_timeout(), Some(start + REORDER_GRACE));
         let mut now = start + REORDER_GRACE;
-        for _ in 0..3 {
+        for interval in [RTT, RTT / 2, RTT / 2] {
             assert_eq!(due(&mut list, now), [65_535, 0, 1]);
-            assert_eq!(due(&mut list, now + RTT / 4), [0_u16; 0]);
-            assert_eq!(list.poll_timeout(), Some(now + RTT / 2));
-            now += RTT / 2;
+            assert_eq!(due(&mut list, now + interval / 2), [0_u16; 0]);
+            assert_eq!(list.poll_timeout(), Some(now + interval));
+            now += interval;
         }
     }
 
@@ -185,7 +186,7 @@ mod tests {
     #[test]
     fn a_packet_is_given_up_when_nobody_waits_for_it_and_not_asked_for_when_the_answer_would_come_too_late() {
         let start = Instant::now();
-        for (max_wait_ms, last_request_ms, requests) in [(400, 330, 14), (120, 55, 3), (20, 5, 1)] {
+        for (max_wait_ms, last_request_ms, requests) in [(400, 330, 13), (120, 55, 2), (20, 5, 1)] {
             let mut list = NackList::default();
             let max_wait = Duration::from_millis(max_wait_ms);
             list.set_max_wait(max_wait);

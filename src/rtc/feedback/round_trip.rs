@@ -35,10 +35,14 @@ impl RoundTrip {
         self.smoothed.unwrap_or(INITIAL_ROUND_TRIP)
     }
 
-    /// When to ask again: twice a round trip. The way back loses as well, a run of requests at a time, and nothing tells a
-    /// lost request from a lost answer. A request too many costs a few bytes, since senders repeat no packet twice within
-    /// their round trip (libwebrtc), or at worst that packet once more; one too few costs a picture.
-    pub(super) fn ask_again(&self) -> Duration {
+    /// From the first request for a packet to the second: until its answer is overdue.
+    pub(super) fn first_interval(&self) -> Duration {
+        self.expected().max(MIN_INTERVAL)
+    }
+
+    /// Between requests after that. What loses one loses several in a run, on the way back too, and nothing tells a lost
+    /// request from a lost answer: asking twice a round trip outlasts the run, for some packets that come twice.
+    pub(super) fn interval(&self) -> Duration {
         (self.expected() / 2).max(MIN_INTERVAL)
     }
 }
@@ -54,25 +58,25 @@ mod tests {
     #[test]
     fn samples_are_smoothed_with_the_weight_of_rfc_6298() {
         let mut round_trip = RoundTrip::default();
-        assert_eq!((round_trip.smoothed(), round_trip.ask_again()), (None, ms(50)));
+        assert_eq!((round_trip.smoothed(), round_trip.first_interval()), (None, ms(100)));
         round_trip.record(ms(80));
-        assert_eq!((round_trip.smoothed(), round_trip.ask_again()), (Some(ms(80)), ms(40)));
+        assert_eq!((round_trip.smoothed(), round_trip.first_interval()), (Some(ms(80)), ms(80)));
         round_trip.record(ms(160));
         // SRTT = 7/8 * 80 + 1/8 * 160.
-        assert_eq!((round_trip.smoothed(), round_trip.ask_again()), (Some(ms(90)), ms(45)));
+        assert_eq!((round_trip.smoothed(), round_trip.first_interval()), (Some(ms(90)), ms(90)));
     }
 
     #[test]
-    fn requests_come_twice_a_round_trip_and_never_faster_than_the_floor() {
+    fn requests_come_after_a_round_trip_then_twice_in_each_and_never_faster_than_the_floor() {
         let mut round_trip = RoundTrip::default();
         for _ in 0..100 {
             round_trip.record(ms(50));
         }
-        assert_eq!(round_trip.ask_again(), ms(25));
+        assert_eq!((round_trip.first_interval(), round_trip.interval()), (ms(50), ms(25)));
         for _ in 0..100 {
             round_trip.record(ms(1));
         }
-        assert_eq!(round_trip.ask_again(), ms(10));
+        assert_eq!((round_trip.first_interval(), round_trip.interval()), (ms(10), ms(10)));
     }
 
     #[test]
