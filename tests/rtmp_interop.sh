@@ -98,7 +98,7 @@ daemon off;
 pid $DIR/nginx.pid;
 error_log $DIR/nginx.log;
 events {}
-rtmp { server { listen 127.0.0.1:$port; chunk_size 4096; max_message 8m; ping 1s; ping_timeout 3s;
+rtmp { access_log off; server { listen 127.0.0.1:$port; chunk_size 4096; max_message 8m; ping 1s; ping_timeout 3s;
     application live { live on; record all; record_path $DIR; record_suffix .flv; } } }
 CONF
 env -u NGINX "$NGINX" -c "$DIR/nginx.conf" 2>>"$DIR/nginx.log" & # nginx takes $NGINX for inherited sockets

@@ -91,6 +91,7 @@ export async function nginx(stage) {
     error_log ${dir}/error.log notice;
     events {}
     rtmp {
+      access_log off; # by default a file in a directory that only an installed nginx has
       server {
         listen 127.0.0.1:${port};
         chunk_size 4096;
