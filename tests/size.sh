@@ -3,6 +3,7 @@
 # reads /proc while it idles and while one guest is live (720p30, 2.4 Mbit/s).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. tests/tools.sh
 
 # What to reach, and what fails: the goals are those of a receiver without RTMP,
 # unwinding or overflow checks; the limits keep what has been reached so far.
@@ -31,17 +32,6 @@ trap stop EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# A port that nothing listens on; the kernel does not hand these out by itself.
-free_port() {
-    local port
-    for port in $(shuf -i 20000-29999 -n 20); do
-        if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
-            echo "$port"
-            return 0
-        fi
-    done
-    return 1
-}
 wait_for_port() {
     for _ in $(seq 100); do
         if (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; then return 0; fi
