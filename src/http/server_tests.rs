@@ -89,3 +89,19 @@ fn a_response_is_written_by_the_encoder_with_its_length_and_closes() {
     }
     assert_eq!(body, "nothing\n");
 }
+
+#[test]
+fn only_a_request_from_this_host_says_who_is_behind_a_tunnel() {
+    let behind = |peer: &str, field| behind_tunnel(peer.parse().unwrap(), field).map(|ip| ip.to_string());
+    let guest = Some("203.0.113.7".to_owned());
+    for peer in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+        assert_eq!(behind(peer, Some(" 203.0.113.7 ")), guest, "{peer}");
+        assert_eq!(behind(peer, Some("::ffff:203.0.113.7")), guest, "{peer}");
+        assert_eq!(behind(peer, Some("203.0.113.7, 127.0.0.1")), None, "{peer}");
+        assert_eq!(behind(peer, None), None, "{peer}");
+    }
+    for peer in ["192.168.1.77", "10.0.0.1", "203.0.113.9", "::ffff:192.168.1.77", "fe80::1", "2001:db8::1"] {
+        assert_eq!(behind(peer, Some("203.0.113.7")), None, "{peer}");
+        assert_eq!(behind(peer, Some("127.0.0.1")), None, "{peer}");
+    }
+}
