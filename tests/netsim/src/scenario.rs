@@ -48,6 +48,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "5 % random", play: loss::five_percent },
     Scenario { name: "10 % in bursts of 4", play: loss::bursts },
     Scenario { name: "20 % random", play: loss::twenty_percent },
+    Scenario { name: "calm after bursts", play: loss::calm },
     Scenario { name: "duplicates, reordering", play: loss::disorder },
     Scenario { name: "congestion to 1 Mbit/s", play: loss::congestion },
     Scenario { name: "blackout of 10 s", play: changes::blackout },
