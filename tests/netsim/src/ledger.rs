@@ -99,6 +99,8 @@ pub struct Ledger {
     session: u32,
     session_began: Option<Instant>,
     media_came: Instant,
+    /// What is sent later is not counted.
+    end: Option<Instant>,
     video: Track,
     audio: Track,
     pictures: Vec<Picture>,
@@ -150,6 +152,7 @@ impl Ledger {
             session: 0,
             session_began: None,
             media_came: start,
+            end: None,
             video: Track::default(),
             audio: Track::default(),
             pictures: Vec::new(),
@@ -166,6 +169,17 @@ impl Ledger {
     pub fn begin_session(&mut self) {
         self.session += 1;
         self.session_began = None;
+    }
+
+    /// What is sent from now on counts no more. It still goes on, so that what was lost before can be missed.
+    pub fn end_count(&mut self, now: Instant) {
+        self.end = Some(now);
+    }
+
+    fn counted<'a>(&self, track: &'a Track) -> &'a [Entry] {
+        let sent = track.sent.as_slice();
+        let count = self.end.map_or(sent.len(), |end| sent.partition_point(|entry| entry.unit.sent <= end));
+        sent.get(..count).unwrap_or_default()
     }
 
     /// A media packet reached the daemon.
@@ -313,7 +327,7 @@ impl Ledger {
 
     /// Pictures sent between two times, and how many of them came.
     pub fn exact_between(&self, from: Instant, until: Instant) -> (usize, usize) {
-        let sent = self.video.sent.iter().filter(|entry| (from..until).contains(&entry.unit.sent));
+        let sent = self.counted(&self.video).iter().filter(|entry| (from..until).contains(&entry.unit.sent));
         sent.fold((0, 0), |(sent, exact), entry| (sent + 1, exact + usize::from(entry.shown.is_some())))
     }
 
@@ -321,7 +335,8 @@ impl Ledger {
     /// if that was too late. The reader follows the sender's clock.
     pub fn rendered(&self) -> Vec<Instant> {
         const WINDOW_MICROS: i64 = 10_000_000;
-        let exact = self.pictures.iter().filter(|picture| matches!(picture.was, Was::Exact(_)));
+        let count = self.counted(&self.video).len();
+        let exact = self.pictures.iter().filter(|picture| matches!(picture.was, Was::Exact(index) if index < count));
         let transit = |picture: &Picture| micros(picture.at - self.start) - i64::from(picture.ms) * 1000;
         let mut out: Vec<Instant> = Vec::new();
         // Connection, and the least transit of this window and the one before.
@@ -348,12 +363,13 @@ impl Ledger {
     pub fn figures(&self) -> Figures {
         let mut rendered = self.rendered();
         // A picture that stays to the end is frozen too.
-        if let (Some(last), Some(sent)) = (rendered.last().copied(), self.video.sent.last()) {
+        if let (Some(last), Some(sent)) = (rendered.last().copied(), self.counted(&self.video).last()) {
             rendered.push(last.max(sent.unit.sent + self.delay + READER_BUFFER));
         }
         let from_first = |track: &Track| {
-            let first = track.sent.iter().position(|entry| entry.shown.is_some()).unwrap_or(track.sent.len());
-            track.sent.get(first..).unwrap_or_default().to_vec()
+            let sent = self.counted(track);
+            let first = sent.iter().position(|entry| entry.shown.is_some()).unwrap_or(sent.len());
+            sent.get(first..).unwrap_or_default().to_vec()
         };
         let (video, audio) = (from_first(&self.video), from_first(&self.audio));
         let exact = |entries: &[Entry]| entries.iter().filter(|entry| entry.shown.is_some()).count() as u64;

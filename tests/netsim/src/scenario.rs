@@ -10,7 +10,7 @@ mod timing;
 
 use std::time::Duration;
 
-use loadgen::clip::{Clip, TrackKind};
+use loadgen::clip::Clip;
 use loadgen::guest::GuestConfig;
 use loadgen::netem::Impairments;
 
@@ -95,12 +95,8 @@ fn live(network: Impairments, seed: u64) -> World {
     world
 }
 
-/// The media end with a whole frame, and everything still on its way may arrive.
+/// Everything still on its way may arrive.
 fn finish(world: &mut World) {
-    for kind in [TrackKind::Video, TrackKind::Audio] {
-        if let Some(replay) = world.replay() {
-            replay.pause(kind);
-        }
-    }
+    world.end_count();
     world.run_for(SECOND);
 }

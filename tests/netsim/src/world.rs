@@ -206,6 +206,11 @@ impl World {
         &self.ledger
     }
 
+    /// What is sent from now on counts no more.
+    pub fn end_count(&mut self) {
+        self.ledger.end_count(self.now);
+    }
+
     pub fn server(&self) -> &Server {
         &self.server
     }
