@@ -83,9 +83,8 @@ impl Track {
     /// Of the units sent between two times that came: how much later than through the undisturbed network.
     fn delays(&self, network: Duration, between: Range<Instant>) -> Vec<Duration> {
         let sent = self.sent.iter().filter(|entry| between.contains(&entry.unit.sent));
-        let mut delays: Vec<Duration> = sent
-            .filter_map(|entry| Some(entry.shown?.saturating_duration_since(entry.unit.sent + network)))
-            .collect();
+        let mut delays: Vec<Duration> =
+            sent.filter_map(|entry| Some(entry.shown?.saturating_duration_since(entry.unit.sent + network))).collect();
         delays.sort_unstable();
         delays
     }
@@ -380,9 +379,12 @@ impl Ledger {
         Figures {
             frames: video.len() as u64,
             exact: exact(&video),
-            first_after: self.video.sent.first().zip(video.first()).and_then(|(sent, shown)| {
-                Some(shown.shown?.saturating_duration_since(sent.unit.sent))
-            }),
+            first_after: self
+                .video
+                .sent
+                .first()
+                .zip(video.first())
+                .and_then(|(sent, shown)| Some(shown.shown?.saturating_duration_since(sent.unit.sent))),
             repeats: self.pictures.iter().filter(|picture| picture.was == Was::Repeat).count() as u64,
             corrupt: self.undecodable + self.foreign,
             played: rendered.first().zip(rendered.last()).map_or(Duration::ZERO, |(first, last)| *last - *first),
