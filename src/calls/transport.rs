@@ -6,9 +6,9 @@
 //! and only the caller can throw the session away).
 //!
 //! Bounds: [`Timeouts`] for name and connection together with TLS, and for each call as a whole; `HEAD_LIMIT`,
-//! `BODY_LIMIT`; `DESCRIPTION_LIMIT` characters of a server's text reach a log line, and never the token: it is struck out of
-//! a refusal that repeats it, and a good reply that does is taken for none. `ureq-proto` writes what it sends to the log at level `trace`, the token with it: no
-//! logger may let that crate below `warn`, and the daemon's does not.
+//! `BODY_LIMIT`; `DESCRIPTION_LIMIT` characters of a server's text reach a log line, and never the token: it is struck out
+//! of a refusal that repeats it, and a good reply that does is taken for none. `ureq-proto` writes what it sends to the log
+//! at level `trace`, the token with it: no logger may let that crate below `warn`, and the daemon's does not.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ use ureq::unversioned::transport::{
 use ureq::{Agent, RequestBuilder};
 
 use super::api::ErrorReply;
+use super::counts;
 use super::error::{Call, CallError, Cause};
 use crate::config::Secret;
 
@@ -203,6 +204,7 @@ impl Transport {
             Err(error) => (Err(self.not_answered(call, &error)), "no reply".to_owned()),
         };
         log::debug!("{call}: {seen} after {} ms", started.elapsed().as_millis());
+        counts::count(call, &reply);
         reply
     }
 
