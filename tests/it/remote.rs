@@ -42,8 +42,7 @@ fn a_remote_guest_comes_back_from_the_sfu_and_leaves_nothing_there() {
     let ingest = Ingest::bind("127.0.0.1:0", Options { keep_frames: true, ..Options::default() }).unwrap();
     let sfu = SfuSim::start(sfu_sim::Options { speed: 10.0, ..sfu_sim::Options::default() }).unwrap();
     let daemon = daemon(&ingest, &sfu);
-    let url = format!("http://{}/api/calls/whip/guest1", daemon.http);
-    let publisher = Publisher::connect(&url, &Clip::chromium_720p()).unwrap();
+    let publisher = Publisher::connect(&whip_url(&daemon), &Clip::chromium_720p()).unwrap();
     assert!(
         ingest.wait_until(SETTLE, |paths| paths.iter().any(|path| pictures(path) >= 60)),
         "no pictures:\n{}\n{:?}",
@@ -62,6 +61,19 @@ fn a_remote_guest_comes_back_from_the_sfu_and_leaves_nothing_there() {
     assert!(!daemon.log().contains(sfu.secret()), "the app's secret stands in the log");
 }
 
+/// A guest who has just got the answer.
+fn joined() -> (Ingest, SfuSim, Daemon, Publisher) {
+    let ingest = Ingest::bind("127.0.0.1:0", Options::default()).unwrap();
+    let sfu = SfuSim::start(sfu_sim::Options::default()).unwrap();
+    let daemon = daemon(&ingest, &sfu);
+    let publisher = Publisher::connect(&whip_url(&daemon), &Clip::chromium_360p()).unwrap();
+    (ingest, sfu, daemon, publisher)
+}
+
+fn whip_url(daemon: &Daemon) -> String {
+    format!("http://{}/api/calls/whip/guest1", daemon.http)
+}
+
 fn sessions(daemon: &Daemon) -> serde_json::Value {
     let reply: serde_json::Value = serde_json::from_str(&daemon.get("/api/calls/sessions")).unwrap();
     reply["sessions"].clone()
@@ -69,11 +81,7 @@ fn sessions(daemon: &Daemon) -> serde_json::Value {
 
 #[test]
 fn after_a_crash_of_the_daemon_the_guest_is_pulled_again_without_doing_anything() {
-    let ingest = Ingest::bind("127.0.0.1:0", Options::default()).unwrap();
-    let sfu = SfuSim::start(sfu_sim::Options::default()).unwrap();
-    let mut daemon = daemon(&ingest, &sfu);
-    let url = format!("http://{}/api/calls/whip/guest1", daemon.http);
-    let publisher = Publisher::connect(&url, &Clip::chromium_360p()).unwrap();
+    let (ingest, sfu, mut daemon, publisher) = joined();
     daemon.wait_for_state("guest1", "live", SETTLE);
     let before = sessions(&daemon);
     assert!(before["guest1"].is_string(), "{before}");
@@ -94,11 +102,7 @@ fn after_a_crash_of_the_daemon_the_guest_is_pulled_again_without_doing_anything(
 
 #[test]
 fn a_guest_who_has_just_got_the_answer_survives_a_crash_too() {
-    let ingest = Ingest::bind("127.0.0.1:0", Options::default()).unwrap();
-    let sfu = SfuSim::start(sfu_sim::Options::default()).unwrap();
-    let mut daemon = daemon(&ingest, &sfu);
-    let url = format!("http://{}/api/calls/whip/guest1", daemon.http);
-    let publisher = Publisher::connect(&url, &Clip::chromium_360p()).unwrap();
+    let (ingest, _sfu, mut daemon, publisher) = joined();
     daemon.crash_and_restart();
     daemon.wait_for_state("guest1", "live", SETTLE);
     let resource = publisher.session().path.rsplit('/').next().unwrap();
@@ -108,11 +112,7 @@ fn a_guest_who_has_just_got_the_answer_survives_a_crash_too() {
 
 #[test]
 fn a_guest_who_went_while_the_daemon_was_down_leaves_a_free_slot() {
-    let ingest = Ingest::bind("127.0.0.1:0", Options::default()).unwrap();
-    let sfu = SfuSim::start(sfu_sim::Options::default()).unwrap();
-    let mut daemon = daemon(&ingest, &sfu);
-    let url = format!("http://{}/api/calls/whip/guest1", daemon.http);
-    let publisher = Publisher::connect(&url, &Clip::chromium_360p()).unwrap();
+    let (_ingest, sfu, mut daemon, publisher) = joined();
     daemon.wait_for_state("guest1", "live", SETTLE);
     let session = sessions(&daemon)["guest1"].as_str().unwrap().to_owned();
     assert!(daemon.state_file().contains(&session));
@@ -128,8 +128,7 @@ fn a_guest_who_went_while_the_daemon_was_down_leaves_a_free_slot() {
         thread::sleep(Duration::from_millis(20));
     }
     // And the next guest takes it.
-    let url = format!("http://{}/api/calls/whip/guest1", daemon.http);
-    let _next = Publisher::connect(&url, &Clip::chromium_360p()).unwrap();
+    let _next = Publisher::connect(&whip_url(&daemon), &Clip::chromium_360p()).unwrap();
     daemon.wait_for_state("guest1", "live", SETTLE);
 }
 
@@ -162,8 +161,9 @@ fn a_wrong_secret_an_unknown_app_and_no_network_are_told_to_everybody_in_their_w
             sfu.secret()
         );
         let daemon = Daemon::start(&format!("rtmp://{}/{{guest_id}}", ingest.addr()), &further);
-        let url = format!("http://{}/api/calls/whip/guest1", daemon.http);
-        let Err(refusal) = Publisher::connect(&url, &Clip::chromium_360p()) else { panic!("{name}: published") };
+        let Err(refusal) = Publisher::connect(&whip_url(&daemon), &Clip::chromium_360p()) else {
+            panic!("{name}: published")
+        };
         let PublishError::Status { status: answered, body } = refusal else { panic!("{name}: {refusal}") };
         assert_eq!(answered, status.to_string(), "{name}");
         assert!(body.contains(words), "{name}: {body}");
