@@ -246,7 +246,7 @@ peer_row() {
         command=("$GST_PYTHON" tests/bench/peers/gstreamer_whip.py "$ADDRESS:$HTTP_PORT" "$output")
         ;;
     gstreamer-video)
-        start_sink nginx
+        start_sink latency
         command=("$GST_PYTHON" tests/bench/peers/gstreamer_whip.py "$ADDRESS:$HTTP_PORT" "$output" --without-audio)
         ;;
     aiortc)

@@ -7,14 +7,15 @@ decoded and encoded as AAC, or left away. One process and one pipeline for each 
 """
 
 import hashlib
-import http.server
 import re
 import ssl
 import subprocess
 import sys
 import threading
+import urllib.parse
 
 import gi
+import whip
 
 gi.require_version("Gst", "1.0")
 gi.require_version("GstSdp", "1.0")
@@ -35,9 +36,13 @@ class Guest:
         self.branches = branches
         self.certificate = certificate
         self.gathered = threading.Event()
+        # In one piece, rtmp2sink would take no address whose path is one name.
+        url = urllib.parse.urlsplit(location)
+        application, _, stream = url.path[1:].partition("/")
         self.pipeline = Gst.parse_launch(
             f"webrtcbin name=rtc bundle-policy=max-bundle "
-            f"flvmux name=mux streamable=true ! rtmp2sink location={location} sync=false"
+            f"flvmux name=mux streamable=true ! rtmp2sink sync=false "
+            f'host={url.hostname} port={url.port} application={application} stream="{stream}"'
         )
         self.rtc = self.pipeline.get_by_name("rtc")
         self.rtc.connect("deep-element-added", self.on_element)
@@ -97,38 +102,6 @@ class Guest:
         self.pipeline.set_state(Gst.State.NULL)
 
 
-class Whip(http.server.BaseHTTPRequestHandler):
-    """POST /whip/NAME, DELETE /whip/NAME."""
-
-    guests = {}
-    output = ""
-    branches = {}
-    certificate = ""
-
-    def do_POST(self):
-        name = self.path.rsplit("/", 1)[-1]
-        offer = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        guest = self.guests[name] = Guest(f"{self.output}/{name}", self.branches, self.certificate)
-        body = guest.answer(offer).encode()
-        self.send_response(201)
-        self.send_header("Content-Type", "application/sdp")
-        self.send_header("Location", self.path)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def do_DELETE(self):
-        guest = self.guests.pop(self.path.rsplit("/", 1)[-1], None)
-        if guest:
-            guest.end()
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_):
-        pass
-
-
 def ecdsa_certificate():
     """The guest's stack takes no RSA certificate, which is what GStreamer would make for itself."""
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", "-"]
@@ -143,15 +116,20 @@ def fingerprint(certificate):
 
 
 def main():
-    listen, Whip.output = sys.argv[1:3]
-    Whip.branches = {"H264": "video", "OPUS": "audio"}
+    listen, output = sys.argv[1:3]
+    branches = {"H264": "video", "OPUS": "audio"}
     if "--without-audio" in sys.argv:
-        del Whip.branches["OPUS"]
-    Whip.certificate = ecdsa_certificate()
+        del branches["OPUS"]
+    certificate = ecdsa_certificate()
     Gst.init(None)
     threading.Thread(target=GLib.MainLoop().run, daemon=True).start()
-    host, port = listen.rsplit(":", 1)
-    http.server.ThreadingHTTPServer((host, int(port)), Whip).serve_forever()
+    guests = {}
+
+    def publish(name, offer):
+        guests[name] = Guest(f"{output}/{name}", branches, certificate)
+        return guests[name].answer(offer)
+
+    whip.serve(listen, publish, lambda name: guests.pop(name).end())
 
 
 main()

@@ -7,33 +7,36 @@ Opus into RTMP: nothing is decoded. This program starts both and speaks their la
 """
 
 import argparse
-import http.server
 import itertools
 import json
 import pathlib
 import re
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+
+import whip
 
 PLUGIN = "janus.plugin.videoroom"
 ROOM = 1234
 START_SECONDS = 10
 API_PORT = 8088
 VIDEO_PT, AUDIO_PT = 108, 111
-MID = re.compile(r"^m=(\w+)(?:.*\n)(?:[^m].*\n)*?a=mid:(\S+)", re.MULTILINE)
 RTP_PORT = 20000
+# The kind of a media section, and its identification.
+MID = re.compile(r"^m=(\w+).*\n(?:[^m].*\n)*?a=mid:(\S+)", re.MULTILINE)
 SDP = """v=0
-o=- 0 0 IN IP4 {host}
+o=- 0 0 IN IP4 127.0.0.1
 s=-
-c=IN IP4 {host}
+c=IN IP4 127.0.0.1
 t=0 0
-m=video {video} RTP/AVP 108
-a=rtpmap:108 H264/90000
-a=fmtp:108 packetization-mode=1
-m=audio {audio} RTP/AVP 111
-a=rtpmap:111 opus/48000/2
+m=video {video} RTP/AVP {video_pt}
+a=rtpmap:{video_pt} H264/90000
+a=fmtp:{video_pt} packetization-mode=1
+m=audio {audio} RTP/AVP {audio_pt}
+a=rtpmap:{audio_pt} opus/48000/2
 """
 
 
@@ -46,7 +49,7 @@ class Janus:
         library = next(pathlib.Path(prefix).glob("usr/lib/*/janus"))
         (work / "janus.jcfg").write_text(
             f'general: {{ plugins_folder = "{library}/plugins"; transports_folder = "{library}/transports";\n'
-            f'  events_folder = "{work}"; loggers_folder = "{work}"; configs_folder = "{work}"; admin_secret = "none" }}\n'
+            f'  events_folder = "{work}"; loggers_folder = "{work}"; configs_folder = "{work}"; session_timeout = 0 }}\n'
             'media: { rtp_port_range = "30000-39999" }\n'
             f'nat: {{ ice_enforce_list = "{address}"; full_trickle = false }}\n'
             'plugins: { disable = "libjanus_audiobridge.so,libjanus_duktape.so,libjanus_echotest.so,libjanus_lua.so,'
@@ -106,43 +109,28 @@ class Janus:
         return self.call(f"/{self.session}/{handle}", {"janus": "message", "body": {**body, "streams": streams}})
 
 
-class Whip(http.server.BaseHTTPRequestHandler):
-    """POST /whip/NAME; a guest stays until the program ends."""
+class Bridge:
+    """The room, and an ffmpeg for each guest; a guest stays until the program ends."""
 
-    arguments = None
-    janus = None
-    # FFmpeg takes the port after each for RTCP.
-    ports = itertools.count(RTP_PORT, 2)
+    def __init__(self, janus, arguments):
+        self.janus = janus
+        self.arguments = arguments
+        # FFmpeg takes the port after each for RTCP.
+        self.ports = itertools.count(RTP_PORT, 2)
+        self.one_at_a_time = threading.Lock()
 
-    def do_POST(self):
-        name = self.path.rsplit("/", 1)[-1]
-        offer = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        answer, publisher, handle = self.janus.publish(name, offer)
-        ports = {"video": next(self.ports), "audio": next(self.ports)}
-        sdp = self.arguments.work / f"{name}.sdp"
-        sdp.write_text(SDP.format(host="127.0.0.1", **ports))
-        reading = ["-protocol_whitelist", "file,udp,rtp", "-fflags", "nobuffer", "-i", sdp]
-        subprocess.Popen(
-            [self.arguments.ffmpeg, "-nostdin", "-loglevel", "warning", *reading]
-            + ["-c", "copy", "-f", "flv", f"{self.arguments.output}/{name}"],
-            stdout=sys.stderr,
-        )
-        self.janus.forward(handle, publisher, dict(MID.findall(offer)), ports)
-        body = answer.encode()
-        self.send_response(201)
-        self.send_header("Content-Type", "application/sdp")
-        self.send_header("Location", self.path)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def do_DELETE(self):
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_):
-        pass
+    def publish(self, name, offer):
+        with self.one_at_a_time:
+            answer, publisher, handle = self.janus.publish(name, offer)
+            ports = {"video": next(self.ports), "audio": next(self.ports)}
+            sdp = self.arguments.work / f"{name}.sdp"
+            sdp.write_text(SDP.format(video_pt=VIDEO_PT, audio_pt=AUDIO_PT, **ports))
+            reading = ["-protocol_whitelist", "file,udp,rtp", "-fflags", "nobuffer", "-i", sdp]
+            writing = ["-c", "copy", "-f", "flv", f"{self.arguments.output}/{name}"]
+            ffmpeg = [self.arguments.ffmpeg, "-nostdin", "-loglevel", "warning"]
+            subprocess.Popen(ffmpeg + reading + writing, stdout=sys.stderr)
+            self.janus.forward(handle, publisher, dict(MID.findall(offer)), ports)
+        return answer
 
 
 def main():
@@ -151,10 +139,9 @@ def main():
     parser.add_argument("output")
     for option, kind in [("--janus", pathlib.Path), ("--ffmpeg", str), ("--work", pathlib.Path)]:
         parser.add_argument(option, type=kind, required=True)
-    Whip.arguments = parser.parse_args()
-    host, port = Whip.arguments.listen.rsplit(":", 1)
-    Whip.janus = Janus(Whip.arguments.janus, Whip.arguments.work, host)
-    http.server.HTTPServer((host, int(port)), Whip).serve_forever()
+    arguments = parser.parse_args()
+    janus = Janus(arguments.janus, arguments.work, arguments.listen.rsplit(":", 1)[0])
+    whip.serve(arguments.listen, Bridge(janus, arguments).publish, lambda name: None)
 
 
 main()
