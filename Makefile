@@ -31,7 +31,7 @@ golden: ## bless the muxer's golden files, after ffprobe has confirmed them
 fuzz: ## fuzz each parser for FUZZ_SECONDS (20); TARGETS="name ..." picks some
 	@tests/fuzz.sh $(TARGETS)
 
-bench: ## instructions per packet on a recording, counted by callgrind
+bench: ## instructions, time and allocations per packet on a recording
 	@tests/bench.sh
 
 bench-whole: ## the daemon under load, 1 to 32 guests, beside Janus, GStreamer and aiortc; QUICK=1 for a look

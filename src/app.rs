@@ -6,15 +6,17 @@
 mod backend;
 mod calls;
 mod ice_servers;
+mod measure;
 mod names;
 mod profiles;
 mod public_address;
+mod reload;
 mod supervision;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -25,11 +27,12 @@ use smol::LocalExecutor;
 use smol::stream::StreamExt;
 
 use crate::calls::pull::PeerEvent;
-use crate::config::{self, Config};
+use crate::config::{self, Config, ConfigError};
 use crate::guest::id::{GuestId, ResourceId};
 use crate::guest::{self, Guest, Registry, SessionKey, Slot};
 use crate::http::backend::{ClientInfo, Published, Refusal};
 use crate::http::{Limits, Site, serve};
+use crate::journal;
 use crate::media_loop::{self, Budget, Command, Event, SlotSnapshot, Transport};
 use crate::relay::RelayConfig;
 use crate::rtc::dtls::Certificate;
@@ -37,7 +40,7 @@ use crate::rtc::peer::{self, AnswerConfig, Answered};
 use crate::rtc::sdp::{OpusSettings, RemoteAddresses};
 use crate::rtc::srtp::SrtpProfile;
 use crate::rtmp::{self, Target};
-use crate::systemd::{self, Notifier};
+use crate::systemd::Notifier;
 
 use backend::DaemonBackend;
 use calls::CallsPath;
@@ -51,6 +54,9 @@ const MEDIA_ANSWER: Duration = Duration::from_secs(2);
 
 /// What a guest's audio encoder is asked for.
 const SPEECH: OpusSettings = OpusSettings { max_average_bitrate_bps: 64_000, stereo: false };
+
+/// Reads the configuration again.
+pub type Source = dyn Fn() -> Result<Config, ConfigError>;
 
 /// Why the daemon could not start or go on; says what to do about it.
 #[derive(Debug)]
@@ -78,19 +84,23 @@ impl fmt::Display for AppError {
 
 impl std::error::Error for AppError {}
 
-/// Runs the daemon until SIGTERM or SIGINT.
-pub fn run(config: Config) -> Result<(), AppError> {
-    start_log(config.log.level);
+/// Runs the daemon until SIGTERM or SIGINT. SIGHUP has it read the configuration again, from `source`.
+pub fn run(config: Config, source: &Source) -> Result<(), AppError> {
+    journal::start(config.log.level);
     for notice in &config.notices {
         log::warn!("{notice}");
     }
     // Lives as long as the process; its tasks borrow it.
     let executor: &'static LocalExecutor<'static> = Box::leak(Box::default());
-    smol::block_on(executor.run(serve_until_signal(config, executor)))
+    smol::block_on(executor.run(serve_until_signal(config, source, executor)))
 }
 
-async fn serve_until_signal(config: Config, executor: &'static LocalExecutor<'static>) -> Result<(), AppError> {
-    let mut signals = Signals::new([Signal::Term, Signal::Int]).map_err(AppError::Signals)?;
+async fn serve_until_signal(
+    config: Config,
+    source: &Source,
+    executor: &'static LocalExecutor<'static>,
+) -> Result<(), AppError> {
+    let mut signals = Signals::new([Signal::Term, Signal::Int, Signal::Hup]).map_err(AppError::Signals)?;
     let certificate = Certificate::generate();
     let listener = smol::net::TcpListener::bind(config.http.listen).await.map_err(|error| AppError::Listen {
         what: "HTTP",
@@ -100,8 +110,7 @@ async fn serve_until_signal(config: Config, executor: &'static LocalExecutor<'st
     })?;
     let relays = config.guests.iter().map(|guest| relay_config(&config, guest)).collect::<Result<Vec<_>, _>>()?;
     let names = Names::new(relays.iter().map(|relay| &relay.target));
-    let budget = Budget { guest_kbps: config.rtc.max_bitrate_kbps, total_kbps: config.rtc.total_bitrate_kbps };
-    let (media, events, thread) = media_loop::spawn(config.rtc.listen, relays, budget).map_err(|error| {
+    let (media, events, thread) = media_loop::spawn(config.rtc.listen, relays, budget(&config)).map_err(|error| {
         AppError::Listen { what: "WebRTC media (UDP)", key: "rtc.listen", address: config.rtc.listen, error }
     })?;
     let http_address = listener.local_addr().unwrap_or(config.http.listen);
@@ -121,7 +130,7 @@ async fn serve_until_signal(config: Config, executor: &'static LocalExecutor<'st
         executor.spawn(async move { daemon.public_addresses.keep_asking(&server).await }).detach();
     }
     let site = Rc::new(Site::new(DaemonBackend(Rc::clone(&daemon)), &daemon.config));
-    let http = executor.spawn(serve(listener, executor, site, Limits::default()));
+    let http = executor.spawn(serve(listener, executor, Rc::clone(&site), Limits::default()));
     let notifier = Rc::new(Notifier::from_environment(&|name| std::env::var_os(name), std::process::id()));
     let supervision = executor.spawn({
         let (daemon, notifier) = (Rc::clone(&daemon), Rc::clone(&notifier));
@@ -130,9 +139,13 @@ async fn serve_until_signal(config: Config, executor: &'static LocalExecutor<'st
     let ended = smol::future::or(
         async {
             while let Some(signal) = signals.next().await {
-                if let Ok(signal) = signal {
-                    log::info!("{signal:?}: unpublishing every guest and ending");
-                    return Ok(());
+                match signal {
+                    Ok(Signal::Hup) => reload::reload(&daemon, &site, source),
+                    Ok(signal) => {
+                        log::info!("{signal:?}: unpublishing every guest and ending");
+                        return Ok(());
+                    }
+                    Err(error) => log::warn!("a signal could not be read: {error}"),
                 }
             }
             Ok(())
@@ -140,7 +153,12 @@ async fn serve_until_signal(config: Config, executor: &'static LocalExecutor<'st
         async {
             loop {
                 match events.recv().await {
-                    Ok(event) => daemon.handle_event(event)?,
+                    Ok(event) => {
+                        if let Event::State { slot, state } = event {
+                            site.events.publish_state(&daemon.name(slot), state);
+                        }
+                        daemon.handle_event(event)?;
+                    }
                     Err(_) => {
                         return Err(AppError::MediaThread("it closed its channel".to_owned()));
                     }
@@ -156,24 +174,6 @@ async fn serve_until_signal(config: Config, executor: &'static LocalExecutor<'st
         let _ = smol::unblock(move || thread.join()).await;
     }
     ended
-}
-
-/// One line an event on stderr. The journal adds the time itself, and takes the level from a prefix.
-fn start_log(level: log::LevelFilter) {
-    let mut builder = env_logger::Builder::new();
-    builder.filter_level(level.min(log::LevelFilter::Warn)).filter_module("guest_relay", level);
-    // Twelve warnings a handshake about extensions that it rightly ignores.
-    builder.filter_module("webrtc_dtls", level.min(log::LevelFilter::Error));
-    if systemd::stderr_is_journal(&|name| std::env::var_os(name)) {
-        builder.format(|out, record| {
-            let prefix = systemd::priority_prefix(record.level());
-            writeln!(out, "{prefix}{}: {}", record.target(), record.args())
-        });
-    } else {
-        builder.format_timestamp_millis();
-    }
-    // A second logger can only be one that a test installed.
-    let _ = builder.try_init();
 }
 
 fn relay_config(config: &Config, guest: &config::Guest) -> Result<RelayConfig, AppError> {
@@ -202,9 +202,32 @@ fn muxer_config(max_wait: Duration) -> guest_relay_muxer::Config {
     }
 }
 
+/// What a guest's video encoder is asked to begin with, and not to exceed.
+#[derive(Clone, Copy)]
+struct Bitrates {
+    start_kbps: u32,
+    max_kbps: u32,
+}
+
+impl Bitrates {
+    fn of(config: &Config) -> Self {
+        Self { start_kbps: config.rtc.start_bitrate_kbps, max_kbps: config.rtc.max_bitrate_kbps }
+    }
+}
+
+fn budget(config: &Config) -> Budget {
+    Budget { guest_kbps: config.rtc.max_bitrate_kbps, total_kbps: config.rtc.total_bitrate_kbps }
+}
+
+fn slot_guest(guest: &config::Guest) -> Guest {
+    Guest { id: guest.id.clone(), name: guest.name.clone(), enabled: guest.enabled }
+}
+
 /// What the control thread knows.
 struct Daemon {
     config: Config,
+    /// What encoders are asked for; the one part of the configuration that may change.
+    bitrates: Cell<Bitrates>,
     media: media_loop::Handle,
     certificate: Certificate,
     registry: RefCell<Registry>,
@@ -230,13 +253,9 @@ impl Daemon {
     ) -> Self {
         let calls = CallsPath::new(&config, executor);
         let ice_servers = Rc::new(IceServers::new(&config, executor));
-        let guests = config.guests.iter().map(|guest| Guest {
-            id: guest.id.clone(),
-            name: guest.name.clone(),
-            enabled: guest.enabled,
-        });
-        let registry = Registry::new(guests);
+        let registry = Registry::new(config.guests.iter().map(slot_guest));
         Self {
+            bitrates: Cell::new(Bitrates::of(&config)),
             config,
             media,
             certificate,
@@ -344,8 +363,8 @@ impl Daemon {
         AnswerConfig {
             candidates,
             certificate: self.certificate.clone(),
-            start_bitrate_kbps: self.config.rtc.start_bitrate_kbps,
-            max_bitrate_kbps: self.config.rtc.max_bitrate_kbps,
+            start_bitrate_kbps: self.bitrates.get().start_kbps,
+            max_bitrate_kbps: self.bitrates.get().max_kbps,
             opus: SPEECH,
             srtp_profiles: SrtpProfile::OFFERED.to_vec(),
             remote_addresses: RemoteAddresses::Remote,

@@ -71,13 +71,15 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let check_config = arguments.check_config;
     let variable = |name: &str| std::env::var(name).ok();
     if arguments.doctor {
         let report = doctor::run(arguments.config.as_deref(), &variable);
         println!("{}", if arguments.json { report.json() } else { report.to_string() });
         return ExitCode::from(report.severity().exit_code());
     }
-    let config = match Config::load(arguments.config.as_deref(), &variable) {
+    let source = move || Config::load(arguments.config.as_deref(), &variable);
+    let config = match source() {
         Ok(config) => config,
         Err(error) => {
             let journal = systemd::stderr_is_journal(&|name| std::env::var_os(name));
@@ -88,11 +90,11 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if arguments.check_config {
+    if check_config {
         println!("{}", config.check());
         return ExitCode::SUCCESS;
     }
-    match app::run(config) {
+    match app::run(config, &source) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("{error}");

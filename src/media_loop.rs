@@ -1,137 +1,57 @@
-//! The media thread: one poll over the UDP socket, the RTMP sockets and a wake-up descriptor. The only file (with its
-//! two socket files below) that touches sockets, the poller and the clock on the packet path.
+//! The media thread: one epoll over the UDP socket, the RTMP sockets and a wake-up descriptor. The only file (with its
+//! socket files below) that touches sockets, the poller and the clock on the packet path.
 //!
 //! Input: datagrams, RTMP bytes, [`Command`]s. Output: datagrams, RTMP bytes, [`Event`]s. A packet crosses no thread:
-//! it is received, decrypted, muxed, chunked and written to its TCP socket within one wake-up.
+//! it is received, decrypted, muxed, chunked and written to its TCP socket within one wake-up: one system call waits, one
+//! receives, and one a guest writes what became of it. Deadlines of all guests are met on one grid of [`GRID`], and by the
+//! packet that comes first after them, so that more guests do not mean more wake-ups.
 //!
 //! Bounds: `COMMAND_QUEUE` commands (a full queue refuses the caller), `EVENT_QUEUE` events (an event that does not fit
 //! is dropped with a warning; a snapshot tells the truth), one session and one relay per slot.
 
 mod budget;
+mod interface;
 mod lane;
 mod tcp;
+mod token;
 mod udp;
 
-use std::fmt;
 use std::io;
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use guest_relay_muxer::TrackKind;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, CreateFlags, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
 
-use crate::guest::{SessionKey, Slot, State};
-use crate::relay::{RelayConfig, RelaySnapshot};
+use crate::guest::Slot;
+use crate::relay::RelayConfig;
 use crate::rtc::demux::Routes;
-use crate::rtc::peer::{self, Peer};
-use crate::rtmp;
+use crate::rtc::peer;
+use crate::rtmp::{self, Disconnected};
 
 pub use budget::Budget;
+pub use interface::{Command, Event, SessionEnd, SessionSnapshot, SlotSnapshot, Transport};
 use lane::{Lane, Session};
 use tcp::Closing;
-use udp::{Datagram, UdpPort};
+use token::Token;
+use udp::{Datagram, Inbox, UdpPort};
 
 const COMMAND_QUEUE: usize = 64;
 const EVENT_QUEUE: usize = 256;
 /// How long a shutdown waits for servers to take the last bytes and the unpublish.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_millis(1_500);
 
-/// What the control thread may ask.
-pub enum Command {
-    /// A session takes the slot; `ready` hears when its STUN requests will be answered.
-    Join {
-        slot: Slot,
-        key: SessionKey,
-        peer: Box<Peer>,
-        /// The guest sends pictures, even if this peer's first description should lack them.
-        video: bool,
-        transport: Transport,
-        ready: smol::channel::Sender<()>,
-    },
-    /// The other side describes a session anew, that goes on: `answer` hears ours.
-    Reoffer { slot: Slot, key: SessionKey, offer: String, answer: smol::channel::Sender<Result<String, String>> },
-    /// The guest said goodbye: the session ends, if it still holds its slot.
-    Leave { slot: Slot, key: SessionKey },
-    /// Where the slot's RTMP server is, for the connections to come.
-    Servers { slot: Slot, servers: Vec<SocketAddr> },
-    /// The state of every slot, in order.
-    Snapshot { reply: smol::channel::Sender<Vec<SlotSnapshot>> },
-    /// Unpublish everything and end.
-    Shutdown,
-}
-
-/// How a session's datagrams travel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    /// Over the socket that all guests share.
-    Shared,
-    /// Over a socket of its own, our side sending the first check: the SFU answers all sessions from one address, which
-    /// only different ports on our side tell apart.
-    Own,
-}
-
-/// What the control thread hears.
-#[derive(Debug)]
-pub enum Event {
-    /// ICE and DTLS are done.
-    Connected { slot: Slot, key: SessionKey },
-    /// The session is over; its slot is free.
-    Ended { slot: Slot, key: SessionKey, reason: SessionEnd },
-    /// The RTMP side changed.
-    Rtmp { slot: Slot, event: rtmp::Event },
-    /// The guest's life went on.
-    State { slot: Slot, state: State },
-    /// The media thread cannot go on.
-    Failed(String),
-}
-
-/// Why a slot's session is over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SessionEnd {
-    /// The WebRTC peer says why.
-    Peer(peer::EndReason),
-    /// A newer session took the slot.
-    Replaced,
-    /// The guest said goodbye.
-    Left,
-    /// As many sessions as the routes take.
-    NoRoom,
-    /// The daemon ends.
-    Shutdown,
-}
-
-impl fmt::Display for SessionEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Peer(reason) => write!(f, "{reason}"),
-            Self::Replaced => write!(f, "a newer session took the slot"),
-            Self::Left => write!(f, "the guest left"),
-            Self::NoRoom => write!(f, "too many sessions"),
-            Self::Shutdown => write!(f, "the daemon ends"),
-        }
-    }
-}
-
-/// One slot as it is now.
-pub struct SlotSnapshot {
-    pub state: State,
-    /// When `state` was entered.
-    pub since: SystemTime,
-    pub session: Option<SessionSnapshot>,
-    pub relay: RelaySnapshot,
-}
-
-pub struct SessionSnapshot {
-    pub key: SessionKey,
-    pub connected: bool,
-    pub stats: peer::PeerStats,
-    /// When anything authentic of the other side came last: media, reports, answers to checks.
-    pub heard: Option<Instant>,
-}
+/// Deadlines are met at multiples of this after the start, or earlier by a packet. Nothing that is timed here minds: the
+/// shortest wait is that for a packet which may only have been overtaken.
+const GRID: Duration = Duration::from_millis(5);
+/// Descriptors that one wait reports; others are reported by the next.
+const READY_MAX: usize = 64;
 
 /// The media thread is gone or overloaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,17 +89,22 @@ pub fn spawn(
     let udp = UdpPort::bind(listen)?;
     let local_addr = udp.local_addr()?;
     let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let poller = epoll::create(CreateFlags::CLOEXEC)?;
+    epoll::add(&poller, &udp, Token::Udp.data(), EventFlags::IN)?;
+    epoll::add(&poller, &*wake, Token::Wake.data(), EventFlags::IN)?;
     let (command_sender, commands) = mpsc::sync_channel(COMMAND_QUEUE);
     let (events, event_receiver) = smol::channel::bounded(EVENT_QUEUE);
     let now = Instant::now();
     let media_loop = MediaLoop {
+        poller,
+        start: now,
         udp,
+        inbox: Inbox::new(),
         wake: Arc::clone(&wake),
         commands,
         events,
         routes: Routes::new(),
         lanes: relays.into_iter().map(|config| Lane::new(config, now)).collect(),
-        ready: Vec::new(),
         shutdown: None,
         own_ip: listen.ip(),
         budget,
@@ -195,14 +120,16 @@ struct WokenBy {
 }
 
 struct MediaLoop {
+    poller: OwnedFd,
+    /// What the grid of deadlines counts from.
+    start: Instant,
     udp: UdpPort,
+    inbox: Inbox,
     wake: Arc<OwnedFd>,
     commands: mpsc::Receiver<Command>,
     events: smol::channel::Sender<Event>,
     routes: Routes<usize>,
     lanes: Vec<Lane>,
-    /// Poll's answers, in the order of the descriptors; kept so that its memory is.
-    ready: Vec<PollFlags>,
     shutdown: Option<Instant>,
     /// Where sessions with their own socket bind.
     own_ip: IpAddr,
@@ -211,8 +138,10 @@ struct MediaLoop {
 
 impl MediaLoop {
     fn run(mut self) {
+        // What a wait reports; kept here so that its memory is.
+        let mut ready = Vec::with_capacity(READY_MAX);
         while !self.finished(Instant::now()) {
-            if let Err(error) = self.turn() {
+            if let Err(error) = self.turn(&mut ready) {
                 log::error!("media thread: {error}; every guest is lost, the daemon ends");
                 self.emit(Event::Failed(error.to_string()));
                 return;
@@ -225,8 +154,8 @@ impl MediaLoop {
     }
 
     /// One wake-up.
-    fn turn(&mut self) -> io::Result<()> {
-        let woken_by = self.wait()?;
+    fn turn(&mut self, ready: &mut Vec<epoll::Event>) -> io::Result<()> {
+        let woken_by = self.wait(ready)?;
         let now = Instant::now();
         if woken_by.udp {
             self.receive(now)?;
@@ -240,10 +169,10 @@ impl MediaLoop {
         }
         for lane in self.lanes.iter_mut().filter(|lane| lane.port_ready) {
             lane.port_ready = false;
-            lane.receive(now)?;
+            lane.receive(&mut self.inbox, now)?;
         }
         for lane in &mut self.lanes {
-            let ready = mem::replace(&mut lane.socket_ready, PollFlags::empty());
+            let ready = mem::replace(&mut lane.socket_ready, EventFlags::empty());
             if ready.is_empty() {
                 continue;
             }
@@ -262,39 +191,47 @@ impl MediaLoop {
     }
 
     /// Sleeps until a socket is ready, a command came, or the earliest deadline.
-    fn wait(&mut self) -> io::Result<WokenBy> {
+    fn wait(&mut self, ready: &mut Vec<epoll::Event>) -> io::Result<WokenBy> {
         let deadline = self.lanes.iter().filter_map(|lane| lane.deadline).chain(self.shutdown).min();
         let timeout = deadline.map(|deadline| {
-            let wait = deadline.saturating_duration_since(Instant::now());
+            let wait = self.on_grid(deadline).saturating_duration_since(Instant::now());
             Timespec { tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: wait.subsec_nanos().into() }
         });
-        self.ready.clear();
-        let mut descriptors = Vec::with_capacity(self.lanes.len() + 2);
-        descriptors.push(PollFd::new(&self.udp, PollFlags::IN));
-        descriptors.push(PollFd::new(&*self.wake, PollFlags::IN));
-        let sockets = self.lanes.iter().filter_map(|lane| lane.socket.as_ref());
-        descriptors.extend(sockets.map(|socket| PollFd::from_borrowed_fd(socket.as_fd(), socket.interest())));
-        descriptors.extend(self.lanes.iter().filter_map(Lane::port).map(|port| PollFd::new(port, PollFlags::IN)));
-        match poll(&mut descriptors, timeout.as_ref()) {
-            Ok(_) => self.ready.extend(descriptors.iter().map(PollFd::revents)),
+        ready.clear();
+        match epoll::wait(&self.poller, spare_capacity(ready), timeout.as_ref()) {
+            Ok(_) => {}
             Err(rustix::io::Errno::INTR) => return Ok(WokenBy::default()),
             Err(error) => return Err(error.into()),
         }
-        let mut ready = self.ready.iter().copied();
-        let mut next = || ready.next().unwrap_or(PollFlags::empty());
-        let woken_by = WokenBy { udp: !next().is_empty(), command: !next().is_empty() };
-        for lane in self.lanes.iter_mut().filter(|lane| lane.socket.is_some()) {
-            lane.socket_ready = next();
-        }
-        for lane in self.lanes.iter_mut().filter(|lane| lane.port().is_some()) {
-            lane.port_ready = !next().is_empty();
+        let mut woken_by = WokenBy::default();
+        for epoll::Event { flags, data, .. } in ready.drain(..) {
+            match Token::of(data) {
+                Token::Udp => woken_by.udp = true,
+                Token::Wake => woken_by.command = true,
+                Token::Rtmp(index) => {
+                    if let Some(lane) = self.lanes.get_mut(index) {
+                        lane.socket_ready = flags;
+                    }
+                }
+                Token::Port(index) => {
+                    if let Some(lane) = self.lanes.get_mut(index) {
+                        lane.port_ready = true;
+                    }
+                }
+            }
         }
         Ok(woken_by)
     }
 
+    /// The first point of the grid that is not before `deadline`.
+    fn on_grid(&self, deadline: Instant) -> Instant {
+        let points = deadline.saturating_duration_since(self.start).as_nanos().div_ceil(GRID.as_nanos());
+        self.start + GRID * u32::try_from(points).unwrap_or(u32::MAX)
+    }
+
     fn receive(&mut self, now: Instant) -> io::Result<()> {
-        let Self { udp, routes, lanes, .. } = self;
-        udp.receive(|datagram| {
+        let Self { udp, inbox, routes, lanes, .. } = self;
+        inbox.receive(udp, |datagram| {
             let Datagram { bytes, from, to } = datagram;
             let Some(index) = routes.route(bytes, from) else {
                 return;
@@ -320,12 +257,9 @@ impl MediaLoop {
         match command {
             Command::Join { slot, key, mut peer, video, transport, ready } => {
                 self.end_session(slot.0, SessionEnd::Replaced, now);
-                let Some(lane) = self.lanes.get_mut(slot.0) else {
-                    return;
-                };
                 let port = match transport {
                     Transport::Shared => None,
-                    Transport::Own => match UdpPort::bind(SocketAddr::new(self.own_ip, 0)) {
+                    Transport::Own => match self.bind_own_port(slot) {
                         Ok(port) => Some(port),
                         Err(error) => {
                             log::warn!("slot {}: no UDP socket for the SFU: {error}", slot.0);
@@ -339,6 +273,9 @@ impl MediaLoop {
                     self.emit(Event::Ended { slot, key, reason: SessionEnd::NoRoom });
                     return;
                 }
+                let Some(lane) = self.lanes.get_mut(slot.0) else {
+                    return;
+                };
                 if transport == Transport::Own {
                     peer.begin_checks(now);
                 }
@@ -370,6 +307,8 @@ impl MediaLoop {
                     self.end_session(slot.0, SessionEnd::Left, now);
                 }
             }
+            Command::AddSlot(config) => self.lanes.push(Lane::new(*config, now)),
+            Command::Limit(budget) => self.budget = budget,
             Command::Servers { slot, servers } => {
                 if let Some(lane) = self.lanes.get_mut(slot.0) {
                     lane.servers = servers;
@@ -379,6 +318,7 @@ impl MediaLoop {
                 let snapshots = self.lanes.iter().map(|lane| SlotSnapshot {
                     state: lane.state,
                     since: lane.since,
+                    held: lane.held(now),
                     session: lane.session.as_ref().map(|session| SessionSnapshot {
                         key: session.key,
                         connected: session.connected,
@@ -399,6 +339,13 @@ impl MediaLoop {
                 self.shutdown = Some(now + SHUTDOWN_DEADLINE);
             }
         }
+    }
+
+    /// A socket for one session alone.
+    fn bind_own_port(&self, slot: Slot) -> io::Result<UdpPort> {
+        let port = UdpPort::bind(SocketAddr::new(self.own_ip, 0))?;
+        epoll::add(&self.poller, &port, Token::Port(slot.0).data(), EventFlags::IN)?;
+        Ok(port)
     }
 
     /// Ends the slot's session: DTLS and RTCP goodbyes go out, its addresses are forgotten, its media stops.
@@ -464,8 +411,7 @@ impl MediaLoop {
         lane.deadline = [peer_deadline, lane.relay.poll_timeout(), closing].into_iter().flatten().min();
         let state = lane.derive_state();
         if state != lane.state {
-            lane.state = state;
-            lane.since = SystemTime::now();
+            lane.enter(state, now);
             self.emit(Event::State { slot: Slot(index), state });
         }
     }
@@ -535,8 +481,8 @@ impl MediaLoop {
                 lane.lose_socket(how, now);
             }
             match lane.relay.poll_output(now) {
-                Some(rtmp::Output::Connect) => lane.connect(now),
-                Some(rtmp::Output::Disconnect) => lane.close_socket(now),
+                Some(rtmp::Output::Connect) => lane.connect(now, |socket| socket.register(&self.poller, index)),
+                Some(rtmp::Output::Disconnect) => lane.close_socket(&self.poller, now),
                 Some(rtmp::Output::KeyframeNeeded) => {
                     if let Some(session) = &mut lane.session {
                         session.peer.request_keyframe(now);
@@ -547,6 +493,12 @@ impl MediaLoop {
                 Some(rtmp::Output::Event(event)) => events.push(event),
                 None => break,
             }
+        }
+        if let Some(socket) = &mut lane.socket
+            && let Err(error) = socket.register(&self.poller, index)
+        {
+            lane.lose_socket(Disconnected::Failed(error.kind()), now);
+            lane.touched = true;
         }
         for event in events {
             self.emit(Event::Rtmp { slot: Slot(index), event });

@@ -14,6 +14,7 @@
 //! Bounds: one tag buffer; the muxer's (with its copy of the last IDR) and the publisher's own bounds.
 
 mod bridge;
+mod freezes;
 mod rates;
 mod wait;
 
@@ -26,6 +27,7 @@ use crate::rtc::peer::Delivery;
 use crate::rtmp::{self, Publisher, PublisherConfig, Target, Tracks};
 
 use bridge::Bridge;
+use freezes::Freezes;
 use rates::Rates;
 
 /// Sound that has not begun so long after the picture begins as silence: a microphone may be missing, and a media server
@@ -63,6 +65,14 @@ pub struct RelaySnapshot {
     pub fps: f64,
     pub bitrate_kbps: u32,
     pub last_keyframe: Option<Instant>,
+    /// Times the picture stood still, and for how long in all.
+    pub freezes: (u64, Duration),
+    /// Counters of the current publication's media, and of its publisher.
+    pub media: guest_relay_muxer::Stats,
+    pub output: rtmp::Stats,
+    /// What waits for the server's socket.
+    pub queued_bytes: usize,
+    pub queued_media: Duration,
 }
 
 /// The session that holds the slot.
@@ -109,6 +119,7 @@ pub struct Relay {
     audio_until: Option<MediaTime>,
     audio_began: bool,
     rates: Rates,
+    freezes: Freezes,
 }
 
 impl Relay {
@@ -133,6 +144,7 @@ impl Relay {
             audio_until: None,
             audio_began: false,
             rates: Rates::new(now),
+            freezes: Freezes::default(),
             config,
         }
     }
@@ -149,6 +161,7 @@ impl Relay {
         self.hold_until = None;
         self.bridge.begin(now);
         self.source = Some(Source { video, receiving: false });
+        self.freezes.interrupt();
     }
 
     /// The session is over; `last_heard`: when anything of the guest came last, where media was not all. What is published
@@ -160,6 +173,7 @@ impl Relay {
             self.hold_until = Some((self.heard + self.config.hold).max(now));
             self.bridge.end(now);
         }
+        self.freezes.interrupt();
     }
 
     /// Ends the publication now.
@@ -276,7 +290,8 @@ impl Relay {
     }
 
     pub fn snapshot(&self, now: Instant) -> RelaySnapshot {
-        let video = self.muxer.stats().video;
+        let media = self.muxer.stats();
+        let video = media.video;
         let (fps, bitrate_kbps) = if self.is_receiving() { self.rates.rates(now) } else { (0.0, 0) };
         RelaySnapshot {
             rtmp: self.publisher.state(),
@@ -285,6 +300,11 @@ impl Relay {
             fps,
             bitrate_kbps,
             last_keyframe: self.last_keyframe,
+            freezes: (self.freezes.count, self.freezes.total),
+            media,
+            output: *self.publisher.stats(),
+            queued_bytes: self.publisher.queued_bytes(),
+            queued_media: self.publisher.queued_media(),
         }
     }
 
@@ -345,6 +365,7 @@ impl Relay {
     /// A picture went out: sound must not stay behind it.
     fn note_picture(&mut self, dts: MediaTime, now: Instant) {
         self.rates.count_frame(now);
+        self.freezes.note_picture(now);
         let audio_until = *self.audio_until.get_or_insert(dts);
         let waited_for = limit(&self.config.muxer, TrackKind::Audio) + SILENCE_MARGIN;
         if dts - audio_until > MediaTime::from(if self.audio_began { waited_for } else { SILENCE_AFTER }) {

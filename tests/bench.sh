@@ -1,27 +1,45 @@
 #!/usr/bin/env bash
-# `make bench`: instructions per RTP packet, from packet to FLV tag, counted by
-# callgrind on recordings. The count is the same on each run of one build.
+# `make bench`: what the packet path costs, on a recording: instructions
+# (counted by callgrind, the same on each run of one build), time and heap
+# allocations per packet, from SRTP datagram to RTMP bytes, beside what
+# webrtc-srtp alone takes to decrypt the same packets.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tests/tools.sh
 
+RATIO_LIMIT_PERCENT=150 # of the bare cost, in instructions
+
 need_valgrind
 
-PASSES=10 # beyond the first one, which pays for start-up and growing buffers
+cargo rustc --profile dist --locked -p bench --bin bench -- -Cstrip=none
+bench=${CARGO_TARGET_DIR:-target}/dist/bench
 
-(cd tests/bench && cargo build --release --quiet)
-bench=${CARGO_TARGET_DIR:-tests/bench/target}/release/bench
-
-# instructions PASSES FILE
+# instructions SUBJECT PROFILE FILE: of the measured part alone
 instructions() {
-    valgrind --tool=callgrind --callgrind-out-file=/dev/null "$bench" "$1" "$2" 2>&1 >/dev/null |
+    valgrind --tool=callgrind --callgrind-out-file=/dev/null --collect-atstart=no \
+        --toggle-collect="bench::path::*::run" "$bench" count "$@" 2>&1 >/dev/null |
         awk '/Collected :/ { print $4 }'
 }
 
-printf '  %-24s %8s %20s\n' recording packets instructions/packet
-for recording in muxer/tests/golden/{chromium,fu_a,multi_slice,audio_only}.rtpdump; do
-    packets=$("$bench" 1 "$recording")
-    first=$(instructions 1 "$recording")
-    all=$(instructions "$((1 + PASSES))" "$recording")
-    printf '  %-24s %8s %20s\n' "$(basename "$recording" .rtpdump)" "$packets" "$(((all - first) / PASSES / packets))"
+over=0
+printf '  %-16s %-8s %8s %21s %21s %6s %12s\n' recording profile packets 'instructions/packet' 'ns/packet' ratio allocations
+for recording in tests/loadgen/clips/chromium-720p30 muxer/tests/golden/{multi_slice,audio_only}; do
+    file=$recording.rtpdump
+    for profile in gcm cm; do
+        packets=$("$bench" count path "$profile" "$file")
+        path=$(($(instructions path "$profile" "$file") / packets))
+        bare=$(($(instructions bare "$profile" "$file") / packets))
+        path_ns=$("$bench" time path "$profile" "$file" | tail -n 1)
+        bare_ns=$("$bench" time bare "$profile" "$file" | tail -n 1)
+        allocations=$("$bench" allocations path "$profile" "$file" | tail -n 1)
+        percent=$((100 * path / bare))
+        printf '  %-16s %-8s %8s %12s of %5s %12s of %5s %5s%% %12s\n' "$(basename "$recording")" "$profile" "$packets" \
+            "$path" "$bare" "$path_ns" "$bare_ns" "$percent" "$allocations"
+        if [ "$percent" -gt "$RATIO_LIMIT_PERCENT" ]; then over=1; fi
+    done
 done
+echo '  "x of y": the whole path, of which y would be webrtc-srtp alone; ratio of the instructions'
+if [ "$over" -ne 0 ]; then
+    echo "bench: the path takes more than $RATIO_LIMIT_PERCENT % of the bare cost"
+    exit 1
+fi

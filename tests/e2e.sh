@@ -34,6 +34,7 @@ step() {
 step 'browser to RTMP server' 900 "$NODE" tests/browser/path.mjs "$@"
 if [ "$#" -eq 0 ]; then
     step 'the page' 300 "$NODE" tests/browser/with_daemon.mjs --test-reporter=spec tests/browser/page.mjs
+    step 'make run-sim' 300 tests/run_sim.sh
     step 'RTMP client against other servers' 300 tests/rtmp_interop.sh
     step 'RTMP servers that go away' 120 tests/rtmp_outages.sh
     step 'x264 through the muxer, bit for bit' 300 muxer/tests/x264_equivalence.sh

@@ -2,22 +2,23 @@
 # `make run`: the daemon in the foreground, and tests/ingest on the RTMP port
 # when nothing listens there, so that a guest can be tried without a media server.
 # `make run-sim` (argument: sim): also the simulated SFU, so that the remote path
-# can be tried without an account.
+# can be tried without an account. HTTP_PORT, RTMP_PORT and SFU_PORT name other ports.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-RTMP_PORT=1935
-SFU_PORT=8787
+HTTP_PORT=${HTTP_PORT:-8000}
+RTMP_PORT=${RTMP_PORT:-1935}
+SFU_PORT=${SFU_PORT:-8787}
 CONFIG=config.yml
 binaries=${CARGO_TARGET_DIR:-target}/release
 with_sim=${1:-}
 
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# Whether guest-relay itself answers on port 8000.
+# Whether guest-relay itself answers.
 is_healthy() {
     {
-        exec 3<>/dev/tcp/127.0.0.1/8000 &&
+        exec 3<>"/dev/tcp/127.0.0.1/$HTTP_PORT" &&
             printf 'GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' >&3 &&
             timeout 1 grep -q '^ok' <&3
     } 2>/dev/null
@@ -52,7 +53,9 @@ else
 fi
 
 arguments=()
-link=http://localhost:8000/guest_join
+link=http://localhost:$HTTP_PORT/guest_join
+if [ "$HTTP_PORT" != 8000 ]; then export GUEST_RELAY_HTTP_LISTEN=0.0.0.0:$HTTP_PORT; fi
+if [ "$RTMP_PORT" != 1935 ]; then export GUEST_RELAY_RELAY_OUTPUT="rtmp://127.0.0.1:$RTMP_PORT/{guest_id}"; fi
 if [ "$with_sim" = sim ]; then
     app_id=0123456789abcdef0123456789abcdef
     CLOUDFLARE_CALLS_API_TOKEN=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')

@@ -75,6 +75,14 @@ pub struct DroppedFrames {
     pub no_parameter_sets: u64,
 }
 
+impl DroppedFrames {
+    /// For whatever reason.
+    pub fn total(&self) -> u64 {
+        let Self { loss, malformed, too_large, waiting_for_keyframe, no_parameter_sets } = *self;
+        loss + malformed + too_large + waiting_for_keyframe + no_parameter_sets
+    }
+}
+
 /// The audio track.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AudioStats {

@@ -11,9 +11,11 @@ use crate::guest::{self, Slot, State};
 use crate::http::backend::{
     Admission, Backend, ClientInfo, GuestStatus, Health, IceServer, Left, MediaPath, Published, Refusal, RtmpState,
 };
+use crate::http::metrics::GuestMeasurements;
 use crate::media_loop::{Command, SlotSnapshot};
 use crate::rtmp;
 
+use super::measure::measure;
 use super::{Daemon, calls};
 
 pub(super) struct DaemonBackend(pub(super) Rc<Daemon>);
@@ -116,11 +118,10 @@ impl Backend for DaemonBackend {
         let snapshots = self.0.snapshot().await.unwrap_or_default();
         let registry = self.0.registry.borrow();
         let now = Instant::now();
-        let mut snapshots = snapshots.into_iter();
         let status = |(slot, guest): (Slot, &guest::Guest)| {
             let mut status = GuestStatus::absent(guest.id.clone(), guest.name.clone(), guest.enabled);
-            if let Some(snapshot) = snapshots.next() {
-                fill(&mut status, &snapshot, now);
+            if let Some(snapshot) = snapshots.get(slot.0) {
+                fill(&mut status, snapshot, now);
             }
             status.problem = self.0.calls.as_ref().and_then(|calls| calls.problem(slot));
             if self.0.calls.as_ref().is_some_and(|calls| calls.key(slot).is_some()) {
@@ -134,6 +135,14 @@ impl Backend for DaemonBackend {
         registry.guests().map(status).collect()
     }
 
+    async fn measurements(&self) -> Vec<GuestMeasurements> {
+        let snapshots = self.0.snapshot().await.unwrap_or_default();
+        let registry = self.0.registry.borrow();
+        let now = Instant::now();
+        let guests = registry.guests();
+        guests.filter_map(|(slot, guest)| Some(measure(guest, snapshots.get(slot.0)?, now))).collect()
+    }
+
     async fn health(&self) -> Health {
         match self.0.snapshot().await {
             Some(_) => Health::Healthy,
@@ -142,17 +151,21 @@ impl Backend for DaemonBackend {
     }
 }
 
-/// Puts what the media thread knows into a guest's line. What has no meaning now stays `None`.
-fn fill(status: &mut GuestStatus, snapshot: &SlotSnapshot, now: Instant) {
-    status.state = snapshot.state;
-    status.since = Some(snapshot.since);
-    status.rtmp = match snapshot.relay.rtmp {
+pub(super) fn rtmp_state(state: rtmp::State) -> RtmpState {
+    match state {
         rtmp::State::Idle | rtmp::State::Stopping | rtmp::State::Stopped => RtmpState::Idle,
         rtmp::State::Connecting | rtmp::State::Handshaking => RtmpState::Connecting,
         rtmp::State::Publishing => RtmpState::Publishing,
         rtmp::State::Live => RtmpState::Live,
         rtmp::State::Backoff => RtmpState::Backoff,
-    };
+    }
+}
+
+/// Puts what the media thread knows into a guest's line. What has no meaning now stays `None`.
+fn fill(status: &mut GuestStatus, snapshot: &SlotSnapshot, now: Instant) {
+    status.state = snapshot.state;
+    status.since = Some(snapshot.since);
+    status.rtmp = rtmp_state(snapshot.relay.rtmp);
     let relay = &snapshot.relay;
     if relay.width > 0 {
         status.codec = Some("H264");

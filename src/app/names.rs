@@ -3,7 +3,7 @@
 //!
 //! Input: targets. Output: [`Command::Servers`]. Bounds: one lookup a slot at a time.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
 
@@ -25,28 +25,37 @@ struct Name {
     busy: Rc<Cell<bool>>,
 }
 
+/// What has to be looked up for a target, if anything.
+fn name(target: &Target) -> Option<Name> {
+    let name = Name { host: target.host().to_owned(), port: target.port(), busy: Rc::default() };
+    addresses(target).is_empty().then_some(name)
+}
+
 /// The names of all slots.
-pub(super) struct Names(Vec<Option<Name>>);
+pub(super) struct Names(RefCell<Vec<Option<Name>>>);
 
 impl Names {
     /// `targets`: one for each slot, in order.
     pub(super) fn new<'a>(targets: impl Iterator<Item = &'a Target>) -> Self {
-        let name = |target: &Target| {
-            let name = Name { host: target.host().to_owned(), port: target.port(), busy: Rc::default() };
-            addresses(target).is_empty().then_some(name)
-        };
-        Self(targets.map(name).collect())
+        Self(RefCell::new(targets.map(name).collect()))
+    }
+
+    /// The target of the next slot.
+    pub(super) fn add(&self, target: &Target) {
+        self.0.borrow_mut().push(name(target));
     }
 
     pub(super) fn look_up_all(&self, executor: &LocalExecutor<'static>, media: &Handle) {
-        for slot in 0..self.0.len() {
+        let slots = self.0.borrow().len();
+        for slot in 0..slots {
             self.look_up(Slot(slot), executor, media);
         }
     }
 
     /// Looks the slot's name up, if it has one and that is not done already.
     pub(super) fn look_up(&self, slot: Slot, executor: &LocalExecutor<'static>, media: &Handle) {
-        let Some(Name { host, port, busy }) = self.0.get(slot.0).and_then(Option::as_ref) else {
+        let names = self.0.borrow();
+        let Some(Name { host, port, busy }) = names.get(slot.0).and_then(Option::as_ref) else {
             return;
         };
         if busy.replace(true) {
@@ -84,6 +93,6 @@ mod tests {
         assert_eq!(addresses(&v6), ["[2001:db8::7]:1936".parse().unwrap()]);
         assert_eq!(addresses(&name), []);
         let names = Names::new([&v4, &name, &v6].into_iter());
-        assert_eq!(names.0.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true, false]);
+        assert_eq!(names.0.borrow().iter().map(Option::is_some).collect::<Vec<_>>(), [false, true, false]);
     }
 }

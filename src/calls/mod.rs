@@ -11,6 +11,7 @@
 
 pub mod api;
 pub mod client;
+pub mod counts;
 pub mod error;
 pub mod publish;
 pub mod pull;

@@ -23,6 +23,7 @@ use ureq::unversioned::transport::{
 use ureq::{Agent, RequestBuilder};
 
 use super::api::ErrorReply;
+use super::counts;
 use super::error::{Call, CallError, Cause};
 use crate::config::Secret;
 
@@ -202,6 +203,7 @@ impl Transport {
             Err(error) => (Err(self.not_answered(call, &error)), "no reply".to_owned()),
         };
         log::debug!("{call}: {seen} after {} ms", started.elapsed().as_millis());
+        counts::count(call, &reply);
         reply
     }
 

@@ -1,14 +1,20 @@
 //! YAML text → a tree of mappings, sequences and scalars in which every node knows its line.
 //!
 //! Scalars stay text as it stands in the file, so that an account id of digits is not turned into a number on the way.
-//! Aliases and merge keys are expanded by the YAML reader within its default budget.
+//! Aliases are replaced by what they name, merge keys (`<<`) by the entries that the mapping does not have itself.
+//! Bounds: [`DEPTH_MAX`] levels, [`NODES_MAX`] nodes, aliases and merged entries written out.
 
-use std::fmt;
+use std::collections::HashMap;
+use std::iter;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{Spanned, UserMessageFormatter};
+use granit_parser::{Event, Parser, ScalarStyle, ScanError, StrInput};
 
-use super::error::Problem;
+use super::error::{Place, Problem};
+
+/// Levels of nesting.
+const DEPTH_MAX: usize = 32;
+/// Nodes in all: far beyond any configuration, and what keeps aliases of aliases from growing without end.
+const NODES_MAX: usize = 20_000;
 
 /// A node and the line on which it begins, counted from 1.
 #[derive(Debug, Clone)]
@@ -40,139 +46,184 @@ pub(super) struct Entry {
 
 /// Reads a whole document. An empty one is `Null`. `file` names the text in the problem.
 pub(super) fn parse(text: &str, file: &str) -> Result<Node, Problem> {
-    let options = serde_saphyr::options! {
-        with_snippet: false,
-        non_finite_float_policy: serde_saphyr::options::NonFiniteFloatPolicy::PassThrough,
-    };
-    match serde_saphyr::from_str_with_options::<Option<Spanned<Raw>>>(text, options) {
-        Ok(Some(spanned)) => Ok(node(spanned, text)),
-        Ok(None) => Ok(Node { line: 1, value: Value::Null }),
-        Err(error) => {
-            let line = error.location().map(|location| location.line());
-            let message = error.without_snippet().render_with_formatter(&UserMessageFormatter);
-            let message = message.lines().next().unwrap_or_default();
-            // The line is in the place already.
-            let message = message.split(" at line ").next().unwrap_or_default();
-            Err(Problem {
-                place: super::error::Place::File { file: file.to_owned(), line },
-                key: String::new(),
-                problem: format!("this is not valid YAML: {message}"),
-                remedy: "check indentation (spaces, no tabs), colons and quotes near this line".to_owned(),
-            })
-        }
+    Builder::new(text).document().map_err(|fault| Problem {
+        place: Place::File { file: file.to_owned(), line: Some(fault.line) },
+        key: String::new(),
+        problem: format!("this is not valid YAML: {}", fault.message),
+        remedy: "check indentation (spaces, no tabs), colons and quotes near this line".to_owned(),
+    })
+}
+
+/// What is wrong, and on which line.
+struct Fault {
+    line: u64,
+    message: String,
+}
+
+impl Fault {
+    fn new(line: u64, message: impl Into<String>) -> Self {
+        Self { line, message: message.into() }
     }
 }
 
-/// A node as the YAML reader hands it over; numbers and the like are looked up in the text by their position.
-enum Raw {
-    Null,
-    Text(String),
-    /// A plain scalar that looks like a number or a truth value, in the reader's own spelling.
-    Typed(String),
-    Sequence(Vec<Spanned<Raw>>),
-    Mapping(Vec<(Spanned<String>, Spanned<Raw>)>),
+impl From<ScanError> for Fault {
+    fn from(error: ScanError) -> Self {
+        Self::new(line_of(error.marker()), error.info())
+    }
 }
 
-fn node(spanned: Spanned<Raw>, text: &str) -> Node {
-    let line = spanned.referenced.line();
-    let value = match spanned.value {
-        Raw::Null => Value::Null,
-        Raw::Text(scalar) => Value::Scalar(scalar),
-        Raw::Typed(spelling) => {
-            let span = spanned.defined.span();
-            let written = span.byte_offset().zip(span.byte_len()).and_then(|(offset, len)| {
-                let start = usize::try_from(offset).ok()?;
-                text.get(start..start.checked_add(usize::try_from(len).ok()?)?)
-            });
-            Value::Scalar(written.map_or(spelling, |written| written.trim().to_owned()))
+fn line_of(marker: &granit_parser::Marker) -> u64 {
+    u64::try_from(marker.line()).unwrap_or(u64::MAX)
+}
+
+/// Puts the parser's events together.
+struct Builder<'text> {
+    parser: Parser<'text, StrInput<'text>>,
+    anchors: HashMap<usize, Node>,
+    nodes: usize,
+    line: u64,
+}
+
+impl<'text> Builder<'text> {
+    fn new(text: &'text str) -> Self {
+        let options = granit_parser::options! {
+            emit_comments: false,
+            block_nesting_limit: DEPTH_MAX,
+            flow_nesting_limit: DEPTH_MAX,
+        };
+        let parser = Parser::new_from_str_with_options(text, options);
+        Self { parser, anchors: HashMap::new(), nodes: 0, line: 1 }
+    }
+
+    /// The next event; its line is in `self.line`.
+    fn event(&mut self) -> Result<Event<'text>, Fault> {
+        let Some(next) = self.parser.next_event() else {
+            return Err(Fault::new(self.line, "the text ends too early"));
+        };
+        let (event, span) = next?;
+        self.line = line_of(&span.start);
+        Ok(event)
+    }
+
+    fn document(mut self) -> Result<Node, Fault> {
+        let mut root = None;
+        loop {
+            match self.event()? {
+                Event::StreamEnd => return Ok(root.unwrap_or(Node { line: 1, value: Value::Null })),
+                Event::DocumentStart(..) if root.is_some() => {
+                    return Err(Fault::new(self.line, "a second document begins here"));
+                }
+                event if event.is_node() => root = Some(self.node(event)?),
+                _ => {}
+            }
         }
-        Raw::Sequence(items) => Value::Sequence(items.into_iter().map(|item| node(item, text)).collect()),
-        Raw::Mapping(entries) => {
-            let entry = |(key, value): (Spanned<String>, _)| Entry {
-                line: key.referenced.line(),
-                key: key.value,
-                node: node(value, text),
+    }
+
+    /// The node that begins with `event`.
+    fn node(&mut self, event: Event<'text>) -> Result<Node, Fault> {
+        let line = self.line;
+        self.count(1, line)?;
+        let (value, anchor) = match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                let is_null = style == ScalarStyle::Plain && tag.is_none() && is_null(&text);
+                (if is_null { Value::Null } else { Value::Scalar(text.into_owned()) }, anchor)
+            }
+            Event::SequenceStart(_, anchor, _) => (Value::Sequence(self.sequence()?), anchor),
+            Event::MappingStart(_, anchor, _) => (Value::Mapping(self.mapping()?), anchor),
+            Event::Alias(anchor) => {
+                let Some(node) = self.anchors.get(&anchor).cloned() else {
+                    return Err(Fault::new(line, "an alias stands inside of what it names"));
+                };
+                self.count(size(&node), line)?;
+                return Ok(Node { line, ..node });
+            }
+            _ => return Err(Fault::new(line, "a value is missing")),
+        };
+        let node = Node { line, value };
+        if anchor > 0 {
+            self.anchors.insert(anchor, node.clone());
+        }
+        Ok(node)
+    }
+
+    fn count(&mut self, nodes: usize, line: u64) -> Result<(), Fault> {
+        self.nodes = self.nodes.saturating_add(nodes);
+        if self.nodes > NODES_MAX { Err(Fault::new(line, format!("more than {NODES_MAX} values"))) } else { Ok(()) }
+    }
+
+    fn sequence(&mut self) -> Result<Vec<Node>, Fault> {
+        let mut items = Vec::new();
+        loop {
+            match self.event()? {
+                Event::SequenceEnd => return Ok(items),
+                event => items.push(self.node(event)?),
+            }
+        }
+    }
+
+    fn mapping(&mut self) -> Result<Vec<Entry>, Fault> {
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut merged = Vec::new();
+        loop {
+            let event = self.event()?;
+            let line = self.line;
+            let (key, is_merge) = match event {
+                Event::MappingEnd => break,
+                Event::Scalar(text, style, ..) => {
+                    let is_merge = style == ScalarStyle::Plain && text == "<<";
+                    (text.into_owned(), is_merge)
+                }
+                _ => return Err(Fault::new(line, "a key that is not a plain word")),
             };
-            Value::Mapping(entries.into_iter().map(entry).collect())
+            let event = self.event()?;
+            let node = self.node(event)?;
+            if is_merge {
+                merged.push(node);
+            } else if entries.iter().any(|entry| entry.key == key) {
+                return Err(Fault::new(line, format!("duplicate mapping key `{key}` is not allowed here")));
+            } else {
+                entries.push(Entry { key, line, node });
+            }
         }
-    };
-    Node { line, value }
+        for node in merged {
+            self.merge(node, &mut entries)?;
+        }
+        Ok(entries)
+    }
+
+    /// Adds the entries of a mapping, or of several, whose keys are not there yet (yaml.org/type/merge.html).
+    fn merge(&mut self, node: Node, entries: &mut Vec<Entry>) -> Result<(), Fault> {
+        let line = node.line;
+        let mappings = match node.value {
+            Value::Sequence(items) => items,
+            value => vec![Node { line, value }],
+        };
+        for mapping in mappings {
+            let Value::Mapping(further) = mapping.value else {
+                return Err(Fault::new(line, "only mappings can be merged"));
+            };
+            for entry in further {
+                if !entries.iter().any(|present| present.key == entry.key) {
+                    entries.push(entry);
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
-impl<'de> Deserialize<'de> for Raw {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Any;
-
-        impl<'de> Visitor<'de> for Any {
-            type Value = Raw;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("any YAML value")
-            }
-
-            fn visit_unit<E>(self) -> Result<Raw, E> {
-                Ok(Raw::Null)
-            }
-
-            fn visit_none<E>(self) -> Result<Raw, E> {
-                Ok(Raw::Null)
-            }
-
-            fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Raw, D::Error> {
-                Raw::deserialize(deserializer)
-            }
-
-            fn visit_bool<E>(self, value: bool) -> Result<Raw, E> {
-                Ok(Raw::Typed(value.to_string()))
-            }
-
-            fn visit_i64<E>(self, value: i64) -> Result<Raw, E> {
-                Ok(Raw::Typed(value.to_string()))
-            }
-
-            fn visit_u64<E>(self, value: u64) -> Result<Raw, E> {
-                Ok(Raw::Typed(value.to_string()))
-            }
-
-            fn visit_i128<E>(self, value: i128) -> Result<Raw, E> {
-                Ok(Raw::Typed(value.to_string()))
-            }
-
-            fn visit_u128<E>(self, value: u128) -> Result<Raw, E> {
-                Ok(Raw::Typed(value.to_string()))
-            }
-
-            fn visit_f64<E>(self, value: f64) -> Result<Raw, E> {
-                Ok(Raw::Typed(value.to_string()))
-            }
-
-            fn visit_str<E>(self, value: &str) -> Result<Raw, E> {
-                Ok(Raw::Text(value.to_owned()))
-            }
-
-            fn visit_string<E>(self, value: String) -> Result<Raw, E> {
-                Ok(Raw::Text(value))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Raw, A::Error> {
-                let mut sequence = Vec::new();
-                while let Some(item) = items.next_element()? {
-                    sequence.push(item);
-                }
-                Ok(Raw::Sequence(sequence))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Raw, A::Error> {
-                let mut mapping = Vec::new();
-                while let Some(entry) = entries.next_entry()? {
-                    mapping.push(entry);
-                }
-                Ok(Raw::Mapping(mapping))
-            }
-        }
-
-        deserializer.deserialize_any(Any)
+/// How many nodes there are in a tree.
+fn size(node: &Node) -> usize {
+    match &node.value {
+        Value::Null | Value::Scalar(_) => 1,
+        Value::Sequence(items) => iter::once(1).chain(items.iter().map(size)).sum(),
+        Value::Mapping(entries) => iter::once(1).chain(entries.iter().map(|entry| size(&entry.node))).sum(),
     }
+}
+
+/// YAML 1.2.2 section 10.3.2.
+fn is_null(text: &str) -> bool {
+    matches!(text, "" | "~" | "null" | "Null" | "NULL")
 }
 
 #[cfg(test)]
@@ -256,6 +307,46 @@ mod tests {
             let problem = parse(text, "t.yml").unwrap_err().to_string();
             assert!(problem.starts_with(beginning), "{problem}");
             assert!(!problem.contains('\n'), "{problem}");
+        }
+    }
+
+    #[test]
+    fn aliases_and_merge_keys_are_written_out() {
+        assert_eq!(
+            list("base: &base {a: 1, b: 2}\nuse:\n  <<: *base\n  b: 3\nagain: *base\nboth: {<<: [*base, {c: 4}]}\n"),
+            [
+                "/base:1/a:1 @1 = 1",
+                "/base:1/b:1 @1 = 2",
+                "/use:2/b:4 @4 = 3",
+                "/use:2/a:1 @1 = 1",
+                "/again:5/a:1 @1 = 1",
+                "/again:5/b:1 @1 = 2",
+                "/both:6/a:1 @1 = 1",
+                "/both:6/b:1 @1 = 2",
+                "/both:6/c:6 @6 = 4",
+            ]
+        );
+    }
+
+    #[test]
+    fn nothing_grows_or_nests_without_end() {
+        // Nine levels of ten aliases each: a thousand million nodes, written out. The first four make 12374.
+        let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..9 {
+            let alias = format!("*a{}", level - 1);
+            laughs.push_str(&format!("a{level}: &a{level} [{}]\n", vec![alias; 10].join(", ")));
+        }
+        for (text, beginning) in [
+            (laughs, "t.yml:5: this is not valid YAML: more than 20000 values"),
+            (format!("a: {}", "[".repeat(100)), "t.yml:1: this is not valid YAML: "),
+            ("a: &a [*a]\n".to_owned(), "t.yml:1: this is not valid YAML: an alias stands inside"),
+            ("a: *b\n".to_owned(), "t.yml:1: this is not valid YAML: "),
+            ("a: 1\n---\nb: 2\n".to_owned(), "t.yml:2: this is not valid YAML: a second document"),
+            ("<<: 1\n".to_owned(), "t.yml:1: this is not valid YAML: only mappings can be merged"),
+            ("? [a]\n: 1\n".to_owned(), "t.yml:1: this is not valid YAML: a key that is not a plain word"),
+        ] {
+            let problem = parse(&text, "t.yml").unwrap_err().to_string();
+            assert!(problem.starts_with(beginning), "{problem}");
         }
     }
 }

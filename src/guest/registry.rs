@@ -46,16 +46,45 @@ struct Held {
 /// The slots of all configured guests.
 pub struct Registry {
     guests: Vec<(Guest, Option<Held>)>,
+    /// Slots whose guest is not in the configuration any more.
+    retired: Vec<Slot>,
     next_key: u64,
 }
 
 impl Registry {
     pub fn new(guests: impl IntoIterator<Item = Guest>) -> Self {
-        Self { guests: guests.into_iter().map(|guest| (guest, None)).collect(), next_key: 1 }
+        Self { guests: guests.into_iter().map(|guest| (guest, None)).collect(), retired: Vec::new(), next_key: 1 }
     }
 
+    /// The configured guests; one that is not configured any more as long as its session lasts.
     pub fn guests(&self) -> impl Iterator<Item = (Slot, &Guest)> {
-        self.guests.iter().enumerate().map(|(index, (guest, _))| (Slot(index), guest))
+        let slots = self.guests.iter().enumerate().map(|(index, (guest, held))| (Slot(index), guest, held));
+        slots
+            .filter(|(slot, _, held)| held.is_some() || !self.retired.contains(slot))
+            .map(|(slot, guest, _)| (slot, guest))
+    }
+
+    /// How many slots there are, retired ones among them.
+    pub fn slots(&self) -> usize {
+        self.guests.len()
+    }
+
+    /// Takes over the names and switches of another configuration. Sessions go on; who is not in it takes no new one.
+    /// Returns the guests that have no slot yet: [`add`](Self::add) gives each the next one.
+    pub fn reload(&mut self, mut guests: Vec<Guest>) -> Vec<Guest> {
+        self.retired.clear();
+        for (index, (known, _)) in self.guests.iter_mut().enumerate() {
+            match guests.iter().position(|guest| guest.id == known.id) {
+                Some(found) => *known = guests.remove(found),
+                None => self.retired.push(Slot(index)),
+            }
+        }
+        guests
+    }
+
+    /// Gives a guest a slot, after all others.
+    pub fn add(&mut self, guest: Guest) {
+        self.guests.push((guest, None));
     }
 
     /// The guest whose slot it is.
@@ -67,6 +96,7 @@ impl Registry {
     pub fn slot(&self, id: &GuestId) -> Result<Slot, Refusal> {
         let index = self.guests.iter().position(|(guest, _)| guest.id == *id).ok_or(Refusal::Unknown)?;
         match self.guests.get(index) {
+            _ if self.retired.contains(&Slot(index)) => Err(Refusal::Unknown),
             Some((guest, _)) if guest.enabled => Ok(Slot(index)),
             _ => Err(Refusal::Disabled),
         }
@@ -144,5 +174,32 @@ mod tests {
         registry.release(new);
         assert_eq!(registry.session(&guest1, &second), None);
         assert!(!registry.is_outdated(Slot(0), old), "the slot is free");
+    }
+
+    #[test]
+    fn another_configuration_renames_switches_adds_and_retires_without_touching_sessions() {
+        let guest =
+            |id: &str, name: &str, enabled| Guest { id: GuestId::parse(id).unwrap(), name: name.to_owned(), enabled };
+        let (mut registry, guest1) = registry();
+        let resource = ResourceId::generate();
+        let key = registry.next_key();
+        registry.take(Slot(0), key, resource.clone());
+        let new = registry.reload(vec![guest("guest3", "Three", true), guest("guest2", "Two", true)]);
+        assert_eq!(new, [guest("guest3", "Three", true)]);
+        new.into_iter().for_each(|guest| registry.add(guest));
+        let listed = |registry: &Registry| {
+            registry.guests().map(|(slot, guest)| format!("{} {} {}", slot.0, guest.id, guest.name)).collect::<Vec<_>>()
+        };
+        // guest1 stays as long as its session.
+        assert_eq!(listed(&registry), ["0 guest1 guest1", "1 guest2 Two", "2 guest3 Three"]);
+        assert_eq!(registry.session(&guest1, &resource), Some((Slot(0), key)));
+        assert_eq!(registry.slot(&guest1), Err(Refusal::Unknown));
+        assert_eq!(registry.slot(&GuestId::parse("guest2").unwrap()), Ok(Slot(1)));
+        registry.release(key);
+        assert_eq!(listed(&registry), ["1 guest2 Two", "2 guest3 Three"]);
+        // It comes back to the slot it had.
+        assert_eq!(registry.reload(vec![guest("guest1", "One", true)]), []);
+        assert_eq!(registry.slot(&guest1), Ok(Slot(0)));
+        assert_eq!(listed(&registry), ["0 guest1 One"]);
     }
 }

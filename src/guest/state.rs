@@ -35,17 +35,25 @@ pub struct Signs {
 
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.write_str(self.as_str())
+    }
+}
+
+impl State {
+    /// All states, for tables.
+    pub const ALL: [Self; 5] = [Self::Absent, Self::Joining, Self::Publishing, Self::Live, Self::Holding];
+
+    /// As it stands in logs, JSON and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Absent => "absent",
             Self::Joining => "joining",
             Self::Publishing => "publishing",
             Self::Live => "live",
             Self::Holding => "holding",
-        })
+        }
     }
-}
 
-impl State {
     pub fn of(signs: Signs) -> Self {
         match signs {
             Signs { receiving: true, rtmp_live: true, .. } => Self::Live,

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use guest_relay_muxer::TrackKind;
 use serde::{Serialize, Serializer};
 
+use super::metrics::GuestMeasurements;
 use crate::config::Secret;
 use crate::guest::State;
 use crate::guest::id::{GuestId, ResourceId};
@@ -62,6 +63,9 @@ pub trait Backend {
 
     /// All configured guests, in the order of the configuration.
     async fn guests(&self) -> Vec<GuestStatus>;
+
+    /// Everything measured of them, in the same order.
+    async fn measurements(&self) -> Vec<GuestMeasurements>;
 
     /// Whether the daemon can do its work at this moment.
     async fn health(&self) -> Health;
@@ -217,6 +221,22 @@ pub enum RtmpState {
     Live,
     /// Waiting before the next attempt.
     Backoff,
+}
+
+impl RtmpState {
+    /// All states, for tables.
+    pub const ALL: [Self; 5] = [Self::Idle, Self::Connecting, Self::Publishing, Self::Live, Self::Backoff];
+
+    /// As it stands in JSON and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Connecting => "connecting",
+            Self::Publishing => "publishing",
+            Self::Live => "live",
+            Self::Backoff => "backoff",
+        }
+    }
 }
 
 /// One line of `GET /api/guests`. What is not known (yet) is `None` and appears as `null`.

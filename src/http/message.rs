@@ -1,10 +1,12 @@
 //! A checked request and a response to be sent: the types the handlers work on.
 //!
-//! Bounds: those of [`super::guard`] (8 KiB head, 64 header fields, 64 KiB body); a response body is in memory.
+//! Bounds: those of [`super::guard`] (8 KiB head, 64 header fields, 64 KiB body); a response body is in memory, unless
+//! it is a stream of events, whose bounds are those of [`super::events`].
 
 use std::borrow::Cow;
 
 use super::backend::ClientInfo;
+use super::events::Messages;
 
 /// The methods that are let through; anything else is answered 501 by the guard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,12 +92,14 @@ pub struct Response {
     pub headers: Vec<(&'static str, Cow<'static, str>)>,
     /// Body; empty for none.
     pub body: Cow<'static, [u8]>,
+    /// What follows as it happens, until either side closes; without a body then.
+    pub stream: Option<Messages>,
 }
 
 impl Response {
     /// A response without body.
     pub fn new(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: Cow::Borrowed(&[]) }
+        Self { status, headers: Vec::new(), body: Cow::Borrowed(&[]), stream: None }
     }
 
     /// A response of one plain line, the form in which every refusal states its reason.

@@ -27,6 +27,12 @@ impl<K: Eq + Hash + Clone> RateLimit<K> {
         Self { burst, interval: Duration::from_secs(60) / burst, full_at: HashMap::new() }
     }
 
+    /// Another limit from now on. What was taken so far counts as before.
+    pub fn set(&mut self, per_minute: u32) {
+        let full_at = std::mem::take(&mut self.full_at);
+        *self = Self { full_at, ..Self::new(per_minute) };
+    }
+
     /// Takes one token, or says how long until there is one.
     pub fn take(&mut self, key: &K, now: Instant) -> Result<(), Duration> {
         let full_at = self.full_at.get(key).copied().map_or(now, |at| at.max(now));

@@ -3,16 +3,17 @@
 //!
 //! Paths are compared as sent. Nothing is decoded or normalised, so `%2e%2e`, `//` and the like are just unknown paths.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
 use super::backend::{Backend, MediaPath, Refusal};
+use super::events::Events;
 use super::message::{Method, Request, Response};
 use super::pages::Pages;
 use super::rate::RateLimit;
-use super::{api, calls, whip};
+use super::{api, calls, events, metrics, whip};
 use crate::config::Config;
 use crate::guest::id::{GuestId, ResourceId};
 
@@ -32,10 +33,12 @@ pub(super) const ENDPOINTS: &[(&str, MediaPath)] =
 pub struct Site<B> {
     /// The rest of the daemon.
     pub backend: B,
+    /// Who hears of changes as they happen.
+    pub events: Events,
     pub(super) pages: Pages,
     /// Address under which guests reach us with https.
     pub(super) public_url: Option<String>,
-    pub(super) max_bitrate_kbps: u32,
+    pub(super) max_bitrate_kbps: Cell<u32>,
     /// Offers per guest and client network.
     pub(super) offers: RefCell<RateLimit<(GuestId, IpAddr)>>,
     /// Offers per client network.
@@ -54,15 +57,24 @@ impl<B: Backend> Site<B> {
         let offers_per_minute = config.http.offers_per_minute;
         Self {
             backend,
+            events: Events::default(),
             pages: Pages::new(),
             public_url: config.http.public_url.clone(),
-            max_bitrate_kbps: config.rtc.max_bitrate_kbps,
+            max_bitrate_kbps: Cell::new(config.rtc.max_bitrate_kbps),
             offers: RefCell::new(RateLimit::new(offers_per_minute)),
             network_offers: RefCell::new(RateLimit::new(offers_per_minute.saturating_mul(OFFERS_PER_NETWORK_FACTOR))),
             session_requests: RefCell::new(RateLimit::new(SESSION_REQUESTS_PER_MINUTE)),
             ice_requests: RefCell::new(RateLimit::new(ICE_REQUESTS_PER_MINUTE)),
             publishers: RefCell::default(),
         }
+    }
+
+    /// Takes over the limits of another configuration.
+    pub fn set_limits(&self, config: &Config) {
+        let offers_per_minute = config.http.offers_per_minute;
+        self.offers.borrow_mut().set(offers_per_minute);
+        self.network_offers.borrow_mut().set(offers_per_minute.saturating_mul(OFFERS_PER_NETWORK_FACTOR));
+        self.max_bitrate_kbps.set(config.rtc.max_bitrate_kbps);
     }
 
     /// Answers one request. Never fails: whatever goes wrong is a status with a reason.
@@ -92,6 +104,8 @@ impl<B: Backend> Site<B> {
             Route::CallsSessions => Ok(calls::sessions(&self.backend)),
             Route::CallsSession { guest } => calls::close(self, guest, &request, now).await,
             Route::Health => Ok(api::health(&self.backend).await),
+            Route::Metrics => Ok(metrics::respond(&self.backend).await),
+            Route::Events => events::respond(self, request.method).await,
             Route::Publish { guest, path } => whip::publish(self, guest, path, request, now).await,
             Route::Session { guest, resource } if request.method == Method::Patch => {
                 whip::trickle(self, guest, resource, request, now).await
@@ -116,6 +130,10 @@ pub enum Route {
     PageFacts,
     /// `/healthz`
     Health,
+    /// `/metrics`
+    Metrics,
+    /// `/api/events`
+    Events,
     /// `/api/ice-servers`
     IceServers,
     /// `/api/calls/sessions`
@@ -162,7 +180,9 @@ impl Route {
         let not_found = || Refusal::new(404, "there is nothing at this address");
         match path {
             "/healthz" => return Ok(Self::Health),
+            "/metrics" => return Ok(Self::Metrics),
             "/api/guests" => return Ok(Self::Guests),
+            "/api/events" => return Ok(Self::Events),
             "/api/page" => return Ok(Self::PageFacts),
             "/api/ice-servers" => return Ok(Self::IceServers),
             "/api/calls/sessions" => return Ok(Self::CallsSessions),
@@ -201,6 +221,8 @@ impl Route {
             | Self::Guests
             | Self::PageFacts
             | Self::Health
+            | Self::Metrics
+            | Self::Events
             | Self::IceServers
             | Self::CallsSessions
             | Self::Status { .. } => &[Method::Get, Method::Head],

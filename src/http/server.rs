@@ -2,8 +2,8 @@
 //!
 //! One request per connection. Its head goes through [`HeadReader`], its body is read to the announced length, both
 //! under a deadline that dripping does not extend. Only then are exactly those bytes given to `async_h1::server::decode`
-//! as a stream in memory, which can neither wait nor read on. The response is encoded by `async-h1` in memory too,
-//! written under a deadline, and the connection closes.
+//! as a stream in memory, which can neither wait nor read on. The response is written under a deadline, and the
+//! connection closes.
 //!
 //! Bounds: [`Limits`]. When all connections are taken, the one that has waited longest on its client makes room, so that
 //! a crowd of silent clients keeps nobody out; connections whose request is being worked on stay.
@@ -17,9 +17,9 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use async_h1::server::{Encoder, decode};
+use async_h1::server::decode;
 use log::{debug, error, warn};
 use smol::future::FutureExt;
 use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Cursor};
@@ -27,9 +27,11 @@ use smol::net::{TcpListener, TcpStream};
 use smol::{LocalExecutor, Task, Timer};
 
 use super::backend::{Backend, ClientInfo, Refusal};
+use super::events::{self, Messages};
 use super::guard::{Head, HeadReader, Refused};
 use super::message::{Method, Request, Response};
 use super::router::{Site, refuse};
+use crate::utc;
 
 /// How much and how long a client may occupy.
 #[derive(Debug, Clone, Copy)]
@@ -72,6 +74,16 @@ const READ_CHUNK: usize = 4 * 1024;
 ///
 /// Connections run as tasks of `executor`, which the caller drives.
 pub async fn serve<'a, B: Backend + 'a>(
+    listener: TcpListener,
+    executor: &LocalExecutor<'a>,
+    site: Rc<Site<B>>,
+    limits: Limits,
+) {
+    let accepting = accept(listener, executor, Rc::clone(&site), limits);
+    smol::future::or(accepting, events::run(&site)).await;
+}
+
+async fn accept<'a, B: Backend + 'a>(
     listener: TcpListener,
     executor: &LocalExecutor<'a>,
     site: Rc<Site<B>>,
@@ -186,9 +198,44 @@ async fn converse<B: Backend>(
         Err(ReadError::NothingCame) => return Ok(()),
         Err(ReadError::Io(error)) => return Err(error),
     };
-    let bytes = encode(response, method).await?;
+    if let Some(messages) = &response.stream {
+        return write_events(stream, &response, messages, limits).await;
+    }
+    let mut bytes = head_of(&response, SystemTime::now());
+    if method != Method::Head {
+        bytes.extend_from_slice(&response.body);
+    }
     within(limits.write, stream.write_all(&bytes)).await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
     within(limits.linger, close(stream)).await.unwrap_or(Ok(()))
+}
+
+/// Writes the head of a response, and what is published, until the listener is dropped or the client closes.
+async fn write_events(
+    mut stream: TcpStream,
+    response: &Response,
+    messages: &Messages,
+    limits: &Limits,
+) -> io::Result<()> {
+    let head = head_of(response, SystemTime::now());
+    let mut reading = stream.clone();
+    let client_closes = async {
+        let mut chunk = [0_u8; 64];
+        while reading.read(&mut chunk).await? > 0 {}
+        Ok(())
+    };
+    let writing = async {
+        let late = || io::Error::from(io::ErrorKind::TimedOut);
+        within(limits.write, stream.write_all(&head)).await.ok_or_else(late)??;
+        loop {
+            let message = match within(events::KEEP_ALIVE, messages.recv()).await {
+                None => events::COMMENT.into(),
+                Some(Ok(message)) => message,
+                Some(Err(_)) => return Ok(()),
+            };
+            within(limits.write, stream.write_all(&message)).await.ok_or_else(late)??;
+        }
+    };
+    smol::future::or(client_closes, writing).await
 }
 
 /// Closes so that the client gets to read the response: unread bytes in our receive buffer would turn the close into a
@@ -301,37 +348,21 @@ async fn decode_request(head: Head, body: Vec<u8>, local_addr: SocketAddr, peer:
     Some(request)
 }
 
-/// The bytes of a response, written by `async-h1`.
-async fn encode(response: Response, method: Method) -> io::Result<Vec<u8>> {
-    let status =
-        http_types::StatusCode::try_from(response.status).unwrap_or(http_types::StatusCode::InternalServerError);
-    let mut encodable = http_types::Response::new(status);
-    if !response.body.is_empty() {
-        encodable.set_body(http_types::Body::from_bytes(response.body.into_owned()));
+/// Status line and header fields of a response (RFC 9112 §4, §5), up to the empty line. All text in it is ours. Written
+/// here, since async-h1's encoder would bring the chunked coding, which nothing here uses, and floating-point logarithms.
+fn head_of(response: &Response, now: SystemTime) -> Vec<u8> {
+    let status = http_types::StatusCode::try_from(response.status);
+    let reason = status.map_or("", |status| status.canonical_reason());
+    let mut head = format!("HTTP/1.1 {} {reason}\r\n", response.status);
+    for (name, value) in &response.headers {
+        head.extend([*name, ": ", value.as_ref(), "\r\n"]);
     }
-    for (index, (name, value)) in response.headers.iter().enumerate() {
-        // The first of a name takes the place of what the type has set by itself, such as a content-type.
-        if response.headers.iter().take(index).any(|(earlier, _)| earlier == name) {
-            encodable.append_header(*name, value.as_ref());
-        } else {
-            encodable.insert_header(*name, value.as_ref());
-        }
+    // These have no body whose length could be told (RFC 9110 §8.6), and the end of a stream of events is the connection's.
+    if !matches!(response.status, 204 | 304) && response.stream.is_none() {
+        head.push_str(&format!("content-length: {}\r\n", response.body.len()));
     }
-    encodable.insert_header("connection", "close");
-    let method = match method {
-        Method::Head => http_types::Method::Head,
-        _ => http_types::Method::Get,
-    };
-    let mut bytes = Vec::new();
-    Encoder::new(encodable, method).read_to_end(&mut bytes).await?;
-    // The encoder states a length for every body; these have none to state (RFC 9110 §8.6).
-    if matches!(response.status, 204 | 304) {
-        const EMPTY: &[u8] = b"content-length: 0\r\n";
-        if let Some(at) = bytes.windows(EMPTY.len()).position(|window| window == EMPTY) {
-            bytes.drain(at..at + EMPTY.len());
-        }
-    }
-    Ok(bytes)
+    head.extend(["date: ", &utc::imf_fixdate(now), "\r\nconnection: close\r\n\r\n"]);
+    head.into_bytes()
 }
 
 /// A request in memory, in the shape that `decode` asks for. Writing to it goes nowhere.

@@ -4,10 +4,11 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use guest_relay_muxer::TrackKind;
-use rustix::event::PollFlags;
+use rustix::event::epoll::EventFlags;
 
 use crate::guest::{SessionKey, Signs, State};
 use crate::relay::{Relay, RelayConfig};
@@ -15,7 +16,7 @@ use crate::rtc::peer::Peer;
 use crate::rtmp::{self, Disconnected};
 
 use super::tcp::{Closing, RtmpSocket};
-use super::udp::UdpPort;
+use super::udp::{Inbox, UdpPort};
 
 /// How often round trip and jitter are looked at: they are smoothed over as long.
 const MEASURE_INTERVAL: Duration = Duration::from_millis(500);
@@ -70,13 +71,16 @@ pub(super) struct Lane {
     pub(super) next_measure: Instant,
     /// Touched in this wake-up: outputs wait to be drained.
     pub(super) touched: bool,
-    /// What the last poll said of the socket.
-    pub(super) socket_ready: PollFlags,
+    /// What the last wait said of the socket.
+    pub(super) socket_ready: EventFlags,
     /// The session's own UDP socket has datagrams.
     pub(super) port_ready: bool,
     /// What was last reported, and when it began.
     pub(super) state: State,
     pub(super) since: SystemTime,
+    /// Since when the publication is kept for an absent guest, and for how long it was before.
+    holding_since: Option<Instant>,
+    held: Duration,
 }
 
 impl Lane {
@@ -92,24 +96,34 @@ impl Lane {
             deadline: None,
             next_measure: now,
             touched: false,
-            socket_ready: PollFlags::empty(),
+            socket_ready: EventFlags::empty(),
             port_ready: false,
             state: State::Absent,
             since: SystemTime::now(),
+            holding_since: None,
+            held: Duration::ZERO,
         }
     }
 
-    pub(super) fn port(&self) -> Option<&UdpPort> {
-        self.session.as_ref()?.port.as_ref()
+    /// The guest's life went on.
+    pub(super) fn enter(&mut self, state: State, now: Instant) {
+        self.held = self.held(now);
+        self.holding_since = (state == State::Holding).then_some(now);
+        (self.state, self.since) = (state, SystemTime::now());
+    }
+
+    /// How long the publication was kept for an absent guest, in all.
+    pub(super) fn held(&self, now: Instant) -> Duration {
+        self.held + self.holding_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     /// Takes what waits at the session's own socket.
-    pub(super) fn receive(&mut self, now: Instant) -> io::Result<()> {
+    pub(super) fn receive(&mut self, inbox: &mut Inbox, now: Instant) -> io::Result<()> {
         let Self { session: Some(Session { peer, port: Some(port), .. }), relay, touched, .. } = self else {
             return Ok(());
         };
         *touched = true;
-        port.receive(|datagram| {
+        inbox.receive(port, |datagram| {
             if let Some(received) = peer.handle_datagram(datagram.bytes, datagram.from, now) {
                 for packet in received.packets() {
                     relay.handle_rtp(received.kind, &packet, now);
@@ -140,11 +154,14 @@ impl Lane {
         })
     }
 
-    pub(super) fn connect(&mut self, now: Instant) {
+    /// Begins a connection; `register` has it watched.
+    pub(super) fn connect(&mut self, now: Instant, register: impl FnOnce(&mut RtmpSocket) -> io::Result<()>) {
         let server = self.servers.get(self.next_server % self.servers.len().max(1)).copied();
         self.next_server = self.next_server.wrapping_add(1);
         let outcome = match server {
-            Some(server) => RtmpSocket::connect(server).map_err(|error| error.kind()),
+            Some(server) => RtmpSocket::connect(server)
+                .and_then(|mut socket| register(&mut socket).map(|()| socket))
+                .map_err(|error| error.kind()),
             None => Err(io::ErrorKind::AddrNotAvailable),
         };
         match outcome {
@@ -157,8 +174,8 @@ impl Lane {
         self.socket.is_none() && self.closing.is_none()
     }
 
-    pub(super) fn close_socket(&mut self, now: Instant) {
-        self.closing = self.socket.take().map(|socket| socket.close(now));
+    pub(super) fn close_socket(&mut self, poller: &OwnedFd, now: Instant) {
+        self.closing = self.socket.take().map(|socket| socket.close(poller, now));
     }
 
     pub(super) fn lose_socket(&mut self, how: Disconnected, now: Instant) {

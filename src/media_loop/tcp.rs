@@ -7,12 +7,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use rustix::event::PollFlags;
+use rustix::event::epoll::{self, EventFlags};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::token::Token;
 use crate::rtmp::{Disconnected, Publisher};
 
 const READ_BYTES: usize = 4096;
@@ -32,6 +33,8 @@ pub(crate) struct RtmpSocket {
     connecting: bool,
     /// The kernel took no more bytes: go on when it says so.
     write_blocked: bool,
+    /// What the poller watches for; `None` before it does.
+    watched: Option<EventFlags>,
 }
 
 impl RtmpSocket {
@@ -48,42 +51,55 @@ impl RtmpSocket {
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
             Err(error) => return Err(error),
         }
-        Ok(Self { stream: socket.into(), connecting: true, write_blocked: false })
+        Ok(Self { stream: socket.into(), connecting: true, write_blocked: false, watched: None })
     }
 
-    /// What poll should wait for.
-    pub(crate) fn interest(&self) -> PollFlags {
-        match (self.connecting, self.write_blocked) {
-            (true, _) => PollFlags::OUT,
-            (false, true) => PollFlags::IN | PollFlags::OUT,
-            (false, false) => PollFlags::IN,
+    /// Has the poller wait for what can be gone on with, and tell of it as the connection of the slot `index`. Costs
+    /// nothing when that has not changed. Closing the socket ends it.
+    pub(crate) fn register(&mut self, poller: &OwnedFd, index: usize) -> io::Result<()> {
+        let wanted = match (self.connecting, self.write_blocked) {
+            (true, _) => EventFlags::OUT,
+            (false, true) => EventFlags::IN | EventFlags::OUT,
+            (false, false) => EventFlags::IN,
+        };
+        let data = Token::Rtmp(index).data();
+        match self.watched.replace(wanted) {
+            None => epoll::add(poller, &self.stream, data, wanted)?,
+            Some(watched) if watched != wanted => epoll::modify(poller, &self.stream, data, wanted)?,
+            Some(_) => {}
         }
+        Ok(())
     }
 
-    /// Acts on what poll reported. An error means that the connection is over.
+    /// Acts on what the poller reported. An error means that the connection is over.
     pub(crate) fn handle_ready(
         &mut self,
         publisher: &mut Publisher,
-        ready: PollFlags,
+        ready: EventFlags,
         now: Instant,
     ) -> Result<(), Disconnected> {
         if self.connecting {
             if let Some(error) = self.stream.take_error().map_err(failed)? {
                 return Err(failed(error));
             }
-            if !ready.intersects(PollFlags::OUT | PollFlags::HUP | PollFlags::ERR) {
+            if !ready.intersects(EventFlags::OUT | EventFlags::HUP | EventFlags::ERR) {
                 return Ok(());
             }
             self.connecting = false;
             publisher.handle_connected(now);
-        } else if ready.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+        } else if ready.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
             self.read(publisher, now)?;
         }
         self.flush(publisher, now)
     }
 
-    /// Ends the connection: nothing more is written.
-    pub(crate) fn close(self, now: Instant) -> Closing {
+    /// Ends the connection: nothing more is written, and the poller says nothing more of it. Its end would be reported
+    /// without end, and as that of the slot's next connection.
+    pub(crate) fn close(self, poller: &OwnedFd, now: Instant) -> Closing {
+        if self.watched.is_some() {
+            // Only a descriptor that it does not know is refused.
+            let _ = epoll::delete(poller, &self.stream);
+        }
         // A connection that is none any more has nothing to close.
         let _ = self.stream.shutdown(Shutdown::Write);
         Closing { stream: self.stream, until: now + LINGER }
@@ -162,12 +178,6 @@ fn failed(error: io::Error) -> Disconnected {
     Disconnected::Failed(error.kind())
 }
 
-impl AsFd for RtmpSocket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -212,7 +222,9 @@ mod tests {
         let (mut server, _) = listener.accept().unwrap();
         server.write_all(b"acknowledgement").unwrap();
         ours.stream.write_all(b"unpublish").unwrap();
-        let closing = ours.close(Instant::now());
+        let poller = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        ours.register(&poller, 0).unwrap();
+        let closing = ours.close(&poller, Instant::now());
         // One that comes after the close, before the server has read on.
         server.write_all(b"acknowledgement").unwrap();
         let mut received = Vec::new();

@@ -2,7 +2,8 @@
 //!
 //! A board with two interfaces on one network must answer from the address it was asked on, or the browser's ICE agent
 //! drops the answer (RFC 8445 section 7.2.5.2.1): the local address of each datagram is therefore kept beside it.
-//! Bounds: `BATCH` buffers of `BUFFER_BYTES`; at most `BATCHES_PER_WAKE` system calls before the loop turns to other work.
+//! Bounds: one [`Inbox`] of `BATCH` buffers of `BUFFER_BYTES` for all sockets; at most `BATCHES_PER_WAKE` system calls
+//! before the loop turns to other work.
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -32,6 +33,10 @@ pub(crate) struct UdpPort {
     socket: UdpSocket,
     state: UdpSocketState,
     dual_stack: bool,
+}
+
+/// Where datagrams lie while they are handled, whichever socket they came from.
+pub(crate) struct Inbox {
     buffers: Vec<u8>,
     meta: [RecvMeta; BATCH],
 }
@@ -51,47 +56,11 @@ impl UdpPort {
         socket.bind(&listen.into())?;
         let socket = UdpSocket::from(socket);
         let state = UdpSocketState::new((&socket).into())?;
-        Ok(Self {
-            socket,
-            state,
-            dual_stack,
-            buffers: vec![0; BATCH * BUFFER_BYTES],
-            meta: [RecvMeta::default(); BATCH],
-        })
+        Ok(Self { socket, state, dual_stack })
     }
 
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
-    }
-
-    /// Hands every waiting datagram to `handle`; returns whether more may be waiting.
-    pub(crate) fn receive(&mut self, mut handle: impl FnMut(Datagram<'_>)) -> io::Result<bool> {
-        for _ in 0..BATCHES_PER_WAKE {
-            let received = {
-                let mut chunks = self.buffers.chunks_exact_mut(BUFFER_BYTES);
-                let mut slices: [IoSliceMut<'_>; BATCH] =
-                    std::array::from_fn(|_| IoSliceMut::new(chunks.next().expect("BATCH chunks were allocated")));
-                match self.state.recv((&self.socket).into(), &mut slices, &mut self.meta) {
-                    Ok(received) => received,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                    // An ICMP error for something we sent earlier; the socket goes on.
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
-                    Err(error) => return Err(error),
-                }
-            };
-            for (meta, buffer) in self.meta.iter().zip(self.buffers.chunks_exact(BUFFER_BYTES)).take(received) {
-                let from = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
-                let to = meta.dst_ip.map(|ip| ip.to_canonical());
-                for bytes in buffer.get(..meta.len).unwrap_or(buffer).chunks(meta.stride.max(1)) {
-                    handle(Datagram { bytes, from, to });
-                }
-            }
-            if received < BATCH {
-                // Short batch: the queue was empty a moment ago, and poll will say when it no longer is.
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 
     /// Sends `bytes`; a full socket buffer or an unreachable peer loses the datagram, as UDP may.
@@ -111,6 +80,43 @@ impl UdpPort {
         if let Err(error) = self.state.try_send((&self.socket).into(), &transmit) {
             log::debug!("udp: {} bytes to {to} not sent: {error}", bytes.len());
         }
+    }
+}
+
+impl Inbox {
+    pub(crate) fn new() -> Self {
+        // Zeroed by the kernel: a page costs memory once a datagram was in it.
+        Self { buffers: vec![0; BATCH * BUFFER_BYTES], meta: [RecvMeta::default(); BATCH] }
+    }
+
+    /// Hands every datagram that waits at `port` to `handle`; returns whether more may be waiting.
+    pub(crate) fn receive(&mut self, port: &UdpPort, mut handle: impl FnMut(Datagram<'_>)) -> io::Result<bool> {
+        for _ in 0..BATCHES_PER_WAKE {
+            let received = {
+                let mut chunks = self.buffers.chunks_exact_mut(BUFFER_BYTES);
+                let mut slices: [IoSliceMut<'_>; BATCH] =
+                    std::array::from_fn(|_| IoSliceMut::new(chunks.next().expect("BATCH chunks were allocated")));
+                match port.state.recv((&port.socket).into(), &mut slices, &mut self.meta) {
+                    Ok(received) => received,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                    // An ICMP error for something we sent earlier; the socket goes on.
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
+                    Err(error) => return Err(error),
+                }
+            };
+            for (meta, buffer) in self.meta.iter().zip(self.buffers.chunks_exact(BUFFER_BYTES)).take(received) {
+                let from = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
+                let to = meta.dst_ip.map(|ip| ip.to_canonical());
+                for bytes in buffer.get(..meta.len).unwrap_or(buffer).chunks(meta.stride.max(1)) {
+                    handle(Datagram { bytes, from, to });
+                }
+            }
+            if received < BATCH {
+                // Short batch: the queue was empty a moment ago, and the poller will say when it no longer is.
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 

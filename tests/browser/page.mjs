@@ -186,6 +186,24 @@ test("a lost connection is replaced without a click, in the same slot", async (t
   assert.equal(await page.textContent("#error"), "");
 });
 
+test("a connection that fails is replaced at once, without the patience that a disturbed one has", async (t) => {
+  const { page, offers } = await open(t);
+  await page.click("#join");
+  await state(page, "live");
+  // As long as a session lives that was a good one.
+  await page.waitForTimeout(5_200);
+  const failedAt = performance.now();
+  await page.evaluate(() => {
+    const { pc } = window.guestRelay;
+    Object.defineProperty(pc, "connectionState", { value: "failed" });
+    pc.dispatchEvent(new Event("connectionstatechange"));
+  });
+  await until(() => offers().length === 2);
+  const waited = performance.now() - failedAt;
+  assert.ok(waited < 2_000, `${waited} ms`);
+  await state(page, "live");
+});
+
 for (const [status, words] of [
   [403, /producer has closed this guest slot/], [404, /does not exist/], [410, /ended your connection/],
   [406, /could not join: the offer has no H\.264/],

@@ -72,7 +72,7 @@ test("a direct way that leads nowhere is left for the SFU after 2.5 seconds, and
   ]);
   // A way that has no other behind it is given twelve seconds.
   const waited = offers()[1].at - offers()[0].at;
-  assert.ok(waited >= 2_500 && waited < 10_000, `${waited} ms`);
+  assert.ok(waited >= 2_500 && waited < 4_000, `${waited} ms`);
   assert.deepEqual(await seen(page).then(({ states, errors }) => [states.filter((s, i) => s !== states[i - 1]), errors]), [
     ["joining", "live"], [],
   ]);
@@ -253,6 +253,6 @@ test("a disturbed connection is given up after seven seconds, not before, while 
   await receiver.goto("chrome://crash").catch(() => {});
   await state(page, "reconnecting", 40_000);
   const patience = await page.evaluate(() => window.givenUpAt - window.disturbedAt);
-  assert.ok(patience >= 6_990, `${patience} ms`);
+  assert.ok(patience >= 6_990 && patience <= 8_000, `${patience} ms`);
   assert.equal(offers().length, 1);
 });

@@ -91,6 +91,28 @@ impl Daemon {
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
     }
 
+    /// Writes the sections that were given at the start anew.
+    pub(crate) fn rewrite_config(&self, edit: impl FnOnce(String) -> String) {
+        let path = self.directory.join("config.yml");
+        let text = edit(fs::read_to_string(&path).unwrap());
+        fs::write(&path, text).unwrap();
+    }
+
+    /// `HUP`, `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for a line in the log that holds `text`.
+    pub(crate) fn wait_for_log(&self, text: &str, patience: Duration) {
+        let until = Instant::now() + patience;
+        while !self.log().contains(text) {
+            assert!(Instant::now() < until, "no {text:?} in\n{}", self.log());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     pub(crate) fn whip_url(&self, guest: &str) -> String {
         format!("http://{}/whip/{guest}", self.http)
     }

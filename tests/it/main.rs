@@ -8,6 +8,7 @@ mod direct;
 mod doctor;
 mod dtls;
 mod http;
+mod observe;
 mod outages;
 mod relay;
 mod remote;

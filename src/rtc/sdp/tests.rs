@@ -307,6 +307,18 @@ fn wildcard_feedback_counts_and_extensions_that_cannot_be_received_do_not() {
 }
 
 #[test]
+fn of_simulcast_nothing_is_answered_so_that_one_stream_comes() {
+    let simulcast = "a=rid:h send\na=rid:l send\na=simulcast:send h;l\na=ssrc:2231627014 ";
+    let offer = CHROMIUM.replacen("a=ssrc:2231627014 ", simulcast, 1).replace(
+        "a=extmap:14 urn:ietf:params:rtp-hdrext:toffset",
+        "a=extmap:14 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id",
+    );
+    assert_ne!(offer, CHROMIUM);
+    // RFC 8853 section 5.3.2: an answer without it means that the offerer sends no simulcast.
+    assert_eq!(answer_to(&offer)[2..], answer_to(CHROMIUM)[2..]);
+}
+
+#[test]
 fn redundant_audio_is_taken_only_where_it_carries_the_opus_that_is_taken() {
     for (line, edited, red) in [
         ("a=fmtp:63 111/111", "a=fmtp:63 111/111", Some(63)),

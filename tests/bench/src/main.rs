@@ -1,96 +1,94 @@
-//! `bench PASSES FILE.rtpdump`: a recording through the muxer to FLV bytes, PASSES times.
+//! `bench count|time|allocations path|bare gcm|cm FILE.rtpdump`: a recording, protected as a browser would, through the
+//! daemon's packet path or through webrtc-srtp alone.
 //!
-//! Prints the number of RTP packets in one pass. tests/bench.sh runs it under callgrind with different PASSES: the
-//! difference is what the packets cost, without start-up and reading of the file.
-//!
-//! The recording is an rtptools dump, as `muxer/examples/rtp2flv.rs` reads it. Payload types 97 and 111 are audio.
+//! The first quarter of the recording warms up, the rest is measured. `count` runs it once, for callgrind to count; `time`
+//! prints the median of many runs in ns per packet; `allocations` those of the measured part. All print the number of
+//! packets first. tests/bench.sh makes the table.
 
 #![forbid(unsafe_code)]
 
+mod path;
+mod recording;
+
 use std::error::Error;
-use std::hint::black_box;
+use std::time::Instant;
 
-use guest_relay_muxer::bytes::Reader;
-use guest_relay_muxer::{Config, MediaTime, Muxer, Output, RtpPacket, TrackKind, flv};
+use guest_relay::rtc::srtp::SrtpProfile;
 
-const FILE_HEADER_LEN: usize = 16;
-const RECORD_HEADER_LEN: usize = 8;
+use path::{Bare, Path, Protected};
 
-struct Datagram {
-    arrival: MediaTime,
-    kind: TrackKind,
-    bytes: Vec<u8>,
+const USAGE: &str = "usage: bench count|time|allocations path|bare gcm|cm FILE.rtpdump";
+const TIMED_RUNS: usize = 101;
+
+/// One run: the measured part returns bytes, so that nothing of it can be left out.
+enum Subject {
+    Path(Box<Path>),
+    Bare(Bare),
 }
 
-/// The RTP packets of a recording.
-fn read(dump: &[u8]) -> Result<Vec<Datagram>, Box<dyn Error>> {
-    let line = dump
-        .iter()
-        .position(|&byte| byte == b'\n')
-        .ok_or("this is no rtpdump")?;
-    let mut reader = Reader::new(dump);
-    reader.take(line + 1 + FILE_HEADER_LEN)?;
-    let mut datagrams = Vec::new();
-    while !reader.is_empty() {
-        let length = usize::from(reader.u16()?);
-        let is_rtcp = reader.u16()? == 0;
-        let arrival = MediaTime::from_millis(i64::from(reader.u32()?));
-        let bytes = reader.take(
-            length
-                .checked_sub(RECORD_HEADER_LEN)
-                .ok_or("a record shorter than its header")?,
-        )?;
-        if is_rtcp {
-            continue;
-        }
-        let kind = match RtpPacket::parse(bytes)?.payload_type {
-            97 | 111 => TrackKind::Audio,
-            _ => TrackKind::Video,
-        };
-        datagrams.push(Datagram {
-            arrival,
-            kind,
-            bytes: bytes.to_vec(),
-        });
-    }
-    Ok(datagrams)
-}
-
-fn pass(
-    datagrams: &[Datagram],
-    body: &mut Vec<u8>,
-    out: &mut Vec<u8>,
-) -> Result<(), Box<dyn Error>> {
-    let mut muxer = Muxer::new(Config::default());
-    for datagram in datagrams {
-        let packet = RtpPacket::parse(&datagram.bytes)?;
-        muxer.handle_rtp(datagram.kind, &packet, datagram.arrival);
-        loop {
-            body.clear();
-            match muxer.poll_output(body) {
-                Some(Output::Tag(tag)) => {
-                    out.clear();
-                    flv::write_tag(out, tag.kind, tag.dts, body);
-                    black_box(&*out);
-                }
-                Some(Output::KeyframeNeeded(_)) => {}
-                None => break,
+impl Subject {
+    fn warmed_up(name: &str, profile: SrtpProfile, packets: &[Protected]) -> Result<Self, Box<dyn Error>> {
+        match name {
+            "path" => {
+                let mut path = Path::new(profile)?;
+                path.warm_up(packets);
+                Ok(Self::Path(Box::new(path)))
             }
+            "bare" => {
+                let mut bare = Bare::new(profile)?;
+                bare.run(packets);
+                Ok(Self::Bare(bare))
+            }
+            _ => Err(USAGE.into()),
         }
     }
-    Ok(())
+
+    fn run(&mut self, packets: &[Protected]) -> usize {
+        match self {
+            Self::Path(path) => path.run(packets),
+            Self::Bare(bare) => bare.run(packets),
+        }
+    }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let (Some(passes), Some(file)) = (arguments.next(), arguments.next()) else {
-        return Err("usage: bench PASSES FILE.rtpdump".into());
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [what, subject, profile, file] = arguments.as_slice() else {
+        return Err(USAGE.into());
     };
-    let datagrams = read(&std::fs::read(file)?)?;
-    let (mut body, mut out) = (Vec::new(), Vec::new());
-    for _ in 0..passes.parse::<u32>()? {
-        pass(&datagrams, &mut body, &mut out)?;
+    let profile = match profile.as_str() {
+        "gcm" => SrtpProfile::AeadAes128Gcm,
+        "cm" => SrtpProfile::Aes128CmSha1_80,
+        _ => return Err(USAGE.into()),
+    };
+    let packets = path::protect(&recording::read(&std::fs::read(file)?)?, profile)?;
+    let (warm_up, measured) = packets.split_at(packets.len() / 4);
+    println!("{}", measured.len());
+    match what.as_str() {
+        "count" => {
+            let bytes = Subject::warmed_up(subject, profile, warm_up)?.run(measured);
+            assert!(bytes > 0, "something came out");
+        }
+        "time" => {
+            let mut nanos = Vec::with_capacity(TIMED_RUNS);
+            for _ in 0..TIMED_RUNS {
+                let mut run = Subject::warmed_up(subject, profile, warm_up)?;
+                let start = Instant::now();
+                assert!(run.run(measured) > 0, "something came out");
+                nanos.push(start.elapsed().as_nanos());
+            }
+            nanos.sort_unstable();
+            let median = nanos.get(TIMED_RUNS / 2).copied().unwrap_or_default();
+            println!("{}", median / measured.len().max(1) as u128);
+        }
+        "allocations" => {
+            let mut run = Subject::warmed_up(subject, profile, warm_up)?;
+            let counted = allocation_counter::measure(|| {
+                assert!(run.run(measured) > 0, "something came out");
+            });
+            println!("{}", counted.count_total);
+        }
+        _ => return Err(USAGE.into()),
     }
-    println!("{}", datagrams.len());
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use crate::amf::Value;
 
@@ -20,6 +21,8 @@ pub struct Frame {
     pub key: bool,
     /// RTMP timestamp, milliseconds.
     pub timestamp: u32,
+    /// When its last byte was read.
+    pub arrived: Instant,
     /// Bytes of the message body; `body` is empty unless [`crate::Options::keep_bodies`].
     pub len: usize,
     pub body: Vec<u8>,

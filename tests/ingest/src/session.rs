@@ -5,7 +5,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::amf::{self, Value};
 use crate::flv::FlvFile;
@@ -377,7 +377,7 @@ impl Session {
             && keep_frames
         {
             let kept = if keep_bodies { body.to_vec() } else { Vec::new() };
-            seen.frames.push(Frame { kind, key, timestamp, len: body.len(), body: kept });
+            seen.frames.push(Frame { kind, key, timestamp, arrived: Instant::now(), len: body.len(), body: kept });
         }
         let new: Vec<_> = seen.violations.get(noted..).unwrap_or_default().to_vec();
         let path = seen.path.clone();

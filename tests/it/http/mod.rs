@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod calls;
+mod metrics;
 mod pages;
 mod server;
 mod whip;
@@ -23,6 +24,7 @@ use guest_relay::http::backend::{
     Admission, Backend, ClientInfo, Fault, GuestStatus, Health, IceServer, Left, MediaPath, Published, Refusal,
     RtmpState,
 };
+use guest_relay::http::metrics::{GuestMeasurements, RtmpMeasurements, TrackMeasurements};
 use guest_relay::http::{Limits, Site, serve};
 
 const OFFER: &str = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n";
@@ -170,6 +172,10 @@ impl Backend for Fake {
         ]
     }
 
+    async fn measurements(&self) -> Vec<GuestMeasurements> {
+        measured()
+    }
+
     async fn health(&self) -> Health {
         match self.calls.borrow().iter().any(|call| call.starts_with("trickle")) {
             true => Health::Unhealthy("no RTMP server".into()),
@@ -178,9 +184,91 @@ impl Backend for Fake {
     }
 }
 
+/// guest1 is live and each of its numbers is another one, guest2 is absent.
+fn measured() -> Vec<GuestMeasurements> {
+    let ms = Duration::from_millis;
+    let absent = |id: &str| GuestMeasurements {
+        id: GuestId::parse(id).unwrap(),
+        state: State::Absent,
+        held: Duration::ZERO,
+        bitrate_kbps: None,
+        fps: None,
+        size: None,
+        audio: TrackMeasurements::default(),
+        video: TrackMeasurements::default(),
+        round_trip: None,
+        pli: 0,
+        fir: 0,
+        keyframe_age: None,
+        frames: 0,
+        keyframes: 0,
+        frames_dropped: 0,
+        freezes: 0,
+        frozen: Duration::ZERO,
+        av_skew_micros: None,
+        rtmp: RtmpMeasurements {
+            state: RtmpState::Idle,
+            connections: 0,
+            bytes_written: 0,
+            pictures_dropped: 0,
+            audio_frames_dropped: 0,
+            queued_bytes: 0,
+            queued: Duration::ZERO,
+            round_trip: None,
+        },
+    };
+    let live = GuestMeasurements {
+        state: State::Live,
+        held: ms(12_500),
+        bitrate_kbps: Some(2400),
+        fps: Some(29.97),
+        size: Some((1280, 720)),
+        audio: TrackMeasurements {
+            packets: 1500,
+            payload_bytes: 90_000,
+            recovered_by_red: 6,
+            ..TrackMeasurements::default()
+        },
+        video: TrackMeasurements {
+            packets: 8000,
+            payload_bytes: 8_800_000,
+            lost: 7,
+            recovered_by_rtx: 40,
+            recovered_by_nack: 45,
+            recovered_by_red: 0,
+            nacked: 60,
+            jitter: Some(Duration::from_micros(1500)),
+        },
+        round_trip: Some(ms(42)),
+        pli: 5,
+        fir: 1,
+        keyframe_age: Some(ms(1200)),
+        frames: 900,
+        keyframes: 3,
+        frames_dropped: 4,
+        freezes: 2,
+        frozen: ms(750),
+        av_skew_micros: Some(-12_500),
+        rtmp: RtmpMeasurements {
+            state: RtmpState::Live,
+            connections: 2,
+            bytes_written: 9_000_000,
+            pictures_dropped: 30,
+            audio_frames_dropped: 8,
+            queued_bytes: 4096,
+            queued: ms(33),
+            round_trip: Some(ms(1)),
+        },
+        ..absent("guest1")
+    };
+    vec![live, absent("guest2")]
+}
+
 /// A server on a thread of its own; ends with the test.
 struct Server {
     address: SocketAddr,
+    /// Has a guest's life go on.
+    changes: smol::channel::Sender<(GuestId, State)>,
     /// Asks for the backend's notes.
     notes: smol::channel::Sender<mpsc::Sender<Vec<String>>>,
 }
@@ -203,6 +291,7 @@ impl Server {
         config.http.public_url = Some("https://recorder.example.org".into());
         let (address_out, address) = mpsc::channel();
         let (notes, wanted) = smol::channel::unbounded::<mpsc::Sender<Vec<String>>>();
+        let (changes, changed) = smol::channel::unbounded();
         thread::spawn(move || {
             let executor = smol::LocalExecutor::new();
             smol::block_on(executor.run(async {
@@ -215,10 +304,24 @@ impl Server {
                         asker.send(reported.backend.calls.borrow().clone()).unwrap();
                     }
                 };
-                smol::future::or(serve(listener, &executor, site, limits), report).await;
+                let changing = Rc::clone(&site);
+                let change = async move {
+                    while let Ok((guest, state)) = changed.recv().await {
+                        changing.events.publish_state(&guest, state);
+                    }
+                };
+                let asked = smol::future::zip(report, change);
+                smol::future::or(serve(listener, &executor, site, limits), async {
+                    asked.await;
+                })
+                .await;
             }));
         });
-        Self { address: address.recv().unwrap(), notes }
+        Self { address: address.recv().unwrap(), changes, notes }
+    }
+
+    fn change(&self, guest: &str, state: State) {
+        self.changes.send_blocking((GuestId::parse(guest).unwrap(), state)).unwrap();
     }
 
     fn new() -> Self {

@@ -18,6 +18,7 @@ fn every_route_takes_its_methods_and_no_others() {
         ("/api/guests", "GET HEAD", "OPTIONS, GET, HEAD"),
         ("/api/page", "GET HEAD", "OPTIONS, GET, HEAD"),
         ("/healthz", "GET HEAD", "OPTIONS, GET, HEAD"),
+        ("/metrics", "GET HEAD", "OPTIONS, GET, HEAD"),
         ("/whip/guest1", "POST", "OPTIONS, POST"),
         (session.as_str(), "PATCH DELETE", "OPTIONS, PATCH, DELETE"),
         (leave.as_str(), "POST", "OPTIONS, POST"),
@@ -58,6 +59,8 @@ fn only_the_whip_routes_are_open_to_other_origins() {
         ("OPTIONS", "/api/calls/session/guest1"),
         ("DELETE", "/api/calls/session/guest1"),
         ("GET", "/healthz"),
+        ("GET", "/metrics"),
+        ("HEAD", "/api/events"),
         ("GET", "/nowhere"),
     ] {
         assert!(server.request(method, path, &[], "").headers("access-control-allow-origin").is_empty(), "{path}");

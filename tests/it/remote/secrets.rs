@@ -2,7 +2,7 @@
 //! all that the daemon says anywhere is searched.
 
 use std::fmt::Write as _;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -131,7 +131,20 @@ fn everything(daemon: &Daemon) -> String {
     ] {
         said += &ask(daemon, "GET", path, &[], "");
     }
-    said
+    let metrics = daemon.get("/metrics");
+    assert!(metrics.contains("guest_relay_sfu_calls_total"), "{metrics}");
+    said + &metrics + &first_event(daemon)
+}
+
+/// What a page hears first that listens to `/api/events`, a stream without end.
+fn first_event(daemon: &Daemon) -> String {
+    let mut stream = TcpStream::connect(daemon.http).unwrap();
+    write!(stream, "GET /api/events HTTP/1.1\r\nHost: {}\r\n\r\n", daemon.http).unwrap();
+    let lines = BufReader::new(stream).lines().map_while(Result::ok);
+    let mut event = lines.skip_while(|line| line != "event: status");
+    let data = event.nth(1).unwrap();
+    assert!(data.starts_with("data: {"), "{data}");
+    data
 }
 
 #[track_caller]

@@ -17,6 +17,7 @@ pub mod guest;
 pub mod h264;
 pub mod hostile;
 pub mod http;
+pub mod latency;
 pub mod netem;
 pub mod proxy;
 pub mod publisher;

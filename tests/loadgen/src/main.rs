@@ -18,6 +18,7 @@ use loadgen::Driver;
 use loadgen::clip::Clip;
 use loadgen::guest::GuestConfig;
 use loadgen::hostile;
+use loadgen::latency::{self, Delays};
 use loadgen::proxy::Proxy;
 use loadgen::publisher::{Finished, Options, Publisher};
 use loadgen::receiver::ReceiverConfig;
@@ -29,6 +30,8 @@ loadgen publish --url http://HOST:PORT/whip/guest1 [--guests N] [--guest-prefix 
     Replays the clip in a loop (built in: Chromium's 720p30, 2.4 Mbit/s). With --guests the last part of the URL's path
     becomes guest1..N. Ends with DELETE after S seconds, else with the process; --vanish ends without a word.
     --hostile sends so many hostile datagrams from each guest's own socket. --estimate runs bandwidth estimation.
+loadgen latency --listen HOST:PORT --url http://HOST:PORT/whip/guest1 [--guests N] [--threads N] --seconds S
+    Serves RTMP on --listen, publishes to the relay at --url, which publishes there, and says how long pictures took.
 loadgen hostile --to HOST:PORT [--count 200000] [--seed S]
     Sends hostile datagrams from other sockets.
 loadgen proxy --listen HOST:PORT --to HOST:PORT [--seconds S] [NETWORK]
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
     let args = Args::new(arguments.collect());
     let outcome = match command.as_str() {
         "publish" => publish(args),
+        "latency" => latency(args),
         "hostile" => hostile(args),
         "proxy" => proxy(args),
         "record" => record(args),
@@ -81,13 +85,7 @@ fn publish(mut args: Args) -> Outcome {
     let network = args.impairments()?;
     args.finish()?;
 
-    let urls: Vec<String> = match guests {
-        None => vec![url],
-        Some(guests) => {
-            let (parent, _) = url.rsplit_once('/').ok_or("--url has no path")?;
-            (1..=guests).map(|number| format!("{parent}/{prefix}{number}")).collect()
-        }
-    };
+    let urls = guest_urls(url, guests, &prefix)?;
     println!("seed {seed}");
     let drivers: Vec<Driver> = (0..threads.max(1)).map(|_| Driver::start()).collect();
     let mut publishers = Vec::new();
@@ -131,6 +129,48 @@ fn publish(mut args: Args) -> Outcome {
         }
         Ok(())
     })
+}
+
+/// The address as it is, or one for each of `guests`.
+fn guest_urls(url: String, guests: Option<u32>, prefix: &str) -> Result<Vec<String>, &'static str> {
+    let Some(guests) = guests else {
+        return Ok(vec![url]);
+    };
+    let (parent, _) = url.rsplit_once('/').ok_or("--url has no path")?;
+    Ok((1..=guests).map(|number| format!("{parent}/{prefix}{number}")).collect())
+}
+
+/// What comes before it is not measured: connecting, the first keyframe.
+const WARM_UP: Duration = Duration::from_secs(3);
+
+fn latency(mut args: Args) -> Outcome {
+    let listen: SocketAddr = args.required("--listen")?;
+    let urls = guest_urls(args.required("--url")?, args.value("--guests")?, "guest")?;
+    let threads: usize = args.value("--threads")?.unwrap_or(1);
+    let length = args.seconds("--seconds")?.ok_or("--seconds is missing")?;
+    args.finish()?;
+    let options = ingest::Options { keep_frames: true, keep_bodies: true, ..ingest::Options::default() };
+    let ingest = ingest::Ingest::bind(listen, options)?;
+    let drivers: Vec<Driver> = (0..threads.max(1)).map(|_| Driver::start()).collect();
+    let clip = Clip::chromium_720p();
+    let mut publishers = Vec::new();
+    for (url, driver) in urls.iter().zip(drivers.iter().cycle()) {
+        let name = url.rsplit('/').next().unwrap_or_default();
+        publishers.push((name, Publisher::connect_with(driver, url, &clip, &Options::default())?));
+    }
+    thread::sleep(WARM_UP);
+    let from = Instant::now();
+    println!("measuring");
+    thread::sleep(length);
+    let mut delays = Delays::default();
+    let arrived = latency::connections(&ingest);
+    for (name, publisher) in publishers {
+        let connection = arrived.get(name).ok_or_else(|| format!("{name} is not published"))?;
+        delays.add(&publisher.sent(), connection, from);
+        publisher.stop()?;
+    }
+    println!("{delays}");
+    Ok(())
 }
 
 fn line(name: &str, publisher: &Publisher, elapsed: Duration) -> String {

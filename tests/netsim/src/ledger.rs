@@ -5,6 +5,7 @@
 //! digest the one is meant whose capture time fits the frame's timestamp. What comes while nothing arrives from the
 //! network is the daemon's own: pictures held, silence.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use guest_relay_muxer::opus::SILENCE_20_MS;
@@ -76,7 +77,17 @@ struct Track {
     /// Where the next match is looked for.
     next: usize,
     last: Option<Match>,
-    delays_micros: Vec<u64>,
+}
+
+impl Track {
+    /// Of the units sent between two times that came: how much later than through the undisturbed network.
+    fn delays(&self, network: Duration, between: Range<Instant>) -> Vec<Duration> {
+        let sent = self.sent.iter().filter(|entry| between.contains(&entry.unit.sent));
+        let mut delays: Vec<Duration> =
+            sent.filter_map(|entry| Some(entry.shown?.saturating_duration_since(entry.unit.sent + network))).collect();
+        delays.sort_unstable();
+        delays
+    }
 }
 
 #[derive(Debug)]
@@ -87,6 +98,8 @@ pub struct Ledger {
     session: u32,
     session_began: Option<Instant>,
     media_came: Instant,
+    /// What is sent later is not counted.
+    end: Option<Instant>,
     video: Track,
     audio: Track,
     pictures: Vec<Picture>,
@@ -106,6 +119,8 @@ pub struct Figures {
     /// Pictures sent from the first one shown on, and how many came bit by bit.
     pub frames: u64,
     pub exact: u64,
+    /// From the first picture sent to the first one shown; none was without one.
+    pub first_after: Option<Duration>,
     /// The last IDR once more, while the guest was away.
     pub repeats: u64,
     /// Pictures that were never sent, or refer to one that was not shown.
@@ -124,7 +139,7 @@ pub struct Figures {
     pub sound_delay_p95: Duration,
     pub skew_max_ms: f64,
     pub skew_end_ms: f64,
-    /// From an IDR that ends an outage to its arrival at the server, the longest.
+    /// From the first IDR picture that the guest made after a lost picture to the next picture at the server, the longest.
     pub return_max: Duration,
 }
 
@@ -136,6 +151,7 @@ impl Ledger {
             session: 0,
             session_began: None,
             media_came: start,
+            end: None,
             video: Track::default(),
             audio: Track::default(),
             pictures: Vec::new(),
@@ -152,6 +168,17 @@ impl Ledger {
     pub fn begin_session(&mut self) {
         self.session += 1;
         self.session_began = None;
+    }
+
+    /// What is sent from now on counts no more. It still goes on, so that what was lost before can be missed.
+    pub fn end_count(&mut self, now: Instant) {
+        self.end = Some(now);
+    }
+
+    fn counted<'a>(&self, track: &'a Track) -> &'a [Entry] {
+        let sent = track.sent.as_slice();
+        let count = self.end.map_or(sent.len(), |end| sent.partition_point(|entry| entry.unit.sent <= end));
+        sent.get(..count).unwrap_or_default()
     }
 
     /// A media packet reached the daemon.
@@ -250,8 +277,6 @@ impl Ledger {
         if let Some(entry) = track.sent.get_mut(index) {
             entry.shown = Some(shown.at);
         }
-        let delay = shown.at.saturating_duration_since(entry.unit.sent + self.delay);
-        track.delays_micros.push(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX));
         Some(index)
     }
 
@@ -282,6 +307,17 @@ impl Ledger {
         self.pictures.iter().find(exact).map(|picture| picture.at)
     }
 
+    /// How much the distance between capture time and timestamp varies, over the pictures that were shown after `since`.
+    pub fn timestamp_spread(&self, since: Instant) -> Duration {
+        let offsets = self.pictures.iter().filter(|picture| picture.at >= since).filter_map(|picture| {
+            let Was::Exact(index) = picture.was else { return None };
+            let captured = self.video.sent.get(index)?.unit.captured;
+            Some(i64::from(picture.ms) * 1000 - micros(captured.saturating_duration_since(self.start)))
+        });
+        let (least, most) = offsets.fold((i64::MAX, i64::MIN), |(least, most), off| (least.min(off), most.max(off)));
+        Duration::from_micros(most.saturating_sub(least).try_into().unwrap_or(0))
+    }
+
     /// Repeated pictures between two times.
     pub fn repeats(&self, from: Instant, until: Instant) -> usize {
         let held = |picture: &&Picture| picture.was == Was::Repeat && (from..until).contains(&picture.at);
@@ -290,7 +326,7 @@ impl Ledger {
 
     /// Pictures sent between two times, and how many of them came.
     pub fn exact_between(&self, from: Instant, until: Instant) -> (usize, usize) {
-        let sent = self.video.sent.iter().filter(|entry| (from..until).contains(&entry.unit.sent));
+        let sent = self.counted(&self.video).iter().filter(|entry| (from..until).contains(&entry.unit.sent));
         sent.fold((0, 0), |(sent, exact), entry| (sent + 1, exact + usize::from(entry.shown.is_some())))
     }
 
@@ -298,7 +334,8 @@ impl Ledger {
     /// if that was too late. The reader follows the sender's clock.
     pub fn rendered(&self) -> Vec<Instant> {
         const WINDOW_MICROS: i64 = 10_000_000;
-        let exact = self.pictures.iter().filter(|picture| matches!(picture.was, Was::Exact(_)));
+        let count = self.counted(&self.video).len();
+        let exact = self.pictures.iter().filter(|picture| matches!(picture.was, Was::Exact(index) if index < count));
         let transit = |picture: &Picture| micros(picture.at - self.start) - i64::from(picture.ms) * 1000;
         let mut out: Vec<Instant> = Vec::new();
         // Connection, and the least transit of this window and the one before.
@@ -323,24 +360,31 @@ impl Ledger {
     }
 
     pub fn figures(&self) -> Figures {
-        let rendered = self.rendered();
+        let mut rendered = self.rendered();
+        // A picture that stays to the end is frozen too.
+        if let (Some(last), Some(sent)) = (rendered.last().copied(), self.counted(&self.video).last()) {
+            rendered.push(last.max(sent.unit.sent + self.delay + READER_BUFFER));
+        }
         let from_first = |track: &Track| {
-            let first = track.sent.iter().position(|entry| entry.shown.is_some()).unwrap_or(track.sent.len());
-            track.sent.get(first..).unwrap_or_default().to_vec()
+            let sent = self.counted(track);
+            let first = sent.iter().position(|entry| entry.shown.is_some()).unwrap_or(sent.len());
+            sent.get(first..).unwrap_or_default().to_vec()
         };
         let (video, audio) = (from_first(&self.video), from_first(&self.audio));
         let exact = |entries: &[Entry]| entries.iter().filter(|entry| entry.shown.is_some()).count() as u64;
         let runs = audio.chunk_by(|a, b| a.shown.is_some() == b.shown.is_some());
-        let returns = video.windows(2).filter_map(|pair| match pair {
-            [lost, back] if lost.shown.is_none() => {
-                back.shown.map(|at| at.saturating_duration_since(back.unit.sent + self.delay))
-            }
-            _ => None,
-        });
+        let always = self.start..rendered.last().copied().unwrap_or(self.start) + Duration::from_secs(60);
+        let delays = self.video.delays(self.delay, always.clone());
         let milliseconds = |micros: i64| Duration::from_micros(micros.unsigned_abs()).as_secs_f64() * 1000.0;
         Figures {
             frames: video.len() as u64,
             exact: exact(&video),
+            first_after: self
+                .video
+                .sent
+                .first()
+                .zip(video.first())
+                .and_then(|(sent, shown)| Some(shown.shown?.saturating_duration_since(sent.unit.sent))),
             repeats: self.pictures.iter().filter(|picture| picture.was == Was::Repeat).count() as u64,
             corrupt: self.undecodable + self.foreign,
             played: rendered.first().zip(rendered.last()).map_or(Duration::ZERO, |(first, last)| *last - *first),
@@ -349,13 +393,40 @@ impl Ledger {
             sounds_exact: exact(&audio),
             sound_gaps: runs.filter(|run| run.first().is_some_and(|entry| entry.shown.is_none())).count() as u64,
             filled: self.filled,
-            delay_p50: percentile(&self.video.delays_micros, 50),
-            delay_p95: percentile(&self.video.delays_micros, 95),
-            sound_delay_p95: percentile(&self.audio.delays_micros, 95),
+            delay_p50: percentile(&delays, 50),
+            delay_p95: percentile(&delays, 95),
+            sound_delay_p95: percentile(&self.audio.delays(self.delay, always), 95),
             skew_max_ms: milliseconds(self.skew_max),
             skew_end_ms: milliseconds(self.skew_end),
-            return_max: returns.max().unwrap_or_default(),
+            return_max: self.return_max(&video),
         }
+    }
+
+    /// Whatever is sent after a lost picture refers to it, up to the next IDR picture: from there on the guest can be seen
+    /// again. When that one is lost as well the time goes on, also to the end of the run.
+    fn return_max(&self, video: &[Entry]) -> Duration {
+        let end = video.last().map(|entry| entry.unit.sent + self.delay);
+        let (mut lost, mut idr, mut longest) = (false, None, Duration::ZERO);
+        for entry in video {
+            lost |= entry.shown.is_none();
+            if lost && entry.unit.is_idr {
+                idr.get_or_insert(entry.unit.sent + self.delay);
+            }
+            if let Some(shown) = entry.shown.filter(|_| lost) {
+                longest = longest.max(idr.map_or(Duration::ZERO, |idr| shown.saturating_duration_since(idr)));
+                (lost, idr) = (false, None);
+            }
+        }
+        longest.max(idr.zip(end).map_or(Duration::ZERO, |(idr, end)| end.saturating_duration_since(idr)))
+    }
+
+    /// The delay that 95 % of a track's units had at most, of those sent between two times and of those that came.
+    pub fn delay_p95(&self, kind: TrackKind, between: Range<Instant>) -> Duration {
+        let track = match kind {
+            TrackKind::Video => &self.video,
+            TrackKind::Audio => &self.audio,
+        };
+        percentile(&track.delays(self.delay, between), 95)
     }
 }
 
@@ -363,9 +434,8 @@ fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-fn percentile(values: &[u64], percent: usize) -> Duration {
-    let mut values = values.to_vec();
-    values.sort_unstable();
+/// Of sorted values.
+fn percentile(values: &[Duration], percent: usize) -> Duration {
     let index = (values.len() * percent / 100).min(values.len().saturating_sub(1));
-    Duration::from_micros(values.get(index).copied().unwrap_or(0))
+    values.get(index).copied().unwrap_or_default()
 }

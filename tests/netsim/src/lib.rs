@@ -14,6 +14,7 @@
 //! - *frozen*: by the rule of W3C webrtc-stats, for a reader that buffers 400 ms ([`freeze`]).
 //! - *delay*: from the last packet's departure to the arrival at the server, less what the network takes undisturbed.
 //! - *skew*: what timestamps put picture and sound apart, the greatest value from 10 s into a session on.
+//! - *PLI*: how soon a keyframe is asked for counts from when a missing packet is given up, which is up to 400 ms after its loss.
 //! - *corrupt*: a picture that nobody sent, or whose reference was not shown. Allowed in no scenario.
 
 mod direct;

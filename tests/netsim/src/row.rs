@@ -18,7 +18,12 @@ pub struct Row {
     /// What else is worth a word.
     pub notes: Vec<String>,
     pub misses: Vec<String>,
+    /// No more was measured than how many frames came.
+    pub frames_only: bool,
 }
+
+/// How soon a guest is seen who has nobody to wait for.
+const FIRST_PICTURE_WITHIN: Duration = Duration::from_secs(2);
 
 impl Row {
     /// The figures of a world that has come to its end, held against what holds in every scenario.
@@ -27,7 +32,8 @@ impl Row {
             Row { name, figures: world.ledger().figures(), requests: world.keyframe_requests(), ..Row::default() };
         let corrupt = row.figures.corrupt;
         row.require(corrupt == 0, || format!("{corrupt} corrupt pictures"));
-        row.require(row.figures.exact > 0, || "no picture came".to_owned());
+        let first = row.figures.first_after;
+        row.require(first.is_some_and(|first| first <= FIRST_PICTURE_WITHIN), || format!("first picture: {first:?}"));
         for report in world.server().reports() {
             let end = report.end.clone().unwrap_or_default();
             row.require(!report.refused, || format!("refused: {end}"));
@@ -95,17 +101,18 @@ impl fmt::Display for Row {
         let figures = &self.figures;
         let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
         let delay = format!("{:.0}/{:.0}", ms(figures.delay_p50), ms(figures.delay_p95));
+        let measured = |text: String| if self.frames_only { "-".to_owned() } else { text };
         write!(
             f,
-            "{:<26}{:>7}{:>7}{:>10.0}{:>7}{:>12}{:>8.0}{:>6}  {}",
+            "{:<26}{:>7}{:>7}{:>10}{:>7}{:>12}{:>8}{:>6}  {}",
             self.name,
             figures.frames,
             figures.exact,
-            ms(figures.freezes.total),
-            figures.sound_gaps,
-            delay,
-            figures.skew_max_ms,
-            self.requests,
+            measured(format!("{:.0}", ms(figures.freezes.total))),
+            measured(figures.sound_gaps.to_string()),
+            measured(delay),
+            measured(format!("{:.0}", figures.skew_max_ms)),
+            measured(self.requests.to_string()),
             if self.misses.is_empty() { "ok".to_owned() } else { format!("MISSED: {}", self.misses.join(", ")) }
         )?;
         if !self.notes.is_empty() {

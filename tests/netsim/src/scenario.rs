@@ -10,7 +10,7 @@ mod timing;
 
 use std::time::Duration;
 
-use loadgen::clip::{Clip, TrackKind};
+use loadgen::clip::Clip;
 use loadgen::guest::GuestConfig;
 use loadgen::netem::Impairments;
 
@@ -48,6 +48,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "5 % random", play: loss::five_percent },
     Scenario { name: "10 % in bursts of 4", play: loss::bursts },
     Scenario { name: "20 % random", play: loss::twenty_percent },
+    Scenario { name: "calm after bursts", play: loss::calm },
     Scenario { name: "duplicates, reordering", play: loss::disorder },
     Scenario { name: "congestion to 1 Mbit/s", play: loss::congestion },
     Scenario { name: "blackout of 10 s", play: changes::blackout },
@@ -94,12 +95,8 @@ fn live(network: Impairments, seed: u64) -> World {
     world
 }
 
-/// The media end with a whole frame, and everything still on its way may arrive.
+/// Everything still on its way may arrive.
 fn finish(world: &mut World) {
-    for kind in [TrackKind::Video, TrackKind::Audio] {
-        if let Some(replay) = world.replay() {
-            replay.pause(kind);
-        }
-    }
+    world.end_count();
     world.run_for(SECOND);
 }

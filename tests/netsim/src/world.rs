@@ -57,11 +57,14 @@ struct Datagram {
     bytes: Vec<u8>,
 }
 
-/// When an IDR was wanted and when that was said on the wire.
+/// An IDR picture was wanted, because a gap had been given up, and something came of it.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked {
-    pub wanted: Instant,
-    pub sent: Instant,
+pub struct Want {
+    pub since: Instant,
+    /// The request before this one, of whatever cause: there are two a second at most.
+    pub request_before: Option<Instant>,
+    /// A request went out, or the picture came, or the run ended.
+    pub until: Instant,
 }
 
 pub struct World {
@@ -85,7 +88,8 @@ pub struct World {
     requests_before: u64,
     keyframe_wanted: Option<Instant>,
     requests_sent: u64,
-    asked: Vec<Asked>,
+    last_request: Option<Instant>,
+    wants: Vec<Want>,
     rtmp_events: Vec<(Instant, rtmp::Event)>,
 }
 
@@ -128,7 +132,8 @@ impl World {
             requests_before: 0,
             keyframe_wanted: None,
             requests_sent: 0,
-            asked: Vec::new(),
+            last_request: None,
+            wants: Vec::new(),
             rtmp_events: Vec::new(),
             setup,
         }
@@ -148,7 +153,7 @@ impl World {
         peer.begin_checks(self.now);
         self.relay.begin_source(peer.has_track(TrackKind::Video), self.now);
         self.peer = Some(Box::new(peer));
-        self.requests_sent = 0;
+        (self.requests_sent, self.last_request) = (0, None);
         self.next_measure = self.now;
         self.ledger.begin_session();
         self.guest = Some(guest);
@@ -201,6 +206,11 @@ impl World {
         &self.ledger
     }
 
+    /// What is sent from now on counts no more.
+    pub fn end_count(&mut self) {
+        self.ledger.end_count(self.now);
+    }
+
     pub fn server(&self) -> &Server {
         &self.server
     }
@@ -222,8 +232,14 @@ impl World {
         &self.rtmp_events
     }
 
-    pub fn asked(&self) -> &[Asked] {
-        &self.asked
+    /// All wants up to now, the open one too.
+    pub fn keyframe_wants(&self) -> Vec<Want> {
+        let open = self.keyframe_wanted.map(|since| self.want(since));
+        self.wants.iter().copied().chain(open).collect()
+    }
+
+    fn want(&self, since: Instant) -> Want {
+        Want { since, request_before: self.last_request, until: self.now }
     }
 
     /// PLIs and FIRs that reached the guests.
@@ -354,7 +370,7 @@ impl World {
         let now = self.now;
         if self.relay.take_keyframe_received() {
             peer.notify_keyframe(now);
-            self.keyframe_wanted = None;
+            self.end_want();
         }
         if self.relay.take_keyframe_request() {
             self.keyframe_wanted.get_or_insert(now);
@@ -378,13 +394,18 @@ impl World {
     }
 
     fn note_requests(&mut self, peer: &Peer) {
-        let Some(wanted) = self.keyframe_wanted else { return };
         let stream = peer.stats().video.stream;
         let sent = stream.pli + stream.fir;
         if sent != self.requests_sent {
             self.requests_sent = sent;
-            self.keyframe_wanted = None;
-            self.asked.push(Asked { wanted, sent: self.now });
+            self.end_want();
+            self.last_request = Some(self.now);
+        }
+    }
+
+    fn end_want(&mut self) {
+        if let Some(since) = self.keyframe_wanted.take() {
+            self.wants.push(self.want(since));
         }
     }
 

@@ -66,8 +66,8 @@ fn elsewhere(config: GuestConfig) -> GuestConfig {
     GuestConfig { replay: ReplayConfig { video, audio, bursts: false }, ..config }
 }
 
-/// Directly, then by way of an SFU (ICE-lite, no SSRC lines, nothing repeated for audio), then directly again. The new
-/// path takes over while the old one still plays.
+/// Directly, then by way of an SFU (ICE-lite, no SSRC lines, nothing repeated for audio), then directly again. The page
+/// gives the old connection up without a word when it makes the new one.
 pub(super) fn path(name: &'static str, _: Length, seed: u64) -> Row {
     let mut world = live(quiet(), seed);
     let sfu = GuestConfig { ice_lite: true, hide_ssrcs: true, ..GuestConfig::default() };
@@ -79,7 +79,10 @@ pub(super) fn path(name: &'static str, _: Length, seed: u64) -> Row {
     }
     finish(&mut world);
     let mut row = Row::of(name, &world);
-    for change in changes {
+    let ends: Vec<Instant> = changes.iter().skip(1).copied().chain([world.now]).collect();
+    for (change, end) in changes.into_iter().zip(ends) {
+        let (sent, exact) = world.ledger().exact_between(change + 2 * SECOND, end - Duration::from_millis(100));
+        row.require(sent == exact && sent > 0, || format!("{} of {sent} frames missing after a change", sent - exact));
         let back = world.ledger().picture_after(change + Duration::from_millis(100)).map(|at| at - change);
         row.notes.push(format!("picture after {:.0} ms", back.unwrap_or_default().as_secs_f64() * 1000.0));
         row.require(back.is_some_and(|back| back <= BACK_WITHIN), || format!("picture back after {back:?}"));

@@ -8,7 +8,9 @@ use loadgen::netem::Impairments;
 
 use super::{ADDED_DELAY, DELAY, JITTER, Length, MINUTE, SECOND, SYNC_MS, browser, finish, quiet, setup};
 use crate::row::Row;
-use crate::world::World;
+use crate::world::{Want, World};
+
+const NO_LOSS_DELAY: Duration = Duration::from_millis(2);
 
 fn lossy(loss: f64, burst: f64) -> Impairments {
     Impairments { loss, burst, delay: DELAY, jitter: JITTER, ..Impairments::default() }
@@ -25,7 +27,7 @@ pub(super) fn none(name: &'static str, length: Length, seed: u64) -> Row {
     let world = play(quiet(), length, seed);
     let mut row = Row::of(name, &world);
     row.require_everything();
-    row.require_delay(Duration::from_millis(2));
+    row.require_delay(NO_LOSS_DELAY);
     row.require_sync(SYNC_MS);
     row.require_one_connection(&world);
     row
@@ -75,20 +77,42 @@ pub(super) fn twenty_percent(name: &'static str, length: Length, seed: u64) -> R
     require_prompt_requests(&mut row, &world);
     let back = row.figures.return_max;
     row.require(back <= SECOND, || format!("back {back:?} after an IDR"));
+    row.notes.push(format!("back {} ms after an IDR at most", back.as_millis()));
     row
 }
 
-/// A PLI within 200 ms of the need for it, where the limit of two a second allows.
+/// A PLI (or the picture itself) within 200 ms of the need for it, or of when the limit of two a second allows it.
 fn require_prompt_requests(row: &mut Row, world: &World) {
+    const WITHIN: Duration = Duration::from_millis(200);
     const BETWEEN: Duration = Duration::from_millis(500);
-    let asked = world.asked();
-    let first = asked.first().into_iter();
-    let free = asked.windows(2).filter_map(|pair| match pair {
-        [before, after] if after.wanted - before.sent >= BETWEEN => Some(after),
-        _ => None,
-    });
-    let slowest = first.chain(free).map(|asked| asked.sent - asked.wanted).max().unwrap_or_default();
-    row.require(slowest <= Duration::from_millis(200), || format!("a PLI came {slowest:?} after the need"));
+    let wants = world.keyframe_wants();
+    row.require(!wants.is_empty(), || "no picture was ever lost".to_owned());
+    let waited = |want: &Want| {
+        let allowed = want.request_before.map_or(want.since, |before| want.since.max(before + BETWEEN));
+        want.until.saturating_duration_since(allowed)
+    };
+    let slowest = wants.iter().map(waited).max().unwrap_or_default();
+    row.require(slowest <= WITHIN, || format!("a PLI came {slowest:?} after the need"));
+    row.notes.push(format!("PLI after {} ms at most", slowest.as_millis()));
+}
+
+/// The delay that a bad minute has caused is gone soon after it.
+pub(super) fn calm(name: &'static str, length: Length, seed: u64) -> Row {
+    let mut world = World::new(setup(lossy(0.1, 4.0), seed));
+    world.run_for(length.of(MINUTE, 15 * SECOND));
+    world.set_network(quiet(), quiet());
+    world.run_for(20 * SECOND);
+    let settled = world.now - 10 * SECOND..world.now;
+    finish(&mut world);
+    let mut row = Row::of(name, &world);
+    for kind in [TrackKind::Video, TrackKind::Audio] {
+        let delay = world.ledger().delay_p95(kind, settled.clone());
+        row.require(delay <= NO_LOSS_DELAY, || format!("{kind:?} is {delay:?} late after the loss"));
+        row.notes.push(format!("{kind:?} {:.1} ms late afterwards", delay.as_secs_f64() * 1000.0));
+    }
+    row.require_sync(SYNC_MS);
+    row.require_one_connection(&world);
+    row
 }
 
 pub(super) fn disorder(name: &'static str, length: Length, seed: u64) -> Row {

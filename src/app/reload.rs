@@ -1,0 +1,101 @@
+//! SIGHUP: the configuration is read again, and what can change under living sessions does: guests (new ones, names,
+//! switches; one that is gone takes no further session), limits, bitrates for sessions to come, the log's level.
+//!
+//! A configuration with a mistake in it changes nothing: each mistake is a line in the log, and the old one stays. What
+//! needs a restart is named and stays as it was. Bounds: [`SLOTS_MAX`] slots, retired ones among them.
+
+use super::backend::DaemonBackend;
+use super::{Bitrates, Daemon, Source, budget, relay_config, slot_guest};
+use crate::config::{self, Config, GUESTS_MAX};
+use crate::guest::Slot;
+use crate::http::Site;
+use crate::journal;
+use crate::media_loop::Command;
+
+/// A slot once given is kept for its guest.
+const SLOTS_MAX: usize = 2 * GUESTS_MAX;
+
+pub(super) fn reload(daemon: &Daemon, site: &Site<DaemonBackend>, source: &Source) {
+    let config = match source() {
+        Ok(config) => config,
+        Err(error) => {
+            for problem in error.problems {
+                log::error!("{problem}");
+            }
+            return log::error!("the configuration has mistakes: it was not reloaded, the old one stays");
+        }
+    };
+    for notice in &config.notices {
+        log::warn!("{notice}");
+    }
+    for key in need_restart(&daemon.config, &config) {
+        log::warn!("{key} has changed: that takes a restart");
+    }
+    journal::set_level(config.log.level);
+    daemon.bitrates.set(Bitrates::of(&config));
+    if daemon.media.send(Command::Limit(budget(&config))).is_err() {
+        log::warn!("the media thread takes no commands: its limits stay as they were");
+    }
+    site.set_limits(&config);
+    let new = daemon.registry.borrow_mut().reload(config.guests.iter().map(slot_guest).collect());
+    for guest in new {
+        let of_config = config.guests.iter().find(|configured| configured.id == guest.id);
+        match of_config.map(|configured| add(daemon, configured)) {
+            Some(Ok(())) => daemon.registry.borrow_mut().add(guest),
+            Some(Err(reason)) => log::error!("{} gets no slot: {reason}", guest.id),
+            None => {}
+        }
+    }
+    let registry = daemon.registry.borrow();
+    let guests: Vec<_> = registry.guests().map(|(_, guest)| guest.id.as_str()).collect();
+    log::info!("configuration reloaded; guests: {}", guests.join(", "));
+}
+
+/// Has the media thread make the next slot.
+fn add(daemon: &Daemon, guest: &config::Guest) -> Result<(), String> {
+    let slot = Slot(daemon.registry.borrow().slots());
+    if slot.0 >= SLOTS_MAX {
+        return Err(format!("there were {SLOTS_MAX} since the start; a restart makes room"));
+    }
+    // As the running daemon publishes, not as the new configuration says: that takes a restart.
+    let relay = relay_config(&daemon.config, guest).map_err(|error| error.to_string())?;
+    let target = relay.target.clone();
+    let sent = daemon.media.send(Command::AddSlot(Box::new(relay)));
+    sent.map_err(|_| "the media thread takes no commands".to_owned())?;
+    daemon.names.add(&target);
+    daemon.names.look_up(slot, daemon.executor, &daemon.media);
+    Ok(())
+}
+
+/// Keys whose value differs and cannot be taken over.
+fn need_restart(running: &Config, read: &Config) -> Vec<&'static str> {
+    let changed = [
+        ("http.listen", running.http.listen != read.http.listen),
+        ("http.public_url", running.http.public_url != read.http.public_url),
+        ("rtc.listen", running.rtc.listen != read.rtc.listen),
+        ("rtc.candidates", running.rtc.candidates != read.rtc.candidates),
+        ("section relay", running.relay != read.relay),
+        ("section cloudflare", running.cloudflare != read.cloudflare),
+    ];
+    changed.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_a_restart_is_named_and_nothing_else() {
+        let running = Config::default();
+        let mut read = running.clone();
+        read.guests.clear();
+        read.http.offers_per_minute += 1;
+        read.rtc.max_bitrate_kbps += 1;
+        read.log.level = log::LevelFilter::Debug;
+        assert_eq!(need_restart(&running, &read), Vec::<&str>::new());
+        read.http.listen.set_port(1);
+        read.relay.hold += std::time::Duration::from_secs(1);
+        read.cloudflare.app_id = Some("other".to_owned());
+        assert_eq!(need_restart(&running, &read), ["http.listen", "section relay", "section cloudflare"]);
+    }
+}

@@ -1,0 +1,110 @@
+//! What the control thread and the media thread say to each other: commands in, events and snapshots out.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::Budget;
+use crate::guest::{SessionKey, Slot, State};
+use crate::relay::{RelayConfig, RelaySnapshot};
+use crate::rtc::peer::{self, Peer};
+use crate::rtmp;
+
+/// What the control thread may ask.
+pub enum Command {
+    /// A session takes the slot; `ready` hears when its STUN requests will be answered.
+    Join {
+        slot: Slot,
+        key: SessionKey,
+        peer: Box<Peer>,
+        /// The guest sends pictures, even if this peer's first description should lack them.
+        video: bool,
+        transport: Transport,
+        ready: smol::channel::Sender<()>,
+    },
+    /// The other side describes a session anew, that goes on: `answer` hears ours.
+    Reoffer { slot: Slot, key: SessionKey, offer: String, answer: smol::channel::Sender<Result<String, String>> },
+    /// The guest said goodbye: the session ends, if it still holds its slot.
+    Leave { slot: Slot, key: SessionKey },
+    /// One more slot, after all others.
+    AddSlot(Box<RelayConfig>),
+    /// Other limits, from the next guest on that comes or goes.
+    Limit(Budget),
+    /// Where the slot's RTMP server is, for the connections to come.
+    Servers { slot: Slot, servers: Vec<SocketAddr> },
+    /// The state of every slot, in order.
+    Snapshot { reply: smol::channel::Sender<Vec<SlotSnapshot>> },
+    /// Unpublish everything and end.
+    Shutdown,
+}
+
+/// How a session's datagrams travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Over the socket that all guests share.
+    Shared,
+    /// Over a socket of its own, our side sending the first check: the SFU answers all sessions from one address, which
+    /// only different ports on our side tell apart.
+    Own,
+}
+
+/// What the control thread hears.
+#[derive(Debug)]
+pub enum Event {
+    /// ICE and DTLS are done.
+    Connected { slot: Slot, key: SessionKey },
+    /// The session is over; its slot is free.
+    Ended { slot: Slot, key: SessionKey, reason: SessionEnd },
+    /// The RTMP side changed.
+    Rtmp { slot: Slot, event: rtmp::Event },
+    /// The guest's life went on.
+    State { slot: Slot, state: State },
+    /// The media thread cannot go on.
+    Failed(String),
+}
+
+/// Why a slot's session is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// The WebRTC peer says why.
+    Peer(peer::EndReason),
+    /// A newer session took the slot.
+    Replaced,
+    /// The guest said goodbye.
+    Left,
+    /// As many sessions as the routes take.
+    NoRoom,
+    /// The daemon ends.
+    Shutdown,
+}
+
+impl fmt::Display for SessionEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(reason) => write!(f, "{reason}"),
+            Self::Replaced => write!(f, "a newer session took the slot"),
+            Self::Left => write!(f, "the guest left"),
+            Self::NoRoom => write!(f, "too many sessions"),
+            Self::Shutdown => write!(f, "the daemon ends"),
+        }
+    }
+}
+
+/// One slot as it is now.
+pub struct SlotSnapshot {
+    pub state: State,
+    /// When `state` was entered.
+    pub since: SystemTime,
+    /// How long the publication was kept for an absent guest, in all.
+    pub held: Duration,
+    pub session: Option<SessionSnapshot>,
+    pub relay: RelaySnapshot,
+}
+
+pub struct SessionSnapshot {
+    pub key: SessionKey,
+    pub connected: bool,
+    pub stats: peer::PeerStats,
+    /// When anything authentic of the other side came last: media, reports, answers to checks.
+    pub heard: Option<Instant>,
+}

@@ -1,0 +1,128 @@
+//! What an operator sees and does while guests are live: metrics, events, reloading, ending.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use ingest::{Ingest, Options};
+use loadgen::clip::Clip;
+use loadgen::publisher::Publisher;
+
+use crate::daemon::Daemon;
+
+const SETTLE: Duration = Duration::from_secs(20);
+
+fn ingest() -> (Ingest, String) {
+    let ingest = Ingest::bind("127.0.0.1:0", Options { keep_frames: false, ..Options::default() }).unwrap();
+    let output = format!("rtmp://{}/{{guest_id}}", ingest.addr());
+    (ingest, output)
+}
+
+/// The value of one sample of `GET /metrics`.
+fn metric(text: &str, sample: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {sample} in\n{text}")).parse().unwrap()
+}
+
+/// The stream's lines, from a thread of their own.
+fn events(daemon: &Daemon) -> std::sync::mpsc::Receiver<String> {
+    let mut stream = TcpStream::connect(daemon.http).unwrap();
+    write!(stream, "GET /api/events HTTP/1.1\r\nHost: {}\r\n\r\n", daemon.http).unwrap();
+    let (to, lines) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            if to.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
+
+#[test]
+fn a_guests_life_shows_in_the_metrics_and_in_the_events() {
+    let (ingest, output) = ingest();
+    let daemon = Daemon::start(&output, "guests: {guest1: {}, guest2: {}}\n");
+    let lines = events(&daemon);
+    let publisher = Publisher::connect(&daemon.whip_url("guest1"), &Clip::chromium_720p()).unwrap();
+    daemon.wait_for_state("guest1", "live", SETTLE);
+    let text = daemon.get("/metrics");
+    assert_eq!(metric(&text, "guest_relay_guest_state{guest=\"guest1\",state=\"live\"}"), 1.0);
+    assert_eq!(metric(&text, "guest_relay_guest_state{guest=\"guest2\",state=\"absent\"}"), 1.0);
+    assert_eq!(metric(&text, "guest_relay_rtmp_state{guest=\"guest1\",state=\"live\"}"), 1.0);
+    assert_eq!(metric(&text, "guest_relay_guest_width_pixels{guest=\"guest1\"}"), 1280.0);
+    assert_eq!(metric(&text, "guest_relay_rtmp_connections_total{guest=\"guest1\"}"), 1.0);
+    assert!(metric(&text, "guest_relay_guest_packets_total{guest=\"guest1\",track=\"video\"}") > 100.0);
+    assert!(metric(&text, "guest_relay_guest_keyframe_requests_total{guest=\"guest1\",message=\"pli\"}") >= 1.0);
+    assert!(metric(&text, "process_resident_memory_bytes") > 1e6);
+    // What the server read was written, and everything written is read: nothing is lost on loopback.
+    let read = ingest.inspect(|all| all.iter().map(|connection| connection.bytes_read).sum::<u64>());
+    let written = metric(&daemon.get("/metrics"), "guest_relay_rtmp_written_bytes_total{guest=\"guest1\"}");
+    assert!(written >= read as f64, "{written} written, {read} read");
+    publisher.stop().unwrap();
+    daemon.wait_for_state("guest1", "holding", SETTLE);
+    let frames = metric(&daemon.get("/metrics"), "guest_relay_guest_frames_total{guest=\"guest1\"}");
+    std::thread::sleep(Duration::from_millis(300));
+    let text = daemon.get("/metrics");
+    assert_eq!(metric(&text, "guest_relay_guest_frames_total{guest=\"guest1\"}"), frames);
+    assert!(metric(&text, "guest_relay_guest_hold_seconds_total{guest=\"guest1\"}") >= 0.3);
+    // The way there, in order.
+    for state in ["joining", "publishing", "live", "holding"] {
+        let wanted = format!("data: {{\"guest\":\"guest1\",\"state\":\"{state}\"}}");
+        while lines.recv_timeout(SETTLE).unwrap() != wanted {}
+    }
+}
+
+#[test]
+fn a_reload_adds_renames_and_closes_slots_while_a_guest_is_live() {
+    let (_ingest, output) = ingest();
+    let guests = "guests: {guest1: {name: One}, guest2: {name: Two}}\n";
+    let mut daemon = Daemon::start(&output, guests);
+    let clip = Clip::chromium_360p();
+    let staying = Publisher::connect(&daemon.whip_url("guest1"), &clip).unwrap();
+    daemon.wait_for_state("guest1", "live", SETTLE);
+    let changed = "guests: {guest1: {name: First}, guest3: {name: Three}, guest4: {enabled: false}}\n";
+    daemon.rewrite_config(|text| text.replace(guests, changed));
+    daemon.signal("HUP");
+    daemon.wait_for_log("configuration reloaded; guests: guest1, guest3, guest4", SETTLE);
+    assert_eq!(daemon.guest("guest1")["name"], "First");
+    let refused = Publisher::connect(&daemon.whip_url("guest2"), &clip).err().unwrap().to_string();
+    assert!(refused.contains("404"), "{refused}");
+    let refused = Publisher::connect(&daemon.whip_url("guest4"), &clip).err().unwrap().to_string();
+    assert!(refused.contains("403"), "{refused}");
+    let new = Publisher::connect(&daemon.whip_url("guest3"), &clip).unwrap();
+    daemon.wait_for_state("guest3", "live", SETTLE);
+    // The one who was there noticed nothing.
+    assert!(staying.is_alive());
+    assert_eq!(daemon.guest("guest1")["state"], "live");
+    assert_eq!(metric(&daemon.get("/metrics"), "guest_relay_rtmp_connections_total{guest=\"guest1\"}"), 1.0);
+
+    daemon.rewrite_config(|text| format!("{text}http2: [\n"));
+    daemon.signal("HUP");
+    daemon.wait_for_log("it was not reloaded, the old one stays", SETTLE);
+    assert!(daemon.log().contains("this is not valid YAML"), "{}", daemon.log());
+    assert!(daemon.is_running());
+    assert_eq!(
+        (daemon.guest("guest1")["state"].clone(), daemon.guest("guest3")["name"].clone()),
+        ("live".into(), "Three".into())
+    );
+    drop((staying, new));
+}
+
+#[test]
+fn a_termination_unpublishes_says_goodbye_and_ends_within_two_seconds() {
+    let (ingest, output) = ingest();
+    let mut daemon = Daemon::start(&output, "");
+    let _publisher = Publisher::connect(&daemon.whip_url("guest1"), &Clip::chromium_360p()).unwrap();
+    daemon.wait_for_state("guest1", "live", SETTLE);
+    daemon.signal("TERM");
+    let until = std::time::Instant::now() + SETTLE;
+    while daemon.is_running() {
+        assert!(std::time::Instant::now() < until, "{}", daemon.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(ingest.wait_until(SETTLE, |all| all.iter().all(|connection| connection.end.is_some())));
+    let connection = ingest.path("guest1").unwrap();
+    assert!(connection.unpublished, "{connection:?}");
+    assert_eq!(connection.violations, Vec::<String>::new());
+}
