@@ -28,6 +28,7 @@ WARM_UP_SECONDS=5
 UP_SECONDS=20
 CONNECT_SECONDS=60
 STOP_SECONDS=5
+READING_SECONDS=3 # of /proc, while the load goes on
 ADDRESS=10.77.0.1
 RTMP_PORT=1935 HTTP_PORT=8000 RTC_PORT=8189
 
@@ -38,7 +39,7 @@ say() { printf 'bench-whole: %s\n' "$*" >&2; }
 # Outside: builds and fetches. A peer that cannot be had is left out.
 prepare() {
     local peer had=''
-    cargo build --release --locked -p ingest -p loadgen --bins
+    cargo build --release --locked -p loadgen --bin loadgen
     cargo build --profile dist --locked -p guest-relay --bin guest-relay
     for peer in $peers; do
         case $peer in
@@ -145,46 +146,17 @@ row() { # NAME GUESTS COST PICTURES DELAYS
     printf '\n'
 }
 
-# under_load NAME GUESTS GROUP: one row. Whoever passes pictures
-# on as they came can be measured by a load generator that also is the server.
-under_load() {
-    local name=$1 guests=$2 group=$3 pictures delays='' load
-    local url=http://$ADDRESS:$HTTP_PORT/whip/guest1
-    if [ "$sink" = latency ]; then
-        start load "$targets/release/loadgen" latency --listen "$ADDRESS:$RTMP_PORT" --url "$url" --guests "$guests" \
-            --seconds "$((row_seconds + 1))"
-        load=$started
-        wait_for "$CONNECT_SECONDS" "$guests guests at $name" grep -q '^measuring' "$work/load.log"
-        measure "$group" "$guests"
-        wait "$load" || fail "$name did not deliver"
-        read -r pictures delays < <(awk -v s="$((row_seconds + 1))" -v g="$guests" \
-            '/ pictures, delay / { printf "%.1f %s/%s\n", $1 / s / g, $5, $7 }' "$work/load.log")
-    else
-        start load "$targets/release/loadgen" publish --url "$url" --guests "$guests"
-        wait_for "$CONNECT_SECONDS" "$guests guests at $name" all_live "$guests"
-        sleep "$WARM_UP_SECONDS"
-        if [ "$sink" = nginx ]; then recorded >"$work/recorded"; fi
-        measure "$group" "$guests"
-        pictures=$("pictures_at_$sink" "$guests")
-    fi
-    row "$name" "$guests" "$cost" "$pictures" "$delays"
-    stop_all
-    rm -rf "${work:?}"/*.log "$work/recordings"
-}
-
-# Servers to publish to. latency: the load generator itself, where it can; ingest:
-# MediaMTX's rules, Opus; nginx: takes AAC, and records, so that pictures can be counted.
+# start_sink latency|nginx: where to publish to, $output. The load generator itself
+# refuses what MediaMTX refuses, and knows its pictures again; nginx takes AAC as
+# well, and records, so that pictures can be counted.
 start_sink() {
     sink=$1
-    if [ "$sink" = latency ] && [[ $("$targets/release/loadgen" 2>&1 || true) != *'loadgen latency'* ]]; then sink=ingest; fi
     output=rtmp://$ADDRESS:$RTMP_PORT
-    case $sink in
-    ingest) start ingest "$targets/release/ingest" --listen "$ADDRESS:$RTMP_PORT" ;;
-    nginx)
-        output=$output/live
-        mkdir -p "$work/recordings"
-        chmod -R a+rwX "$work"
-        cat >"$work/nginx.conf" <<NGINX
+    if [ "$sink" = latency ]; then return 0; fi
+    output=$output/live
+    mkdir -p "$work/recordings"
+    chmod -R a+rwX "$work"
+    cat >"$work/nginx.conf" <<NGINX
 load_module $NGINX_RTMP_MODULE;
 daemon off;
 pid $work/nginx.pid;
@@ -195,25 +167,46 @@ rtmp {
     server { listen $ADDRESS:$RTMP_PORT; chunk_size 65536; application live { live on; record all; record_path $work/recordings; } }
 }
 NGINX
-        start nginx env -u NGINX "$NGINX" -e stderr -p "$work" -c "$work/nginx.conf"
-        ;;
-    latency) return 0 ;;
-    esac
+    # nginx takes a variable NGINX for sockets that it is to inherit.
+    start nginx env -u NGINX "$NGINX" -e stderr -p "$work" -c "$work/nginx.conf"
     wait_for "$UP_SECONDS" "the RTMP server" listening "$RTMP_PORT"
 }
 
-# Mean pictures per second and guest that arrived while it was measured.
-pictures_at_ingest() {
-    tail -n "$(($1 * row_seconds))" "$work/ingest.log" | grep -oE '[0-9.]+ fps' | awk '{ n += $1 } END { printf "%.1f", n / NR }'
-}
+# Pictures per second and guest between $work/recorded and now.
 recorded() { stat -c '%s %n' "$work"/recordings/*.flv; }
-pictures_at_nginx() {
+pictures_recorded() {
     local from to file
     while read -r from file to _; do
         "$FFPROBE" -v error -select_streams v -show_entries packet=pos -of csv=p=0 "$file" |
             awk -v from="$from" -v to="$to" '$1 >= from && $1 < to { n++ } END { print n + 0 }'
     done < <(recorded | paste -d ' ' "$work/recorded" -) |
         awk -v s="$row_seconds" '{ n += $1 } END { printf "%.1f", n / NR / s }'
+}
+
+# under_load NAME GUESTS GROUP: one row, with whatever server start_sink started.
+under_load() {
+    local name=$1 guests=$2 group=$3 pictures delays='' load
+    local url=http://$ADDRESS:$HTTP_PORT/whip/guest1
+    if [ "$sink" = latency ]; then
+        start load "$targets/release/loadgen" latency --listen "$ADDRESS:$RTMP_PORT" --url "$url" --guests "$guests" \
+            --seconds "$((row_seconds + READING_SECONDS))"
+        load=$started
+        wait_for "$CONNECT_SECONDS" "$guests guests at $name" grep -q '^measuring' "$work/load.log"
+        measure "$group" "$guests"
+        wait "$load" || fail "$name did not deliver"
+        read -r pictures delays < <(awk -v s="$((row_seconds + READING_SECONDS))" -v g="$guests" \
+            '/ pictures, delay / { printf "%.1f %s/%s\n", $1 / s / g, $5, $7 }' "$work/load.log")
+    else
+        start load "$targets/release/loadgen" publish --url "$url" --guests "$guests"
+        wait_for "$CONNECT_SECONDS" "$guests guests at $name" all_live "$guests"
+        sleep "$WARM_UP_SECONDS"
+        recorded >"$work/recorded"
+        measure "$group" "$guests"
+        pictures=$(pictures_recorded)
+    fi
+    row "$name" "$guests" "$cost" "$pictures" "$delays"
+    stop_all
+    rm -rf "${work:?}"/*.log "$work/recordings"
 }
 
 relay_row() {
