@@ -4,7 +4,7 @@
 # H.264 and Opus), then what could be used in its place under the same load, on
 # the same machine, in the same run; as tables in Markdown, for RESULTS.md.
 #
-#   make bench-whole                        about 12 minutes
+#   make bench-whole                        about 11 minutes
 #   make bench-whole QUICK=1                about 2: few guests, short rows
 #   ROW_SECONDS=60 GUESTS="1 16" PEERS="gstreamer" make bench-whole
 #
@@ -253,7 +253,9 @@ peer_row() {
     under_load "$peer" "$guests" "$server"
 }
 
-echo "$(date -u +%F), $(nproc) cores, $(awk -F ': ' '/^model name/ { print $2; exit }' /proc/cpuinfo), Linux $(uname -r | cut -d. -f1,2), $row_seconds s a row"
+model=$(awk -F ': ' '/^model name/ { print $2; exit }' /proc/cpuinfo)
+read -r load _ </proc/loadavg
+echo "$(date -u +%F), $(nproc) cores, $model, Linux $(uname -r | cut -d. -f1,2), load $load before it began, $row_seconds s a row"
 echo
 echo '| what | guests | CPU s per guest-minute | RSS MiB | PSS MiB | anonymous MiB | threads | switches/s | pictures/s | delay p50/p99 ms |'
 echo '|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|'
