@@ -36,6 +36,11 @@ fn ten_percent_in_bursts_cost_next_to_nothing() {
 }
 
 #[test]
+fn the_delay_of_a_bad_minute_is_gone_soon_after_it() {
+    holds("calm after bursts");
+}
+
+#[test]
 fn twenty_percent_never_show_a_corrupt_picture() {
     holds("20 % random");
 }
