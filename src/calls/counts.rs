@@ -43,7 +43,7 @@ impl Outcome {
         match reply.as_ref().map_err(|error| &error.cause) {
             Ok(_) => Self::Ok,
             Err(Cause::Unreachable(_)) => Self::Unreachable,
-            Err(Cause::ReplyLost(_)) => Self::ReplyLost,
+            Err(Cause::ReplyLost(_) | Cause::TimedOut(_)) => Self::ReplyLost,
             Err(Cause::Refused { status: 429, .. }) => Self::RateLimited,
             Err(Cause::Refused { status: 500.., .. }) => Self::ServerError,
             Err(Cause::Refused { .. }) => Self::Refused,
@@ -93,6 +93,8 @@ pub fn total(call: Call, outcome: Outcome) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -115,7 +117,9 @@ mod tests {
             counts.count(Call::Inspect, &reply);
             assert_eq!(counts.total(Call::Inspect, outcome), 1, "{}", outcome.as_str());
         }
+        counts.count(Call::Inspect, &error(Cause::TimedOut(Duration::from_secs(12))));
+        assert_eq!(counts.total(Call::Inspect, Outcome::ReplyLost), 2);
         let sum = |call| Outcome::ALL.into_iter().map(|outcome| counts.total(call, outcome)).sum::<u64>();
-        assert_eq!(CALLS.map(sum), [0, 0, 0, 0, 6, 0]);
+        assert_eq!(CALLS.map(sum), [0, 0, 0, 0, 7, 0]);
     }
 }

@@ -44,6 +44,8 @@ pub enum Cause {
     Unreachable(String),
     /// The request may have been carried out, but no usable reply came. For a mutation: the session is of no more use.
     ReplyLost(String),
+    /// The same, and the call may still be under way: no complete reply came within this time.
+    TimedOut(Duration),
     /// The API said no.
     Refused {
         status: u16,
@@ -63,7 +65,7 @@ impl CallError {
     pub fn status(&self) -> Option<u16> {
         match self.cause {
             Cause::Refused { status, .. } => Some(status),
-            Cause::Unreachable(_) | Cause::ReplyLost(_) => None,
+            Cause::Unreachable(_) | Cause::ReplyLost(_) | Cause::TimedOut(_) => None,
         }
     }
 
@@ -71,7 +73,7 @@ impl CallError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self.cause {
             Cause::Refused { retry_after, .. } => retry_after,
-            Cause::Unreachable(_) | Cause::ReplyLost(_) => None,
+            Cause::Unreachable(_) | Cause::ReplyLost(_) | Cause::TimedOut(_) => None,
         }
     }
 
@@ -79,9 +81,14 @@ impl CallError {
     pub fn is_outcome_unknown(&self) -> bool {
         match self.cause {
             Cause::Unreachable(_) => false,
-            Cause::ReplyLost(_) => true,
+            Cause::ReplyLost(_) | Cause::TimedOut(_) => true,
             Cause::Refused { status, .. } => status >= 500,
         }
+    }
+
+    /// Nobody knows whether the call was carried out, the API's own words being missing.
+    pub fn is_unanswered(&self) -> bool {
+        matches!(self.cause, Cause::ReplyLost(_) | Cause::TimedOut(_))
     }
 
     /// The session that the call named, or one that it refers to, is no more.
@@ -92,7 +99,7 @@ impl CallError {
     /// Whether the same request may succeed later without any change on our side.
     pub fn is_transient(&self) -> bool {
         match self.cause {
-            Cause::Unreachable(_) | Cause::ReplyLost(_) => true,
+            Cause::Unreachable(_) | Cause::ReplyLost(_) | Cause::TimedOut(_) => true,
             Cause::Refused { status, .. } => matches!(status, 408 | 425 | 429) || status >= 500,
         }
     }
@@ -139,6 +146,7 @@ impl CallError {
         match &self.cause {
             Cause::Unreachable(reason) => format!("{call}: the SFU's API is unreachable: {reason}"),
             Cause::ReplyLost(reason) => format!("{call}: the reply was lost: {reason}"),
+            Cause::TimedOut(limit) => format!("{call}: no complete reply within {limit:?}"),
             Cause::Refused { status, code, description, cf_ray, .. } => {
                 let code = if code.is_empty() { String::new() } else { format!(" {code}") };
                 let description = if description.is_empty() { String::new() } else { format!(" \"{description}\"") };

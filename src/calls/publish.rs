@@ -9,7 +9,7 @@
 //! unknown, or that registered only a part of the tracks, is given up together with its session, and tried once more on
 //! a new one: the abandoned session was never connected and expires by itself.
 //!
-//! Bounds: those of an offer ([`crate::rtc::sdp`]); [`ATTEMPTS`] within [`RETRY_WITHIN`].
+//! Bounds: those of an offer ([`crate::rtc::sdp`]); [`ATTEMPTS`] within [`RETRY_WITHIN`]; [`ANSWER_WITHIN`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use guest_relay_muxer::TrackKind;
 
 use super::api::{MID_MAX, SdpType, SessionDescription, Track, TracksReply, TracksRequest};
 use super::client::Client;
-use super::error::{CallError, Cause};
+use super::error::{Call, CallError, Cause};
 use crate::rtc::sdp::{MAX_DESCRIPTION_BYTES, Offer, OfferError, RemoteAddresses};
 
 mod edit;
@@ -32,9 +32,12 @@ pub const AUDIO: &str = "audio";
 pub const ATTEMPTS: u32 = 2;
 /// A failure that comes later is not tried again: somebody waits for the answer.
 pub const RETRY_WITHIN: Duration = Duration::from_secs(10);
+/// The guest's page waits 15 s for its answer, and is to be told why there is none.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(14);
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// Tries of [`close`], and the pause before the second; it doubles.
-const CLOSE_ATTEMPTS: u32 = 3;
+/// Tries of [`close`], and the pause before the second; it doubles. The SFU itself takes 30 s to notice that nobody is there
+/// any more.
+const CLOSE_ATTEMPTS: u32 = 5;
 const CLOSE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The name under which a track of this kind is published.
@@ -100,7 +103,7 @@ impl PublishError {
                 Cause::Refused { status: 429, .. } => 429,
                 // The API found fault with the offer that we passed on.
                 Cause::Refused { status: 400, ref code, .. } if code == "invalid_session_description" => 400,
-                Cause::Refused { .. } | Cause::ReplyLost(_) => 502,
+                Cause::Refused { .. } | Cause::ReplyLost(_) | Cause::TimedOut(_) => 502,
             },
             Self::Track { .. } | Self::NoAnswer(_) => 502,
         }
@@ -224,9 +227,18 @@ impl Prepared {
     }
 }
 
-/// Publishes a guest. Takes at most two calls on each of [`ATTEMPTS`] sessions.
+/// Publishes a guest. Takes at most two calls on each of [`ATTEMPTS`] sessions; what is still under way after
+/// [`ANSWER_WITHIN`] makes a session that nobody will connect to.
 pub async fn publish(client: &Arc<Client>, offer: &str) -> Result<PublishedSession, PublishError> {
     let prepared = Arc::new(prepare(offer)?);
+    let late = async {
+        smol::Timer::after(ANSWER_WITHIN).await;
+        Err(PublishError::Call(CallError { call: Call::NewTracks, cause: Cause::TimedOut(ANSWER_WITHIN) }))
+    };
+    smol::future::or(publish_prepared(client, prepared), late).await
+}
+
+async fn publish_prepared(client: &Arc<Client>, prepared: Arc<Prepared>) -> Result<PublishedSession, PublishError> {
     let started = Instant::now();
     let mut attempt = 1;
     loop {
@@ -252,8 +264,8 @@ fn publish_once(client: &Client, prepared: &Prepared) -> Result<PublishedSession
     Ok(PublishedSession { session_id, tracks: prepared.tracks.clone(), answer })
 }
 
-/// Closes a guest's tracks, whether or not the guest is still connected; the session then ends by itself. May take a
-/// minute when the session is dead: do not let anybody wait for it.
+/// Closes a guest's tracks, whether or not the guest is still connected; the session then ends by itself. May take
+/// long when the session is dead: do not let anybody wait for it.
 pub async fn close(client: &Arc<Client>, session_id: &str, mids: &[String]) -> Result<(), CallError> {
     let mut pause = CLOSE_PAUSE;
     let mut attempt = 1;
@@ -274,11 +286,13 @@ pub async fn close(client: &Arc<Client>, session_id: &str, mids: &[String]) -> R
     }
 }
 
-/// A close that was carried out twice does no harm.
+/// A close that was carried out twice does no harm. One that timed out is no lost one: it hangs on a session that is dead,
+/// and is still under way, so that a second one would overlap with it.
 pub(super) fn is_worth_repeating(error: &CallError) -> bool {
     let code = match &error.cause {
+        Cause::TimedOut(_) => return false,
         Cause::Refused { code, .. } => code.as_str(),
-        _ => "",
+        Cause::Unreachable(_) | Cause::ReplyLost(_) => "",
     };
     error.is_transient() || matches!(code, "internal_error" | "backend_error")
 }

@@ -16,9 +16,9 @@
 //!   tracks are closed; else it expires within seconds.
 //! * It goes on for as long as the publisher's session lives, and ends when that is gone: the API says so, or the
 //!   publisher has given no sign of life for [`SIGN_OF_LIFE_WITHIN`] while the API answered.
-//! * When nothing comes over a link that stands, the API is asked about the publisher's session: it may be over, or its
-//!   tracks collected, without a word to anybody. A track that the SFU says it has not got is reported; the guest has to
-//!   publish anew.
+//! * When nothing comes over a link that stands, or nothing of one track, the API is asked about the publisher's session: it
+//!   may be over, or tracks of it collected, without a word to anybody. A collected track is asked for once more; one that
+//!   the SFU says it has not got is reported; the guest has to publish anew. A track that only sends nothing stays.
 //! * A link that has gone silent or lost its path is kept until another one has tracks: it may come back first.
 //! * Of a good and a failed track in one reply the good one is taken; only the other is asked for again.
 //! * A failure that the other form may cure (an offer that cannot be answered, an answer that is refused, two links in a
@@ -269,6 +269,9 @@ impl Pull {
                     link.transport = Transport::Lost { since, up_since };
                 }
                 (PeerEvent::Media(kind), Transport::Up { .. } | Transport::Lost { .. }) => {
+                    if matches!(link.transport, Transport::Lost { .. }) {
+                        self.asked_at = Some(now);
+                    }
                     let before = link.flowing(now);
                     link.handle_media(kind, now);
                     self.sign_of_life = now;
@@ -334,21 +337,23 @@ impl Pull {
         }
     }
 
-    /// A link that is silent because the SFU has ended its tracks stays so.
+    /// A track that is silent because the SFU has ended it stays so, and with all of them the link.
     fn handle_publishers_tracks(&mut self, session: &SessionReply, now: Instant) {
-        let Some(link) = &mut self.link else { return };
-        let is_silent = link.silent_since().is_some_and(|since| now >= since + link::ASK_AFTER);
+        let Some(link) = self.link.as_mut().filter(|link| link.silent_since().is_some()) else { return };
         let is_ended = |kind: TrackKind| {
             let named = self.publication.tracks.iter().find(|(of, _)| *of == kind);
             let mut tracks = session.tracks.iter();
             let track = tracks.find(|track| track.track_name.as_ref() == named.map(|(_, name)| name));
             track.is_some_and(|track| track.status.as_deref() == Some("inactive"))
         };
-        if is_silent && link.pulled.iter().all(|track| is_ended(track.kind)) {
+        let is_over = |track: &Pulled| track.is_silent(now) && is_ended(track.kind);
+        for track in link.pulled.iter().filter(|track| is_over(track)) {
+            self.absences.note_inactive(track.kind, &mut self.calls);
+        }
+        if link.pulled.iter().all(is_over) {
             link.spent = Some(Trouble::Silent);
-            for track in &link.pulled {
-                self.absences.note_inactive(track.kind, &mut self.calls);
-            }
+        } else if link.remove(is_over) {
+            link.ask_again = Some(now);
         }
     }
 

@@ -22,7 +22,7 @@ use super::pull::{ApiReply, CallId, Output, PeerEvent, PeerId, Pull, State, Stat
 
 /// Inputs that wait to be handled.
 pub const INPUTS_MAX: usize = 64;
-/// A forced close may hang for 25 s.
+/// A close that fails is tried again for some 15 s, and one that takes as long as a call may is given up.
 pub const STOP_WITHIN: Duration = Duration::from_secs(30);
 /// A trouble that goes on is logged again after so long; in between only at level `debug`.
 const REMIND_AFTER: Duration = Duration::from_secs(60);

@@ -6,9 +6,9 @@
 //! and only the caller can throw the session away).
 //!
 //! Bounds: [`Timeouts`] for name and connection together with TLS, and for each call as a whole; `HEAD_LIMIT`,
-//! `BODY_LIMIT`; `DESCRIPTION_LIMIT` characters of a server's text reach a log line, and never the token: a server that
-//! repeats it finds it struck out. `ureq-proto` writes what it sends to the log at level `trace`, the token with it: no
-//! logger may let that crate below `warn`, and the daemon's does not.
+//! `BODY_LIMIT`; `DESCRIPTION_LIMIT` characters of a server's text reach a log line, and never the token: it is struck out
+//! of a refusal that repeats it, and a good reply that does is taken for none. `ureq-proto` writes what it sends to the log
+//! at level `trace`, the token with it: no logger may let that crate below `warn`, and the daemon's does not.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -46,13 +46,10 @@ pub struct Timeouts {
     pub resolve: Duration,
     /// TCP and TLS.
     pub connect: Duration,
-    /// A call as a whole, unless it is one of the next.
+    /// A call as a whole. A pull of a track without packets is held 8.7 s before it is answered; a forced close on a dead
+    /// session may hang for 25 s, which are not worth waiting for.
     pub call: Duration,
-    /// `tracks/new`: a pull of a track without packets is held 8.7 s before it is answered.
-    pub tracks: Duration,
-    /// `tracks/close`: a forced close on a dead session may hang for long.
-    pub close: Duration,
-    /// `GET sessions/{sid}`: of an unknown session it may hang for ever.
+    /// `GET sessions/{sid}`, for which no less would do: of an unknown session it may hang for ever.
     pub inspect: Duration,
 }
 
@@ -62,8 +59,6 @@ impl Default for Timeouts {
             resolve: Duration::from_secs(3),
             connect: Duration::from_secs(3),
             call: Duration::from_secs(12),
-            tracks: Duration::from_secs(15),
-            close: Duration::from_secs(25),
             inspect: Duration::from_secs(3),
         }
     }
@@ -72,10 +67,10 @@ impl Default for Timeouts {
 impl Timeouts {
     fn of(&self, call: Call) -> Duration {
         match call {
-            Call::NewSession | Call::Renegotiate | Call::TurnCredentials => self.call,
-            Call::NewTracks => self.tracks,
-            Call::CloseTracks => self.close,
             Call::Inspect => self.inspect,
+            Call::NewSession | Call::NewTracks | Call::Renegotiate | Call::CloseTracks | Call::TurnCredentials => {
+                self.call
+            }
         }
     }
 }
@@ -169,6 +164,12 @@ impl Transport {
         printable.take(DESCRIPTION_LIMIT).collect()
     }
 
+    /// What a good reply holds goes on: into descriptions for guests, the state file, the list of sessions.
+    fn repeats_token(&self, body: &[u8]) -> bool {
+        let token = self.token.expose().as_bytes();
+        !token.is_empty() && body.windows(token.len()).any(|part| part == token)
+    }
+
     fn send_json<R: DeserializeOwned>(
         &self,
         call: Call,
@@ -229,6 +230,10 @@ impl Transport {
             Err(error) => return Err(self.reply_lost(call, &error)),
         };
         if status.is_success() {
+            if self.repeats_token(&body) {
+                let reason = "it repeats the token, which is for nobody else to see".to_owned();
+                return Err(CallError { call, cause: Cause::ReplyLost(reason) });
+            }
             return match serde_json::from_slice(&body) {
                 Ok(body) => Ok(Reply { body, cf_ray }),
                 Err(error) => Err(CallError {
@@ -269,13 +274,11 @@ impl Transport {
     }
 
     fn reply_lost(&self, call: Call, error: &ureq::Error) -> CallError {
-        let reason = match error {
-            ureq::Error::Timeout(_) => {
-                format!("no complete reply within {:?}", self.timeouts.of(call))
-            }
-            error => self.printable(&error.to_string()),
+        let cause = match error {
+            ureq::Error::Timeout(_) => Cause::TimedOut(self.timeouts.of(call)),
+            error => Cause::ReplyLost(self.printable(&error.to_string())),
         };
-        CallError { call, cause: Cause::ReplyLost(reason) }
+        CallError { call, cause }
     }
 }
 

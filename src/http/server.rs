@@ -338,14 +338,18 @@ async fn decode_request(head: Head, body: Vec<u8>, local_addr: SocketAddr, peer:
         body,
         client: ClientInfo { local_addr, remote_ip: peer.to_canonical(), tunnelled: false },
     };
-    // The tunnel runs on this host; from anywhere else the field is anybody's claim.
-    if request.client.remote_ip.is_loopback()
-        && let Some(remote_ip) = request.header("cf-connecting-ip").and_then(|ip| ip.trim().parse::<IpAddr>().ok())
-    {
-        request.client.remote_ip = remote_ip.to_canonical();
+    if let Some(remote_ip) = behind_tunnel(peer, request.header("cf-connecting-ip")) {
+        request.client.remote_ip = remote_ip;
         request.client.tunnelled = true;
     }
     Some(request)
+}
+
+/// Who is at the other end of the tunnel that a request came through. The tunnel runs on this host; from anywhere else the
+/// field is anybody's claim.
+fn behind_tunnel(peer: IpAddr, connecting_ip: Option<&str>) -> Option<IpAddr> {
+    let claimed = connecting_ip.filter(|_| peer.to_canonical().is_loopback())?;
+    claimed.trim().parse().ok().map(|ip: IpAddr| ip.to_canonical())
 }
 
 /// Status line and header fields of a response (RFC 9112 §4, §5), up to the empty line. All text in it is ours. Written

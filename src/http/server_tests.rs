@@ -92,3 +92,19 @@ fn the_head_of_a_response_has_its_length_the_date_and_closes() {
     }
     assert!(head(&Response::new(201)).starts_with("HTTP/1.1 201 Created\r\ncontent-length: 0\r\n"));
 }
+
+#[test]
+fn only_a_request_from_this_host_says_who_is_behind_a_tunnel() {
+    let behind = |peer: &str, field| behind_tunnel(peer.parse().unwrap(), field).map(|ip| ip.to_string());
+    let guest = Some("203.0.113.7".to_owned());
+    for peer in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+        assert_eq!(behind(peer, Some(" 203.0.113.7 ")), guest, "{peer}");
+        assert_eq!(behind(peer, Some("::ffff:203.0.113.7")), guest, "{peer}");
+        assert_eq!(behind(peer, Some("203.0.113.7, 127.0.0.1")), None, "{peer}");
+        assert_eq!(behind(peer, None), None, "{peer}");
+    }
+    for peer in ["192.168.1.77", "10.0.0.1", "203.0.113.9", "::ffff:192.168.1.77", "fe80::1", "2001:db8::1"] {
+        assert_eq!(behind(peer, Some("203.0.113.7")), None, "{peer}");
+        assert_eq!(behind(peer, Some("127.0.0.1")), None, "{peer}");
+    }
+}

@@ -126,7 +126,11 @@ function recordsInto(startServer, { remote = false } = {}) {
     require(seconds > MEDIA_SECONDS - 2, `only ${seconds.toFixed(1)} s were recorded`);
     const framesPerSecond = rate(video.dts, 1);
     const seen = `${framesPerSecond.toFixed(1)} frames/s, of ${encoded.framesEncoded} that Chromium encoded in about ${MEDIA_SECONDS} s`;
-    require(framesPerSecond >= MIN_FRAMES_PER_SECOND, seen);
+    if (framesPerSecond < MIN_FRAMES_PER_SECOND) {
+      // What Chromium had no time to encode says nothing about the way behind it.
+      const encodedEnough = encoded.framesEncoded >= MIN_FRAMES_PER_SECOND * MEDIA_SECONDS;
+      throw Object.assign(new Error(seen), { machineTooBusy: !encodedEnough });
+    }
     const packetsPerSecond = rate(audio.dts);
     const [least, most] = OPUS_PACKETS_PER_SECOND;
     require(packetsPerSecond >= least && packetsPerSecond <= most, `${packetsPerSecond.toFixed(1)} Opus packets/s`);
@@ -473,23 +477,36 @@ process.once("SIGTERM", async () => {
   await onStage?.strike().catch(() => {});
   process.exit(1);
 });
-for (const [name, check] of Object.entries(CHECKS)) {
-  if (wanted.length > 0 && !wanted.some((each) => name.includes(each))) continue;
+
+/** Plays one check and strikes its stage. */
+async function play(name, check) {
   const stage = new Stage(name.replaceAll(" ", "-"));
   onStage = stage;
   try {
     const facts = await limited(check(stage), CHECK_LIMIT_MS);
     await stage.strike();
-    passed += 1;
-    console.log(
-      `ok    ${name.padEnd(28)} ${Object.entries(facts)
-        .map(([key, value]) => `${key}: ${value}`)
-        .join(" | ")}`,
-    );
+    return { facts };
   } catch (error) {
-    failed += 1;
-    console.log(`FAIL  ${name.padEnd(28)} ${error.message.split("\n").join("\n      ")}\n      logs: ${stage.dir}`);
     await stage.strike().catch((late) => fs.appendFileSync(stage.file("strike.log"), `${late.stack}\n`));
+    return { error, logs: stage.dir };
+  }
+}
+
+for (const [name, check] of Object.entries(CHECKS)) {
+  if (wanted.length > 0 && !wanted.some((each) => name.includes(each))) continue;
+  let outcome = await play(name, check);
+  if (outcome.error?.machineTooBusy) {
+    console.log(`again ${name.padEnd(28)} Chromium had too little of this machine: ${outcome.error.message}`);
+    outcome = await play(`${name} again`, check);
+  }
+  const { facts, error, logs } = outcome;
+  if (error) {
+    failed += 1;
+    console.log(`FAIL  ${name.padEnd(28)} ${error.message.split("\n").join("\n      ")}\n      logs: ${logs}`);
+  } else {
+    passed += 1;
+    const told = Object.entries(facts).map(([key, value]) => `${key}: ${value}`);
+    console.log(`ok    ${name.padEnd(28)} ${told.join(" | ")}`);
   }
 }
 if (passed + failed === 0) {

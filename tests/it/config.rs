@@ -149,6 +149,41 @@ fn the_environment_wins_over_the_file() {
 }
 
 #[test]
+fn each_variable_is_the_key_that_it_stands_for_and_wins_over_it() {
+    for (variable, section, key, value, other) in [
+        ("GUEST_RELAY_HTTP_LISTEN", "http", "listen", "127.0.0.1:81", "127.0.0.1:82"),
+        ("GUEST_RELAY_HTTP_PUBLIC_URL", "http", "public_url", "https://a.example", "https://b.example"),
+        ("GUEST_RELAY_HTTP_OFFERS_PER_MINUTE", "http", "offers_per_minute", "7", "8"),
+        ("GUEST_RELAY_RTC_LISTEN", "rtc", "listen", "127.0.0.1:81", "127.0.0.1:82"),
+        ("GUEST_RELAY_RTC_START_BITRATE_KBPS", "rtc", "start_bitrate_kbps", "700", "800"),
+        ("GUEST_RELAY_RTC_MAX_BITRATE_KBPS", "rtc", "max_bitrate_kbps", "2700", "2800"),
+        ("GUEST_RELAY_RTC_TOTAL_BITRATE_KBPS", "rtc", "total_bitrate_kbps", "7000", "8000"),
+        ("GUEST_RELAY_RTC_STUN_SERVER", "rtc", "stun_server", "none", "stun.example"),
+        ("GUEST_RELAY_RELAY_OUTPUT", "relay", "output", "rtmp://a/{guest_id}", "rtmp://b/{guest_id}"),
+        ("GUEST_RELAY_RELAY_HOLD_SECONDS", "relay", "hold_seconds", "7", "8"),
+        ("GUEST_RELAY_RELAY_REORDER_MS", "relay", "reorder_ms", "70", "80"),
+        ("GUEST_RELAY_RELAY_KEYFRAME_INTERVAL_SECONDS", "relay", "keyframe_interval_seconds", "7", "8"),
+        ("GUEST_RELAY_RELAY_STATE_FILE", "relay", "state_file", "/a", "/b"),
+        ("GUEST_RELAY_LOG_LEVEL", "log", "level", "trace", "error"),
+        ("CLOUDFLARE_ACCOUNT_ID", "cloudflare", "account_id", "a", "b"),
+        ("CLOUDFLARE_CALLS_APP_ID", "cloudflare", "calls_app_id", "a", "b"),
+        ("CLOUDFLARE_CALLS_APP_ID", "cloudflare", "app_id", "a", "b"),
+        ("CLOUDFLARE_CALLS_API_TOKEN", "cloudflare", "calls_api_token", "a", "b"),
+        ("CLOUDFLARE_CALLS_API_TOKEN", "cloudflare", "api_token", "a", "b"),
+        ("CLOUDFLARE_TURN_TOKEN_ID", "cloudflare", "turn_token_id", "a", "b"),
+        ("CLOUDFLARE_TURN_API_TOKEN", "cloudflare", "turn_api_token", "a", "b"),
+    ] {
+        let file = |value: &str| format!("{section}: {{{key}: '{value}'}}\n");
+        let wanted = parse(&file(value));
+        assert_ne!(wanted, Config::default(), "{variable}");
+        assert_eq!(with_environment("", &[(variable, value)]).unwrap(), wanted, "{variable}");
+        assert_eq!(with_environment(&file(other), &[(variable, value)]).unwrap(), wanted, "{variable} over {key}");
+        // One that is empty is none.
+        assert_eq!(with_environment(&file(other), &[(variable, " ")]).unwrap(), parse(&file(other)), "{variable}");
+    }
+}
+
+#[test]
 fn problems_in_the_environment_name_the_variable_and_do_not_repeat_a_token() {
     assert_eq!(
         with_environment("", &[("CLOUDFLARE_TURN_API_TOKEN", "canary token")]).unwrap_err(),

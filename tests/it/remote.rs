@@ -2,13 +2,15 @@
 //! SFU → the daemon's pull → a strict RTMP ingest.
 
 mod faults;
+mod hostile;
 mod nearby;
 mod page;
 mod secrets;
 mod several;
 mod studio;
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ingest::{Connection, Ingest, Options};
 use loadgen::clip::Clip;
@@ -18,6 +20,8 @@ use sfu_sim::{Fault, SfuSim};
 use crate::daemon::Daemon;
 
 const SETTLE: Duration = Duration::from_secs(15);
+/// From the crash of the daemon to the first picture at the mixer.
+const WITHIN_AFTER_CRASH: Duration = Duration::from_secs(5);
 
 fn daemon(ingest: &Ingest, sfu: &SfuSim) -> Daemon {
     let further = format!(
@@ -38,8 +42,7 @@ fn a_remote_guest_comes_back_from_the_sfu_and_leaves_nothing_there() {
     let ingest = Ingest::bind("127.0.0.1:0", Options { keep_frames: true, ..Options::default() }).unwrap();
     let sfu = SfuSim::start(sfu_sim::Options { speed: 10.0, ..sfu_sim::Options::default() }).unwrap();
     let daemon = daemon(&ingest, &sfu);
-    let url = format!("http://{}/api/calls/whip/guest1", daemon.http);
-    let publisher = Publisher::connect(&url, &Clip::chromium_720p()).unwrap();
+    let publisher = Publisher::connect(&whip_url(&daemon), &Clip::chromium_720p()).unwrap();
     assert!(
         ingest.wait_until(SETTLE, |paths| paths.iter().any(|path| pictures(path) >= 60)),
         "no pictures:\n{}\n{:?}",
@@ -58,16 +61,38 @@ fn a_remote_guest_comes_back_from_the_sfu_and_leaves_nothing_there() {
     assert!(!daemon.log().contains(sfu.secret()), "the app's secret stands in the log");
 }
 
-#[test]
-fn after_a_crash_of_the_daemon_the_guest_is_pulled_again_without_doing_anything() {
+/// A guest who has just got the answer.
+fn joined() -> (Ingest, SfuSim, Daemon, Publisher) {
     let ingest = Ingest::bind("127.0.0.1:0", Options::default()).unwrap();
     let sfu = SfuSim::start(sfu_sim::Options::default()).unwrap();
-    let mut daemon = daemon(&ingest, &sfu);
-    let url = format!("http://{}/api/calls/whip/guest1", daemon.http);
-    let publisher = Publisher::connect(&url, &Clip::chromium_360p()).unwrap();
+    let daemon = daemon(&ingest, &sfu);
+    let publisher = Publisher::connect(&whip_url(&daemon), &Clip::chromium_360p()).unwrap();
+    (ingest, sfu, daemon, publisher)
+}
+
+fn whip_url(daemon: &Daemon) -> String {
+    format!("http://{}/api/calls/whip/guest1", daemon.http)
+}
+
+fn sessions(daemon: &Daemon) -> serde_json::Value {
+    let reply: serde_json::Value = serde_json::from_str(&daemon.get("/api/calls/sessions")).unwrap();
+    reply["sessions"].clone()
+}
+
+#[test]
+fn after_a_crash_of_the_daemon_the_guest_is_pulled_again_without_doing_anything() {
+    let (ingest, sfu, mut daemon, publisher) = joined();
     daemon.wait_for_state("guest1", "live", SETTLE);
+    let before = sessions(&daemon);
+    assert!(before["guest1"].is_string(), "{before}");
+    let crashed = Instant::now();
     daemon.crash_and_restart();
+    let is_back = |all: &[Connection]| all.len() == 2 && pictures(&all[1]) > 0;
+    assert!(ingest.wait_until(WITHIN_AFTER_CRASH, is_back), "{:?}\n{}", ingest.connections(), daemon.log());
+    println!("pictures {:.1?} after the crash", crashed.elapsed());
+    assert!(crashed.elapsed() <= WITHIN_AFTER_CRASH);
     daemon.wait_for_state("guest1", "live", SETTLE);
+    assert_eq!(sessions(&daemon), before);
     assert!(publisher.is_alive());
     let connections = ingest.connections();
     assert_eq!(connections.len(), 2);
@@ -75,15 +100,56 @@ fn after_a_crash_of_the_daemon_the_guest_is_pulled_again_without_doing_anything(
     assert!(sfu.violations().is_empty(), "{:?}", sfu.violations());
 }
 
+#[test]
+fn a_guest_who_has_just_got_the_answer_survives_a_crash_too() {
+    let (ingest, _sfu, mut daemon, publisher) = joined();
+    daemon.crash_and_restart();
+    daemon.wait_for_state("guest1", "live", SETTLE);
+    let resource = publisher.session().path.rsplit('/').next().unwrap();
+    assert!(daemon.state_file().contains(resource), "{}", daemon.state_file());
+    assert!(ingest.wait_until(SETTLE, |all| all.iter().any(|connection| pictures(connection) > 0)));
+}
+
+#[test]
+fn a_guest_who_went_while_the_daemon_was_down_leaves_a_free_slot() {
+    let (_ingest, sfu, mut daemon, publisher) = joined();
+    daemon.wait_for_state("guest1", "live", SETTLE);
+    let session = sessions(&daemon)["guest1"].as_str().unwrap().to_owned();
+    assert!(daemon.state_file().contains(&session));
+    publisher.vanish();
+    sfu.inject(Fault::KillSession { session: session.clone() });
+    daemon.crash_and_restart();
+    daemon.wait_for_state("guest1", "absent", SETTLE);
+    assert!(daemon.log().contains("was here before the restart"), "{}", daemon.log());
+    assert_eq!(sessions(&daemon), serde_json::json!({}));
+    let until = Instant::now() + SETTLE;
+    while daemon.state_file().contains(&session) {
+        assert!(Instant::now() < until, "{}", daemon.state_file());
+        thread::sleep(Duration::from_millis(20));
+    }
+    // And the next guest takes it.
+    let _next = Publisher::connect(&whip_url(&daemon), &Clip::chromium_360p()).unwrap();
+    daemon.wait_for_state("guest1", "live", SETTLE);
+}
+
 /// What the guest, the producer and the operator are told. The page has words of its own for each `Guest-Relay-Fault`.
 #[test]
 fn a_wrong_secret_an_unknown_app_and_no_network_are_told_to_everybody_in_their_words() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    for (name, fault, api_base, status, said) in [
-        ("secret", Some(Fault::WrongSecret), None, 503, "check cloudflare.calls_api_token"),
-        ("app", Some(Fault::UnknownApp), None, 503, "check cloudflare.calls_app_id"),
-        ("network", None, Some(format!("http://{nobody}/v1")), 503, "check this machine's way to the internet"),
-        ("service", Some(Fault::NoService), None, 502, "the reply was lost"),
+    // For the guest: no numbers, no names of parts.
+    let (set_up, out_of_reach) = ("not set up correctly", "cannot reach the video service");
+    for (name, fault, api_base, status, words, said) in [
+        ("secret", Some(Fault::WrongSecret), None, 503, set_up, "check cloudflare.calls_api_token"),
+        ("app", Some(Fault::UnknownApp), None, 503, set_up, "check cloudflare.calls_app_id"),
+        (
+            "network",
+            None,
+            Some(format!("http://{nobody}/v1")),
+            503,
+            out_of_reach,
+            "check this machine's way to the internet",
+        ),
+        ("service", Some(Fault::NoService), None, 502, "did not answer properly", "the reply was lost"),
     ] {
         let ingest = Ingest::bind("127.0.0.1:0", Options::default()).unwrap();
         let sfu = SfuSim::start(sfu_sim::Options::default()).unwrap();
@@ -95,13 +161,12 @@ fn a_wrong_secret_an_unknown_app_and_no_network_are_told_to_everybody_in_their_w
             sfu.secret()
         );
         let daemon = Daemon::start(&format!("rtmp://{}/{{guest_id}}", ingest.addr()), &further);
-        let url = format!("http://{}/api/calls/whip/guest1", daemon.http);
-        let Err(refusal) = Publisher::connect(&url, &Clip::chromium_360p()) else { panic!("{name}: published") };
+        let Err(refusal) = Publisher::connect(&whip_url(&daemon), &Clip::chromium_360p()) else {
+            panic!("{name}: published")
+        };
         let PublishError::Status { status: answered, body } = refusal else { panic!("{name}: {refusal}") };
         assert_eq!(answered, status.to_string(), "{name}");
-        // For the guest: no numbers, no names of parts.
-        let words = ["not set up correctly", "cannot reach the video service", "did not answer properly"];
-        assert!(words.iter().any(|words| body.contains(words)), "{name}: {body}");
+        assert!(body.contains(words), "{name}: {body}");
         let guest = daemon.guest("guest1");
         let problem = guest["problem"].as_str().unwrap_or_default();
         assert!(problem.contains(said), "{name}: {guest}");

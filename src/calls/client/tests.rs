@@ -5,9 +5,11 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
+
+mod certificates;
 
 const TOKEN: &str = "canary-5f1c9e0d7b3a46288a64";
 
@@ -71,7 +73,7 @@ fn read_request(stream: &mut TcpStream) -> String {
 
 fn client(base: &str) -> Client {
     let short = Duration::from_millis(300);
-    let timeouts = Timeouts { call: short, tracks: short, close: short, inspect: short, ..Timeouts::default() };
+    let timeouts = Timeouts { call: short, inspect: short, ..Timeouts::default() };
     Client::with_timeouts(base, "0123456789abcdef0123456789abcdef", Secret::new(TOKEN.to_owned()), timeouts)
 }
 
@@ -187,7 +189,8 @@ fn no_reply_a_slow_head_and_a_slow_body_are_lost_replies_within_the_calls_time()
     for server in [silent, slow_head, slow_body] {
         let error = server.client().renegotiate("s1", "v=0\r\n").unwrap_err();
         assert!(error.is_outcome_unknown() && error.is_transient());
-        assert_eq!(lost_reason(error), "no complete reply within 300ms");
+        assert_eq!(error.cause, Cause::TimedOut(Duration::from_millis(300)));
+        assert_eq!(error.to_string(), "renegotiate: no complete reply within 300ms");
     }
 }
 
@@ -378,12 +381,43 @@ fn a_server_that_repeats_the_token_does_not_get_it_into_a_text_of_ours() {
         format!(r#"{{"tracks":[{{"trackName":"v","errorCode":"{TOKEN}","errorDescription":"{TOKEN}"}}]}}"#),
     );
     let header = Server::answering(Box::leak(format!("HTTP/1.1 {TOKEN}").into_boxed_str()), "");
-    for server in [&refusing, &wrong_type, &plain, &header] {
+    // As a session's id, a description for a guest, or anything else that goes on.
+    let id = Server::answering(OK, format!(r#"{{"sessionId":"{TOKEN}"}}"#));
+    let error = id.client().new_session().unwrap_err();
+    assert!(error.is_unanswered() && !format!("{error} {error:?}").contains(TOKEN), "{error:?}");
+    let answer =
+        Server::answering(OK, format!(r#"{{"sessionDescription":{{"type":"answer","sdp":"s={TOKEN}"}},"tracks":[]}}"#));
+    for server in [&refusing, &wrong_type, &plain, &header, &items, &answer] {
         let error = server.client().new_tracks("s1", &TracksRequest::default()).unwrap_err();
         assert!(!format!("{error} {error:?} {}", error.guest_text()).contains(TOKEN), "{error:?}");
     }
-    let reply = items.client().new_tracks("s1", &TracksRequest::default()).unwrap();
-    assert!(!format!("{:?}", reply.tracks[0].outcome()).contains(TOKEN));
+}
+
+#[test]
+fn connecting_has_three_seconds_and_a_call_twelve() {
+    let timeouts = Timeouts::default();
+    assert_eq!((timeouts.connect, timeouts.call), (Duration::from_secs(3), Duration::from_secs(12)));
+    assert!(timeouts.resolve <= timeouts.call && timeouts.inspect <= timeouts.call);
+}
+
+/// What a full backlog makes of a connection: its first packet is dropped, and nobody says so.
+#[test]
+fn a_host_that_answers_no_connection_is_given_up_in_the_time_for_connecting() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+        waiting.push(stream);
+        assert!(waiting.len() < 10_000, "the backlog does not fill");
+    }
+    let connect = Duration::from_millis(400);
+    let timeouts = Timeouts { connect, ..Timeouts::default() };
+    let token = Secret::new(TOKEN.to_owned());
+    let client = Client::with_timeouts(&format!("http://{address}/v1"), "app", token, timeouts);
+    let began = Instant::now();
+    let error = client.new_session().unwrap_err();
+    assert_eq!(error.cause, Cause::Unreachable("connecting took too long".to_owned()));
+    assert!(began.elapsed() >= connect && began.elapsed() < timeouts.call / 2, "{:?}", began.elapsed());
 }
 
 #[test]

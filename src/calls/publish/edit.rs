@@ -10,8 +10,9 @@
 //! a=sendrecv                                      -> a=sendonly
 //! ```
 //!
-//! Everything else stays as it is and in its order; an answer to the result answers the offer. Input: an offer that
-//! [`crate::rtc::sdp::Offer`] accepted, with the tracks it took.
+//! Opus keeps RED around it (RFC 2198) where the guest offers that: the SFU negotiates it like any format, and the relay
+//! unwraps what comes back. Everything else stays as it is and in its order; an answer to the result answers the offer.
+//! Input: an offer that [`crate::rtc::sdp::Offer`] accepted, with the tracks it took.
 
 use crate::rtc::sdp::Track;
 

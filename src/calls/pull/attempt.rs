@@ -6,7 +6,7 @@ use std::time::Instant;
 use guest_relay_muxer::TrackKind;
 
 use super::super::api::{SdpType, SessionDescription, TRACK_NOT_FOUND, Track, TracksReply, TracksRequest};
-use super::super::error::{CallError, Cause};
+use super::super::error::CallError;
 use super::closing::GivenUp;
 use super::link::{Exchange, Link};
 use super::{
@@ -223,8 +223,7 @@ impl Pull {
                 self.handle_tracks(session, peer, &reply, started, now);
             }
             (Attempt::Creating { offer, .. }, reply) => {
-                let lost = |error: &CallError| matches!(error.cause, Cause::ReplyLost(_));
-                if reply.as_ref().is_err_and(lost) {
+                if reply.as_ref().is_err_and(CallError::is_unanswered) {
                     self.stats.sessions_unknown += 1;
                 }
                 let trouble = reply.err().map_or(Trouble::NoDescription, Trouble::Call);

@@ -16,8 +16,8 @@ use crate::calls::error::{Call, CallError};
 
 /// Sessions in the process of being closed.
 pub(super) const CLOSINGS_MAX: usize = 8;
-/// Tries to close one session's tracks.
-const ATTEMPTS: u32 = 3;
+/// Tries to close one session's tracks, over some 15 s: the SFU itself takes 30 s to notice that nobody is there any more.
+const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long a peer may outlive its use.
 const LINGER: Duration = Duration::from_secs(2);

@@ -17,10 +17,10 @@ pub(super) const FIRST_MEDIA_WITHIN: Duration = Duration::from_secs(5);
 pub(super) const LOST_FOR: Duration = Duration::from_secs(5);
 /// The SFU ends a track, with every subscription to it, when the publisher has sent nothing for so long.
 pub(super) const COLLECTED_AFTER: Duration = Duration::from_secs(30);
-/// When nothing at all comes for so long, the API is asked whether the publisher is still there: a guest whose session is
-/// over does not know it before somebody says so.
+/// When nothing comes for so long, of all tracks or of one, the API is asked about the publisher's session: a guest whose
+/// session is over, or whose track was collected, does not know it before somebody says so.
 pub(super) const ASK_AFTER: Duration = Duration::from_secs(2);
-/// And again as long as nothing comes.
+/// And again as long as it stays so.
 pub(super) const ASK_EVERY: Duration = Duration::from_secs(5);
 /// With media for so long a link is good, and the next failure is the first one.
 pub(super) const STABLE_AFTER: Duration = Duration::from_secs(2);
@@ -38,6 +38,11 @@ pub(super) struct Pulled {
 impl Pulled {
     pub(super) fn new(kind: TrackKind, mid: String, since: Instant) -> Self {
         Self { kind, mid, since, heard: None }
+    }
+
+    /// It was heard of, but not any more.
+    pub(super) fn is_silent(&self, now: Instant) -> bool {
+        self.heard.is_some_and(|heard| now >= heard + ASK_AFTER)
     }
 
     /// When the SFU will have ended it, if nothing comes on a transport that is up since `up`.
@@ -199,10 +204,10 @@ impl Link {
         self.pulled.iter().filter_map(|track| track.heard).max()
     }
 
-    /// Since when nothing has come over a transport that stands, if something ever did.
+    /// Since when a track that was heard of has been silent over a transport that stands, the longest.
     pub(super) fn silent_since(&self) -> Option<Instant> {
         match self.transport {
-            Transport::Up { .. } if self.spent.is_none() => self.heard(),
+            Transport::Up { .. } if self.spent.is_none() => self.pulled.iter().filter_map(|track| track.heard).min(),
             _ => None,
         }
     }
@@ -218,22 +223,24 @@ impl Link {
         }
     }
 
-    /// Takes out the tracks that the SFU has ended, while others flow.
+    /// Takes out the tracks that the SFU must have ended by now, while others flow.
     pub(super) fn drop_collected(&mut self, now: Instant) -> bool {
-        if self.flowing(now) == 0 {
-            return false;
-        }
         let Transport::Up { since } = self.transport else {
             return false;
         };
+        self.flowing(now) > 0 && self.remove(|track| track.collected_at(since) <= now)
+    }
+
+    /// Takes out tracks; what is left of them is to be closed in the end.
+    pub(super) fn remove(&mut self, is_over: impl Fn(&Pulled) -> bool) -> bool {
         let before = self.pulled.len();
         let former_mids = &mut self.former_mids;
         self.pulled.retain(|track| {
-            let is_alive = track.collected_at(since) > now;
-            if !is_alive {
+            let is_over = is_over(track);
+            if is_over {
                 former_mids.push(track.mid.clone());
             }
-            is_alive
+            !is_over
         });
         self.pulled.len() < before
     }
@@ -313,7 +320,7 @@ impl Pull {
         }
     }
 
-    /// When the publisher's session is to be asked about, should the link stay silent.
+    /// When the publisher's session is to be asked about, should the link or a track of it stay silent.
     pub(super) fn asked_again_at(&self, now: Instant) -> Option<Instant> {
         let silent_since = self.link.as_ref()?.silent_since()?;
         let first = silent_since + ASK_AFTER;

@@ -39,7 +39,7 @@ fn refused(call: Call, status: u16, code: &str) -> CallError {
 }
 
 fn lost(call: Call) -> CallError {
-    let cause = Cause::ReplyLost("no complete reply within 15s".to_owned());
+    let cause = Cause::ReplyLost("the connection was closed".to_owned());
     CallError { call, cause }
 }
 

@@ -1,11 +1,12 @@
 //! Secrets are told to nobody: with canaries for all of them, at log level `trace`, everything is made to fail that can, and
 //! all that the daemon says anywhere is searched.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -18,16 +19,16 @@ use sfu_sim::{Endpoint, Fault};
 use super::studio::{RECOVERY, Studio};
 use crate::daemon::{Daemon, Setup};
 
-/// As long as the real ones.
-const APP_SECRET: &str = "canaryapp0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4";
-const TURN_TOKEN: &str = "canaryturn1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4";
+/// As long as the real ones, and so as a session's id may be.
+pub(super) const APP_SECRET: &str = "canaryappf1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4";
+const TURN_TOKEN: &str = "canaryturne2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c";
 const RTMP_PASSWORD: &str = "canary-rtmp-password";
 const RTMP_KEY: &str = "canary-rtmp-key";
 const APP_ID: &str = "0123456789abcdef0123456789abcdef";
 const TURN_KEY: &str = "fedcba9876543210fedcba9876543210";
 
 /// What a server does to whoever shows it a token, with `{token}` in it.
-const ILL_WILL: [(&str, &str); 10] = [
+const ILL_WILL: [(&str, &str); 12] = [
     (
         "repeats it in a refusal",
         "HTTP/1.1 401 x\r\n{length}\r\n{\"errorCode\":\"{token}\",\"errorDescription\":\"no {token}\"}",
@@ -47,12 +48,18 @@ const ILL_WILL: [(&str, &str); 10] = [
     ("sends us elsewhere with it", "HTTP/1.1 302 x\r\nLocation: http://127.0.0.1:9/?{token}\r\n{length}\r\n{token}"),
     ("breaks off", "HTTP/1.1 200 x\r\nContent-Length: 9999\r\n\r\n{\"sessionId\":\"{token}"),
     ("is no HTTP", "{token} {token}\r\n\r\n"),
+    ("calls a session so", "HTTP/1.1 201 x\r\n{length}\r\n{\"sessionId\":\"{token}\"}"),
+    ("says nothing", SILENCE),
 ];
+/// The answer that does not come.
+const SILENCE: &str = "";
 
 /// A server that answers every request with one of [`ILL_WILL`].
 struct Hostile {
     address: SocketAddr,
     ends: Arc<AtomicBool>,
+    /// The tokens that it was shown.
+    shown: Arc<Mutex<HashSet<String>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -62,19 +69,25 @@ impl Hostile {
         let address = listener.local_addr().unwrap();
         let ends = Arc::new(AtomicBool::new(false));
         let ended = Arc::clone(&ends);
+        let shown = Arc::<Mutex<HashSet<String>>>::default();
+        let seen = Arc::clone(&shown);
         let thread = thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
+            let mut waiting = Vec::new();
+            for mut stream in listener.incoming().map_while(Result::ok) {
                 if ended.load(Ordering::Relaxed) {
                     return;
                 }
                 // Whoever leaves early has seen enough.
-                let _ = Self::reply(stream, answer);
+                let _ = Self::reply(&mut stream, answer, &seen);
+                if answer == SILENCE {
+                    waiting.push(stream);
+                }
             }
         });
-        Self { address, ends, thread: Some(thread) }
+        Self { address, ends, shown, thread: Some(thread) }
     }
 
-    fn reply(mut stream: TcpStream, answer: &str) -> std::io::Result<()> {
+    fn reply(stream: &mut TcpStream, answer: &str, shown: &Mutex<HashSet<String>>) -> std::io::Result<()> {
         stream.set_read_timeout(Some(Duration::from_millis(200)))?;
         let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
         while !request.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -87,6 +100,7 @@ impl Hostile {
         let head = String::from_utf8_lossy(&request).into_owned();
         let token = head.lines().find_map(|line| line.split_once("Bearer ")).map_or("", |(_, token)| token.trim());
         assert!([APP_SECRET, TURN_TOKEN].contains(&token), "the request shows no token: {head}");
+        shown.lock().unwrap().insert(token.to_owned());
         let body = answer.split_once("{length}\r\n").map_or("", |(_, body)| body).replace("{token}", token);
         let length = format!("Content-Length: {}\r\nConnection: close\r\n", body.len());
         stream.write_all(answer.replace("{token}", token).replace("{length}", &length).as_bytes())
@@ -97,7 +111,8 @@ impl Drop for Hostile {
     fn drop(&mut self) {
         self.ends.store(true, Ordering::Relaxed);
         let _ = TcpStream::connect(self.address);
-        let _ = self.thread.take().unwrap().join();
+        let thread = self.thread.take().unwrap().join();
+        assert!(thread.is_ok() || thread::panicking(), "a request was not as it has to be");
     }
 }
 
@@ -110,7 +125,7 @@ fn ask(daemon: &Daemon, method: &str, path: &str, headers: &[(&str, &str)], body
 }
 
 /// All that the daemon says to anybody.
-fn everything(daemon: &Daemon) -> String {
+pub(super) fn everything(daemon: &Daemon) -> String {
     let mut said = daemon.log() + &daemon.checked_config() + &daemon.state_file();
     said += &std::fs::read_to_string(format!("/proc/{}/cmdline", daemon.process_id())).unwrap();
     for path in [
@@ -148,7 +163,7 @@ fn first_event(daemon: &Daemon) -> String {
 }
 
 #[track_caller]
-fn assert_no_canary(said: &str, when: &str) {
+pub(super) fn assert_no_canary(said: &str, when: &str) {
     for (canary, name) in [
         (APP_SECRET, "app's secret"),
         (TURN_TOKEN, "TURN token"),
@@ -214,6 +229,8 @@ fn servers_that_repeat_what_they_were_told_get_nothing_into_the_open() {
         let mut said = ask(&daemon, "GET", "/api/ice-servers", &[], "");
         said += &publish(&daemon);
         assert_no_canary(&(said + &everything(&daemon)), name);
+        let shown = api.shown.lock().unwrap().clone();
+        assert_eq!(shown, [APP_SECRET, TURN_TOKEN].map(str::to_owned).into(), "{name}");
     }
 }
 

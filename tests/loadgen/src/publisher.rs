@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use crate::clip::{Clip, TrackKind};
 use crate::driver::{Command, Driver, Handle, Seat};
 use crate::guest::{AnswerError, Guest, GuestConfig, GuestStats};
-use crate::http::{self, Url};
+use crate::http::{self, Message, Url};
 use crate::netem::{Impairments, Netem, NetemStats};
 use crate::replay::SentUnit;
 
@@ -117,7 +117,7 @@ pub struct Publisher {
     handle: Handle,
     session: Url,
     linger: Duration,
-    answer: String,
+    reply: Message,
     links: Vec<String>,
 }
 
@@ -156,12 +156,17 @@ impl Publisher {
         let handle = driver.add(seat);
         let links = response.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("link"));
         let links = links.map(|(_, value)| value.clone()).collect();
-        Ok(Publisher { handle, session, linger: options.linger, answer: response.body, links })
+        Ok(Publisher { handle, session, linger: options.linger, reply: response, links })
     }
 
     /// The SDP answer.
     pub fn answer(&self) -> &str {
-        &self.answer
+        &self.reply.body
+    }
+
+    /// All that the endpoint answered.
+    pub fn reply(&self) -> &Message {
+        &self.reply
     }
 
     /// The `Link` fields that came with it, such as those of ICE servers (RFC 9725 §4.6).

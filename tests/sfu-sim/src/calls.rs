@@ -39,6 +39,13 @@ pub(crate) fn decode<T: DeserializeOwned>(body: &str, fields: &[&str]) -> Result
     })
 }
 
+/// Whether a `tracks/new` publishes or pulls.
+pub(crate) fn kind_of_tracks_new(body: &str) -> Endpoint {
+    let request = decode::<TracksRequest>(body, &[]);
+    let pulls = request.is_ok_and(|request| request.tracks.iter().any(|track| track.location == Location::Remote));
+    if pulls { Endpoint::Pull } else { Endpoint::TracksNew }
+}
+
 /// An offer in a body.
 pub(crate) fn offer(description: &SessionDescription) -> Result<Remote, ApiError> {
     if description.kind != SdpType::Offer {
@@ -48,7 +55,7 @@ pub(crate) fn offer(description: &SessionDescription) -> Result<Remote, ApiError
 }
 
 impl Sfu {
-    pub(crate) fn sessions_new(&self, body: &str) -> (Outcome, Option<String>) {
+    pub(crate) fn sessions_new(&self, body: &str, hang: bool) -> (Outcome, Option<String>) {
         let offered = if body.is_empty() {
             None
         } else {
@@ -58,6 +65,7 @@ impl Sfu {
                 Err(error) => return (Err(error), None),
             }
         };
+        self.hang(hang);
         let now = Instant::now();
         let mut guard = self.lock();
         let state = &mut *guard;
@@ -163,7 +171,7 @@ impl Sfu {
         guard.describe(id)
     }
 
-    fn hang(&self, hang: bool) {
+    pub(crate) fn hang(&self, hang: bool) {
         if hang {
             let guard = self.lock();
             let deadline = Instant::now() + guard.settings.times.hang;

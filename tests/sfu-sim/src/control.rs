@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::api::{ApiError, Reply};
-use crate::fault::Fault;
+use crate::fault::{Fault, FaultInfo};
 use crate::ledger::{CallCount, Ledger, Violation};
 use crate::sdp::Kind;
 use crate::session::{EndReason, Session, TrackStatus};
@@ -28,6 +28,8 @@ pub struct Snapshot {
     /// The latest last.
     pub ended: Vec<EndedSession>,
     pub calls: BTreeMap<String, CallCount>,
+    /// Those that last or wait for calls, in the order in which they were turned on, until [`Fault::None`].
+    pub faults: Vec<FaultInfo>,
     pub violations: Vec<Violation>,
 }
 
@@ -71,6 +73,8 @@ pub struct SubscriptionInfo {
 pub struct EndedSession {
     pub id: String,
     pub reason: EndReason,
+    /// All its tracks had been closed by then.
+    pub left: bool,
 }
 
 pub(crate) fn answer(method: &str, path: &str, body: &str, sfu: &Sfu) -> Reply {
@@ -101,11 +105,12 @@ pub(crate) fn answer(method: &str, path: &str, body: &str, sfu: &Sfu) -> Reply {
 impl State {
     pub(crate) fn snapshot(&self) -> Snapshot {
         let present = self.sessions.values().filter(|session| !session.is_left());
-        let ended = self.ended().map(|(id, reason)| EndedSession { id: id.clone(), reason });
+        let ended = self.ended().map(|(id, end)| EndedSession { id: id.clone(), reason: end.reason, left: end.left });
         Snapshot {
             sessions: present.map(session_info).collect(),
             ended: ended.collect(),
             calls: self.ledger.calls.clone(),
+            faults: self.faults.on().to_vec(),
             violations: self.ledger.violations().cloned().collect(),
         }
     }

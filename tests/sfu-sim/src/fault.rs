@@ -1,5 +1,6 @@
-//! Faults on demand: what `POST /control` and the handle's methods can turn on.
+//! Faults on demand: what `POST /control` and the handle's methods can turn on, and which calls met them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub enum Endpoint {
     SessionsNew,
     TracksNew,
+    /// `tracks/new` for remote tracks.
+    Pull,
     Renegotiate,
     TracksClose,
     TracksUpdate,
@@ -21,7 +24,7 @@ impl Endpoint {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::SessionsNew => "POST sessions/new",
-            Self::TracksNew => "POST tracks/new",
+            Self::TracksNew | Self::Pull => "POST tracks/new",
             Self::Renegotiate => "PUT renegotiate",
             Self::TracksClose => "PUT tracks/close",
             Self::TracksUpdate => "PUT tracks/update",
@@ -32,6 +35,11 @@ impl Endpoint {
 
     pub(crate) fn is_mutation(self) -> bool {
         !matches!(self, Self::GetSession | Self::TurnCredentials)
+    }
+
+    /// Whether a fault of this endpoint concerns the call.
+    fn covers(self, call: Endpoint) -> bool {
+        self == call || self == Self::TracksNew && call == Self::Pull
     }
 }
 
@@ -98,21 +106,39 @@ pub(crate) enum Refusal {
     NoService,
 }
 
+/// A fault that is on, and the calls that met it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultInfo {
+    pub fault: Fault,
+    /// By the calls' names.
+    pub hits: BTreeMap<String, u64>,
+}
+
+impl FaultInfo {
+    fn hit(&mut self, endpoint: Endpoint) {
+        *self.hits.entry(endpoint.name().to_owned()).or_default() += 1;
+    }
+}
+
 /// The faults that are on.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
-    on: Vec<Fault>,
+    on: Vec<FaultInfo>,
     calls: u32,
     sessions: u32,
 }
 
 impl Faults {
     pub(crate) fn turn_on(&mut self, fault: Fault) {
-        self.on.push(fault);
+        self.on.push(FaultInfo { fault, hits: BTreeMap::new() });
     }
 
     pub(crate) fn clear(&mut self) {
         *self = Faults::default();
+    }
+
+    pub(crate) fn on(&self) -> &[FaultInfo] {
+        &self.on
     }
 
     /// Takes one call's share of the faults.
@@ -121,64 +147,79 @@ impl Faults {
         self.calls += 1;
         let number = self.calls;
         let take = |calls: &mut u32, wanted: &Option<Endpoint>| {
-            let applies = *calls > 0 && wanted.is_none_or(|wanted| wanted == endpoint);
+            let applies = *calls > 0 && wanted.is_none_or(|wanted| wanted.covers(endpoint));
             *calls -= u32::from(applies);
             applies
         };
-        for fault in &mut self.on {
-            match fault {
-                Fault::FailOneIn { n } if number.is_multiple_of(*n) => {
-                    verdict.refuse = Some(Refusal::Internal);
+        for on in &mut self.on {
+            let mut refuse = |applies: bool, refusal| {
+                if applies {
+                    verdict.refuse = Some(refusal);
                 }
-                Fault::Fail { calls, endpoint } => {
-                    let fails = take(calls, endpoint).then_some(Refusal::Internal);
-                    verdict.refuse = fails.or(verdict.refuse);
-                }
-                Fault::TooManyRequests { calls, endpoint } => {
-                    let limited = take(calls, endpoint).then_some(Refusal::TooManyRequests);
-                    verdict.refuse = limited.or(verdict.refuse);
-                }
-                Fault::Refuse { calls, endpoint, status } => {
-                    let refused = take(calls, endpoint).then_some(Refusal::Status(*status));
-                    verdict.refuse = refused.or(verdict.refuse);
-                }
+                applies
+            };
+            let is_hit = match &mut on.fault {
+                Fault::FailOneIn { n } => refuse(number.is_multiple_of(*n), Refusal::Internal),
+                Fault::Fail { calls, endpoint } => refuse(take(calls, endpoint), Refusal::Internal),
+                Fault::TooManyRequests { calls, endpoint } => refuse(take(calls, endpoint), Refusal::TooManyRequests),
+                Fault::Refuse { calls, endpoint, status } => refuse(take(calls, endpoint), Refusal::Status(*status)),
+                Fault::WrongSecret => refuse(true, Refusal::WrongSecret),
+                Fault::UnknownApp => refuse(true, Refusal::UnknownApp),
+                Fault::NoService => refuse(true, Refusal::NoService),
                 Fault::SlowReply { calls, endpoint, milliseconds } => {
                     let is_slow = take(calls, endpoint);
                     let milliseconds = if is_slow { *milliseconds } else { 0 };
                     verdict.delay = verdict.delay.max(Duration::from_millis(milliseconds));
+                    is_slow
                 }
                 Fault::LoseReply { calls, endpoint } => {
-                    verdict.lose_reply |= take(calls, endpoint);
+                    let is_lost = take(calls, endpoint);
+                    verdict.lose_reply |= is_lost;
+                    is_lost
                 }
-                Fault::Hang { calls, endpoint } => verdict.hang |= take(calls, endpoint),
-                Fault::WrongSecret => verdict.refuse = Some(Refusal::WrongSecret),
-                Fault::UnknownApp => verdict.refuse = Some(Refusal::UnknownApp),
-                Fault::NoService => verdict.refuse = Some(Refusal::NoService),
-                _ => {}
+                Fault::Hang { calls, endpoint } => {
+                    let hangs = take(calls, endpoint);
+                    verdict.hang |= hangs;
+                    hangs
+                }
+                _ => false,
+            };
+            if is_hit {
+                on.hit(endpoint);
             }
         }
         verdict
     }
 
-    pub(crate) fn hangs_unknown_session(&self) -> bool {
-        self.on.contains(&Fault::HangUnknownSession)
+    /// Whether the GET of a session that was never there is to hang.
+    pub(crate) fn hangs_unknown_session(&mut self) -> bool {
+        let on = self.on.iter_mut().find(|on| on.fault == Fault::HangUnknownSession);
+        on.map(|on| on.hit(Endpoint::GetSession)).is_some()
     }
 
     /// Whether the session that is made now is to connect.
     pub(crate) fn session_connects(&mut self) -> bool {
         self.sessions += 1;
         let number = self.sessions;
-        !self.on.iter().any(|fault| matches!(fault, Fault::NeverConnectOneIn { n } if number.is_multiple_of(*n)))
+        let is_its_turn = |on: &&mut FaultInfo| match on.fault {
+            Fault::NeverConnectOneIn { n } => number.is_multiple_of(n),
+            _ => false,
+        };
+        let on = self.on.iter_mut().find(is_its_turn);
+        on.map(|on| on.hit(Endpoint::SessionsNew)).is_none()
     }
 
     /// Whether one item of the pull that is answered now is to fail.
     pub(crate) fn mixes_result(&mut self) -> bool {
-        self.on.iter_mut().any(|fault| match fault {
-            Fault::MixedResult { calls } if *calls > 0 => {
+        for on in &mut self.on {
+            if let Fault::MixedResult { calls } = &mut on.fault
+                && *calls > 0
+            {
                 *calls -= 1;
-                true
+                on.hit(Endpoint::Pull);
+                return true;
             }
-            _ => false,
-        })
+        }
+        false
     }
 }

@@ -50,7 +50,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 pub use control::{EndedSession, SessionInfo, Snapshot, SubscriptionInfo, TrackInfo};
-pub use fault::{Endpoint, Fault};
+pub use fault::{Endpoint, Fault, FaultInfo};
 pub use ledger::{CallCount, Rule, Violation};
 pub use session::{EndReason, TrackStatus};
 pub use times::Times;

@@ -13,6 +13,7 @@ use loadgen::http::Message;
 use serde_json::Value;
 
 use crate::api::{ApiError, Reply};
+use crate::calls;
 use crate::control;
 use crate::fault::{Endpoint, Refusal, Verdict};
 use crate::ledger::Rule;
@@ -133,7 +134,7 @@ fn answer(request: &Message, sfu: &Sfu) -> Option<Answer> {
     }
     let call = match (request.method(), rest) {
         ("POST", ["sessions", "new"]) => (Endpoint::SessionsNew, ""),
-        ("POST", ["sessions", id, "tracks", "new"]) => (Endpoint::TracksNew, *id),
+        ("POST", ["sessions", id, "tracks", "new"]) => (calls::kind_of_tracks_new(&request.body), *id),
         ("PUT", ["sessions", id, "renegotiate"]) => (Endpoint::Renegotiate, *id),
         ("PUT", ["sessions", id, "tracks", "close"]) => (Endpoint::TracksClose, *id),
         ("PUT", ["sessions", id, "tracks", "update"]) => (Endpoint::TracksUpdate, *id),
@@ -193,16 +194,19 @@ fn carry_out((endpoint, id): (Endpoint, &str), body: &str, sfu: &Sfu) -> Option<
     let mut mutated = endpoint.is_mutation().then(|| id.to_owned());
     let outcome = match endpoint {
         Endpoint::SessionsNew => {
-            let (outcome, created) = sfu.sessions_new(body);
+            let (outcome, created) = sfu.sessions_new(body, verdict.hang);
             mutated = created;
             outcome
         }
-        Endpoint::TracksNew => sfu.tracks_new(id, body, verdict.hang),
+        Endpoint::TracksNew | Endpoint::Pull => sfu.tracks_new(id, body, verdict.hang),
         Endpoint::Renegotiate => sfu.renegotiate(id, body, verdict.hang),
         Endpoint::TracksClose => sfu.tracks_close(id, body, verdict.hang),
         Endpoint::TracksUpdate => sfu.tracks_update(id, body, verdict.hang),
         Endpoint::GetSession => sfu.get_session(id, verdict.hang),
-        Endpoint::TurnCredentials => sfu.turn_credentials(body),
+        Endpoint::TurnCredentials => {
+            sfu.hang(verdict.hang);
+            sfu.turn_credentials(body)
+        }
     };
     let reply = outcome.unwrap_or_else(|error| refused(endpoint, id, error, sfu));
     let mut guard = sfu.lock();

@@ -32,11 +32,18 @@ pub(crate) struct Settings {
     pub(crate) turn_key: Option<(String, String)>,
 }
 
+/// What is remembered of a session that is no more.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    pub(crate) reason: EndReason,
+    pub(crate) left: bool,
+}
+
 pub(crate) struct State {
     pub(crate) settings: Settings,
     pub(crate) rng: Rng,
     pub(crate) sessions: BTreeMap<String, Session>,
-    ended: HashMap<String, EndReason>,
+    ended: HashMap<String, End>,
     ended_order: VecDeque<String>,
     pub(crate) faults: Faults,
     pub(crate) ledger: Ledger,
@@ -74,18 +81,18 @@ impl State {
     }
 
     pub(crate) fn end_reason(&self, id: &str) -> Option<EndReason> {
-        self.ended.get(id).copied()
+        self.ended.get(id).map(|end| end.reason)
     }
 
-    pub(crate) fn ended(&self) -> impl Iterator<Item = (&String, EndReason)> {
+    pub(crate) fn ended(&self) -> impl Iterator<Item = (&String, End)> {
         let order = self.ended_order.iter();
         order.filter_map(|id| Some((id, *self.ended.get(id)?)))
     }
 
     pub(crate) fn end(&mut self, id: &str, reason: EndReason) {
-        if self.sessions.remove(id).is_none() {
+        let Some(session) = self.sessions.remove(id) else {
             return;
-        }
+        };
         for session in self.sessions.values_mut() {
             let subscriptions = session.subscriptions.iter_mut();
             for sub in subscriptions.filter(|sub| sub.publisher == id) {
@@ -98,7 +105,7 @@ impl State {
             let oldest = self.ended_order.pop_front();
             oldest.map(|oldest| self.ended.remove(&oldest));
         }
-        self.ended.insert(id.to_owned(), reason);
+        self.ended.insert(id.to_owned(), End { reason, left: session.is_left() });
         self.ended_order.push_back(id.to_owned());
         self.changed = true;
     }

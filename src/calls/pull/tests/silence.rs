@@ -44,13 +44,13 @@ fn a_publisher_who_is_there_is_asked_about_every_five_seconds_until_something_co
     }
     let id = script.asked_about_publisher();
     script.reply(id, inspected("active", "active"));
-    script.flow(peer, &[Audio], 5 * S);
+    script.flow(peer, &[Audio, Video], 8 * S);
     script.nothing();
     assert_eq!(script.lost_tracks, [[]; 0]);
 }
 
 #[test]
-fn a_question_that_hangs_is_not_repeated_and_one_silent_track_is_no_reason_to_ask() {
+fn a_question_that_hangs_is_not_repeated_and_a_track_that_only_sends_nothing_is_asked_about_and_left_alone() {
     let mut script = Script::new(PullForm::SfuOffers);
     let peer = script.up("one");
     script.wait(2 * S);
@@ -58,9 +58,53 @@ fn a_question_that_hangs_is_not_repeated_and_one_silent_track_is_no_reason_to_as
     script.flow(peer, &[], 2 * S);
     script.nothing();
     script.reply(hanging, Err(lost(Call::Inspect)));
-    // A microphone that is muted may send nothing for hours.
-    script.flow(peer, &[Video], 20 * S);
+    // A microphone that is muted. What the API says of the video, which flows, is not asked.
+    for answer in [inspected("active", "active"), inspected("inactive", "active"), Err(lost(Call::Inspect))] {
+        script.flow(peer, &[Video], 5 * S);
+        let id = script.asked_about_publisher();
+        script.nothing();
+        script.reply(id, answer);
+        script.nothing();
+    }
+    script.flow(peer, &[Video, Audio], 10 * S);
     script.nothing();
+    assert_eq!((script.lost_tracks.len(), script.dropped.len()), (0, 0));
+    assert_eq!(*script.pull.state(), State::Flowing);
+}
+
+#[test]
+fn a_track_that_was_collected_is_asked_for_within_seconds_while_the_other_flows_and_then_told_of() {
+    for (kind, other, name, mid) in [(Video, Audio, "video", "0"), (Audio, Video, "audio", "1")] {
+        let mut script = Script::new(PullForm::SfuOffers);
+        let peer = script.up("one");
+        script.flow(peer, &[other], 3 * S);
+        let id = script.asked_about_publisher();
+        let status = |of| if of == kind { "inactive" } else { "active" };
+        script.reply(id, inspected(status(Video), status(Audio)));
+        let (id, names, _) = script.asked("one");
+        assert_eq!(names, [name]);
+        assert_eq!(*script.pull.state(), State::Partial(kind));
+        script.reply(id, Ok(tracks(&[(name, Err("not_found_track_error"))], None)));
+        assert_eq!(script.lost_tracks, [[]; 0], "it may come from a corner that has not heard of it");
+        script.flow(peer, &[other], S);
+        let (id, ..) = script.asked("one");
+        script.reply(id, Ok(tracks(&[(name, Err("not_found_track_error"))], None)));
+        assert_eq!(script.lost_tracks, [[kind]]);
+        // The other flows all the time, on the peer that it had.
+        assert_eq!(script.dropped, []);
+        script.flow(peer, &[other], 4 * S);
+        let (id, ..) = script.asked("one");
+        script.reply(id, Ok(tracks(&[(name, Ok("2"))], Some("offer"))));
+        assert_eq!(script.answer(true), peer);
+        script.renegotiated("one", Ok(ApiReply::Done));
+        script.flow(peer, &[Video, Audio], 3 * S);
+        script.nothing();
+        assert_eq!(*script.pull.state(), State::Flowing);
+        script.pull.stop(script.now);
+        script.drain();
+        let kept = if kind == Video { "1" } else { "0" };
+        script.closed("one", &[kept, "2", mid]);
+    }
 }
 
 #[test]

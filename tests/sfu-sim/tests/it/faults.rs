@@ -76,6 +76,12 @@ fn replies_come_late_or_calls_hang() {
     assert_eq!(api.get(&"0".repeat(32)).0, 404);
     assert!(started.elapsed() >= hang);
     sfu.clear_faults();
+    for fault in [None, Some(Endpoint::SessionsNew)] {
+        sfu.inject(Fault::Hang { calls: 1, endpoint: fault });
+        let started = Instant::now();
+        assert_eq!(create(&api), 201);
+        assert!(started.elapsed() >= hang);
+    }
 
     // By then the session has died.
     let session = api.new_session();
@@ -163,4 +169,38 @@ fn the_control_endpoint_takes_faults_as_json() {
     let (_, snapshot) = control("GET", "/sessions", "");
     assert_eq!(snapshot["sessions"].as_array().unwrap().len(), 1);
     assert_eq!(snapshot["calls"]["POST sessions/new"], json!({"total": 2, "failed": 1}));
+}
+
+#[test]
+fn each_fault_tells_which_calls_met_it() {
+    let (sfu, api) = start();
+    let publisher = live_publisher(&sfu, &api);
+    let hits = || -> Vec<Vec<(String, u64)>> {
+        sfu.snapshot().faults.into_iter().map(|on| on.hits.into_iter().collect()).collect()
+    };
+    sfu.inject(Fault::FailOneIn { n: 2 });
+    sfu.inject(Fault::Hang { calls: 1, endpoint: Some(Endpoint::Renegotiate) });
+    sfu.inject(Fault::NeverConnectOneIn { n: 2 });
+    sfu.inject(Fault::MixedResult { calls: 2 });
+    let session = api.new_session();
+    assert_eq!(create(&api), 500);
+    api.new_session();
+    assert_eq!(api.get(&session).0, 500);
+    let hit = |name: &str, times| vec![(name.to_owned(), times)];
+    let failed = vec![("GET session".to_owned(), 1), ("POST sessions/new".to_owned(), 1)];
+    assert_eq!(hits(), [failed, vec![], hit("POST sessions/new", 1), vec![]]);
+    sfu.clear_faults();
+    assert!(hits().is_empty());
+
+    // A fault of a pull leaves a publication alone, one of tracks/new does not.
+    sfu.inject(Fault::Fail { calls: 1, endpoint: Some(Endpoint::Pull) });
+    sfu.inject(Fault::MixedResult { calls: 1 });
+    let another = Publisher::publish(&api, &Clip::chromium_720p());
+    assert_eq!(hits(), [vec![], vec![]]);
+    let body = json!({"tracks": both(&publisher)});
+    let session = api.new_session();
+    assert_eq!(api.tracks_new(&session, &body).0, 500);
+    assert_eq!(api.tracks_new(&session, &body).0, 200);
+    assert_eq!(hits(), [hit("POST tracks/new", 1), hit("POST tracks/new", 1)]);
+    drop(another);
 }
