@@ -4,7 +4,8 @@
 //! Input: datagrams, RTMP bytes, [`Command`]s. Output: datagrams, RTMP bytes, [`Event`]s. A packet crosses no thread:
 //! it is received, decrypted, muxed, chunked and written to its TCP socket within one wake-up: one system call waits, one
 //! receives, and one a guest writes what became of it. Deadlines of all guests are met on one grid of [`GRID`], and by the
-//! packet that comes first after them, so that more guests do not mean more wake-ups.
+//! packet that comes first after them, and packets of many guests are taken together ([`pace`]), so that more guests do not
+//! mean more wake-ups.
 //!
 //! Bounds: `COMMAND_QUEUE` commands (a full queue refuses the caller), `EVENT_QUEUE` events (an event that does not fit
 //! is dropped with a warning; a snapshot tells the truth), one session and one relay per slot.
@@ -12,6 +13,7 @@
 mod budget;
 mod interface;
 mod lane;
+mod pace;
 mod tcp;
 mod token;
 mod udp;
@@ -38,6 +40,7 @@ use crate::rtmp::{self, Disconnected};
 pub use budget::Budget;
 pub use interface::{Command, Event, SessionEnd, SessionSnapshot, SlotSnapshot, Transport};
 use lane::{Lane, Session};
+use pace::Pace;
 use tcp::Closing;
 use token::Token;
 use udp::{Datagram, Inbox, UdpPort};
@@ -100,6 +103,7 @@ pub fn spawn(
         start: now,
         udp,
         inbox: Inbox::new(),
+        pace: Pace::default(),
         wake: Arc::clone(&wake),
         commands,
         events,
@@ -116,6 +120,8 @@ pub fn spawn(
 #[derive(Default)]
 struct WokenBy {
     udp: bool,
+    /// A session's own socket.
+    port: bool,
     command: bool,
 }
 
@@ -125,6 +131,7 @@ struct MediaLoop {
     start: Instant,
     udp: UdpPort,
     inbox: Inbox,
+    pace: Pace,
     wake: Arc<OwnedFd>,
     commands: mpsc::Receiver<Command>,
     events: smol::channel::Sender<Event>,
@@ -157,6 +164,9 @@ impl MediaLoop {
     fn turn(&mut self, ready: &mut Vec<epoll::Event>) -> io::Result<()> {
         let woken_by = self.wait(ready)?;
         let now = Instant::now();
+        if woken_by.udp || woken_by.port {
+            self.pace.note_received(now);
+        }
         if woken_by.udp {
             self.receive(now)?;
         }
@@ -193,8 +203,13 @@ impl MediaLoop {
     /// Sleeps until a socket is ready, a command came, or the earliest deadline.
     fn wait(&mut self, ready: &mut Vec<epoll::Event>) -> io::Result<WokenBy> {
         let deadline = self.lanes.iter().filter_map(|lane| lane.deadline).chain(self.shutdown).min();
+        let mut now = Instant::now();
+        if let Some(rest) = self.pace.rest(now) {
+            thread::sleep(rest);
+            now = Instant::now();
+        }
         let timeout = deadline.map(|deadline| {
-            let wait = self.on_grid(deadline).saturating_duration_since(Instant::now());
+            let wait = self.on_grid(deadline).saturating_duration_since(now);
             Timespec { tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: wait.subsec_nanos().into() }
         });
         ready.clear();
@@ -216,6 +231,7 @@ impl MediaLoop {
                 Token::Port(index) => {
                     if let Some(lane) = self.lanes.get_mut(index) {
                         lane.port_ready = true;
+                        woken_by.port = true;
                     }
                 }
             }

@@ -13,7 +13,7 @@ use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Receive buffers handed to one recvmmsg call.
-const BATCH: usize = 8;
+const BATCH: usize = 16;
 /// With GRO the kernel may join up to 64 KiB of equally sized datagrams of one sender into one buffer.
 const BUFFER_BYTES: usize = 65_535;
 /// recvmmsg calls of one wake-up: bounds how long RTMP and commands wait while datagrams keep coming.
