@@ -368,7 +368,11 @@ impl Pull {
                 link.ask_again = Some(again.max(now + asked_to_wait));
                 self.report(Trouble::Call(error));
             }
-            (_, Err(error)) => self.exchange_failed(Trouble::Call(error), false, now),
+            (exchange, Err(error)) => {
+                // Refused for the sake of the publisher's session, or of ours: no offer was made, so that ours can be closed.
+                link.offer_open &= !(matches!(exchange, Exchange::Requesting { .. }) && error.is_gone());
+                self.exchange_failed(Trouble::Call(error), false, now);
+            }
             (_, Ok(_)) => self.exchange_failed(Trouble::NoDescription, false, now),
         }
     }

@@ -95,6 +95,19 @@ fn a_410_that_concerns_the_publishers_session_ends_the_pull_once_the_api_confirm
 }
 
 #[test]
+fn a_410_to_a_further_track_leaves_our_session_to_be_closed() {
+    let (mut script, peer) = audio_only();
+    let (id, ..) = script.asked("one");
+    script.reply(id, Err(refused(Call::NewTracks, 410, "session_error")));
+    script.pull.stop(script.now);
+    script.drain();
+    script.outputs.retain(|output| matches!(output, Output::Call(_, ApiCall::CloseTracks { .. })));
+    script.closed("one", &["0"]);
+    assert_eq!(script.dropped, [peer]);
+    assert!(script.pull.is_finished());
+}
+
+#[test]
 fn an_inquiry_that_hangs_does_not_hold_up_the_next_attempt() {
     let mut script = Script::new(PullForm::SfuOffers);
     script.new_session("one");
