@@ -1,7 +1,7 @@
 //! The packet path of the daemon without its sockets: SRTP datagrams in, RTMP bytes out, through the parts that the media
 //! thread drives. And the same datagrams through webrtc-srtp alone, which is what any receiver built on it pays.
 //!
-//! ICE, DTLS and feedback are not in it: they cost per second, not per packet, and `make profile` shows them.
+//! ICE, DTLS and feedback are not in it: they cost per second, not per packet.
 
 use std::error::Error;
 use std::hint::black_box;
