@@ -364,7 +364,7 @@ impl MediaLoop {
         Ok(port)
     }
 
-    /// Ends the slot's session: DTLS and RTCP goodbyes go out, its addresses are forgotten, its media stops.
+    /// Ends the slot's session: an RTCP goodbye goes out, its addresses are forgotten, its media stops.
     fn end_session(&mut self, index: usize, reason: SessionEnd, now: Instant) {
         let Some(lane) = self.lanes.get_mut(index) else {
             return;

@@ -1,15 +1,16 @@
 //! SRTP against a reference written from the RFCs, and against forgers.
 #![allow(clippy::unwrap_used)]
 
+mod pair;
 mod reference;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use guest_relay::rtc::srtp::streams::{IDLE_AFTER, MAX_RETIRED};
-use guest_relay::rtc::srtp::{Inbound, Keys, MAX_SSRCS, Outbound, REPLAY_WINDOW_PACKETS, RESYNC_AFTER};
+use guest_relay::rtc::srtp::{Keys, MAX_SSRCS, REPLAY_WINDOW_PACKETS, RESYNC_AFTER};
 use guest_relay::rtc::srtp::{SrtpError, SrtpProfile, TRIAL_BURST, TRIAL_INTERVAL};
 use guest_relay_muxer::RtpPacket;
-use reference::Session;
+use pair::{Pair, rtcp, rtp};
 
 use crate::rng::Rng;
 
@@ -18,75 +19,6 @@ const PROFILES: [SrtpProfile; 2] = SrtpProfile::OFFERED;
 fn hex(digits: &str) -> Vec<u8> {
     let digits: Vec<_> = digits.bytes().filter(u8::is_ascii_hexdigit).collect();
     digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
-}
-
-/// A session with the reference at the peer's end.
-struct Pair {
-    inbound: Inbound,
-    outbound: Outbound,
-    rtp: Session,
-    rtcp: Session,
-    /// What the peer expects of us.
-    our_rtcp: Session,
-    now: Instant,
-}
-
-impl Pair {
-    fn new(profile: SrtpProfile) -> Self {
-        let mut material = vec![0; profile.export_len()];
-        Rng::new(1).fill(&mut material);
-        Self::with(profile, &material)
-    }
-
-    fn with(profile: SrtpProfile, material: &[u8]) -> Self {
-        let keys = Keys::from_client_export(profile, material).unwrap();
-        let now = Instant::now();
-        let (key, salt) = (keys.remote.key(), keys.remote.salt());
-        Self {
-            inbound: Inbound::new(&keys, now),
-            outbound: Outbound::new(&keys),
-            rtp: Session::rtp(profile, key, salt),
-            rtcp: Session::rtcp(profile, key, salt),
-            our_rtcp: Session::rtcp(profile, keys.local.key(), keys.local.salt()),
-            now,
-        }
-    }
-
-    /// Protects a small packet and hands it over.
-    fn rtp(&mut self, ssrc: u32, index: u64) -> Result<(), SrtpError> {
-        let packet = rtp(ssrc, index);
-        let protected = self.rtp.protect_rtp(&packet, 12, index);
-        let unprotected = self.inbound.unprotect_rtp(&protected, self.now)?;
-        assert_eq!(unprotected, packet);
-        Ok(())
-    }
-
-    fn rtcp(&mut self, ssrc: u32, index: u32) -> Result<(), SrtpError> {
-        let packet = rtcp(ssrc);
-        let protected = self.rtcp.protect_rtcp(&packet, index);
-        let unprotected = self.inbound.unprotect_rtcp(&protected, self.now)?;
-        assert_eq!(unprotected, packet);
-        Ok(())
-    }
-}
-
-/// An RTP packet of 20 bytes.
-fn rtp(ssrc: u32, index: u64) -> Vec<u8> {
-    let [.., high, low] = index.to_be_bytes();
-    let mut packet = vec![0x80, 96, high, low, 0, 0, 0, 1];
-    packet.extend(ssrc.to_be_bytes());
-    packet.extend(index.to_be_bytes());
-    packet
-}
-
-/// An empty receiver report and a CNAME.
-fn rtcp(ssrc: u32) -> Vec<u8> {
-    let mut packet = vec![0x80, 201, 0, 1];
-    packet.extend(ssrc.to_be_bytes());
-    packet.extend([0x81, 202, 0, 2]);
-    packet.extend(ssrc.to_be_bytes());
-    packet.extend([1, 2, b'a', b'b']);
-    packet
 }
 
 /// libsrtp's `srtp_validate` and `srtp_validate_gcm`: packets from master keys, so key derivation is in them. The first

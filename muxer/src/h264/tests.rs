@@ -1,3 +1,4 @@
+//! H.264 payloads (RFC 6184): access units as they should come out, and everything that can be wrong with one.
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::fixtures::{

@@ -1,3 +1,4 @@
+//! SPS of x264 and of other encoders, and hostile ones.
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::fixtures::{IDR, IDR_LATER_SLICE, P, PPS, PPS_HIGH, SPS, SPS_HIGH};

@@ -1,3 +1,5 @@
+//! The timeline in virtual time: clocks that drift, jump, stand still, and reports that lie.
+
 use super::*;
 
 const AUDIO_RATE: i64 = 48_000;

@@ -1,3 +1,4 @@
+//! TURN credentials: replies as the API documents them, and ones that cannot be used.
 #![allow(clippy::unwrap_used)]
 
 use std::io::{Read, Write};

@@ -1,3 +1,4 @@
+//! The state file: what is saved comes back, whoever may read it, whatever stands in it.
 #![allow(clippy::unwrap_used)]
 
 use std::os::unix::fs::symlink;

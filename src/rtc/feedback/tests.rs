@@ -1,3 +1,4 @@
+//! The compounds of RTCP that a session sends, and when.
 #![allow(clippy::unwrap_used)]
 
 use super::super::rtcp::transport_cc::TransportFeedback;

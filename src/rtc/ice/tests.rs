@@ -1,3 +1,4 @@
+//! The ICE agent in both roles, against checks that are right, wrong and forged.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use super::*;

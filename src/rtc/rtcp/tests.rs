@@ -1,3 +1,4 @@
+//! RTCP against the `rtcp` crate as another implementation, and hostile compounds.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 //! The `rtcp` crate, which webrtc-srtp links anyway, is the other implementation here: what we write it must read,

@@ -1,3 +1,4 @@
+//! Offers of Chromium and of the SFU, their answers, and offers that cannot be answered.
 #![allow(clippy::unwrap_used)]
 
 use super::super::dtls::Fingerprint;

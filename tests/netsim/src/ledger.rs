@@ -5,7 +5,7 @@
 //! digest the one is meant whose capture time fits the frame's timestamp. What comes while nothing arrives from the
 //! network is the daemon's own: pictures held, silence.
 
-use std::ops::Range;
+use std::ops::{Range, RangeBounds};
 use std::time::{Duration, Instant};
 
 use guest_relay_muxer::opus::SILENCE_20_MS;
@@ -80,8 +80,8 @@ struct Track {
 }
 
 impl Track {
-    /// Of the units sent between two times that came: how much later than through the undisturbed network.
-    fn delays(&self, network: Duration, between: Range<Instant>) -> Vec<Duration> {
+    /// Of the units sent in a time that came: how much later than through the undisturbed network.
+    fn delays(&self, network: Duration, between: impl RangeBounds<Instant>) -> Vec<Duration> {
         let sent = self.sent.iter().filter(|entry| between.contains(&entry.unit.sent));
         let mut delays: Vec<Duration> =
             sent.filter_map(|entry| Some(entry.shown?.saturating_duration_since(entry.unit.sent + network))).collect();
@@ -373,8 +373,7 @@ impl Ledger {
         let (video, audio) = (from_first(&self.video), from_first(&self.audio));
         let exact = |entries: &[Entry]| entries.iter().filter(|entry| entry.shown.is_some()).count() as u64;
         let runs = audio.chunk_by(|a, b| a.shown.is_some() == b.shown.is_some());
-        let always = self.start..rendered.last().copied().unwrap_or(self.start) + Duration::from_secs(60);
-        let delays = self.video.delays(self.delay, always.clone());
+        let delays = self.video.delays(self.delay, ..);
         let milliseconds = |micros: i64| Duration::from_micros(micros.unsigned_abs()).as_secs_f64() * 1000.0;
         Figures {
             frames: video.len() as u64,
@@ -395,7 +394,7 @@ impl Ledger {
             filled: self.filled,
             delay_p50: percentile(&delays, 50),
             delay_p95: percentile(&delays, 95),
-            sound_delay_p95: percentile(&self.audio.delays(self.delay, always), 95),
+            sound_delay_p95: percentile(&self.audio.delays(self.delay, ..), 95),
             skew_max_ms: milliseconds(self.skew_max),
             skew_end_ms: milliseconds(self.skew_end),
             return_max: self.return_max(&video),

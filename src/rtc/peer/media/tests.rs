@@ -1,3 +1,4 @@
+//! What arrives as a packet of a track: media, retransmissions, redundancy.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 //! The sender here is webrtc-srtp's `Context`, so that packets no honest sender makes arrive authenticated.
