@@ -1,3 +1,4 @@
+//! STUN messages: the vectors of RFC 5769, and what hostile bytes make of a message.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use super::write::join_type;
