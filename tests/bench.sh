@@ -17,7 +17,7 @@ bench=${CARGO_TARGET_DIR:-target}/dist/bench
 # instructions SUBJECT PROFILE FILE: of the measured part alone
 instructions() {
     valgrind --tool=callgrind --callgrind-out-file=/dev/null --collect-atstart=no \
-        --toggle-collect="bench::path::*::run" "$bench" count "$@" 2>&1 >/dev/null |
+        --toggle-collect="bench::Subject::run" "$bench" count "$@" 2>&1 >/dev/null |
         awk '/Collected :/ { print $4 }'
 }
 

@@ -96,7 +96,7 @@ impl Path {
         bytes + self.run(rest)
     }
 
-    /// The measured part; bytes for the server. Its name is what callgrind is told to count.
+    /// The packets' way; bytes for the server. Kept whole, so that a profile names it.
     #[inline(never)]
     pub(crate) fn run(&mut self, packets: &[Protected]) -> usize {
         let mut bytes = 0;
@@ -132,8 +132,6 @@ impl Bare {
         Ok(Self(context(profile)?))
     }
 
-    /// The measured part; its name is what callgrind is told to count.
-    #[inline(never)]
     pub(crate) fn run(&mut self, packets: &[Protected]) -> usize {
         packets
             .iter()
