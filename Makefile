@@ -1,7 +1,7 @@
 # Every command of the project. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-sim test netsim e2e lint golden fuzz bench bench-whole size cross cross-static cross-test deploy clean
+.PHONY: help run run-sim test netsim e2e lint golden fuzz bench bench-whole profile size cross cross-static cross-test deploy clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ bench: ## instructions, time and allocations per packet on a recording
 
 bench-whole: ## the daemon under load, 1 to 32 guests, beside Janus, GStreamer and aiortc; QUICK=1 for a look
 	@tests/bench/whole.sh
+
+profile: ## instructions of the packet path by function, wake-ups and system calls of the daemon; PROFILE=cm, GUESTS=4
+	@tests/profile.sh
 
 size: ## build the shipped binary; its size, memory and threads, idle and with one guest
 	@tests/size.sh

@@ -235,6 +235,10 @@ need_valgrind() {
     command -v valgrind >/dev/null || apt_install valgrind
 }
 
+need_strace() {
+    command -v strace >/dev/null || apt_install strace
+}
+
 # Rust's libraries, a C compiler and binutils for the board's architecture
 need_cross() {
     local target=aarch64-unknown-linux-gnu
