@@ -10,6 +10,7 @@ need_ffmpeg
 need_chromium
 need_playwright
 need_nginx_rtmp
+need_promtool
 
 cargo build --release --locked --workspace --bins --examples
 binaries=${CARGO_TARGET_DIR:-$PWD/target}/release

@@ -153,10 +153,6 @@ need_playwright() {
 need_nginx_rtmp() {
     if nginx_serves /; then return 0; fi
     if nginx_serves "$TOOLS_DIR/nginx/"; then return 0; fi
-    if ! command -v apt-get >/dev/null; then
-        tools_say "missing: nginx with its RTMP module. Install it with your system's package manager."
-        return 1
-    fi
     unpack_packages "$TOOLS_DIR/nginx" nginx libnginx-mod-rtmp || return 1
     nginx_serves "$TOOLS_DIR/nginx/" ||
         { tools_say "the unpacked nginx does not run: $("$TOOLS_DIR/nginx/usr/sbin/nginx" -v 2>&1)"; return 1; }
@@ -178,6 +174,10 @@ nginx_serves() {
 unpack_packages() {
     local root=$1 packages=$1/packages log package
     shift
+    if ! command -v apt-get >/dev/null; then
+        tools_say "missing: $*. Install it with your system's package manager."
+        return 1
+    fi
     log=$(tools_log "$(basename "$root")")
     mkdir -p "$packages"
     tools_say "unpacking $*"
@@ -188,6 +188,17 @@ unpack_packages() {
     fi
     for package in "$packages"/*.deb; do dpkg-deb -x "$package" "$root"; done
 }
+
+# exports PROMTOOL, Prometheus' own reader of metrics; as nginx, an installed Prometheus would start.
+need_promtool() {
+    PROMTOOL=$(command -v promtool || echo "$TOOLS_DIR/prometheus/usr/bin/promtool")
+    export PROMTOOL
+    if promtool_serves; then return 0; fi
+    unpack_packages "$TOOLS_DIR/prometheus" prometheus || return 1
+    promtool_serves || { tools_say "the unpacked promtool does not run: $("$PROMTOOL" --version 2>&1)"; return 1; }
+}
+
+promtool_serves() { "$PROMTOOL" --version >/dev/null 2>&1; }
 
 # What the benchmark compares with. exports JANUS_PREFIX: as nginx, an installed one would start.
 need_janus() {

@@ -149,8 +149,8 @@ fn write_guests(out: &mut Exposition, guests: &[GuestMeasurements]) {
         ("guest_relay_guest_hold_seconds_total", Counter, "Time the publication was kept for an absent guest.", |g| {
             Some(g.held.into())
         }),
-        ("guest_relay_guest_bitrate_bits_per_second", Gauge, "Media received, lately.", |g| {
-            g.bitrate_kbps.map(|kbps| Value::Whole(u64::from(kbps) * 1000))
+        ("guest_relay_guest_received_bytes_per_second", Gauge, "Media received, lately.", |g| {
+            g.bitrate_kbps.map(|kbps| Value::Whole(u64::from(kbps) * 1000 / 8))
         }),
         ("guest_relay_guest_frames_per_second", Gauge, "Pictures that went out, lately.", |g| g.fps.map(Value::Real)),
         ("guest_relay_guest_width_pixels", Gauge, "Picture width.", |g| Some(Value::Whole(g.size?.0.into()))),

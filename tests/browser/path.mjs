@@ -5,6 +5,7 @@
 import fs from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Guest, openBrowser } from "./guest.mjs";
+import { metricsAreSound } from "./metrics.mjs";
 import { behindLoss, burstsOfLoss, guestsShareTheTotal, narrowLink } from "./network.mjs";
 import { decode, notIncreasing, probe, rate } from "./recording.mjs";
 import { RtmpTap } from "./rtmp_tap.mjs";
@@ -459,6 +460,7 @@ const CHECKS = {
   "behind bursts of loss": burstsOfLoss,
   "behind a narrow link": narrowLink,
   "guests share the total": guestsShareTheTotal,
+  "Prometheus reads the metrics": metricsAreSound,
 };
 
 function limited(work, limitMs) {

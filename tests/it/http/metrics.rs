@@ -28,7 +28,7 @@ fn every_measurement_is_a_line_under_its_name() {
         "guest_relay_guest_state{guest=\"guest1\",state=\"holding\"} 0",
         "guest_relay_guest_state{guest=\"guest2\",state=\"absent\"} 1",
         "guest_relay_guest_hold_seconds_total{guest=\"guest1\"} 12.5",
-        "guest_relay_guest_bitrate_bits_per_second{guest=\"guest1\"} 2400000",
+        "guest_relay_guest_received_bytes_per_second{guest=\"guest1\"} 300000",
         "guest_relay_guest_frames_per_second{guest=\"guest1\"} 29.97",
         "guest_relay_guest_width_pixels{guest=\"guest1\"} 1280",
         "guest_relay_guest_height_pixels{guest=\"guest1\"} 720",
@@ -62,7 +62,7 @@ fn every_measurement_is_a_line_under_its_name() {
         assert!(samples.contains(&expected), "{expected} is not in\n{}", answer.body);
     }
     // What an absent guest does not have is left out, not 0.
-    for name in ["bitrate_bits_per_second", "frames_per_second", "keyframe_age_seconds", "round_trip_seconds"] {
+    for name in ["received_bytes_per_second", "frames_per_second", "keyframe_age_seconds", "round_trip_seconds"] {
         assert!(!answer.body.contains(&format!("guest_relay_guest_{name}{{guest=\"guest2\"}}")), "{name}");
     }
     for name in
