@@ -11,7 +11,7 @@
 //!
 //! Input: RTP packets, sender reports and measurements of the current session. Output: through [`Relay::publisher`] RTMP
 //! bytes, through [`Relay::take_keyframe_request`] the wish for an IDR. Sans-IO: `now` is an argument.
-//! Bounds: one tag buffer; the muxer's (with its copy of the last IDR) and the publisher's own bounds.
+//! Bounds: the muxer's (with its copy of the last IDR) and the publisher's own bounds.
 
 mod bridge;
 mod freezes;
@@ -98,7 +98,6 @@ pub struct Relay {
     epoch: Instant,
     muxer: Muxer,
     publisher: Publisher,
-    tag: Vec<u8>,
     source: Option<Source>,
     bridge: Bridge,
     /// When the guest was last heard of.
@@ -129,7 +128,6 @@ impl Relay {
             epoch: now,
             muxer: new_muxer(&config, &delivery),
             publisher: Publisher::new(config.target.clone(), PublisherConfig::default(), config.seed, now),
-            tag: Vec::new(),
             source: None,
             bridge: Bridge::new(now),
             heard: now,
@@ -330,18 +328,19 @@ impl Relay {
     }
 
     fn drain_muxer(&mut self, origin: Origin, now: Instant) {
-        loop {
-            self.tag.clear();
-            match self.muxer.poll_output(&mut self.tag) {
-                Some(Output::Tag(tag)) => self.forward(tag, origin, now),
-                Some(Output::KeyframeNeeded(_)) => self.keyframe_request = true,
-                None => return,
+        let mut body = Vec::new();
+        while let Some(output) = self.muxer.poll_output(&mut body) {
+            match output {
+                Output::Tag(tag) => self.forward(tag, &body, origin, now),
+                Output::KeyframeNeeded(_) => self.keyframe_request = true,
             }
+            body.clear();
         }
+        self.muxer.recycle(body);
     }
 
-    /// One tag, its body in `self.tag`, goes to the publisher.
-    fn forward(&mut self, tag: Tag, origin: Origin, now: Instant) {
+    /// One tag goes to the publisher.
+    fn forward(&mut self, tag: Tag, body: &[u8], origin: Origin, now: Instant) {
         let own = origin == Origin::Guest;
         match tag.frame {
             Frame::KeyFrame if own => {
@@ -359,7 +358,7 @@ impl Relay {
             }
             _ => {}
         }
-        self.publisher.push(tag, &self.tag, now);
+        self.publisher.push(tag, body, now);
     }
 
     /// A picture went out: sound must not stay behind it.

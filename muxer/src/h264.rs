@@ -13,6 +13,7 @@
 
 use crate::bytes::Reader;
 use crate::flv::VIDEO_HEADER_LEN;
+use crate::output::MAX_SPARE_BYTES;
 use crate::parameter_sets::ParameterSets;
 use crate::reorder::MediaPacket;
 use crate::sps::{MAX_PARAMETER_SET_BYTES, slice_ids};
@@ -24,8 +25,10 @@ pub const MAX_NAL_BYTES: usize = 4 << 20;
 pub const MAX_ACCESS_UNIT_BYTES: usize = 8 << 20;
 /// Most NAL units written per access unit; MediaMTX disconnects beyond 50.
 pub const MAX_UNITS: usize = 50;
-/// A larger buffer is given back after use.
-const MAX_RETAINED_BYTES: usize = 1 << 20;
+
+/// The body grows by this part of itself, and by no less than so many bytes.
+const GROWTH: usize = 4;
+const MIN_GROWTH: usize = 8 << 10;
 
 const SLICE: u8 = 1;
 const IDR_SLICE: u8 = 5;
@@ -213,7 +216,7 @@ impl Depacketizer {
     /// The picture that just ended is not used.
     pub(crate) fn clear_body(&mut self) {
         self.body.clear();
-        if self.body.capacity() > MAX_RETAINED_BYTES {
+        if self.body.capacity() > MAX_SPARE_BYTES {
             self.body = Vec::new();
         }
     }
@@ -389,6 +392,11 @@ impl Depacketizer {
     fn append(&mut self, start: usize, bytes: &[u8]) {
         if self.body.len() + bytes.len() > MAX_ACCESS_UNIT_BYTES {
             return self.spoil(Damage::TooLarge);
+        }
+        let free = self.body.capacity() - self.body.len();
+        if free < bytes.len() {
+            // By less than the doubling that is usual: a guest's IDR picture is the most memory that it takes.
+            self.body.reserve_exact(bytes.len().max(self.body.len() / GROWTH).max(MIN_GROWTH));
         }
         self.body.extend_from_slice(bytes);
         let (_, unit) = self.body.split_at_mut(start);

@@ -246,6 +246,12 @@ impl Muxer {
         self.shared.outbox.pop(out)
     }
 
+    /// Takes a buffer that was passed to [`Muxer::poll_output`], to use it again. A caller with many muxers need not keep one
+    /// for each.
+    pub fn recycle(&mut self, body: Vec<u8>) {
+        self.shared.outbox.recycle(body);
+    }
+
     /// How long a gap of the track is waited for from now on (round trip and jitter change).
     pub fn set_max_wait(&mut self, kind: TrackKind, max_wait: Duration) {
         match kind {

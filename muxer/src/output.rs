@@ -12,9 +12,9 @@ use crate::time::MediaTime;
 pub const MAX_QUEUED: usize = 2048;
 /// Body bytes kept for a caller that does not poll.
 pub const MAX_QUEUED_BYTES: usize = 16 << 20;
-/// Body buffers kept for reuse, and the largest worth keeping.
-const MAX_SPARE: usize = 4;
-const MAX_SPARE_BYTES: usize = 256 << 10;
+/// The largest body buffer that is kept for reuse: most pictures fit, and an IDR picture, which is larger and rare, leaves
+/// nothing behind.
+pub(crate) const MAX_SPARE_BYTES: usize = 32 << 10;
 
 /// One thing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +94,8 @@ pub enum KeyframeReason {
 pub(crate) struct Outbox {
     queue: VecDeque<(Output, Vec<u8>)>,
     queued_bytes: usize,
-    spare: Vec<Vec<u8>>,
+    /// A body buffer for the next tag: mostly one is queued at a time.
+    spare: Vec<u8>,
     pub(crate) overflow: u64,
 }
 
@@ -106,7 +107,7 @@ impl Outbox {
             self.overflow += 1;
             return false;
         }
-        let mut body = self.spare.pop().unwrap_or_default();
+        let mut body = std::mem::take(&mut self.spare);
         write(&mut body);
         self.queued_bytes += body.len();
         let tag = Tag { kind: frame.kind(), frame, dts, len: body.len() };
@@ -126,11 +127,20 @@ impl Outbox {
     pub(crate) fn pop(&mut self, out: &mut Vec<u8>) -> Option<Output> {
         let (output, mut body) = self.queue.pop_front()?;
         self.queued_bytes -= body.len();
-        out.extend_from_slice(&body);
-        if self.spare.len() < MAX_SPARE && (1..=MAX_SPARE_BYTES).contains(&body.capacity()) {
-            body.clear();
-            self.spare.push(body);
+        if out.is_empty() {
+            std::mem::swap(out, &mut body);
+        } else {
+            out.extend_from_slice(&body);
         }
+        self.recycle(body);
         Some(output)
+    }
+
+    /// Keeps a buffer for the next body, unless it is too large.
+    pub(crate) fn recycle(&mut self, mut body: Vec<u8>) {
+        if (1..=MAX_SPARE_BYTES).contains(&body.capacity()) {
+            body.clear();
+            self.spare = body;
+        }
     }
 }

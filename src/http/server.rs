@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -151,7 +151,8 @@ impl Open {
     {
         let id = self.next.replace(self.next.get() + 1);
         let waiting = Rc::new(Cell::new(true));
-        let conversation = connection(Rc::clone(&waiting));
+        // Boxed, since it would lie on the stack as often as it is moved on the way to its task.
+        let conversation = Box::pin(connection(Rc::clone(&waiting)));
         // Weak: the table holds the task, so the task must not hold the table.
         let open = Rc::downgrade(self);
         let task = executor.spawn(async move {
@@ -206,7 +207,7 @@ async fn converse<B: Backend>(
         bytes.extend_from_slice(&response.body);
     }
     within(limits.write, stream.write_all(&bytes)).await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
-    within(limits.linger, close(stream)).await.unwrap_or(Ok(()))
+    within(limits.linger, pin!(close(stream))).await.unwrap_or(Ok(()))
 }
 
 /// Writes the head of a response, and what is published, until the listener is dropped or the client closes.
@@ -243,7 +244,7 @@ async fn write_events(
 async fn close(mut stream: TcpStream) -> io::Result<()> {
     stream.shutdown(std::net::Shutdown::Write)?;
     let mut thrown_away = 0;
-    let mut chunk = [0_u8; READ_CHUNK];
+    let mut chunk = vec![0; READ_CHUNK];
     while thrown_away < LINGER_BYTES {
         match stream.read(&mut chunk).await? {
             0 => break,
@@ -270,7 +271,7 @@ impl From<io::Error> for ReadError {
 
 /// Reads one whole request: its checked head and its body.
 async fn read_request(stream: &mut TcpStream, limits: &Limits) -> Result<(Head, Vec<u8>), ReadError> {
-    let mut first = [0_u8; READ_CHUNK];
+    let mut first = vec![0; READ_CHUNK];
     let received = match within(limits.idle, stream.read(&mut first)).await {
         None => return Err(ReadError::NothingCame),
         Some(read) => read?,
@@ -279,7 +280,7 @@ async fn read_request(stream: &mut TcpStream, limits: &Limits) -> Result<(Head, 
         return Err(ReadError::NothingCame);
     }
     let first = first.get(..received).unwrap_or_default();
-    let mut head = within(limits.head, read_head(stream, first)).await.unwrap_or(Err(ReadError::TooSlow))?;
+    let mut head = within(limits.head, pin!(read_head(stream, first))).await.unwrap_or(Err(ReadError::TooSlow))?;
     if head.expects_continue && head.rest.len() < head.body_len {
         within(limits.write, stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")).await.ok_or(ReadError::TooSlow)??;
     }
@@ -295,7 +296,7 @@ async fn read_request(stream: &mut TcpStream, limits: &Limits) -> Result<(Head, 
 
 async fn read_head(stream: &mut TcpStream, first: &[u8]) -> Result<Head, ReadError> {
     let mut reader = HeadReader::new();
-    let mut chunk = [0_u8; READ_CHUNK];
+    let mut chunk = vec![0; READ_CHUNK];
     let mut head = reader.push(first).map_err(ReadError::Refused)?;
     loop {
         if let Some(head) = head {
@@ -309,7 +310,8 @@ async fn read_head(stream: &mut TcpStream, first: &[u8]) -> Result<Head, ReadErr
     }
 }
 
-/// The future's output, or `None` when the time is over first.
+/// The future's output, or `None` when the time is over first. A large one is passed by reference: by value it would lie in
+/// the caller's future several times.
 async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
     smol::future::or(async { Some(future.await) }, async {
         Timer::after(limit).await;

@@ -1,32 +1,44 @@
 //! How soon the media thread looks for datagrams again: where they come all the time, not before [`PACE`] has passed since
 //! it last did, so that one wake-up takes what came from all guests, and wake-ups do not grow with them.
 //!
-//! Input: when datagrams were taken. Output: how long to sleep. A single guest's bursts are further apart than
-//! [`BUSY_GAP`]: they are taken as they come.
+//! Input: when datagrams were taken. Output: how long to sleep. Where they come less often, as from one or two guests, a
+//! sleep would mostly be one more wake-up: they are taken as they come.
 
 use std::time::{Duration, Instant};
 
 /// Between two looks under load; what packets wait for at most on its account.
 const PACE: Duration = Duration::from_millis(2);
-/// Datagrams that come within this of the last ones mean load.
+/// Datagrams that are taken more often than this, on average, mean load.
 const BUSY_GAP: Duration = Duration::from_millis(4);
+/// A pause counts as this at most: load that returns is seen within a few looks.
+const LONGEST_GAP: Duration = Duration::from_millis(16);
+/// The average is over about so many.
+const SMOOTHING: u32 = 8;
 
-#[derive(Default)]
 pub(super) struct Pace {
     received: Option<Instant>,
-    busy: bool,
+    /// The time between two looks that found datagrams, smoothed.
+    gap: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { received: None, gap: LONGEST_GAP }
+    }
 }
 
 impl Pace {
     /// Datagrams were taken.
     pub(super) fn note_received(&mut self, now: Instant) {
-        let before = self.received.replace(now);
-        self.busy = before.is_some_and(|before| now.saturating_duration_since(before) < BUSY_GAP);
+        if let Some(before) = self.received.replace(now) {
+            let gap = now.saturating_duration_since(before).min(LONGEST_GAP);
+            self.gap = (self.gap * (SMOOTHING - 1) + gap) / SMOOTHING;
+        }
     }
 
     /// How long nothing should be looked for.
     pub(super) fn rest(&self, now: Instant) -> Option<Duration> {
-        let until = self.received.filter(|_| self.busy)? + PACE;
+        let until = self.received.filter(|_| self.gap < BUSY_GAP)? + PACE;
         until.checked_duration_since(now).filter(|rest| !rest.is_zero())
     }
 }
@@ -35,24 +47,31 @@ impl Pace {
 mod tests {
     use super::*;
 
-    #[test]
-    fn only_under_load_is_there_a_rest_and_it_ends_with_the_pace() {
-        let (mut pace, start) = (Pace::default(), Instant::now());
-        let after = |micros| start + Duration::from_micros(micros);
-        assert_eq!(pace.rest(start), None);
-        // One guest's bursts: they are taken as they come.
-        for micros in [0, 5_000, 10_000, 14_000] {
-            pace.note_received(after(micros));
-            assert_eq!(pace.rest(after(micros)), None, "{micros}");
+    /// What the looks at datagrams that come each `gap` lead to after `looks` of them.
+    fn rest_after(pace: &mut Pace, now: &mut Instant, gap: Duration, looks: u32) -> Option<Duration> {
+        for _ in 0..looks {
+            *now += gap;
+            pace.note_received(*now);
         }
-        pace.note_received(after(15_500));
-        assert_eq!(pace.rest(after(15_500)), Some(PACE));
-        assert_eq!(pace.rest(after(16_000)), Some(Duration::from_micros(1_500)));
-        assert_eq!(pace.rest(after(17_500)), None);
-        assert_eq!(pace.rest(after(90_000)), None);
-        pace.note_received(after(17_600));
-        assert_eq!(pace.rest(after(17_600)), Some(PACE), "the load goes on");
-        pace.note_received(after(30_000));
-        assert_eq!(pace.rest(after(30_000)), None, "the load is over");
+        pace.rest(*now)
+    }
+
+    #[test]
+    fn only_under_load_is_there_a_rest() {
+        let (mut pace, mut now) = (Pace::default(), Instant::now());
+        assert_eq!(pace.rest(now), None);
+        let (guest, load) = (Duration::from_millis(11), Duration::from_millis(2));
+        assert_eq!(rest_after(&mut pace, &mut now, guest, 100), None, "one guest");
+        // Its bursts may come close together.
+        assert_eq!(rest_after(&mut pace, &mut now, load, 3), None);
+        assert_eq!(rest_after(&mut pace, &mut now, guest, 100), None);
+        assert_eq!(rest_after(&mut pace, &mut now, load, 16), Some(PACE));
+        assert_eq!(pace.rest(now + Duration::from_micros(500)), Some(Duration::from_micros(1_500)));
+        assert_eq!(pace.rest(now + PACE), None, "the rest is over");
+        assert_eq!(rest_after(&mut pace, &mut now, load, 100), Some(PACE), "the load goes on");
+        assert_eq!(rest_after(&mut pace, &mut now, guest, 8), None, "the load is over");
+        // However long a pause was.
+        assert_eq!(rest_after(&mut pace, &mut now, Duration::from_secs(3600), 1), None);
+        assert_eq!(rest_after(&mut pace, &mut now, load, 16), Some(PACE));
     }
 }

@@ -14,8 +14,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 /// Receive buffers handed to one recvmmsg call.
 const BATCH: usize = 16;
-/// With GRO the kernel may join up to 64 KiB of equally sized datagrams of one sender into one buffer.
-const BUFFER_BYTES: usize = 65_535;
+/// With GRO the kernel may join up to 64 KiB of equally sized datagrams of one sender into one buffer. In whole pages: a
+/// datagram by itself then takes one.
+const BUFFER_BYTES: usize = 65_536;
 /// recvmmsg calls of one wake-up: bounds how long RTMP and commands wait while datagrams keep coming.
 const BATCHES_PER_WAKE: usize = 16;
 /// 1 s of a dozen guests at 2.5 Mbit/s; the kernel may cap it (net.core.rmem_max).

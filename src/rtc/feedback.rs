@@ -8,6 +8,9 @@
 //! | NACK | per missing packet, see [`nack`] |
 //! | PLI, FIR | at the start and on request until a keyframe came, see [`keyframe`] |
 //!
+//! Reports, transport-wide feedback and REMB wait up to [`LEEWAY`] for a packet: it wakes us anyway, and a timer's wake-up
+//! costs more than what it would send. NACK, PLI and FIR wait for nothing.
+//!
 //! Of feedback only what the peer's `a=rtcp-fb` lists is sent; extended reports need no leave (RFC 3611 section 5). Without `rtcp-rsize` every compound begins with a receiver report
 //! and CNAME (RFC 3550 section 6.1). Intervals are fixed: there are two participants, so nothing has to be spread.
 
@@ -40,6 +43,9 @@ pub const REMB_INTERVAL: Duration = Duration::from_millis(500);
 /// The same to a sender that estimates by transport-wide feedback: it takes a REMB as the upper limit of its estimate,
 /// until the next one.
 pub const LIMIT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long what is due waits for a packet to come. Sound comes each 20 ms.
+pub const LEEWAY: Duration = Duration::from_millis(20);
 
 /// Transport-wide feedback and when it is due.
 #[derive(Debug)]
@@ -264,15 +270,20 @@ impl Feedback {
         self.streams.iter().find(|stream| stream.kind == kind).map_or_else(StreamStats::default, Stream::stats)
     }
 
-    /// When [`Feedback::poll_compound`] will have something.
+    /// When [`Feedback::poll_compound`] must be asked.
     pub(super) fn poll_timeout(&self) -> Instant {
-        let streams = self.streams.iter().flat_map(|stream| {
+        let requests = self.streams.iter().flat_map(|stream| {
             let keyframe = stream.ssrc.and(stream.keyframes.poll_timeout());
             [stream.nack.poll_timeout(), keyframe]
         });
+        requests.flatten().fold(self.ready_at() + LEEWAY, Instant::min)
+    }
+
+    /// From when on it should be asked when a packet comes.
+    pub(super) fn ready_at(&self) -> Instant {
         let transport_wide = self.transport_wide.as_ref().and_then(|wide| wide.due);
         let remb = self.remb.as_ref().map(|remb| remb.due);
-        streams.chain([transport_wide, remb]).flatten().fold(self.report_at, Instant::min)
+        [transport_wide, remb].into_iter().flatten().fold(self.report_at, Instant::min)
     }
 
     /// The next compound that is due; call until `None`.

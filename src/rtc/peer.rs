@@ -259,6 +259,9 @@ impl Peer {
                 self.drive(now);
             }
             Class::Rtp => {
+                if self.media.is_ready_to_transmit(now) {
+                    self.drive(now);
+                }
                 let received = self.media.handle_rtp(datagram, now, &mut self.outputs, &mut self.stats);
                 self.srtp_panicked |= matches!(received, Err(SrtpError::Crashed));
                 if received.is_ok() {

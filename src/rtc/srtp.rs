@@ -1,7 +1,7 @@
 //! SRTP and SRTCP (RFC 3711, RFC 7714): the only place that knows webrtc-srtp.
 //!
 //! Protected datagrams in, plain RTP and RTCP packets out, and the reverse for our RTCP. RTP, hundreds of packets a
-//! second, is opened by [`rtp`] without allocating; RTCP, a few a second each way, by webrtc-srtp. Of that crate only
+//! second, is opened by [`guest_relay_srtp_transform`] without allocating; RTCP, a few a second each way, by webrtc-srtp. Of that crate only
 //! `Context` is used, and never on bytes that were not walked first, because its parsers panic on some of them, its
 //! tables grow with every SSRC it is shown, and the first packet of an SSRC moves the replay window before it is
 //! authenticated. So here:
@@ -16,7 +16,7 @@
 //! - a panic inside a cipher's crate is caught; this direction then refuses everything, and the session should end.
 
 mod keys;
-mod rtp;
+mod sequence;
 mod shape;
 pub mod streams;
 
@@ -24,11 +24,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use guest_relay_srtp_transform::{RtpKeys, Unauthentic};
 use webrtc_srtp::context::Context;
 use webrtc_srtp::option::srtcp_replay_protection;
 use webrtc_srtp::protection_profile::ProtectionProfile;
 
-use self::rtp::{RtpKeys, Sequence};
+use self::sequence::Sequence;
 use self::shape::{RtcpShape, RtpShape};
 use self::streams::{Number, Streams};
 use crate::rtc::bytes::Truncated;
@@ -76,6 +77,12 @@ pub enum SrtpError {
     KeyExhausted,
     /// webrtc-srtp panicked, now or before. The session should end.
     Crashed,
+}
+
+impl From<Unauthentic> for SrtpError {
+    fn from(Unauthentic: Unauthentic) -> Self {
+        Self::Unauthentic
+    }
 }
 
 impl From<Truncated> for SrtpError {
@@ -165,7 +172,7 @@ impl Inbound {
         Self {
             profile: keys.profile,
             keys: keys.remote.clone(),
-            rtp_keys: RtpKeys::new(keys.profile, &keys.remote),
+            rtp_keys: keys.remote.rtp_keys(keys.profile),
             announced: Vec::with_capacity(MAX_SSRCS),
             rtp: Streams::new(),
             rtcp: Streams::new(),
@@ -226,7 +233,7 @@ impl Inbound {
         let mut open_at = |index| {
             packet.clear();
             packet.extend_from_slice(datagram);
-            contained(crashed, || rtp_keys.open(packet, shape, index))
+            contained(crashed, || Ok(rtp_keys.open(packet, shape.header_len, ssrc, index)?))
         };
         if let Some(stream) = rtp.find(ssrc) {
             let expected = stream.state.index_of(sequence_number);

@@ -52,6 +52,9 @@ pub(super) fn write_message(out: &mut Vec<u8>, header: Header, chunk_size: u32, 
         .filter(|length| *length <= MESSAGE_MAX)
         .expect("the publisher bounds its messages");
     let extended = (header.timestamp >= EXTENDED).then_some(header.timestamp);
+    let chunk_size = usize::try_from(chunk_size).unwrap_or(usize::MAX);
+    let chunks = 1 + (front.len() + back.len()) / chunk_size;
+    out.reserve(front.len() + back.len() + chunks * HEADER_MAX);
     let mut writer = Writer::new(out);
     writer.u8(header.chunk_stream_id);
     writer.u24(header.timestamp.min(EXTENDED));
@@ -61,7 +64,6 @@ pub(super) fn write_message(out: &mut Vec<u8>, header: Header, chunk_size: u32, 
     if let Some(timestamp) = extended {
         writer.u32(timestamp);
     }
-    let chunk_size = usize::try_from(chunk_size).unwrap_or(usize::MAX);
     let mut room = chunk_size;
     for mut part in [front, back] {
         while !part.is_empty() {

@@ -11,8 +11,8 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-/// Memory kept while nothing is queued.
-const IDLE_CAPACITY: usize = 256 * 1024;
+/// Memory kept while nothing is queued: for most pictures, not for an IDR picture.
+const IDLE_CAPACITY: usize = 32 * 1024;
 /// Written bytes in front of `head` are moved out of the way beyond this.
 const COMPACT_AT: usize = 64 * 1024;
 

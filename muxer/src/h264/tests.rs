@@ -310,7 +310,7 @@ fn the_size_of_a_nal_unit_and_of_an_access_unit_is_bounded() {
     let three: Vec<Vec<u8>> = (0..3).flat_map(|_| fu_a(&huge(3 << 20), 1 << 16)).collect();
     rig.packets(9000, &three);
     assert_eq!(rig.ended(), [nothing("too large")]);
-    assert!(rig.depacketizer.body.capacity() <= MAX_RETAINED_BYTES);
+    assert!(rig.depacketizer.body.capacity() <= MAX_SPARE_BYTES);
 }
 
 #[test]

@@ -252,6 +252,11 @@ impl Media {
         self.flow.as_ref().map(|flow| flow.feedback.poll_timeout())
     }
 
+    /// Whether a packet that comes now should take something along.
+    pub(super) fn is_ready_to_transmit(&self, now: Instant) -> bool {
+        self.flow.as_ref().is_some_and(|flow| flow.feedback.ready_at() <= now)
+    }
+
     /// The next SRTCP datagram that is due; call until `None`.
     pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<Result<Vec<u8>, SrtpError>> {
         let flow = self.flow.as_mut()?;

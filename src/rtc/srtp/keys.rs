@@ -3,6 +3,7 @@
 //! Exported keying material in, one master key and salt per direction out. Secrets are wiped on drop and have no
 //! `Debug`.
 
+use guest_relay_srtp_transform::RtpKeys;
 use zeroize::Zeroizing;
 
 use crate::rtc::bytes::{Reader, Truncated};
@@ -57,6 +58,16 @@ pub struct KeySalt {
 impl KeySalt {
     fn copied(key: &[u8], salt: &[u8]) -> Self {
         Self { key: Zeroizing::new(key.to_vec()), salt: Zeroizing::new(salt.to_vec()) }
+    }
+
+    /// What opens the RTP packets of this direction.
+    pub(super) fn rtp_keys(&self, profile: SrtpProfile) -> RtpKeys {
+        const FITS: &str = "KeySalt holds what its profile asks for";
+        let key = self.key().try_into().expect(FITS);
+        match profile {
+            SrtpProfile::AeadAes128Gcm => RtpKeys::gcm(key, self.salt().try_into().expect(FITS)),
+            SrtpProfile::Aes128CmSha1_80 => RtpKeys::counter_mode(key, self.salt().try_into().expect(FITS)),
+        }
     }
 
     /// The master key.
