@@ -176,6 +176,8 @@ pub struct Peer {
     media: Media,
     /// Set where the borrow of a received packet forbids to end the session at once.
     srtp_panicked: bool,
+    /// When RTP came that no feedback was looked for since.
+    rtp_at: Option<Instant>,
     liveness: Liveness,
     outputs: VecDeque<Output>,
     stats: PeerStats,
@@ -259,9 +261,7 @@ impl Peer {
                 self.drive(now);
             }
             Class::Rtp => {
-                if self.media.is_ready_to_transmit(now) {
-                    self.drive(now);
-                }
+                self.rtp_at = Some(now);
                 let received = self.media.handle_rtp(datagram, now, &mut self.outputs, &mut self.stats);
                 self.srtp_panicked |= matches!(received, Err(SrtpError::Crashed));
                 if received.is_ok() {
@@ -307,8 +307,14 @@ impl Peer {
         self.media.notify_keyframe();
     }
 
-    /// The next thing to do.
+    /// The next thing to do. Call it when all datagrams that are there have been handed in: feedback about them may go out
+    /// then, and what one of them brought is not asked for.
     pub fn poll_output(&mut self) -> Option<Output> {
+        if let Some(now) = self.rtp_at.take()
+            && self.media.is_ready_to_transmit(now)
+        {
+            self.drive(now);
+        }
         self.outputs.pop_front()
     }
 

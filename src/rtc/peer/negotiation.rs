@@ -172,6 +172,7 @@ impl Peer {
             handshake: None,
             media,
             srtp_panicked: false,
+            rtp_at: None,
             liveness: Liveness::default(),
             outputs: VecDeque::new(),
             stats: PeerStats::default(),

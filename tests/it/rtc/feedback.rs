@@ -1,7 +1,10 @@
 //! What we tell the sender, as another implementation reads it, and what it does upon it.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
+use guest_relay::rtc::feedback::nack::REORDER_GRACE as NACK_GRACE;
 use guest_relay::rtc::peer::Event;
 use guest_relay_muxer::TrackKind;
 use loadgen::netem::Impairments;
@@ -107,6 +110,38 @@ fn without(description: &str, lines: &[&str]) -> String {
         .filter(|line| !lines.iter().any(|start| line.starts_with(start)))
         .map(|line| format!("{line}\r\n"))
         .collect()
+}
+
+/// A wake-up finds the missing packet among the datagrams, after its request and other feedback have come due.
+#[test]
+fn a_packet_that_comes_with_the_occasion_for_feedback_is_not_asked_for() {
+    let mut session = Session::connected(Client::default());
+    let media_ssrc = session.video_ssrc();
+    for n in 0..60 {
+        session.write(TrackKind::Video, 65_500 + 3 * n, 0, &[0; 500]);
+        session.run_for(session::DELAY);
+        let held = Rc::new(RefCell::new(None));
+        let hold = Rc::clone(&held);
+        session.lose = Box::new(move |datagram| {
+            let is_held = ssrc(datagram) == Some(media_ssrc) && hold.borrow().is_none();
+            if is_held {
+                *hold.borrow_mut() = Some(datagram.to_vec());
+            }
+            is_held
+        });
+        // Two packets, of which the first is overtaken.
+        session.write(TrackKind::Video, 65_501 + 3 * n, 0, &[1; 500]);
+        session.write(TrackKind::Video, 65_502 + 3 * n, 0, &[2; 500]);
+        session.run_for(session::DELAY);
+        session.now += NACK_GRACE + Duration::from_millis(1);
+        let late = held.take().unwrap();
+        session.lose = Box::new(|_| false);
+        session.give_to_peer(&late, session.client_address);
+        session.settle();
+    }
+    let stats = session.peer.stats();
+    assert_eq!(stats.video.stream.nacked, 0);
+    assert!(session.rtcp.iter().filter(|rtcp| matches!(rtcp, Rtcp::Twcc(_))).count() > 20);
 }
 
 /// Each packet of a sender on another implementation repeats the one before it.
