@@ -12,8 +12,8 @@ use crate::time::MediaTime;
 pub const MAX_QUEUED: usize = 2048;
 /// Body bytes kept for a caller that does not poll.
 pub const MAX_QUEUED_BYTES: usize = 16 << 20;
-/// The largest body buffer that is kept for reuse: most pictures fit, and an IDR picture, which is larger and rare, leaves
-/// nothing behind.
+/// The largest body buffer that is kept for reuse: up to some 6 Mbit/s most pictures fit, and an IDR picture, which is larger
+/// and rare, leaves nothing behind.
 pub(crate) const MAX_SPARE_BYTES: usize = 32 << 10;
 
 /// One thing to do.
@@ -123,7 +123,7 @@ impl Outbox {
         }
     }
 
-    /// The next output; a tag's body is appended to `out`.
+    /// The next output; a tag's body is appended to `out`, which becomes another buffer if it is empty.
     pub(crate) fn pop(&mut self, out: &mut Vec<u8>) -> Option<Output> {
         let (output, mut body) = self.queue.pop_front()?;
         self.queued_bytes -= body.len();
@@ -136,11 +136,48 @@ impl Outbox {
         Some(output)
     }
 
-    /// Keeps a buffer for the next body, unless it is too large.
+    /// Keeps a buffer for the next body, unless it is too large or a larger one is kept.
     pub(crate) fn recycle(&mut self, mut body: Vec<u8>) {
-        if (1..=MAX_SPARE_BYTES).contains(&body.capacity()) {
+        if body.capacity() > self.spare.capacity() && body.capacity() <= MAX_SPARE_BYTES {
             body.clear();
             self.spare = body;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn push(outbox: &mut Outbox, body: &[u8]) {
+        assert!(outbox.push_tag(Frame::Audio, MediaTime::ZERO, |out| out.extend_from_slice(body)));
+    }
+
+    #[test]
+    fn a_body_is_handed_over_or_appended() {
+        let mut outbox = Outbox::default();
+        push(&mut outbox, b"first");
+        push(&mut outbox, b"second");
+        let mut out = Vec::new();
+        assert!(matches!(outbox.pop(&mut out), Some(Output::Tag(Tag { len: 5, .. }))));
+        assert_eq!(out, b"first");
+        assert!(matches!(outbox.pop(&mut out), Some(Output::Tag(Tag { len: 6, .. }))));
+        assert_eq!(out, b"firstsecond");
+        assert_eq!((outbox.pop(&mut out), outbox.queued_bytes), (None, 0));
+    }
+
+    #[test]
+    fn the_largest_buffer_within_the_bound_is_used_again() {
+        let mut outbox = Outbox::default();
+        outbox.recycle(vec![1; 1000]);
+        outbox.recycle(vec![2; 10]);
+        outbox.recycle(vec![3; MAX_SPARE_BYTES + 1]);
+        assert_eq!((outbox.spare.capacity(), outbox.spare.len()), (1000, 0));
+        push(&mut outbox, b"body");
+        let mut out = Vec::new();
+        outbox.pop(&mut out).unwrap();
+        assert_eq!((out.as_slice(), out.capacity()), (&b"body"[..], 1000));
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 const PACE: Duration = Duration::from_millis(2);
 /// Datagrams that are taken more often than this, on average, mean load.
 const BUSY_GAP: Duration = Duration::from_millis(4);
-/// A pause counts as this at most: load that returns is seen within a few looks.
+/// A pause counts as this at most: load that returns is seen within some fifteen looks.
 const LONGEST_GAP: Duration = Duration::from_millis(16);
 /// The average is over about so many.
 const SMOOTHING: u32 = 8;

@@ -3,7 +3,7 @@
 //! | what | when |
 //! |---|---|
 //! | receiver report, CNAME, reference time (XR) | at the start, then each [`REPORT_INTERVAL`] |
-//! | transport-wide feedback | 50 ms after the last, while packets arrive |
+//! | transport-wide feedback | 50 ms after the last, while packets arrive (with [`LEEWAY`] up to 75) |
 //! | REMB of the limit that is set | when it changes; each [`REMB_INTERVAL`], beside transport-wide feedback each [`LIMIT_INTERVAL`] |
 //! | NACK | per missing packet, see [`nack`] |
 //! | PLI, FIR | at the start and on request until a keyframe came, see [`keyframe`] |
@@ -44,8 +44,8 @@ pub const REMB_INTERVAL: Duration = Duration::from_millis(500);
 /// until the next one.
 pub const LIMIT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long what is due waits for a packet to come. Sound comes each 20 ms.
-pub const LEEWAY: Duration = Duration::from_millis(20);
+/// How long what is due waits for a packet to come. Sound comes each 20 ms, and not quite evenly.
+pub const LEEWAY: Duration = Duration::from_millis(25);
 
 /// Transport-wide feedback and when it is due.
 #[derive(Debug)]

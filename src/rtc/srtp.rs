@@ -1,8 +1,8 @@
 //! SRTP and SRTCP (RFC 3711, RFC 7714): the only place that knows webrtc-srtp.
 //!
 //! Protected datagrams in, plain RTP and RTCP packets out, and the reverse for our RTCP. RTP, hundreds of packets a
-//! second, is opened by [`guest_relay_srtp_transform`] without allocating; RTCP, a few a second each way, by webrtc-srtp. Of that crate only
-//! `Context` is used, and never on bytes that were not walked first, because its parsers panic on some of them, its
+//! second, is opened by [`guest_relay_srtp_transform`] without allocating; RTCP, a few a second each way, by webrtc-srtp. Of
+//! that crate only `Context` is used, and never on bytes that were not walked first, because its parsers panic on some of them, its
 //! tables grow with every SSRC it is shown, and the first packet of an SSRC moves the replay window before it is
 //! authenticated. So here:
 //! - an own header walk decides what is a packet at all; the crate never parses a header;
@@ -75,7 +75,7 @@ pub enum SrtpError {
     Unauthentic,
     /// 2^31 RTCP packets were protected with this key.
     KeyExhausted,
-    /// webrtc-srtp panicked, now or before. The session should end.
+    /// A cipher's crate panicked, now or before. The session should end.
     Crashed,
 }
 

@@ -44,7 +44,8 @@ pub(super) struct Header {
 /// Appends one message, its payload in two parts, as chunks of at most `chunk_size` payload bytes.
 ///
 /// # Panics
-/// When the payload exceeds the 24-bit length; the publisher refuses such tags before.
+/// When the payload exceeds the 24-bit length; the publisher refuses such tags before. When `chunk_size` is 0; both that we
+/// use are constants.
 pub(super) fn write_message(out: &mut Vec<u8>, header: Header, chunk_size: u32, payload: [&[u8]; 2]) {
     let [front, back] = payload;
     let length = u32::try_from(front.len() + back.len())

@@ -1,6 +1,6 @@
 //! SRTP protection profiles and the keys a DTLS handshake yields for them (RFC 5764 §4.1.2, §4.2; RFC 7714 §14.2).
 //!
-//! Exported keying material in, one master key and salt per direction out. Secrets are wiped on drop and have no
+//! Exported keying material in, one master key and salt per direction out. Master keys are wiped on drop and have no
 //! `Debug`.
 
 use guest_relay_srtp_transform::RtpKeys;

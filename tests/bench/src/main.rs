@@ -1,5 +1,5 @@
-//! `bench count|time|allocations path|bare gcm|cm FILE.rtpdump`: a recording, protected as a browser would, through the
-//! daemon's packet path or through webrtc-srtp alone.
+//! `bench count|time|allocations path|open|bare gcm|cm FILE.rtpdump`: a recording, protected as a browser would, through the
+//! daemon's packet path, through its SRTP alone, or through webrtc-srtp alone.
 //!
 //! The first quarter of the recording warms up, the rest is measured. `count` runs it once, for callgrind to count; `time`
 //! prints the median of many runs in ns per packet; `allocations` those of the measured part. All print the number of
@@ -15,14 +15,15 @@ use std::time::Instant;
 
 use guest_relay::rtc::srtp::SrtpProfile;
 
-use path::{Bare, Path, Protected};
+use path::{Bare, Open, Path, Protected};
 
-const USAGE: &str = "usage: bench count|time|allocations path|bare gcm|cm FILE.rtpdump";
+const USAGE: &str = "usage: bench count|time|allocations path|open|bare gcm|cm FILE.rtpdump";
 const TIMED_RUNS: usize = 101;
 
 /// One run: the measured part returns bytes, so that nothing of it can be left out.
 enum Subject {
     Path(Box<Path>),
+    Open(Box<Open>),
     Bare(Bare),
 }
 
@@ -33,6 +34,11 @@ impl Subject {
                 let mut path = Path::new(profile)?;
                 path.warm_up(packets);
                 Ok(Self::Path(Box::new(path)))
+            }
+            "open" => {
+                let mut open = Open::new(profile)?;
+                open.run(packets);
+                Ok(Self::Open(Box::new(open)))
             }
             "bare" => {
                 let mut bare = Bare::new(profile)?;
@@ -48,6 +54,7 @@ impl Subject {
     fn run(&mut self, packets: &[Protected]) -> usize {
         match self {
             Self::Path(path) => path.run(packets),
+            Self::Open(open) => open.run(packets),
             Self::Bare(bare) => bare.run(packets),
         }
     }
