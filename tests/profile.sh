@@ -6,13 +6,14 @@
 # often its threads go to sleep and wake up, and which system calls it makes.
 #
 #   make profile                            AES-GCM, one guest; about 30 s once built
-#   make profile PROFILE=cm GUESTS=4
+#   make profile PROFILE=cm GUESTS=4 SLOTS=32    slots without a guest cost nothing
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tests/tools.sh
 
 profile=${PROFILE:-gcm}
 guests=${GUESTS:-1}
+slots=${SLOTS:-$guests}
 
 RECORDING=tests/loadgen/clips/chromium-720p30.rtpdump
 LEAST_PERCENT=0.5 # of the instructions; what takes less is summed up
@@ -129,7 +130,7 @@ start_daemon() {
         echo "rtc: { listen: '127.0.0.1:$(free_port)' }"
         echo "relay: { output: 'rtmp://127.0.0.1:$rtmp/{guest_id}', state_file: none }"
         echo 'guests:'
-        for number in $(seq "$guests"); do echo "  guest$number: {}"; done
+        for number in $(seq "$slots"); do echo "  guest$number: {}"; done
     } >"$work/config.yml"
     "$targets/dist/guest-relay" --config "$work/config.yml" >"$work/guest-relay.log" 2>&1 &
     daemon=$!
@@ -150,7 +151,7 @@ wake_ups() {
     sleep "$WINDOW_SECONDS"
     sleeps >"$work/after"
     packets=$(($(received) - packets))
-    printf '\nwake-ups (voluntary switches), guests: %s, packets/s: %s\n' "$guests" "$((packets / WINDOW_SECONDS))"
+    printf '\nwake-ups (voluntary switches), guests: %s of %s, packets/s: %s\n' "$guests" "$slots" "$((packets / WINDOW_SECONDS))"
     awk -v packets="$packets" -v s="$WINDOW_SECONDS" '
         NR == FNR { before[$1] = $3; next }
         { count = $3 - before[$1]; all += count; threads = threads row(count, $2) }
@@ -164,7 +165,7 @@ system_calls() {
     timeout "$WINDOW_SECONDS" strace -f -c -o "$work/calls" -p "$daemon" 2>"$work/strace.log" || true
     packets=$(($(received) - packets))
     if ! grep -q ' total$' "$work/calls"; then fail 'strace did not count'; fi
-    printf '\nsystem calls, guests: %s, packets/s: %s\n' "$guests" "$((packets / WINDOW_SECONDS))"
+    printf '\nsystem calls, guests: %s of %s, packets/s: %s\n' "$guests" "$slots" "$((packets / WINDOW_SECONDS))"
     # % time, seconds, usecs/call, calls, errors unless there are none, system call
     awk '$4 ~ /^[0-9]+$/ { print $4, $NF, (NF > 5 ? $5 : 0) }' "$work/calls" | sort -k 1,1nr |
         awk -v packets="$packets" -v s="$WINDOW_SECONDS" '
