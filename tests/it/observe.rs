@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ingest::{Ingest, Options};
 use loadgen::clip::Clip;
@@ -24,6 +24,11 @@ fn metric(text: &str, sample: &str) -> f64 {
     line.unwrap_or_else(|| panic!("no {sample} in\n{text}")).parse().unwrap()
 }
 
+/// Seconds since 1970.
+fn unix_time() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
+}
+
 /// The stream's lines, from a thread of their own.
 fn events(daemon: &Daemon) -> std::sync::mpsc::Receiver<String> {
     let mut stream = TcpStream::connect(daemon.http).unwrap();
@@ -42,7 +47,10 @@ fn events(daemon: &Daemon) -> std::sync::mpsc::Receiver<String> {
 #[test]
 fn a_guests_life_shows_in_the_metrics_and_in_the_events() {
     let (ingest, output) = ingest();
+    let before = unix_time();
     let daemon = Daemon::start(&output, "guests: {guest1: {}, guest2: {}}\n");
+    let started = metric(&daemon.get("/metrics"), "process_start_time_seconds");
+    assert!((before..=unix_time()).contains(&started), "{started}, not since {before}");
     let lines = events(&daemon);
     let publisher = Publisher::connect(&daemon.whip_url("guest1"), &Clip::chromium_720p()).unwrap();
     daemon.wait_for_state("guest1", "live", SETTLE);
