@@ -31,7 +31,7 @@ use crate::config::{self, Config, ConfigError};
 use crate::guest::id::{GuestId, ResourceId};
 use crate::guest::{self, Guest, Registry, SessionKey, Slot};
 use crate::http::backend::{ClientInfo, Published, Refusal};
-use crate::http::{Limits, Site, serve};
+use crate::http::{Limits, Site, process, serve};
 use crate::journal;
 use crate::media_loop::{self, Budget, Command, Event, SlotSnapshot, Transport};
 use crate::relay::RelayConfig;
@@ -86,6 +86,7 @@ impl std::error::Error for AppError {}
 
 /// Runs the daemon until SIGTERM or SIGINT. SIGHUP has it read the configuration again, from `source`.
 pub fn run(config: Config, source: &Source) -> Result<(), AppError> {
+    process::started();
     journal::start(config.log.level);
     for notice in &config.notices {
         log::warn!("{notice}");

@@ -85,12 +85,12 @@ awk "BEGIN { exit !($exposure <= $EXPOSURE_MAX) }" || fail "exposure level $expo
 printf '\n== the tunnel leads guests to the daemon, and nobody else\n'
 pattern=$(sed -n 's/^ *path: //p' cross/cloudflared.example.yml)
 for path in /guest_join /whip/guest1 /whip/guest1/abc /api/calls/whip/guest1 /api/calls/session/guest1 /api/calls/sessions \
-    /api/guests /api/page /api/ice-servers static/*; do
+    /api/guests /api/events /api/page /api/ice-servers static/*; do
     case $path in static/switcher*) continue ;; esac # the application has its own
     path=/${path#/}
     grep -qE "$pattern" <<<"$path" || fail "$path would go to the application; add it to cross/cloudflared.example.yml"
 done
-for path in / /switcher /control /library /api/guests/status /static/app.js /healthz /metrics; do
+for path in / /switcher /control /library /api/guests/status /api/events/guest1 /static/app.js /healthz /metrics; do
     if grep -qE "$pattern" <<<"$path"; then fail "$path would be taken from the application"; fi
 done
 "$binaries/guest-relay" --config cross/config.r58.yml --check-config >"$work/check.log" || fail 'cross/config.r58.yml is not valid'

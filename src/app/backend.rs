@@ -108,8 +108,10 @@ impl Backend for DaemonBackend {
     }
 
     async fn close_calls_session(&self, guest: &GuestId) -> Left {
-        match self.0.slot(guest) {
-            Ok(slot) if self.0.end_slot(slot) => Left::Ended,
+        // Whoever is listed: a session outlasts its guest's place in the configuration, and ends by the same call.
+        let slot = self.0.registry.borrow().guests().find(|(_, known)| known.id == *guest).map(|(slot, _)| slot);
+        match slot {
+            Some(slot) if self.0.end_slot(slot) => Left::Ended,
             _ => Left::NoSuchSession,
         }
     }

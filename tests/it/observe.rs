@@ -2,13 +2,13 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ingest::{Ingest, Options};
 use loadgen::clip::Clip;
 use loadgen::publisher::Publisher;
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Setup};
 
 const SETTLE: Duration = Duration::from_secs(20);
 
@@ -22,6 +22,11 @@ fn ingest() -> (Ingest, String) {
 fn metric(text: &str, sample: &str) -> f64 {
     let line = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {sample} in\n{text}")).parse().unwrap()
+}
+
+/// Seconds since 1970.
+fn unix_time() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
 }
 
 /// The stream's lines, from a thread of their own.
@@ -42,7 +47,10 @@ fn events(daemon: &Daemon) -> std::sync::mpsc::Receiver<String> {
 #[test]
 fn a_guests_life_shows_in_the_metrics_and_in_the_events() {
     let (ingest, output) = ingest();
+    let before = unix_time();
     let daemon = Daemon::start(&output, "guests: {guest1: {}, guest2: {}}\n");
+    let started = metric(&daemon.get("/metrics"), "process_start_time_seconds");
+    assert!((before..=unix_time()).contains(&started), "{started}, not since {before}");
     let lines = events(&daemon);
     let publisher = Publisher::connect(&daemon.whip_url("guest1"), &Clip::chromium_720p()).unwrap();
     daemon.wait_for_state("guest1", "live", SETTLE);
@@ -109,6 +117,84 @@ fn a_reload_adds_renames_and_closes_slots_while_a_guest_is_live() {
     drop((staying, new));
 }
 
+fn wait_until(reached: impl Fn() -> bool) -> bool {
+    let until = Instant::now() + SETTLE;
+    while !reached() {
+        if Instant::now() >= until {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    true
+}
+
+/// The bitrate that a guest was asked for last (REMB).
+fn is_asked_for(publisher: &Publisher, kbps: u32) -> bool {
+    publisher.wait(SETTLE, |stats| stats.estimate_kbps == Some(kbps))
+}
+
+#[test]
+fn a_reload_changes_the_limits_while_a_guest_is_live() {
+    let (_ingest, output) = ingest();
+    let daemon = Daemon::start(&output, "guests: {guest1: {}, guest2: {}}\n");
+    let clip = Clip::chromium_360p();
+    let staying = Publisher::connect(&daemon.whip_url("guest1"), &clip).unwrap();
+    daemon.wait_for_state("guest1", "live", SETTLE);
+    assert!(is_asked_for(&staying, 2500), "{:?}", staying.stats());
+    daemon.rewrite_config(|text| {
+        let text = text.replace("offers_per_minute: 600", "offers_per_minute: 1");
+        text.replace("stun_server: 'none'", "stun_server: 'none', total_bitrate_kbps: 3000")
+    });
+    daemon.signal("HUP");
+    daemon.wait_for_log("configuration reloaded", SETTLE);
+    // The one offer of a minute; from now on there are two to share the new total.
+    let new = Publisher::connect(&daemon.whip_url("guest2"), &clip).unwrap();
+    assert!(is_asked_for(&staying, 1500), "{:?}", staying.stats());
+    assert!(is_asked_for(&new, 1500), "{:?}", new.stats());
+    let refused = Publisher::connect(&daemon.whip_url("guest2"), &clip).err().unwrap().to_string();
+    assert!(refused.contains("429"), "{refused}");
+    assert!(staying.is_alive() && new.is_alive());
+    assert_eq!(daemon.guest("guest1")["state"], "live");
+    assert_eq!(metric(&daemon.get("/metrics"), "guest_relay_rtmp_connections_total{guest=\"guest1\"}"), 1.0);
+}
+
+#[test]
+fn a_live_guest_whom_a_reload_takes_out_of_the_configuration_stays_until_it_leaves() {
+    let (ingest, output) = ingest();
+    let environment = &[("GUEST_RELAY_RELAY_HOLD_SECONDS", "1")];
+    let guests = "guests: {guest1: {}, guest2: {}}\n";
+    let daemon = Daemon::start_with(&output, Setup { sections: guests, environment, ..Setup::default() });
+    let clip = Clip::chromium_360p();
+    let staying = Publisher::connect(&daemon.whip_url("guest1"), &clip).unwrap();
+    daemon.wait_for_state("guest1", "live", SETTLE);
+    daemon.rewrite_config(|text| text.replace(guests, "guests: {guest2: {}}\n"));
+    daemon.signal("HUP");
+    // Who is there is told of.
+    daemon.wait_for_log("configuration reloaded; guests: guest1, guest2", SETTLE);
+    let refused = Publisher::connect(&daemon.whip_url("guest1"), &clip).err().unwrap().to_string();
+    assert!(refused.contains("404"), "{refused}");
+    // Media goes on, for longer than the input of a guest who is gone would be kept, over the connection there was.
+    let frames = || ingest.path("guest1").and_then(|connection| connection.video).map_or(0, |video| video.frames);
+    let enough = frames() + 60;
+    assert!(wait_until(|| frames() >= enough), "{} of {enough}", frames());
+    assert!(staying.is_alive());
+    assert_eq!(daemon.guest("guest1")["state"], "live");
+    assert_eq!(ingest.inspect(<[_]>::len), 1);
+    // It leaves, is unpublished and forgotten.
+    staying.stop().unwrap();
+    assert!(ingest.wait_until(SETTLE, |all| all.iter().all(|connection| connection.end.is_some())));
+    let connection = ingest.path("guest1").unwrap();
+    assert!(connection.unpublished, "{connection:?}");
+    assert_eq!(connection.violations, Vec::<String>::new());
+    assert!(!daemon.get("/api/guests").contains("guest1"));
+    // Back in the configuration it may come again.
+    daemon.rewrite_config(|text| text.replace("guests: {", "guests: {guest1: {name: Again}, "));
+    daemon.signal("HUP");
+    assert!(wait_until(|| daemon.get("/api/guests").contains("Again")));
+    let _back = Publisher::connect(&daemon.whip_url("guest1"), &clip).unwrap();
+    daemon.wait_for_state("guest1", "live", SETTLE);
+}
+
 #[test]
 fn a_termination_unpublishes_says_goodbye_and_ends_within_two_seconds() {
     let (ingest, output) = ingest();
@@ -116,9 +202,9 @@ fn a_termination_unpublishes_says_goodbye_and_ends_within_two_seconds() {
     let _publisher = Publisher::connect(&daemon.whip_url("guest1"), &Clip::chromium_360p()).unwrap();
     daemon.wait_for_state("guest1", "live", SETTLE);
     daemon.signal("TERM");
-    let until = std::time::Instant::now() + SETTLE;
+    let until = Instant::now() + SETTLE;
     while daemon.is_running() {
-        assert!(std::time::Instant::now() < until, "{}", daemon.log());
+        assert!(Instant::now() < until, "{}", daemon.log());
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(ingest.wait_until(SETTLE, |all| all.iter().all(|connection| connection.end.is_some())));

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use ingest::{Connection, Ingest, Options};
 use loadgen::clip::Clip;
+use loadgen::http;
 use loadgen::publisher::{PublishError, Publisher};
 use sfu_sim::{Fault, SfuSim};
 
@@ -35,6 +36,27 @@ fn daemon(ingest: &Ingest, sfu: &SfuSim) -> Daemon {
 
 fn pictures(connection: &Connection) -> u64 {
     connection.video.as_ref().map_or(0, |track| track.frames)
+}
+
+#[test]
+fn a_remote_guest_whom_a_reload_takes_out_of_the_configuration_stays_until_the_older_call_ends_it() {
+    let ingest = Ingest::bind("127.0.0.1:0", Options { keep_frames: false, ..Options::default() }).unwrap();
+    let sfu = SfuSim::start(sfu_sim::Options { speed: 10.0, ..sfu_sim::Options::default() }).unwrap();
+    let daemon = daemon(&ingest, &sfu);
+    let publisher = Publisher::connect(&whip_url(&daemon), &Clip::chromium_360p()).unwrap();
+    daemon.wait_for_state("guest1", "live", SETTLE);
+    daemon.rewrite_config(|text| text + "guests: {guest2: {}}\n");
+    daemon.signal("HUP");
+    daemon.wait_for_log("configuration reloaded; guests: guest1, guest2", SETTLE);
+    let seen = ingest.path("guest1").map_or(0, |connection| pictures(&connection));
+    assert!(ingest.wait_until(SETTLE, |paths| paths.iter().any(|path| pictures(path) >= seen + 60)));
+    assert!(publisher.is_alive());
+    assert_eq!((daemon.guest("guest1")["state"].clone(), ingest.inspect(<[_]>::len)), ("live".into(), 1));
+    let session = http::Url::parse(&format!("http://{}/api/calls/session/guest1", daemon.http)).unwrap();
+    let closed = http::exchange("DELETE", &session, &[], "").unwrap();
+    assert_eq!(closed.body, "{\"status\":\"closed\",\"guest_id\":\"guest1\"}");
+    drop(publisher);
+    assert!(sfu.wait(SETTLE, |snapshot| snapshot.sessions.is_empty()), "{:?}\n{}", sfu.snapshot(), daemon.log());
 }
 
 #[test]

@@ -1,11 +1,20 @@
-//! The daemon as a service of systemd: what stands in the journal. Readiness, watchdog and the way back of a guest are
-//! shown by `tests/deploy.sh`, where a stand-in for systemd runs the unit.
+//! The daemon as a service of systemd: what stands in the journal, and what the service manager is told. The unit and the
+//! way back of a guest are shown by `tests/deploy.sh`, where a stand-in for systemd runs it.
 
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::os::linux::fs::MetadataExt;
+use std::os::unix::net::UnixDatagram;
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
 
-use crate::daemon::program;
+use ingest::{Ingest, Options};
+use loadgen::clip::Clip;
+use loadgen::publisher::Publisher;
+
+use crate::daemon::{Daemon, Setup, program};
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs the daemon, which cannot start, with a file as the journal; gives its exit code and what the journal got.
 fn journal(config: &str) -> (Option<i32>, String) {
@@ -40,4 +49,46 @@ fn each_mistake_in_the_configuration_is_an_error_in_the_journal() {
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines.len(), 2, "{text}");
     assert!(lines.iter().all(|line| line.starts_with("<3>guest-relay: config.yml:")), "{text}");
+}
+
+/// The datagrams, read at once: few of them wait for a reader (`net.unix.max_dgram_qlen`).
+fn told(manager: UnixDatagram) -> Receiver<String> {
+    let (to, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok(length) = manager.recv(&mut buffer) {
+            let Some(message) = buffer.get(..length) else { return };
+            if to.send(String::from_utf8_lossy(message).into_owned()).is_err() {
+                return;
+            }
+        }
+    });
+    told
+}
+
+/// Each ping comes with what the media thread answered to the question before it: how many guests are live.
+#[test]
+fn the_service_manager_is_told_of_readiness_then_pinged_with_the_media_threads_answer_then_told_of_the_end() {
+    let socket = std::env::temp_dir().join(format!("guest-relay-it-notify-{}", std::process::id()));
+    let told = told(UnixDatagram::bind(&socket).unwrap());
+    let ingest = Ingest::bind("127.0.0.1:0", Options { keep_frames: false, ..Options::default() }).unwrap();
+    let environment = &[("NOTIFY_SOCKET", socket.to_str().unwrap()), ("WATCHDOG_USEC", "400000")];
+    let setup = Setup { sections: "guests: {guest1: {}, guest2: {}}\n", environment, ..Setup::default() };
+    let daemon = Daemon::start_with(&format!("rtmp://{}/{{guest_id}}", ingest.addr()), setup);
+    let next = || told.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(next(), "READY=1\nSTATUS=0 of 2 guests live");
+    for _ in 0..2 {
+        assert_eq!((next().as_str(), next().as_str()), ("WATCHDOG=1", "STATUS=0 of 2 guests live"));
+    }
+    let _publisher = Publisher::connect(&daemon.whip_url("guest1"), &Clip::chromium_360p()).unwrap();
+    daemon.wait_for_state("guest1", "live", PATIENCE);
+    loop {
+        assert_eq!(next(), "WATCHDOG=1");
+        if next() == "STATUS=1 of 2 guests live" {
+            break;
+        }
+    }
+    daemon.signal("TERM");
+    while next() != "STOPPING=1" {}
+    fs::remove_file(&socket).unwrap();
 }
