@@ -324,7 +324,10 @@ impl MediaLoop {
                 }
             }
             Command::AddSlot(config) => self.lanes.push(Lane::new(*config, now)),
-            Command::Limit(budget) => self.budget = budget,
+            Command::Limit(budget) => {
+                self.budget = budget;
+                self.share_bitrate(now);
+            }
             Command::Servers { slot, servers } => {
                 if let Some(lane) = self.lanes.get_mut(slot.0) {
                     lane.servers = servers;
