@@ -1,6 +1,6 @@
 //! What the probes saw: plain data, without judgement.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::calls::error::CallError;
@@ -27,6 +27,7 @@ pub struct Configured {
     pub rtc: (SocketAddr, Port),
     /// Where guests are told to send media.
     pub candidates: Vec<SocketAddr>,
+    pub stun: Stun,
     pub rtmp: Rtmp,
     /// `None`: the deployment has no MediaMTX.
     pub api: Option<Api>,
@@ -97,6 +98,19 @@ pub enum Port {
     Taken(Option<Program>),
     /// It cannot be listened on at all.
     Unusable(String),
+}
+
+/// What a STUN server says of the way out over UDP. Whether anything gets in cannot be seen from inside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stun {
+    /// `rtc.stun_server: none`
+    Unwanted,
+    /// Server, and the addresses from which it sees our requests come.
+    Answers(String, Vec<IpAddr>),
+    /// Server and reason: nothing came back.
+    Silent(String, String),
+    /// Server and reason: there was nothing to send to.
+    NoName(String, String),
 }
 
 /// How far the RTMP server went along: TCP, handshake, connect command. Nothing is published.

@@ -1,6 +1,6 @@
 //! Looks at files, ports, servers and clocks for [`Findings`](super::Findings). Blocking; nothing here judges.
 //!
-//! Bounds: every server has a time limit (see [`super::http`], [`super::rtmp`], [`crate::calls::transport`]); MediaMTX is
+//! Bounds: every server has a time limit (see [`super::http`], [`super::rtmp`], [`super::stun`], [`crate::calls::transport`]); MediaMTX is
 //! asked for at most [`crate::config::GUESTS_MAX`] paths, and not at all once it has not answered.
 
 use std::fs;
@@ -12,10 +12,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
 
-use super::findings::{Api, Clock, Configured, GuestPath, PathState, Port, Rtmp, Service, StateFile};
+use super::findings::{Api, Clock, Configured, GuestPath, PathState, Port, Rtmp, Service, StateFile, Stun};
 use super::http::{self, Answer};
 use super::ports::{self, Transport};
 use super::rtmp;
+use super::stun;
 use crate::app::usable;
 use crate::calls::client::Client;
 use crate::calls::error::Cause;
@@ -57,6 +58,7 @@ pub(super) fn look(config: &Config) -> Configured {
         http: (config.http.listen, http),
         rtc: (config.rtc.listen, rtc),
         candidates: candidates(config),
+        stun: config.rtc.stun_server.as_deref().map_or(Stun::Unwanted, stun::ask),
         rtmp,
         api,
         paths,

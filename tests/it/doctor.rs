@@ -3,12 +3,13 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use ingest::{Ingest, Options};
 use sfu_sim::SfuSim;
@@ -28,6 +29,8 @@ struct Machine {
     udp: SocketAddr,
     rtmp: SocketAddr,
     api: SocketAddr,
+    /// `rtc.stun_server`
+    stun: String,
     further: String,
     mode: u32,
 }
@@ -47,6 +50,7 @@ impl Machine {
             udp: address(1),
             rtmp: address(2),
             api: address(3),
+            stun: "none".to_owned(),
             further: String::new(),
             mode: 0o600,
         }
@@ -55,10 +59,11 @@ impl Machine {
     fn doctor(&self, arguments: &[&str]) -> Output {
         let config = self.directory.0.join("config.yml");
         let text = format!(
-            "http: {{listen: '{}'}}\nrtc: {{listen: '{}'}}\nrelay: {{output: 'rtmp://{}/{{guest_id}}', state_file: none}}\n\
+            "http: {{listen: '{}'}}\nrtc: {{listen: '{}', stun_server: '{}'}}\nrelay: {{output: 'rtmp://{}/{{guest_id}}', state_file: none}}\n\
              mediamtx: {{api_port: {}}}\n{}",
             self.http,
             self.udp,
+            self.stun,
             self.rtmp,
             self.api.port(),
             self.further
@@ -86,11 +91,37 @@ impl Machine {
         {
             text = text.replace(&address.to_string(), name);
         }
+        let text = if self.stun == "none" { text } else { text.replace(&self.stun, "{stun}") };
         let text = text.replace(&std::process::id().to_string(), "{pid}");
         let Some((before, rest)) = text.split_once("(cf-ray ") else { return text };
         let (_, after) = rest.split_once(')').unwrap();
         format!("{before}(cf-ray {{ray}}){after}")
     }
+}
+
+/// A STUN server after RFC 8489, byte by byte, which sees all requests come from 198.51.100.20 and, to begin with, answers
+/// one that nobody made; as long as the process lives.
+fn answer_stun(socket: UdpSocket) {
+    thread::spawn(move || {
+        let mut request = [0; 1500];
+        while let Ok((length, from)) = socket.recv_from(&mut request) {
+            // Section 5: a Binding request without attributes, and the magic cookie.
+            if length != 20 || request[..8] != [0x00, 0x01, 0x00, 0x00, 0x21, 0x12, 0xa4, 0x42] {
+                continue;
+            }
+            // Section 14.2: port and address XORed with the cookie. 198.51.100.20 is c6 33 64 14.
+            let attribute = [0x00, 0x20, 0x00, 0x08, 0x00, 0x01, 0x31, 0x12, 0xe7, 0x21, 0xc0, 0x56];
+            let mut response = vec![0x01, 0x01, 0x00, 0x0c, 0x21, 0x12, 0xa4, 0x42];
+            response.extend_from_slice(&request[8..20]);
+            response.extend_from_slice(&attribute);
+            let mut stray = response.clone();
+            stray[8] ^= 0xff;
+            stray[28] ^= 0xff;
+            for datagram in [stray, response] {
+                let _ = socket.send_to(&datagram, from);
+            }
+        }
+    });
 }
 
 /// Removed when dropped.
@@ -193,10 +224,31 @@ fn a_clock_that_the_api_does_not_share_is_told() {
     assert!(line.ends_with(" s ahead of that of the SFU's API"), "{line}");
 }
 
+/// With an SFU, since remote guests are the ones who need it.
+#[test]
+fn the_public_address_is_told_where_a_stun_server_answers() {
+    let (sfu, stun) = (SfuSim::start(sfu_sim::Options::default()).unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    let further = cloudflare(sfu.app_id(), sfu.secret(), &sfu.api_base());
+    let machine = Machine { further, stun: stun.local_addr().unwrap().to_string(), ..Machine::new() };
+    answer_stun(stun);
+    machine.assert_says(&expected("stun_answers"), 2);
+}
+
+#[test]
+fn udp_that_does_not_get_out_is_told_with_what_to_let_through() {
+    let (sfu, stun) = (SfuSim::start(sfu_sim::Options::default()).unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    let further = cloudflare(sfu.app_id(), sfu.secret(), &sfu.api_base());
+    // It takes the requests and is silent, as a firewall that drops them.
+    let machine = Machine { further, stun: stun.local_addr().unwrap().to_string(), ..Machine::new() };
+    let since = Instant::now();
+    machine.assert_says(&expected("stun_silent"), 2);
+    assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
+}
+
 #[test]
 fn ports_that_other_programs_have_are_named_with_their_owner() {
     let http = TcpListener::bind("127.0.0.1:0").unwrap();
-    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let machine = Machine { http: http.local_addr().unwrap(), udp: udp.local_addr().unwrap(), ..Machine::new() };
     // This test has them; how the kernel calls it depends on how it was started.
     let name = fs::read_to_string("/proc/self/comm").unwrap();
