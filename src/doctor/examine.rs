@@ -66,9 +66,12 @@ fn processor(processor: &Processor) -> Check {
     match (can, built_in) {
         (true, true) => check("processor", Severity::Ok, format!("{architecture} with AES instructions, in use")),
         (true, false) => {
-            let finding = format!("{architecture} with AES instructions, but this binary does not use them");
+            let finding = format!(
+                "{architecture} with AES instructions, which this binary uses for RTP under AES-GCM only;\n\
+                 AES-CM, SRTCP and key derivation are in software"
+            );
             check("processor", Severity::Warning, finding)
-                .with("build it with make cross: encryption then costs little")
+                .with("build it with make cross: a guest whose browser takes AES-CM then costs less CPU")
         }
         (false, _) => {
             let finding = format!("{architecture} without AES instructions: encryption costs several times as much");

@@ -43,7 +43,8 @@ pub struct Processor {
     pub architecture: &'static str,
     /// AES rounds and carry-less products: what AES-GCM is made of.
     pub can: bool,
-    /// Whether the binary was built to use them.
+    /// Whether the binary was built to use them for AES-CM, SRTCP and key derivation. For RTP under AES-GCM ring finds
+    /// them at run time.
     pub built_in: bool,
 }
 
