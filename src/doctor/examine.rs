@@ -227,8 +227,16 @@ fn is_recent(version: &str) -> bool {
 fn path(path: &GuestPath) -> Check {
     let GuestPath { guest, path, state } = path;
     match state {
-        PathState::Ready { tracks, .. } => {
-            let finding = format!("{path} is ready: {}", tracks.join(", "));
+        PathState::Ready { tracks, receives: Some(false), .. } => {
+            let finding = format!("{path} is ready: {}; but nothing came in for a second", tracks.join(", "));
+            check("path", Severity::Warning, finding).with(format!(
+                "the mixer shows a frozen picture now; what /api/guests says of {guest} and journalctl -u guest-relay tell\n\
+                 why; if another program publishes {path}, restart that one"
+            ))
+        }
+        PathState::Ready { tracks, receives, .. } => {
+            let flow = if *receives == Some(true) { " and receives" } else { "" };
+            let finding = format!("{path} is ready{flow}: {}", tracks.join(", "));
             match ["H264", "Opus"].iter().all(|track| tracks.iter().any(|name| name == track)) {
                 true => check("path", Severity::Ok, finding),
                 false => check("path", Severity::Note, format!("{finding}; a guest usually brings H264 and Opus")),

@@ -16,7 +16,8 @@ fn address(text: &str) -> SocketAddr {
 }
 
 fn ready(tracks: &[&str]) -> GuestPath {
-    let state = PathState::Ready { tracks: tracks.iter().map(ToString::to_string).collect(), source_ready: false };
+    let tracks = tracks.iter().map(ToString::to_string).collect();
+    let state = PathState::Ready { tracks, receives: Some(true), source_ready: false };
     GuestPath { guest: guest("guest1"), path: "guest1".to_owned(), state }
 }
 
@@ -133,7 +134,7 @@ fn a_media_mtx_that_is_too_old_is_an_error_and_an_unreadable_version_is_not() {
 fn a_path_without_sound_and_a_clock_that_is_off_are_told() {
     let (severity, text) = line(|configured| configured.paths = vec![ready(&["H264"])], "path");
     assert_eq!(severity, Severity::Note);
-    assert_eq!(text, "guest1 is ready: H264; a guest usually brings H264 and Opus -> nothing");
+    assert_eq!(text, "guest1 is ready and receives: H264; a guest usually brings H264 and Opus -> nothing");
     for (ahead, severity) in
         [(10, Severity::Ok), (11, Severity::Warning), (-10, Severity::Ok), (-11, Severity::Warning)]
     {

@@ -148,8 +148,9 @@ pub struct GuestPath {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathState {
-    /// Somebody publishes: the tracks, and whether the answer still has the field `sourceReady`.
-    Ready { tracks: Vec<String>, source_ready: bool },
+    /// Somebody publishes: the tracks, whether bytes came in within a second (`None`: the answers do not count them),
+    /// and whether the answer still has the field `sourceReady`.
+    Ready { tracks: Vec<String>, receives: Option<bool>, source_ready: bool },
     /// Declared, nobody publishes.
     Waiting { source_ready: bool },
     /// Not declared by name. A pattern, or `all_others`, may take it.

@@ -137,16 +137,19 @@ fn cloudflare(app_id: &str, token: &str, api_base: &str) -> String {
     format!("cloudflare: {{calls_app_id: '{app_id}', calls_api_token: '{token}', api_base: '{api_base}'}}\n")
 }
 
-/// Answers each request by what follows its path in the list, 404 where it is not; as long as the process lives.
-fn serve(listener: TcpListener, header: &'static str, answers: &'static [(&'static str, &'static str)]) {
+/// Answers each request by what follows its path in the list, 404 where it is not; as long as the process lives. `{request}`
+/// in an answer is the request's number.
+fn serve(listener: TcpListener, header: &'static str, answers: &[(&'static str, &str)]) {
+    let answers: Vec<_> = answers.iter().map(|(path, body)| (*path, (*body).to_owned())).collect();
     thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
+        for (number, mut stream) in listener.incoming().flatten().enumerate() {
             let mut request = [0; 1024];
             let length = stream.read(&mut request).unwrap_or(0);
             let request = String::from_utf8_lossy(&request[..length]).into_owned();
             let path = request.split(' ').nth(1).unwrap_or_default();
             let answer = answers.iter().find(|(known, _)| *known == path);
-            let (status, body) = answer.map_or(("404 Not Found", "{}"), |(_, body)| ("200 OK", *body));
+            let (status, body) = answer.map_or(("404 Not Found", "{}"), |(_, body)| ("200 OK", body.as_str()));
+            let body = body.replace("{request}", &number.to_string());
             let _ = write!(stream, "HTTP/1.0 {status}\r\n{header}\r\n\r\n{body}");
         }
     });
@@ -165,26 +168,33 @@ fn a_media_server_without_its_api_is_told_from_one_that_is_down() {
     assert_eq!(ingest.connections().iter().filter(|connection| connection.path.is_some()).count(), 0, "published");
 }
 
-/// The answers are those of MediaMTX 1.20.1, cut to what matters.
-#[test]
-fn each_path_is_looked_up_and_an_undeclared_one_is_named() {
+/// What MediaMTX 1.20.1 answers, cut to what matters, of which the second request for a path is told more bytes or not.
+fn assert_says_of_paths(bytes: &str, expected: &str) {
     let ingest = Ingest::bind("127.0.0.1:0", Options::default()).unwrap();
     let api = TcpListener::bind("127.0.0.1:0").unwrap();
     let machine = Machine { rtmp: ingest.addr(), api: api.local_addr().unwrap(), ..Machine::new() };
+    let guest1 = r#"{"name":"guest1","confName":"guest1","ready":true,"available":true,"online":true,
+                     "source":{"type":"rtmpConn","id":"1"},"tracks":["H264","Opus"],"bytesReceived":BYTES}"#;
     serve(
         api,
         "Server: mediamtx",
         &[
             ("/v3/info", r#"{"version":"v1.20.1","started":"2026-08-22T16:57:28Z"}"#),
-            (
-                "/v3/paths/get/guest1",
-                r#"{"name":"guest1","confName":"guest1","ready":true,"available":true,"online":true,
-                    "source":{"type":"rtmpConn","id":"1"},"tracks":["H264","Opus"],"bytesReceived":1200}"#,
-            ),
+            ("/v3/paths/get/guest1", &guest1.replace("BYTES", bytes)),
             ("/v3/config/paths/list?itemsPerPage=1000", r#"{"itemCount":1,"pageCount":1,"items":[{"name":"guest1"}]}"#),
         ],
     );
-    machine.assert_says(&expected("paths"), 2);
+    machine.assert_says(expected, 2);
+}
+
+#[test]
+fn each_path_is_looked_up_and_an_undeclared_one_is_named() {
+    assert_says_of_paths("12{request}", &expected("paths"));
+}
+
+#[test]
+fn a_path_that_is_ready_and_receives_nothing_is_told() {
+    assert_says_of_paths("1200", &expected("paths_frozen"));
 }
 
 #[test]
