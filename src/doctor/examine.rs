@@ -302,7 +302,9 @@ fn failed(name: &'static str, severity: Severity, service: &Service) -> Check {
 
 fn clock(clock: &Clock) -> Check {
     match clock {
-        Clock::Unknown(reason) => check("clock", Severity::Note, format!("not compared: {reason}")),
+        Clock::Unknown(reason) => check("clock", Severity::Note, format!("not compared: {reason}"))
+            .with("timedatectl says whether something keeps it right"),
+        Clock::Synchronised => check("clock", Severity::Ok, "synchronised by systemd-timesyncd"),
         Clock::Ahead(seconds) if seconds.unsigned_abs() <= CLOCK_TOLERANCE_SECONDS => {
             check("clock", Severity::Ok, "agrees with that of the SFU's API")
         }

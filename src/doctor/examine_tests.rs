@@ -141,6 +141,8 @@ fn a_path_without_sound_and_a_clock_that_is_off_are_told() {
         assert_eq!(line(|configured| configured.clock = Clock::Ahead(ahead), "clock").0, severity, "{ahead}");
     }
     assert!(line(|configured| configured.clock = Clock::Ahead(-90), "clock").1.starts_with("90 s behind"));
+    let (severity, text) = line(|configured| configured.clock = Clock::Synchronised, "clock");
+    assert_eq!((severity, text.as_str()), (Severity::Ok, "synchronised by systemd-timesyncd -> nothing"));
 }
 
 #[test]

@@ -172,6 +172,8 @@ pub enum Service {
 pub enum Clock {
     /// Nobody to compare with.
     Unknown(&'static str),
+    /// Nobody to compare with, and systemd-timesyncd says that it has set the clock.
+    Synchronised,
     /// Seconds that ours is ahead; negative: behind.
     Ahead(i64),
 }

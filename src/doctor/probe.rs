@@ -29,6 +29,9 @@ use crate::rtmp::Target;
 /// How our own process is called, in `/proc/{pid}/comm`.
 const OWN_NAME: &str = "guest-relay";
 
+/// Touched by systemd-timesyncd each time that it has synchronised the clock (systemd-timesyncd.service(8)).
+const TIMESYNCD_MARK: &str = "/run/systemd/timesync/synchronized";
+
 /// Between two looks at what a path has received. More than the second after which guest-relay stands in for a guest who
 /// is silent, so that a gap in the network is no reason to warn.
 const FLOW_PAUSE: Duration = Duration::from_millis(1_500);
@@ -67,7 +70,7 @@ pub(super) fn look(config: &Config) -> Configured {
         paths,
         sfu,
         turn: look_at_turn(config),
-        clock,
+        clock: or_synchronised(clock, Path::new(TIMESYNCD_MARK)),
     }
 }
 
@@ -296,6 +299,14 @@ fn look_at_turn(config: &Config) -> Service {
     }
 }
 
+/// A clock that nobody could be compared with is right all the same where this mark is.
+fn or_synchronised(clock: Clock, mark: &Path) -> Clock {
+    match clock {
+        Clock::Unknown(_) if mark.exists() => Clock::Synchronised,
+        clock => clock,
+    }
+}
+
 /// Seconds that our clock is ahead of this date.
 fn ahead_of(date: &str) -> Option<i64> {
     let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()?;
@@ -320,7 +331,16 @@ fn unix_seconds(date: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use super::unix_seconds;
+    use super::*;
+
+    #[test]
+    fn the_mark_of_timesyncd_counts_only_where_nobody_could_be_compared_with() {
+        let (here, nowhere) = (Path::new("."), Path::new("./no-such-mark"));
+        let unknown = Clock::Unknown("no SFU is configured");
+        assert_eq!(or_synchronised(unknown.clone(), here), Clock::Synchronised);
+        assert_eq!(or_synchronised(unknown.clone(), nowhere), unknown);
+        assert_eq!(or_synchronised(Clock::Ahead(90), here), Clock::Ahead(90));
+    }
 
     /// The first is RFC 9110's example; values: `date -d DATE +%s` of GNU coreutils.
     #[test]

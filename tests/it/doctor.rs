@@ -16,10 +16,16 @@ use sfu_sim::SfuSim;
 
 use crate::daemon::{Daemon, program};
 
-/// What it has to say.
+/// What it has to say. The clock is this machine's own: where systemd-timesyncd keeps it, the doctor has to say that.
 fn expected(name: &str) -> String {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/doctor");
-    fs::read_to_string(directory.join(name).with_extension("txt")).unwrap()
+    let text = fs::read_to_string(directory.join(name).with_extension("txt")).unwrap();
+    let Some((before, clock)) = text.split_once("note     clock ") else { return text };
+    if !Path::new("/run/systemd/timesync/synchronized").exists() {
+        return text;
+    }
+    let (_, after) = clock.split_once("keeps it right\n").unwrap();
+    format!("{before}ok       clock      synchronised by systemd-timesyncd\n{after}")
 }
 
 /// A directory with a configuration that names ports at which nothing listens.
