@@ -136,7 +136,7 @@ fn candidates(candidates: &[SocketAddr], port: u16) -> Check {
         return check(
             "addresses",
             Severity::Ok,
-            format!("guests on the LAN send media to {}\n{hint}", list.join(", ")),
+            format!("guests who come directly send media to {}\n{hint}", list.join(", ")),
         );
     }
     let finding = match list.is_empty() {
