@@ -9,7 +9,7 @@ mod ice_servers;
 mod measure;
 mod names;
 mod profiles;
-mod public_address;
+pub(crate) mod public_address;
 mod reload;
 mod supervision;
 

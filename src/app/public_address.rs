@@ -145,7 +145,8 @@ async fn response(socket: &UdpSocket, id: TransactionId) -> Option<IpAddr> {
 }
 
 /// What a success response to our request says that it came from.
-fn mapped_address(datagram: &[u8], id: TransactionId) -> Option<IpAddr> {
+/// The address in the success response to the request with this id.
+pub(crate) fn mapped_address(datagram: &[u8], id: TransactionId) -> Option<IpAddr> {
     let message = Message::parse(datagram).ok()?;
     let is_ours = message.class == Class::Success && message.method == BINDING && message.transaction_id == id;
     message.mapped_address.filter(|_| is_ours).map(|address| address.ip().to_canonical())

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::findings::{
-    Api, Clock, Configured, Findings, GuestPath, PathState, Port, Processor, Program, Rtmp, Service, StateFile,
+    Api, Clock, Configured, Findings, GuestPath, PathState, Port, Processor, Program, Rtmp, Service, StateFile, Stun,
 };
 use super::report::{Check, Report, Severity};
 
@@ -39,6 +39,7 @@ fn examine_configured(configured: &Configured, checks: &mut Vec<Check>) {
     checks.push(port("http", "http.listen", &configured.http));
     checks.push(port("udp", "rtc.listen", &configured.rtc));
     checks.push(candidates(&configured.candidates, configured.rtc.0.port()));
+    checks.extend(internet(&configured.stun, &configured.sfu));
     checks.push(rtmp(&configured.rtmp));
     if let Some(api) = &configured.api {
         checks.push(mediamtx(api));
@@ -65,9 +66,12 @@ fn processor(processor: &Processor) -> Check {
     match (can, built_in) {
         (true, true) => check("processor", Severity::Ok, format!("{architecture} with AES instructions, in use")),
         (true, false) => {
-            let finding = format!("{architecture} with AES instructions, but this binary does not use them");
+            let finding = format!(
+                "{architecture} with AES instructions, which this binary uses for RTP under AES-GCM only;\n\
+                 AES-CM, SRTCP and key derivation are in software"
+            );
             check("processor", Severity::Warning, finding)
-                .with("build it with make cross: encryption then costs little")
+                .with("build it with make cross: a guest whose browser takes AES-CM then costs less CPU")
         }
         (false, _) => {
             let finding = format!("{architecture} without AES instructions: encryption costs several times as much");
@@ -128,8 +132,12 @@ fn port(name: &'static str, key: &str, (address, port): &(SocketAddr, Port)) -> 
 fn candidates(candidates: &[SocketAddr], port: u16) -> Check {
     let list: Vec<_> = candidates.iter().map(ToString::to_string).collect();
     if candidates.iter().any(|candidate| !candidate.ip().is_loopback()) {
-        let hint = format!("If guests on the LAN do not get through: a firewall here has to let UDP {port} in.");
-        return check("addresses", Severity::Ok, format!("guests send media to {}\n{hint}", list.join(", ")));
+        let hint = format!("They get through only if a firewall lets UDP {port} in, which cannot be seen from here.");
+        return check(
+            "addresses",
+            Severity::Ok,
+            format!("guests who come directly send media to {}\n{hint}", list.join(", ")),
+        );
     }
     let finding = match list.is_empty() {
         true => "this machine has no address that guests could send media to".to_owned(),
@@ -137,6 +145,38 @@ fn candidates(candidates: &[SocketAddr], port: u16) -> Check {
     };
     check("addresses", Severity::Warning, finding)
         .with("set rtc.listen to 0.0.0.0 and check the network (ip addr), or name an address in rtc.candidates;\nwithout one, guests can come through the SFU only")
+}
+
+/// Guests on the LAN need no way out, so that a studio without internet has nothing to mend.
+fn internet(stun: &Stun, sfu: &Service) -> Option<Check> {
+    let (finding, remedy) = match stun {
+        Stun::Unwanted => return None,
+        Stun::Answers(server, addresses) => {
+            let list: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+            let finding = format!("UDP gets out; public address: {} (says {server})", list.join(", "));
+            return Some(check("internet", Severity::Ok, finding));
+        }
+        Stun::Silent(server, reason) => (
+            format!("UDP may not get out: the STUN server {server} does not answer: {reason}"),
+            format!(
+                "let UDP out to {server} and to the SFU's servers: without it no picture of a remote guest comes;\n\
+                 if remote guests do come, set rtc.stun_server to a server that answers, or to none"
+            ),
+        ),
+        Stun::NoName(server, reason) => (
+            format!("the STUN server {server} is not found: {reason}"),
+            format!(
+                "check the name server (getent hosts {}), or set rtc.stun_server to another, or to none",
+                server.rsplit_once(':').map_or(server.as_str(), |(host, _)| host)
+            ),
+        ),
+    };
+    Some(match sfu {
+        Service::NotConfigured => {
+            check("internet", Severity::Note, format!("{finding}\nWithout an SFU no guest needs it."))
+        }
+        Service::Works | Service::Fails(_) => check("internet", Severity::Warning, finding).with(remedy),
+    })
 }
 
 fn rtmp(rtmp: &Rtmp) -> Check {
@@ -187,8 +227,16 @@ fn is_recent(version: &str) -> bool {
 fn path(path: &GuestPath) -> Check {
     let GuestPath { guest, path, state } = path;
     match state {
-        PathState::Ready { tracks, .. } => {
-            let finding = format!("{path} is ready: {}", tracks.join(", "));
+        PathState::Ready { tracks, receives: Some(false), .. } => {
+            let finding = format!("{path} is ready: {}; but nothing came in for a second", tracks.join(", "));
+            check("path", Severity::Warning, finding).with(format!(
+                "the mixer shows a frozen picture now; what /api/guests says of {guest} and journalctl -u guest-relay tell\n\
+                 why; if another program publishes {path}, restart that one"
+            ))
+        }
+        PathState::Ready { tracks, receives, .. } => {
+            let flow = if *receives == Some(true) { " and receives" } else { "" };
+            let finding = format!("{path} is ready{flow}: {}", tracks.join(", "));
             match ["H264", "Opus"].iter().all(|track| tracks.iter().any(|name| name == track)) {
                 true => check("path", Severity::Ok, finding),
                 false => check("path", Severity::Note, format!("{finding}; a guest usually brings H264 and Opus")),
@@ -254,7 +302,9 @@ fn failed(name: &'static str, severity: Severity, service: &Service) -> Check {
 
 fn clock(clock: &Clock) -> Check {
     match clock {
-        Clock::Unknown(reason) => check("clock", Severity::Note, format!("not compared: {reason}")),
+        Clock::Unknown(reason) => check("clock", Severity::Note, format!("not compared: {reason}"))
+            .with("timedatectl says whether something keeps it right"),
+        Clock::Synchronised => check("clock", Severity::Ok, "synchronised by systemd-timesyncd"),
         Clock::Ahead(seconds) if seconds.unsigned_abs() <= CLOCK_TOLERANCE_SECONDS => {
             check("clock", Severity::Ok, "agrees with that of the SFU's API")
         }

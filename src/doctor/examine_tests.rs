@@ -16,7 +16,8 @@ fn address(text: &str) -> SocketAddr {
 }
 
 fn ready(tracks: &[&str]) -> GuestPath {
-    let state = PathState::Ready { tracks: tracks.iter().map(ToString::to_string).collect(), source_ready: false };
+    let tracks = tracks.iter().map(ToString::to_string).collect();
+    let state = PathState::Ready { tracks, receives: Some(true), source_ready: false };
     GuestPath { guest: guest("guest1"), path: "guest1".to_owned(), state }
 }
 
@@ -29,6 +30,10 @@ fn well() -> Configured {
         http: (address("0.0.0.0:8010"), Port::Ours { pid: Some(812), health: Ok(()) }),
         rtc: (address("0.0.0.0:8199"), Port::Ours { pid: Some(812), health: Ok(()) }),
         candidates: vec![address("192.168.1.58:8199")],
+        stun: Stun::Answers(
+            "stun.cloudflare.com:3478".to_owned(),
+            vec!["203.0.113.7".parse().unwrap(), "2001:db8::58".parse().unwrap()],
+        ),
         rtmp: Rtmp::Connected("127.0.0.1:1935".to_owned()),
         api: Some(Api::Answers(address("127.0.0.1:9997"), Some("v1.15.6".to_owned()))),
         paths: vec![
@@ -89,6 +94,7 @@ fn everything_that_can_be_wrong_says_what_to_do() {
         ),
         rtc: (address("0.0.0.0:8189"), Port::Taken(Some(Program { pid: 611, name: "mediamtx".to_owned() }))),
         candidates: Vec::new(),
+        stun: Stun::NoName("stun.cloudflare.com:3478".to_owned(), "no name server answers within 2 s".to_owned()),
         rtmp: Rtmp::NotRtmp("127.0.0.1:8554".to_owned(), "it closes the connection".to_owned()),
         api: Some(Api::Answers(address("127.0.0.1:9997"), None)),
         paths: vec![GuestPath {
@@ -128,13 +134,30 @@ fn a_media_mtx_that_is_too_old_is_an_error_and_an_unreadable_version_is_not() {
 fn a_path_without_sound_and_a_clock_that_is_off_are_told() {
     let (severity, text) = line(|configured| configured.paths = vec![ready(&["H264"])], "path");
     assert_eq!(severity, Severity::Note);
-    assert_eq!(text, "guest1 is ready: H264; a guest usually brings H264 and Opus -> nothing");
+    assert_eq!(text, "guest1 is ready and receives: H264; a guest usually brings H264 and Opus -> nothing");
     for (ahead, severity) in
         [(10, Severity::Ok), (11, Severity::Warning), (-10, Severity::Ok), (-11, Severity::Warning)]
     {
         assert_eq!(line(|configured| configured.clock = Clock::Ahead(ahead), "clock").0, severity, "{ahead}");
     }
     assert!(line(|configured| configured.clock = Clock::Ahead(-90), "clock").1.starts_with("90 s behind"));
+    let (severity, text) = line(|configured| configured.clock = Clock::Synchronised, "clock");
+    assert_eq!((severity, text.as_str()), (Severity::Ok, "synchronised by systemd-timesyncd -> nothing"));
+}
+
+#[test]
+fn a_way_out_that_no_guest_needs_is_no_reason_to_warn() {
+    let silent = Stun::Silent("stun.cloudflare.com:3478".to_owned(), "nothing comes back within 2 s".to_owned());
+    for (stun, sfu, severity) in [
+        (silent.clone(), Service::Works, Severity::Warning),
+        (silent, Service::NotConfigured, Severity::Note),
+        (well().stun, Service::NotConfigured, Severity::Ok),
+    ] {
+        let change = |configured: &mut Configured| (configured.stun, configured.sfu) = (stun, sfu);
+        assert_eq!(line(change, "internet").0, severity);
+    }
+    let report = report(BOARD, Configured { stun: Stun::Unwanted, ..well() });
+    assert!(report.checks.iter().all(|check| check.check != "internet"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What the probes saw: plain data, without judgement.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::calls::error::CallError;
@@ -27,6 +27,7 @@ pub struct Configured {
     pub rtc: (SocketAddr, Port),
     /// Where guests are told to send media.
     pub candidates: Vec<SocketAddr>,
+    pub stun: Stun,
     pub rtmp: Rtmp,
     /// `None`: the deployment has no MediaMTX.
     pub api: Option<Api>,
@@ -42,7 +43,8 @@ pub struct Processor {
     pub architecture: &'static str,
     /// AES rounds and carry-less products: what AES-GCM is made of.
     pub can: bool,
-    /// Whether the binary was built to use them.
+    /// Whether the binary was built to use them for AES-CM, SRTCP and key derivation. For RTP under AES-GCM ring finds
+    /// them at run time.
     pub built_in: bool,
 }
 
@@ -99,6 +101,19 @@ pub enum Port {
     Unusable(String),
 }
 
+/// What a STUN server says of the way out over UDP. Whether anything gets in cannot be seen from inside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stun {
+    /// `rtc.stun_server: none`
+    Unwanted,
+    /// Server, and the addresses from which it sees our requests come.
+    Answers(String, Vec<IpAddr>),
+    /// Server and reason: nothing came back.
+    Silent(String, String),
+    /// Server and reason: there was nothing to send to.
+    NoName(String, String),
+}
+
 /// How far the RTMP server went along: TCP, handshake, connect command. Nothing is published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rtmp {
@@ -133,8 +148,9 @@ pub struct GuestPath {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathState {
-    /// Somebody publishes: the tracks, and whether the answer still has the field `sourceReady`.
-    Ready { tracks: Vec<String>, source_ready: bool },
+    /// Somebody publishes: the tracks, whether bytes came in within a second (`None`: the answers do not count them),
+    /// and whether the answer still has the field `sourceReady`.
+    Ready { tracks: Vec<String>, receives: Option<bool>, source_ready: bool },
     /// Declared, nobody publishes.
     Waiting { source_ready: bool },
     /// Not declared by name. A pattern, or `all_others`, may take it.
@@ -156,6 +172,8 @@ pub enum Service {
 pub enum Clock {
     /// Nobody to compare with.
     Unknown(&'static str),
+    /// Nobody to compare with, and systemd-timesyncd says that it has set the clock.
+    Synchronised,
     /// Seconds that ours is ahead; negative: behind.
     Ahead(i64),
 }

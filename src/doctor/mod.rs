@@ -14,9 +14,10 @@ mod ports;
 mod probe;
 mod report;
 mod rtmp;
+mod stun;
 
 pub use findings::{
-    Api, Clock, Configured, Findings, GuestPath, PathState, Port, Processor, Program, Rtmp, Service, StateFile,
+    Api, Clock, Configured, Findings, GuestPath, PathState, Port, Processor, Program, Rtmp, Service, StateFile, Stun,
 };
 pub use report::{Check, Report, Severity};
 

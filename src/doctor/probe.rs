@@ -1,6 +1,6 @@
 //! Looks at files, ports, servers and clocks for [`Findings`](super::Findings). Blocking; nothing here judges.
 //!
-//! Bounds: every server has a time limit (see [`super::http`], [`super::rtmp`], [`crate::calls::transport`]); MediaMTX is
+//! Bounds: every server has a time limit (see [`super::http`], [`super::rtmp`], [`super::stun`], [`crate::calls::transport`]); MediaMTX is
 //! asked for at most [`crate::config::GUESTS_MAX`] paths, and not at all once it has not answered.
 
 use std::fs;
@@ -8,14 +8,16 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
 
-use super::findings::{Api, Clock, Configured, GuestPath, PathState, Port, Rtmp, Service, StateFile};
+use super::findings::{Api, Clock, Configured, GuestPath, PathState, Port, Rtmp, Service, StateFile, Stun};
 use super::http::{self, Answer};
 use super::ports::{self, Transport};
 use super::rtmp;
+use super::stun;
 use crate::app::usable;
 use crate::calls::client::Client;
 use crate::calls::error::Cause;
@@ -26,6 +28,13 @@ use crate::rtmp::Target;
 
 /// How our own process is called, in `/proc/{pid}/comm`.
 const OWN_NAME: &str = "guest-relay";
+
+/// Touched by systemd-timesyncd each time that it has synchronised the clock (systemd-timesyncd.service(8)).
+const TIMESYNCD_MARK: &str = "/run/systemd/timesync/synchronized";
+
+/// Between two looks at what a path has received. More than the second after which guest-relay stands in for a guest who
+/// is silent, so that a gap in the network is no reason to warn.
+const FLOW_PAUSE: Duration = Duration::from_millis(1_500);
 
 pub(super) fn look(config: &Config) -> Configured {
     let guests: Vec<GuestId> =
@@ -44,9 +53,7 @@ pub(super) fn look(config: &Config) -> Configured {
     let targets: Vec<_> = targets.into_iter().filter_map(|(guest, target)| Some((guest, target.ok()?))).collect();
     let api = config.mediamtx.enabled.then(|| look_at_api(&targets, config.mediamtx.api_port));
     let paths = match api {
-        Some(Api::Answers(server, _)) => {
-            targets.iter().map(|(guest, target)| look_at_path(server, guest, target)).collect()
-        }
+        Some(Api::Answers(server, _)) => look_at_paths(server, &targets),
         _ => Vec::new(),
     };
     let (sfu, clock) = look_at_sfu(config);
@@ -57,12 +64,13 @@ pub(super) fn look(config: &Config) -> Configured {
         http: (config.http.listen, http),
         rtc: (config.rtc.listen, rtc),
         candidates: candidates(config),
+        stun: config.rtc.stun_server.as_deref().map_or(Stun::Unwanted, stun::ask),
         rtmp,
         api,
         paths,
         sfu,
         turn: look_at_turn(config),
-        clock,
+        clock: or_synchronised(clock, Path::new(TIMESYNCD_MARK)),
     }
 }
 
@@ -181,6 +189,21 @@ struct PathAnswer {
     tracks: Vec<String>,
     #[serde(rename = "sourceReady")]
     source_ready: Option<bool>,
+    #[serde(rename = "bytesReceived")]
+    bytes_received: Option<u64>,
+    /// What newer versions call it.
+    #[serde(rename = "inboundBytes")]
+    inbound_bytes: Option<u64>,
+}
+
+impl PathAnswer {
+    fn is_ready(&self) -> bool {
+        self.ready || self.available || self.source_ready == Some(true)
+    }
+
+    fn bytes(&self) -> Option<u64> {
+        self.inbound_bytes.or(self.bytes_received)
+    }
 }
 
 /// `GET /v3/config/paths/list`
@@ -194,13 +217,40 @@ struct PathConfig {
     name: String,
 }
 
-fn look_at_path(server: SocketAddr, guest: &GuestId, target: &Target) -> GuestPath {
-    let state = match http::get(server, &format!("/v3/paths/get/{}", target.path())) {
+/// All of them, and after one pause those again that are ready: what they have received has to grow.
+fn look_at_paths(server: SocketAddr, targets: &[(GuestId, Target)]) -> Vec<GuestPath> {
+    let looked = targets.iter().map(|(guest, target)| look_at_path(server, guest, target));
+    let (mut paths, before): (Vec<GuestPath>, Vec<Option<u64>>) = looked.unzip();
+    if before.iter().any(Option::is_some) {
+        thread::sleep(FLOW_PAUSE);
+    }
+    for (path, before) in paths.iter_mut().zip(before) {
+        let PathState::Ready { receives, .. } = &mut path.state else { continue };
+        let after = before.and_then(|_| http::get(server, &path_call(&path.path)).ok());
+        let after = after.and_then(|answer| serde_json::from_str::<PathAnswer>(&answer.body).ok());
+        // Of one whom another publisher follows meanwhile, less is counted than before.
+        let after = after.filter(PathAnswer::is_ready).and_then(|answer| answer.bytes());
+        *receives = before.zip(after).map(|(before, after)| before != after);
+    }
+    paths
+}
+
+fn path_call(path: &str) -> String {
+    format!("/v3/paths/get/{path}")
+}
+
+/// With the bytes that a path which is ready has received.
+fn look_at_path(server: SocketAddr, guest: &GuestId, target: &Target) -> (GuestPath, Option<u64>) {
+    let mut bytes = None;
+    let state = match http::get(server, &path_call(target.path())) {
         Ok(Answer { status: 200, body }) => match serde_json::from_str::<PathAnswer>(&body) {
             Ok(answer) => {
                 let source_ready = answer.source_ready.is_some();
-                match answer.ready || answer.available || answer.source_ready == Some(true) {
-                    true => PathState::Ready { tracks: answer.tracks, source_ready },
+                match answer.is_ready() {
+                    true => {
+                        bytes = answer.bytes();
+                        PathState::Ready { tracks: answer.tracks, receives: None, source_ready }
+                    }
                     false => PathState::Waiting { source_ready },
                 }
             }
@@ -210,7 +260,7 @@ fn look_at_path(server: SocketAddr, guest: &GuestId, target: &Target) -> GuestPa
         Ok(Answer { status, .. }) => PathState::Unclear(format!("the API answers {status}")),
         Err(error) => PathState::Unclear(error.to_string()),
     };
-    GuestPath { guest: guest.clone(), path: target.path().to_owned(), state }
+    (GuestPath { guest: guest.clone(), path: target.path().to_owned(), state }, bytes)
 }
 
 /// Names that begin with `~`, and `all` or `all_others`, take paths that are not declared by name.
@@ -249,6 +299,14 @@ fn look_at_turn(config: &Config) -> Service {
     }
 }
 
+/// A clock that nobody could be compared with is right all the same where this mark is.
+fn or_synchronised(clock: Clock, mark: &Path) -> Clock {
+    match clock {
+        Clock::Unknown(_) if mark.exists() => Clock::Synchronised,
+        clock => clock,
+    }
+}
+
 /// Seconds that our clock is ahead of this date.
 fn ahead_of(date: &str) -> Option<i64> {
     let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()?;
@@ -273,7 +331,16 @@ fn unix_seconds(date: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use super::unix_seconds;
+    use super::*;
+
+    #[test]
+    fn the_mark_of_timesyncd_counts_only_where_nobody_could_be_compared_with() {
+        let (here, nowhere) = (Path::new("."), Path::new("./no-such-mark"));
+        let unknown = Clock::Unknown("no SFU is configured");
+        assert_eq!(or_synchronised(unknown.clone(), here), Clock::Synchronised);
+        assert_eq!(or_synchronised(unknown.clone(), nowhere), unknown);
+        assert_eq!(or_synchronised(Clock::Ahead(90), here), Clock::Ahead(90));
+    }
 
     /// The first is RFC 9110's example; values: `date -d DATE +%s` of GNU coreutils.
     #[test]

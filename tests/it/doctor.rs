@@ -3,22 +3,29 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use ingest::{Ingest, Options};
 use sfu_sim::SfuSim;
 
 use crate::daemon::{Daemon, program};
 
-/// What it has to say.
+/// What it has to say. The clock is this machine's own: where systemd-timesyncd keeps it, the doctor has to say that.
 fn expected(name: &str) -> String {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/doctor");
-    fs::read_to_string(directory.join(name).with_extension("txt")).unwrap()
+    let text = fs::read_to_string(directory.join(name).with_extension("txt")).unwrap();
+    let Some((before, clock)) = text.split_once("note     clock ") else { return text };
+    if !Path::new("/run/systemd/timesync/synchronized").exists() {
+        return text;
+    }
+    let (_, after) = clock.split_once("keeps it right\n").unwrap();
+    format!("{before}ok       clock      synchronised by systemd-timesyncd\n{after}")
 }
 
 /// A directory with a configuration that names ports at which nothing listens.
@@ -28,6 +35,8 @@ struct Machine {
     udp: SocketAddr,
     rtmp: SocketAddr,
     api: SocketAddr,
+    /// `rtc.stun_server`
+    stun: String,
     further: String,
     mode: u32,
 }
@@ -47,6 +56,7 @@ impl Machine {
             udp: address(1),
             rtmp: address(2),
             api: address(3),
+            stun: "none".to_owned(),
             further: String::new(),
             mode: 0o600,
         }
@@ -55,10 +65,11 @@ impl Machine {
     fn doctor(&self, arguments: &[&str]) -> Output {
         let config = self.directory.0.join("config.yml");
         let text = format!(
-            "http: {{listen: '{}'}}\nrtc: {{listen: '{}'}}\nrelay: {{output: 'rtmp://{}/{{guest_id}}', state_file: none}}\n\
+            "http: {{listen: '{}'}}\nrtc: {{listen: '{}', stun_server: '{}'}}\nrelay: {{output: 'rtmp://{}/{{guest_id}}', state_file: none}}\n\
              mediamtx: {{api_port: {}}}\n{}",
             self.http,
             self.udp,
+            self.stun,
             self.rtmp,
             self.api.port(),
             self.further
@@ -86,11 +97,37 @@ impl Machine {
         {
             text = text.replace(&address.to_string(), name);
         }
+        let text = if self.stun == "none" { text } else { text.replace(&self.stun, "{stun}") };
         let text = text.replace(&std::process::id().to_string(), "{pid}");
         let Some((before, rest)) = text.split_once("(cf-ray ") else { return text };
         let (_, after) = rest.split_once(')').unwrap();
         format!("{before}(cf-ray {{ray}}){after}")
     }
+}
+
+/// A STUN server after RFC 8489, byte by byte, which sees all requests come from 198.51.100.20 and, to begin with, answers
+/// one that nobody made; as long as the process lives.
+fn answer_stun(socket: UdpSocket) {
+    thread::spawn(move || {
+        let mut request = [0; 1500];
+        while let Ok((length, from)) = socket.recv_from(&mut request) {
+            // Section 5: a Binding request without attributes, and the magic cookie.
+            if length != 20 || request[..8] != [0x00, 0x01, 0x00, 0x00, 0x21, 0x12, 0xa4, 0x42] {
+                continue;
+            }
+            // Section 14.2: port and address XORed with the cookie. 198.51.100.20 is c6 33 64 14.
+            let attribute = [0x00, 0x20, 0x00, 0x08, 0x00, 0x01, 0x31, 0x12, 0xe7, 0x21, 0xc0, 0x56];
+            let mut response = vec![0x01, 0x01, 0x00, 0x0c, 0x21, 0x12, 0xa4, 0x42];
+            response.extend_from_slice(&request[8..20]);
+            response.extend_from_slice(&attribute);
+            let mut stray = response.clone();
+            stray[8] ^= 0xff;
+            stray[28] ^= 0xff;
+            for datagram in [stray, response] {
+                let _ = socket.send_to(&datagram, from);
+            }
+        }
+    });
 }
 
 /// Removed when dropped.
@@ -106,16 +143,19 @@ fn cloudflare(app_id: &str, token: &str, api_base: &str) -> String {
     format!("cloudflare: {{calls_app_id: '{app_id}', calls_api_token: '{token}', api_base: '{api_base}'}}\n")
 }
 
-/// Answers each request by what follows its path in the list, 404 where it is not; as long as the process lives.
-fn serve(listener: TcpListener, header: &'static str, answers: &'static [(&'static str, &'static str)]) {
+/// Answers each request by what follows its path in the list, 404 where it is not; as long as the process lives. `{request}`
+/// in an answer is the request's number.
+fn serve(listener: TcpListener, header: &'static str, answers: &[(&'static str, &str)]) {
+    let answers: Vec<_> = answers.iter().map(|(path, body)| (*path, (*body).to_owned())).collect();
     thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
+        for (number, mut stream) in listener.incoming().flatten().enumerate() {
             let mut request = [0; 1024];
             let length = stream.read(&mut request).unwrap_or(0);
             let request = String::from_utf8_lossy(&request[..length]).into_owned();
             let path = request.split(' ').nth(1).unwrap_or_default();
             let answer = answers.iter().find(|(known, _)| *known == path);
-            let (status, body) = answer.map_or(("404 Not Found", "{}"), |(_, body)| ("200 OK", *body));
+            let (status, body) = answer.map_or(("404 Not Found", "{}"), |(_, body)| ("200 OK", body.as_str()));
+            let body = body.replace("{request}", &number.to_string());
             let _ = write!(stream, "HTTP/1.0 {status}\r\n{header}\r\n\r\n{body}");
         }
     });
@@ -134,26 +174,33 @@ fn a_media_server_without_its_api_is_told_from_one_that_is_down() {
     assert_eq!(ingest.connections().iter().filter(|connection| connection.path.is_some()).count(), 0, "published");
 }
 
-/// The answers are those of MediaMTX 1.20.1, cut to what matters.
-#[test]
-fn each_path_is_looked_up_and_an_undeclared_one_is_named() {
+/// What MediaMTX 1.20.1 answers, cut to what matters, of which the second request for a path is told more bytes or not.
+fn assert_says_of_paths(bytes: &str, expected: &str) {
     let ingest = Ingest::bind("127.0.0.1:0", Options::default()).unwrap();
     let api = TcpListener::bind("127.0.0.1:0").unwrap();
     let machine = Machine { rtmp: ingest.addr(), api: api.local_addr().unwrap(), ..Machine::new() };
+    let guest1 = r#"{"name":"guest1","confName":"guest1","ready":true,"available":true,"online":true,
+                     "source":{"type":"rtmpConn","id":"1"},"tracks":["H264","Opus"],"bytesReceived":BYTES}"#;
     serve(
         api,
         "Server: mediamtx",
         &[
             ("/v3/info", r#"{"version":"v1.20.1","started":"2026-08-22T16:57:28Z"}"#),
-            (
-                "/v3/paths/get/guest1",
-                r#"{"name":"guest1","confName":"guest1","ready":true,"available":true,"online":true,
-                    "source":{"type":"rtmpConn","id":"1"},"tracks":["H264","Opus"],"bytesReceived":1200}"#,
-            ),
+            ("/v3/paths/get/guest1", &guest1.replace("BYTES", bytes)),
             ("/v3/config/paths/list?itemsPerPage=1000", r#"{"itemCount":1,"pageCount":1,"items":[{"name":"guest1"}]}"#),
         ],
     );
-    machine.assert_says(&expected("paths"), 2);
+    machine.assert_says(expected, 2);
+}
+
+#[test]
+fn each_path_is_looked_up_and_an_undeclared_one_is_named() {
+    assert_says_of_paths("12{request}", &expected("paths"));
+}
+
+#[test]
+fn a_path_that_is_ready_and_receives_nothing_is_told() {
+    assert_says_of_paths("1200", &expected("paths_frozen"));
 }
 
 #[test]
@@ -193,10 +240,31 @@ fn a_clock_that_the_api_does_not_share_is_told() {
     assert!(line.ends_with(" s ahead of that of the SFU's API"), "{line}");
 }
 
+/// With an SFU, since remote guests are the ones who need it.
+#[test]
+fn the_public_address_is_told_where_a_stun_server_answers() {
+    let (sfu, stun) = (SfuSim::start(sfu_sim::Options::default()).unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    let further = cloudflare(sfu.app_id(), sfu.secret(), &sfu.api_base());
+    let machine = Machine { further, stun: stun.local_addr().unwrap().to_string(), ..Machine::new() };
+    answer_stun(stun);
+    machine.assert_says(&expected("stun_answers"), 2);
+}
+
+#[test]
+fn udp_that_does_not_get_out_is_told_with_what_to_let_through() {
+    let (sfu, stun) = (SfuSim::start(sfu_sim::Options::default()).unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    let further = cloudflare(sfu.app_id(), sfu.secret(), &sfu.api_base());
+    // It takes the requests and is silent, as a firewall that drops them.
+    let machine = Machine { further, stun: stun.local_addr().unwrap().to_string(), ..Machine::new() };
+    let since = Instant::now();
+    machine.assert_says(&expected("stun_silent"), 2);
+    assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
+}
+
 #[test]
 fn ports_that_other_programs_have_are_named_with_their_owner() {
     let http = TcpListener::bind("127.0.0.1:0").unwrap();
-    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let machine = Machine { http: http.local_addr().unwrap(), udp: udp.local_addr().unwrap(), ..Machine::new() };
     // This test has them; how the kernel calls it depends on how it was started.
     let name = fs::read_to_string("/proc/self/comm").unwrap();
