@@ -20,6 +20,9 @@ targets=${CARGO_TARGET_DIR:-target}
 
 missing=()
 command -v aarch64-linux-gnu-gcc >/dev/null || missing+=('a C compiler and linker for ARM:   apt-get install gcc-aarch64-linux-gnu')
+if [ "${#missing[@]}" -eq 0 ] && ! echo '#include <stdlib.h>' | aarch64-linux-gnu-gcc -E - >/dev/null 2>&1; then
+    missing+=("C library's headers for ARM:       apt-get install libc6-dev-arm64-cross")
+fi
 [ -d "$(rustc --print sysroot)/lib/rustlib/$TARGET/lib" ] || missing+=("Rust's libraries for ARM:          rustup target add $TARGET")
 if [ "${#missing[@]}" -gt 0 ]; then
     echo 'cross: missing here:'
@@ -97,7 +100,11 @@ else
 fi
 
 if [ "$kind" = dynamic ]; then
-    glibc=$(aarch64-linux-gnu-objdump -T "$binary" | sed -n 's/.*GLIBC_\([0-9.]*\).*/\1/p' | sort -uV | tail -n 1)
+    # Packed relocations need 2.36, whatever the symbols do.
+    glibc=$({
+        aarch64-linux-gnu-objdump -T "$binary" | sed -n 's/.*GLIBC_\([0-9.]*\).*/\1/p'
+        if aarch64-linux-gnu-objdump -p "$binary" | grep -q '^ *RELR '; then echo 2.36; fi
+    } | sort -uV | tail -n 1)
     newest=$(printf '%s\n%s\n' "$glibc" "$GLIBC_MAX" | sort -V | tail -n 1)
     if [ "$newest" != "$GLIBC_MAX" ]; then
         refuse 'glibc needed' "$glibc: the board has $GLIBC_MAX. Build on Debian 12, or use make cross-static"
