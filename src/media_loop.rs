@@ -43,7 +43,7 @@ use lane::{Lane, Session};
 use pace::Pace;
 use tcp::Closing;
 use token::Token;
-use udp::{Datagram, Inbox, UdpPort};
+use udp::{Datagram, Inbox, Moment, UdpPort};
 
 const COMMAND_QUEUE: usize = 64;
 const EVENT_QUEUE: usize = 256;
@@ -101,6 +101,7 @@ pub fn spawn(
     let media_loop = MediaLoop {
         poller,
         start: now,
+        woken_at: now,
         udp,
         inbox: Inbox::new(),
         pace: Pace::default(),
@@ -129,6 +130,8 @@ struct MediaLoop {
     poller: OwnedFd,
     /// What the grid of deadlines counts from.
     start: Instant,
+    /// The last wake-up.
+    woken_at: Instant,
     udp: UdpPort,
     inbox: Inbox,
     pace: Pace,
@@ -164,11 +167,12 @@ impl MediaLoop {
     fn turn(&mut self, ready: &mut Vec<epoll::Event>) -> io::Result<()> {
         let woken_by = self.wait(ready)?;
         let now = Instant::now();
+        let moment = Moment::new(now, mem::replace(&mut self.woken_at, now));
         if woken_by.udp || woken_by.port {
             self.pace.note_received(now);
         }
         if woken_by.udp {
-            self.receive(now)?;
+            self.receive(moment)?;
         }
         if woken_by.command {
             let mut counter = [0; 8];
@@ -179,7 +183,7 @@ impl MediaLoop {
         }
         for lane in self.lanes.iter_mut().filter(|lane| lane.port_ready) {
             lane.port_ready = false;
-            lane.receive(&mut self.inbox, now)?;
+            lane.receive(&mut self.inbox, moment)?;
         }
         for lane in &mut self.lanes {
             let ready = mem::replace(&mut lane.socket_ready, EventFlags::empty());
@@ -245,10 +249,10 @@ impl MediaLoop {
         self.start + GRID * u32::try_from(points).unwrap_or(u32::MAX)
     }
 
-    fn receive(&mut self, now: Instant) -> io::Result<()> {
+    fn receive(&mut self, moment: Moment) -> io::Result<()> {
         let Self { udp, inbox, routes, lanes, .. } = self;
-        inbox.receive(udp, |datagram| {
-            let Datagram { bytes, from, to } = datagram;
+        inbox.receive(udp, moment, |datagram| {
+            let Datagram { bytes, from, to, arrived } = datagram;
             let Some(index) = routes.route(bytes, from) else {
                 return;
             };
@@ -259,9 +263,9 @@ impl MediaLoop {
                 return;
             };
             session.note_local_address(from, to);
-            if let Some(received) = session.peer.handle_datagram(bytes, from, now) {
+            if let Some(received) = session.peer.handle_datagram(bytes, from, arrived) {
                 for packet in received.packets() {
-                    lane.relay.handle_rtp(received.kind, &packet, now);
+                    lane.relay.handle_rtp(received.kind, &packet, arrived);
                 }
             }
             lane.touched = true;

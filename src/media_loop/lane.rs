@@ -16,7 +16,7 @@ use crate::rtc::peer::Peer;
 use crate::rtmp::{self, Disconnected};
 
 use super::tcp::{Closing, RtmpSocket};
-use super::udp::{Inbox, UdpPort};
+use super::udp::{Datagram, Inbox, Moment, UdpPort};
 
 /// How often round trip and jitter are looked at: they are smoothed over as long.
 const MEASURE_INTERVAL: Duration = Duration::from_millis(500);
@@ -118,15 +118,15 @@ impl Lane {
     }
 
     /// Takes what waits at the session's own socket.
-    pub(super) fn receive(&mut self, inbox: &mut Inbox, now: Instant) -> io::Result<()> {
+    pub(super) fn receive(&mut self, inbox: &mut Inbox, moment: Moment) -> io::Result<()> {
         let Self { session: Some(Session { peer, port: Some(port), .. }), relay, touched, .. } = self else {
             return Ok(());
         };
         *touched = true;
-        inbox.receive(port, |datagram| {
-            if let Some(received) = peer.handle_datagram(datagram.bytes, datagram.from, now) {
+        inbox.receive(port, moment, |Datagram { bytes, from, arrived, .. }| {
+            if let Some(received) = peer.handle_datagram(bytes, from, arrived) {
                 for packet in received.packets() {
-                    relay.handle_rtp(received.kind, &packet, now);
+                    relay.handle_rtp(received.kind, &packet, arrived);
                 }
             }
         })?;

@@ -1,5 +1,6 @@
 //! How soon the media thread looks for datagrams again: where they come all the time, not before [`PACE`] has passed since
-//! it last did, so that one wake-up takes what came from all guests, and wake-ups do not grow with them.
+//! it last did, so that one wake-up takes what came from all guests, and wake-ups do not grow with them. When a packet came
+//! the kernel tells, so that no estimate is blurred.
 //!
 //! Input: when datagrams were taken. Output: how long to sleep. Where they come less often, as from one or two guests, a
 //! sleep would mostly be one more wake-up: they are taken as they come.

@@ -1,4 +1,5 @@
-//! The one UDP socket all guests share: batched receive (recvmmsg with GRO), send from the address the peer knows.
+//! The one UDP socket all guests share: batched receive (recvmmsg with GRO), with the time at which the kernel got each
+//! datagram; send from the address the peer knows.
 //!
 //! A board with two interfaces on one network must answer from the address it was asked on, or the browser's ICE agent
 //! drops the answer (RFC 8445 section 7.2.5.2.1): the local address of each datagram is therefore kept beside it.
@@ -8,6 +9,7 @@
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -22,12 +24,39 @@ const BATCHES_PER_WAKE: usize = 16;
 /// 1 s of a dozen guests at 2.5 Mbit/s; the kernel may cap it (net.core.rmem_max).
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
+/// What a datagram waits for us at most. Where the kernel's time says more, the wall clock was set meanwhile.
+const WAIT_MAX: Duration = Duration::from_millis(100);
+
 /// One datagram as it left the socket, with IPv4-mapped addresses turned back into IPv4.
 pub(crate) struct Datagram<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) from: SocketAddr,
     /// The local address it was sent to, where the kernel says so.
     pub(crate) to: Option<IpAddr>,
+    /// When it came: what congestion control and jitter are about is not when it was looked for.
+    pub(crate) arrived: Instant,
+}
+
+/// When datagrams are taken.
+#[derive(Clone, Copy)]
+pub(crate) struct Moment {
+    now: Instant,
+    /// The same moment by the clock that the kernel's times are of.
+    wall: Duration,
+    /// When they were taken before: what came until then has been acted on, and time does not go back.
+    before: Instant,
+}
+
+impl Moment {
+    pub(crate) fn new(now: Instant, before: Instant) -> Self {
+        Self { now, wall: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), before }
+    }
+
+    /// When a datagram came that the kernel got at `timestamp`.
+    fn arrival(&self, timestamp: Option<Duration>) -> Instant {
+        let waited = timestamp.and_then(|at| self.wall.checked_sub(at)).filter(|waited| *waited <= WAIT_MAX);
+        waited.and_then(|waited| self.now.checked_sub(waited)).map_or(self.now, |at| at.max(self.before))
+    }
 }
 
 pub(crate) struct UdpPort {
@@ -91,7 +120,12 @@ impl Inbox {
     }
 
     /// Hands every datagram that waits at `port` to `handle`; returns whether more may be waiting.
-    pub(crate) fn receive(&mut self, port: &UdpPort, mut handle: impl FnMut(Datagram<'_>)) -> io::Result<bool> {
+    pub(crate) fn receive(
+        &mut self,
+        port: &UdpPort,
+        moment: Moment,
+        mut handle: impl FnMut(Datagram<'_>),
+    ) -> io::Result<bool> {
         for _ in 0..BATCHES_PER_WAKE {
             let received = {
                 let mut chunks = self.buffers.chunks_exact_mut(BUFFER_BYTES);
@@ -108,8 +142,9 @@ impl Inbox {
             for (meta, buffer) in self.meta.iter().zip(self.buffers.chunks_exact(BUFFER_BYTES)).take(received) {
                 let from = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
                 let to = meta.dst_ip.map(|ip| ip.to_canonical());
+                let arrived = moment.arrival(meta.timestamp);
                 for bytes in buffer.get(..meta.len).unwrap_or(buffer).chunks(meta.stride.max(1)) {
-                    handle(Datagram { bytes, from, to });
+                    handle(Datagram { bytes, from, to, arrived });
                 }
             }
             if received < BATCH {
@@ -124,5 +159,43 @@ impl Inbox {
 impl AsFd for UdpPort {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_datagram_came_when_the_kernel_says_within_what_can_be() {
+        let before = Instant::now();
+        let (now, wall) = (before + Duration::from_millis(5), Duration::from_secs(1_700_000_000));
+        let moment = Moment { now, wall, before };
+        let arrival = |micros: i64| {
+            let at = wall.as_micros().checked_add_signed(micros.into()).and_then(|at| u64::try_from(at).ok());
+            moment.arrival(at.map(Duration::from_micros))
+        };
+        assert_eq!(arrival(-1_500), now - Duration::from_micros(1_500));
+        assert_eq!(arrival(0), now);
+        assert_eq!(arrival(-5_001), before, "it was there before, unseen");
+        assert_eq!(arrival(20), now, "it came while the others were taken");
+        assert_eq!(arrival(-100_001), now, "the wall clock was set forward");
+        assert_eq!(arrival(3_600_000_000), now, "and back");
+        assert_eq!(moment.arrival(None), now);
+    }
+
+    #[test]
+    fn the_kernel_tells_when_a_datagram_came() {
+        let port = UdpPort::bind(([127, 0, 0, 1], 0).into()).expect("loopback");
+        let sender = UdpSocket::bind("127.0.0.1:0").expect("loopback");
+        let sent = Instant::now();
+        sender.send_to(b"early", port.local_addr().expect("bound")).expect("sent");
+        std::thread::sleep(Duration::from_millis(20));
+        let now = Instant::now();
+        let mut arrived = None;
+        let moment = Moment::new(now, sent);
+        Inbox::new().receive(&port, moment, |datagram| arrived = Some(datagram.arrived)).expect("received");
+        // Not how soon: the machine may be busy.
+        assert!(arrived.is_some_and(|arrived| arrived >= sent && arrived < now), "{:?}", arrived.map(|at| now - at));
     }
 }
