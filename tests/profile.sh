@@ -31,17 +31,7 @@ cargo rustc --profile dist --locked -p bench --bin bench -- -Cstrip=none
 cargo build --profile dist --locked -p guest-relay --bin guest-relay
 cargo build --release --locked -p loadgen --bin loadgen
 
-work=$(mktemp -d "${TMPDIR:-/tmp}/guest-relay-profile.XXXXXX")
-pids=()
-stop() {
-    local pid
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
-    rm -rf "$work"
-}
-trap stop EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+scratch profile
 
 fail() {
     echo "profile: $*" >&2
@@ -95,16 +85,6 @@ instructions() {
     callgrind_annotate --auto=no --threshold=100 "$work/callgrind" | functions | per_packet "$packets"
 }
 
-# wait_for SECONDS WHAT COMMAND...
-wait_for() {
-    local seconds=$1 what=$2
-    shift 2
-    for _ in $(seq "$((seconds * 10))"); do
-        if "$@" 2>/dev/null; then return 0; fi
-        sleep 0.1
-    done
-    fail "waited $seconds s for $what"
-}
 listening() { (exec 3<>"/dev/tcp/127.0.0.1/$1"); }
 
 # Packets that the daemon has received from all guests.

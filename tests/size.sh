@@ -20,17 +20,7 @@ cargo build --release --locked --workspace --bins
 cargo build --profile dist --locked -p guest-relay
 binary=$targets/dist/guest-relay
 
-work=$(mktemp -d "${TMPDIR:-/tmp}/guest-relay-size.XXXXXX")
-pids=()
-stop() {
-    local pid
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
-    rm -rf "$work"
-}
-trap stop EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+scratch size
 
 wait_for_port() {
     for _ in $(seq 100); do

@@ -47,6 +47,32 @@ apt_install() {
     return "$status"
 }
 
+# scratch NAME: a directory, $work, and programs, whose pids go into $pids; both end with the script.
+scratch() {
+    work=$(mktemp -d "${TMPDIR:-/tmp}/guest-relay-$1.XXXXXX")
+    pids=()
+    trap scratch_end EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+}
+scratch_end() {
+    local pid
+    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+    for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
+    rm -rf "$work"
+}
+
+# wait_for SECONDS WHAT COMMAND...: or the script's own `fail`.
+wait_for() {
+    local seconds=$1 what=$2
+    shift 2
+    for _ in $(seq "$((seconds * 10))"); do
+        if "$@" 2>/dev/null; then return 0; fi
+        sleep 0.1
+    done
+    fail "waited $seconds s for $what"
+}
+
 # tools_log NAME: where the output of an installation goes.
 tools_log() {
     mkdir -p "$TOOLS_DIR/log"

@@ -241,7 +241,8 @@ impl Muxer {
         self.drain(MediaTime::MAX);
     }
 
-    /// The next output; the body of a tag is appended to `out`, which becomes another buffer if it is empty. Drain it after each `handle_*` call.
+    /// The next output; the body of a tag is appended to `out`, which becomes another buffer if it is empty. Drain it after
+    /// each `handle_*` call.
     pub fn poll_output(&mut self, out: &mut Vec<u8>) -> Option<Output> {
         self.shared.outbox.pop(out)
     }

@@ -144,8 +144,7 @@ async fn response(socket: &UdpSocket, id: TransactionId) -> Option<IpAddr> {
     }
 }
 
-/// What a success response to our request says that it came from.
-/// The address in the success response to the request with this id.
+/// What a success response to the request with this id says that it came from.
 pub(crate) fn mapped_address(datagram: &[u8], id: TransactionId) -> Option<IpAddr> {
     let message = Message::parse(datagram).ok()?;
     let is_ours = message.class == Class::Success && message.method == BINDING && message.transaction_id == id;

@@ -188,14 +188,21 @@ mod tests {
     fn the_kernel_tells_when_a_datagram_came() {
         let port = UdpPort::bind(([127, 0, 0, 1], 0).into()).expect("loopback");
         let sender = UdpSocket::bind("127.0.0.1:0").expect("loopback");
-        let sent = Instant::now();
-        sender.send_to(b"early", port.local_addr().expect("bound")).expect("sent");
-        std::thread::sleep(Duration::from_millis(20));
-        let now = Instant::now();
-        let mut arrived = None;
-        let moment = Moment::new(now, sent);
-        Inbox::new().receive(&port, moment, |datagram| arrived = Some(datagram.arrived)).expect("received");
-        // Not how soon: the machine may be busy.
-        assert!(arrived.is_some_and(|arrived| arrived >= sent && arrived < now), "{:?}", arrived.map(|at| now - at));
+        let mut inbox = Inbox::new();
+        let mut told_before = || {
+            let sent = Instant::now();
+            sender.send_to(b"early", port.local_addr().expect("bound")).expect("sent");
+            std::thread::sleep(Duration::from_millis(20));
+            let now = Instant::now();
+            let mut arrived = None;
+            inbox
+                .receive(&port, Moment::new(now, sent), |datagram| arrived = Some(datagram.arrived))
+                .expect("received");
+            let arrived = arrived.expect("it is there");
+            assert!(arrived >= sent);
+            arrived < now
+        };
+        // A busy machine may sleep longer than WAIT_MAX, but not each time.
+        assert!((0..20).any(|_| told_before()));
     }
 }

@@ -102,16 +102,6 @@ fail() {
     exit 1
 }
 
-# wait_for SECONDS WHAT COMMAND...
-wait_for() {
-    local seconds=$1 what=$2
-    shift 2
-    for _ in $(seq "$((seconds * 10))"); do
-        if "$@" 2>/dev/null; then return 0; fi
-        sleep 0.1
-    done
-    fail "waited $seconds s for $what"
-}
 listening() { (exec 3<>"/dev/tcp/$ADDRESS/$1"); }
 all_live() { [ "$(tail -n "$1" "$work/load.log" | grep -c ' live ')" -eq "$1" ]; }
 

@@ -15,6 +15,7 @@ use ingest::{Ingest, Options};
 use sfu_sim::SfuSim;
 
 use crate::daemon::{Daemon, program};
+use crate::stun;
 
 /// What it has to say. The clock is this machine's own: where systemd-timesyncd keeps it, the doctor has to say that.
 fn expected(name: &str) -> String {
@@ -105,25 +106,12 @@ impl Machine {
     }
 }
 
-/// A STUN server after RFC 8489, byte by byte, which sees all requests come from 198.51.100.20 and, to begin with, answers
-/// one that nobody made; as long as the process lives.
+/// A STUN server, as long as the process lives.
 fn answer_stun(socket: UdpSocket) {
     thread::spawn(move || {
         let mut request = [0; 1500];
         while let Ok((length, from)) = socket.recv_from(&mut request) {
-            // Section 5: a Binding request without attributes, and the magic cookie.
-            if length != 20 || request[..8] != [0x00, 0x01, 0x00, 0x00, 0x21, 0x12, 0xa4, 0x42] {
-                continue;
-            }
-            // Section 14.2: port and address XORed with the cookie. 198.51.100.20 is c6 33 64 14.
-            let attribute = [0x00, 0x20, 0x00, 0x08, 0x00, 0x01, 0x31, 0x12, 0xe7, 0x21, 0xc0, 0x56];
-            let mut response = vec![0x01, 0x01, 0x00, 0x0c, 0x21, 0x12, 0xa4, 0x42];
-            response.extend_from_slice(&request[8..20]);
-            response.extend_from_slice(&attribute);
-            let mut stray = response.clone();
-            stray[8] ^= 0xff;
-            stray[28] ^= 0xff;
-            for datagram in [stray, response] {
+            for datagram in stun::responses(&request[..length]).into_iter().flatten() {
                 let _ = socket.send_to(&datagram, from);
             }
         }

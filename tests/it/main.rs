@@ -17,3 +17,4 @@ mod rtc;
 mod rtmp;
 mod service;
 mod srtp;
+mod stun;

@@ -13,6 +13,7 @@ use sfu_sim::{Endpoint, Fault};
 
 use super::studio::{SETTLE, Studio};
 use crate::daemon::{Daemon, Setup};
+use crate::stun;
 
 /// A STUN server after RFC 8489, byte by byte: it sees all requests come from 198.51.100.20. The first of each client is
 /// lost, and before each response comes one to a request that nobody made.
@@ -34,22 +35,12 @@ impl StunServer {
             let mut buffer = [0; 1500];
             while !ended.load(Ordering::Relaxed) {
                 let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
-                // Section 5: a Binding request without attributes, and the magic cookie.
-                assert_eq!(&buffer[..length.min(8)], [0x00, 0x01, 0x00, 0x00, 0x21, 0x12, 0xa4, 0x42]);
-                assert_eq!(length, 20);
+                let responses = stun::responses(&buffer[..length]).expect("a Binding request without attributes");
                 if !seen.contains(&from) {
                     seen.push(from);
                     continue;
                 }
-                // Section 14.2: port and address XORed with the cookie. 198.51.100.20 is c6 33 64 14.
-                let attribute = [0x00, 0x20, 0x00, 0x08, 0x00, 0x01, 0x31, 0x12, 0xe7, 0x21, 0xc0, 0x56];
-                let mut response = vec![0x01, 0x01, 0x00, 0x0c, 0x21, 0x12, 0xa4, 0x42];
-                response.extend_from_slice(&buffer[8..20]);
-                response.extend_from_slice(&attribute);
-                let mut stray = response.clone();
-                stray[8] ^= 0xff;
-                stray[28] ^= 0xff;
-                for datagram in [stray, response] {
+                for datagram in responses {
                     socket.send_to(&datagram, from).unwrap();
                 }
             }
