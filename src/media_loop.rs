@@ -55,6 +55,9 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_millis(1_500);
 const GRID: Duration = Duration::from_millis(5);
 /// Descriptors that one wait reports; others are reported by the next.
 const READY_MAX: usize = 64;
+/// What is asked of a UDP socket: word of each datagram once. Otherwise each wait begins by looking again at the sockets
+/// that the last one spoke of. What a wake-up leaves unread is remembered here.
+const DATAGRAMS: EventFlags = EventFlags::IN.union(EventFlags::ET);
 
 /// The media thread is gone or overloaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,41 +92,9 @@ pub fn spawn(
     relays: Vec<RelayConfig>,
     budget: Budget,
 ) -> io::Result<(Handle, smol::channel::Receiver<Event>, thread::JoinHandle<()>)> {
-    let udp = UdpPort::bind(listen)?;
-    let local_addr = udp.local_addr()?;
-    let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-    let poller = epoll::create(CreateFlags::CLOEXEC)?;
-    epoll::add(&poller, &udp, Token::Udp.data(), EventFlags::IN)?;
-    epoll::add(&poller, &*wake, Token::Wake.data(), EventFlags::IN)?;
-    let (command_sender, commands) = mpsc::sync_channel(COMMAND_QUEUE);
-    let (events, event_receiver) = smol::channel::bounded(EVENT_QUEUE);
-    let now = Instant::now();
-    let media_loop = MediaLoop {
-        poller,
-        start: now,
-        woken_at: now,
-        udp,
-        inbox: Inbox::new(),
-        pace: Pace::default(),
-        wake: Arc::clone(&wake),
-        commands,
-        events,
-        routes: Routes::new(),
-        lanes: relays.into_iter().map(|config| Lane::new(config, now)).collect(),
-        shutdown: None,
-        own_ip: listen.ip(),
-        budget,
-    };
+    let (media_loop, handle, event_receiver) = MediaLoop::new(listen, relays, budget)?;
     let thread = thread::Builder::new().name("media".to_owned()).spawn(move || media_loop.run())?;
-    Ok((Handle { commands: command_sender, wake, local_addr }, event_receiver, thread))
-}
-
-#[derive(Default)]
-struct WokenBy {
-    udp: bool,
-    /// A session's own socket.
-    port: bool,
-    command: bool,
+    Ok((handle, event_receiver, thread))
 }
 
 struct MediaLoop {
@@ -133,9 +104,13 @@ struct MediaLoop {
     /// The last wake-up.
     woken_at: Instant,
     udp: UdpPort,
+    /// `udp` has datagrams, as far as is known.
+    udp_ready: bool,
     inbox: Inbox,
     pace: Pace,
     wake: Arc<OwnedFd>,
+    /// The last wait said that `commands` has some.
+    commanded: bool,
     commands: mpsc::Receiver<Command>,
     events: smol::channel::Sender<Event>,
     routes: Routes<usize>,
@@ -147,6 +122,42 @@ struct MediaLoop {
 }
 
 impl MediaLoop {
+    /// All but the thread.
+    fn new(
+        listen: SocketAddr,
+        relays: Vec<RelayConfig>,
+        budget: Budget,
+    ) -> io::Result<(Self, Handle, smol::channel::Receiver<Event>)> {
+        let udp = UdpPort::bind(listen)?;
+        let local_addr = udp.local_addr()?;
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let poller = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&poller, &udp, Token::Udp.data(), DATAGRAMS)?;
+        epoll::add(&poller, &*wake, Token::Wake.data(), EventFlags::IN)?;
+        let (command_sender, commands) = mpsc::sync_channel(COMMAND_QUEUE);
+        let (events, event_receiver) = smol::channel::bounded(EVENT_QUEUE);
+        let now = Instant::now();
+        let media_loop = Self {
+            poller,
+            start: now,
+            woken_at: now,
+            udp,
+            udp_ready: false,
+            inbox: Inbox::new(),
+            pace: Pace::default(),
+            wake: Arc::clone(&wake),
+            commanded: false,
+            commands,
+            events,
+            routes: Routes::new(),
+            lanes: relays.into_iter().map(|config| Lane::new(config, now)).collect(),
+            shutdown: None,
+            own_ip: listen.ip(),
+            budget,
+        };
+        Ok((media_loop, Handle { commands: command_sender, wake, local_addr }, event_receiver))
+    }
+
     fn run(mut self) {
         // What a wait reports; kept here so that its memory is.
         let mut ready = Vec::with_capacity(READY_MAX);
@@ -165,16 +176,16 @@ impl MediaLoop {
 
     /// One wake-up.
     fn turn(&mut self, ready: &mut Vec<epoll::Event>) -> io::Result<()> {
-        let woken_by = self.wait(ready)?;
+        self.wait(ready)?;
         let now = Instant::now();
         let moment = Moment::new(now, mem::replace(&mut self.woken_at, now));
-        if woken_by.udp || woken_by.port {
+        if self.has_datagrams() {
             self.pace.note_received(now);
         }
-        if woken_by.udp {
-            self.receive(moment)?;
+        if self.udp_ready {
+            self.udp_ready = self.receive(moment)?;
         }
-        if woken_by.command {
+        if mem::take(&mut self.commanded) {
             let mut counter = [0; 8];
             let _ = rustix::io::read(&*self.wake, &mut counter);
             while let Ok(command) = self.commands.try_recv() {
@@ -182,8 +193,7 @@ impl MediaLoop {
             }
         }
         for lane in self.lanes.iter_mut().filter(|lane| lane.port_ready) {
-            lane.port_ready = false;
-            lane.receive(&mut self.inbox, moment)?;
+            lane.port_ready = lane.receive(&mut self.inbox, moment)?;
         }
         for lane in &mut self.lanes {
             let ready = mem::replace(&mut lane.socket_ready, EventFlags::empty());
@@ -204,29 +214,33 @@ impl MediaLoop {
         Ok(())
     }
 
-    /// Sleeps until a socket is ready, a command came, or the earliest deadline.
-    fn wait(&mut self, ready: &mut Vec<epoll::Event>) -> io::Result<WokenBy> {
+    fn has_datagrams(&self) -> bool {
+        self.udp_ready || self.lanes.iter().any(|lane| lane.port_ready)
+    }
+
+    /// Sleeps until a socket is ready, a command came, or the earliest deadline; not while datagrams were left.
+    fn wait(&mut self, ready: &mut Vec<epoll::Event>) -> io::Result<()> {
         let deadline = self.lanes.iter().filter_map(|lane| lane.deadline).chain(self.shutdown).min();
         let mut now = Instant::now();
         if let Some(rest) = self.pace.rest(now) {
             thread::sleep(rest);
             now = Instant::now();
         }
-        let timeout = deadline.map(|deadline| {
-            let wait = self.on_grid(deadline).saturating_duration_since(now);
+        let until = if self.has_datagrams() { Some(now) } else { deadline.map(|deadline| self.on_grid(deadline)) };
+        let timeout = until.map(|until| {
+            let wait = until.saturating_duration_since(now);
             Timespec { tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: wait.subsec_nanos().into() }
         });
         ready.clear();
         match epoll::wait(&self.poller, spare_capacity(ready), timeout.as_ref()) {
             Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => return Ok(WokenBy::default()),
+            Err(rustix::io::Errno::INTR) => return Ok(()),
             Err(error) => return Err(error.into()),
         }
-        let mut woken_by = WokenBy::default();
         for epoll::Event { flags, data, .. } in ready.drain(..) {
             match Token::of(data) {
-                Token::Udp => woken_by.udp = true,
-                Token::Wake => woken_by.command = true,
+                Token::Udp => self.udp_ready = true,
+                Token::Wake => self.commanded = true,
                 Token::Rtmp(index) => {
                     if let Some(lane) = self.lanes.get_mut(index) {
                         lane.socket_ready = flags;
@@ -235,12 +249,11 @@ impl MediaLoop {
                 Token::Port(index) => {
                     if let Some(lane) = self.lanes.get_mut(index) {
                         lane.port_ready = true;
-                        woken_by.port = true;
                     }
                 }
             }
         }
-        Ok(woken_by)
+        Ok(())
     }
 
     /// The first point of the grid that is not before `deadline`.
@@ -249,7 +262,8 @@ impl MediaLoop {
         self.start + GRID * u32::try_from(points).unwrap_or(u32::MAX)
     }
 
-    fn receive(&mut self, moment: Moment) -> io::Result<()> {
+    /// Takes what waits at the shared socket; returns whether more may be waiting.
+    fn receive(&mut self, moment: Moment) -> io::Result<bool> {
         let Self { udp, inbox, routes, lanes, .. } = self;
         inbox.receive(udp, moment, |datagram| {
             let Datagram { bytes, from, to, arrived } = datagram;
@@ -269,8 +283,7 @@ impl MediaLoop {
                 }
             }
             lane.touched = true;
-        })?;
-        Ok(())
+        })
     }
 
     fn handle_command(&mut self, command: Command, now: Instant) {
@@ -367,7 +380,7 @@ impl MediaLoop {
     /// A socket for one session alone.
     fn bind_own_port(&self, slot: Slot) -> io::Result<UdpPort> {
         let port = UdpPort::bind(SocketAddr::new(self.own_ip, 0))?;
-        epoll::add(&self.poller, &port, Token::Port(slot.0).data(), EventFlags::IN)?;
+        epoll::add(&self.poller, &port, Token::Port(slot.0).data(), DATAGRAMS)?;
         Ok(port)
     }
 
@@ -535,5 +548,33 @@ impl MediaLoop {
         if let Err(error) = self.events.try_send(event) {
             log::warn!("control thread too slow: {:?} dropped", error.into_inner());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    #[test]
+    fn datagrams_that_a_wake_up_leaves_are_taken_by_the_next_one_though_none_comes_after_them() {
+        let budget = Budget { guest_kbps: 2500, total_kbps: None };
+        let (mut media_loop, handle, _events) =
+            MediaLoop::new(([127, 0, 0, 1], 0).into(), Vec::new(), budget).expect("loopback");
+        let sender = UdpSocket::bind("127.0.0.1:0").expect("loopback");
+        for _ in 0..=udp::MOST_PER_WAKE {
+            sender.send_to(b"not for anybody", handle.local_addr()).expect("sent");
+        }
+        let mut ready = Vec::with_capacity(READY_MAX);
+        media_loop.turn(&mut ready).expect("a wake-up");
+        assert!(media_loop.udp_ready, "some are left");
+        // Ends the wait of a loop that has forgotten them.
+        handle.send(Command::Limit(budget)).expect("taken");
+        media_loop.turn(&mut ready).expect("a wake-up");
+        let now = Instant::now();
+        let MediaLoop { inbox, udp, udp_ready, .. } = &mut media_loop;
+        let left = inbox.receive(udp, Moment::new(now, now), |_| panic!("it was left"));
+        assert!(!left.expect("it can be asked") && !*udp_ready);
     }
 }

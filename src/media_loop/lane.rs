@@ -73,7 +73,7 @@ pub(super) struct Lane {
     pub(super) touched: bool,
     /// What the last wait said of the socket.
     pub(super) socket_ready: EventFlags,
-    /// The session's own UDP socket has datagrams.
+    /// The session's own UDP socket has datagrams, as far as is known.
     pub(super) port_ready: bool,
     /// What was last reported, and when it began.
     pub(super) state: State,
@@ -117,10 +117,10 @@ impl Lane {
         self.held + self.holding_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
-    /// Takes what waits at the session's own socket.
-    pub(super) fn receive(&mut self, inbox: &mut Inbox, moment: Moment) -> io::Result<()> {
+    /// Takes what waits at the session's own socket; returns whether more may be waiting.
+    pub(super) fn receive(&mut self, inbox: &mut Inbox, moment: Moment) -> io::Result<bool> {
         let Self { session: Some(Session { peer, port: Some(port), .. }), relay, touched, .. } = self else {
-            return Ok(());
+            return Ok(false);
         };
         *touched = true;
         inbox.receive(port, moment, |Datagram { bytes, from, arrived, .. }| {
@@ -129,8 +129,7 @@ impl Lane {
                     relay.handle_rtp(received.kind, &packet, arrived);
                 }
             }
-        })?;
-        Ok(())
+        })
     }
 
     /// Tells the relay how packets reach us, and the peer how long they are waited for, every now and then.

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Receive buffers handed to one recvmmsg call.
 const BATCH: usize = 16;
@@ -21,6 +21,8 @@ const BATCH: usize = 16;
 const BUFFER_BYTES: usize = 65_536;
 /// recvmmsg calls of one wake-up: bounds how long RTMP and commands wait while datagrams keep coming.
 const BATCHES_PER_WAKE: usize = 16;
+#[cfg(test)]
+pub(super) const MOST_PER_WAKE: usize = BATCH * BATCHES_PER_WAKE;
 /// 1 s of a dozen guests at 2.5 Mbit/s; the kernel may cap it (net.core.rmem_max).
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
@@ -86,6 +88,9 @@ impl UdpPort {
         socket.bind(&listen.into())?;
         let socket = UdpSocket::from(socket);
         let state = UdpSocketState::new((&socket).into())?;
+        // Which it switches on, and nobody here asks for. An IPv6 socket takes the first option too, an IPv4 one not the second.
+        let _ = SockRef::from(&socket).set_recv_tos_v4(false);
+        let _ = SockRef::from(&socket).set_recv_tclass_v6(false);
         Ok(Self { socket, state, dual_stack })
     }
 
@@ -148,7 +153,7 @@ impl Inbox {
                 }
             }
             if received < BATCH {
-                // Short batch: the queue was empty a moment ago, and the poller will say when it no longer is.
+                // A short batch: the queue was empty, and the poller has word of what came since.
                 return Ok(false);
             }
         }
