@@ -29,6 +29,8 @@ UP_SECONDS=20
 CONNECT_SECONDS=60
 STOP_SECONDS=5
 READING_SECONDS=3 # of /proc, while the load goes on
+# The least that a guest can cost: a wake-up and a write for each of its 50 Opus packets and 30 pictures a second.
+LEAST_WAKE_UPS=80
 ADDRESS=10.77.0.1
 RTMP_PORT=1935 HTTP_PORT=8000 RTC_PORT=8189
 
@@ -41,6 +43,7 @@ prepare() {
     local peer had=''
     cargo build --release --locked -p loadgen --bin loadgen
     cargo build --profile dist --locked -p guest-relay --bin guest-relay
+    cargo build --profile dist --locked -p bench --bin bench
     for peer in $peers; do
         case $peer in
         janus) need_janus && need_ffmpeg ;;
@@ -215,6 +218,12 @@ relay_row() {
     under_load guest-relay "$guests" "$daemon"
 }
 
+# What this machine charges, in these minutes, for as many wake-ups and writes and nothing else.
+least_row() {
+    printf '| wake-ups and writes alone | 1 | %s |%s\n' \
+        "$("$targets/dist/bench" wake-ups "$LEAST_WAKE_UPS" "$row_seconds")" "$(printf ' - |%.0s' {1..7})"
+}
+
 peer_row() {
     local peer=$1 guests=$2 command
     case $peer in
@@ -249,7 +258,10 @@ echo "$(date -u +%F), $(nproc) cores, $model, Linux $(uname -r | cut -d. -f1,2),
 echo
 echo '| what | guests | CPU s per guest-minute | RSS MiB | PSS MiB | anonymous MiB | threads | switches/s | pictures/s | delay p50/p99 ms |'
 echo '|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|'
-for guests in $guest_counts; do relay_row "$guests"; done
+for guests in $guest_counts; do
+    relay_row "$guests"
+    if [ "$guests" -eq 1 ]; then least_row; fi
+done
 for peer in $peers; do
     for guests in $peer_guest_counts; do
         if [ "$peer" != aiortc ] || [ "$guests" -le "$AIORTC_MOST_GUESTS" ]; then peer_row "$peer" "$guests"; fi

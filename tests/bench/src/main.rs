@@ -1,14 +1,18 @@
 //! `bench count|time|allocations path|open|bare gcm|cm FILE.rtpdump`: a recording, protected as a browser would, through the
 //! daemon's packet path, through its SRTP alone, or through webrtc-srtp alone.
 //!
+//! `bench wake-ups RATE SECONDS`: the CPU seconds of a minute that a thread is charged for nothing but waking up that often
+//! and writing a few bytes to a local TCP connection.
+//!
 //! The first quarter of the recording warms up, the rest is measured. `count` runs it once, for callgrind to count; `time`
 //! prints the median of many runs in ns per packet; `allocations` those of the measured part. All print the number of
-//! packets first. tests/bench.sh makes the table.
+//! packets first. tests/bench.sh makes the table, tests/bench/whole.sh asks for the wake-ups.
 
 #![forbid(unsafe_code)]
 
 mod path;
 mod recording;
+mod wake_up;
 
 use std::error::Error;
 use std::time::Instant;
@@ -17,7 +21,8 @@ use guest_relay::rtc::srtp::SrtpProfile;
 
 use path::{Bare, Open, Path, Protected};
 
-const USAGE: &str = "usage: bench count|time|allocations path|open|bare gcm|cm FILE.rtpdump";
+const USAGE: &str =
+    "usage: bench count|time|allocations path|open|bare gcm|cm FILE.rtpdump, or bench wake-ups RATE SECONDS";
 const TIMED_RUNS: usize = 101;
 
 /// One run: the measured part returns bytes, so that nothing of it can be left out.
@@ -62,8 +67,15 @@ impl Subject {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [what, subject, profile, file] = arguments.as_slice() else {
-        return Err(USAGE.into());
+    let (what, subject, profile, file) = match arguments.as_slice() {
+        [what, subject, profile, file] => (what, subject, profile, file),
+        [what, rate, seconds] if what == "wake-ups" => {
+            let seconds = seconds.parse()?;
+            let cost = wake_up::cost(rate.parse()?, seconds)?;
+            println!("{:.3}", cost.as_secs_f64() * 60.0 / f64::from(seconds));
+            return Ok(());
+        }
+        _ => return Err(USAGE.into()),
     };
     let profile = match profile.as_str() {
         "gcm" => SrtpProfile::AeadAes128Gcm,
