@@ -253,7 +253,7 @@ fn every_packet_with_a_transport_wide_number_is_reported() {
     ] {
         sender.send(&Rtp { sequence, extensions, ..PLAIN });
     }
-    let later = sender.now + std::time::Duration::from_millis(50);
+    let later = sender.now + std::time::Duration::from_millis(300);
     let flow = sender.media.flow.as_mut().unwrap();
     let feedback = std::iter::from_fn(|| flow.feedback.poll_compound(later))
         .flat_map(|compound| {
