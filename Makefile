@@ -40,7 +40,7 @@ bench-whole: ## the daemon under load, 1 to 32 guests, beside Janus, GStreamer a
 profile: ## instructions of the packet path by function, wake-ups and system calls of the daemon; PROFILE=cm, GUESTS=4
 	@tests/profile.sh
 
-size: ## build the shipped binary; its size, memory, threads and CPU, idle and with one guest
+size: ## build the shipped binary; its size, memory and threads, idle and with one guest; CPU of one guest
 	@tests/size.sh
 
 cross: ## the daemon for the board (aarch64, Debian 12), checked; says what is missing here

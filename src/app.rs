@@ -49,7 +49,7 @@ use names::Names;
 use profiles::Profiles;
 use public_address::PublicAddresses;
 
-/// How long a request waits for the media thread. It turns at least every 50 ms while anybody is there.
+/// How long a request waits for the media thread, which it wakes.
 const MEDIA_ANSWER: Duration = Duration::from_secs(2);
 
 /// What a guest's audio encoder is asked for.

@@ -218,7 +218,8 @@ impl MediaLoop {
         self.udp_ready || self.lanes.iter().any(|lane| lane.port_ready)
     }
 
-    /// Sleeps until a socket is ready, a command came, or the earliest deadline; not while datagrams were left.
+    /// Sleeps until a socket is ready, a command came, or the earliest deadline; no longer than the pace asks for where
+    /// datagrams were left.
     fn wait(&mut self, ready: &mut Vec<epoll::Event>) -> io::Result<()> {
         let deadline = self.lanes.iter().filter_map(|lane| lane.deadline).chain(self.shutdown).min();
         let mut now = Instant::now();

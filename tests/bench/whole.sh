@@ -220,8 +220,9 @@ relay_row() {
 
 # What this machine charges, in these minutes, for as many wake-ups and writes and nothing else.
 least_row() {
-    printf '| wake-ups and writes alone | 1 | %s |%s\n' \
-        "$("$targets/dist/bench" wake-ups "$LEAST_WAKE_UPS" "$row_seconds")" "$(printf ' - |%.0s' {1..7})"
+    local cost
+    cost=$("$targets/dist/bench" wake-ups "$LEAST_WAKE_UPS" "$row_seconds")
+    printf '| wake-ups and writes alone | 1 | %s |%s\n' "$cost" "$(printf ' - |%.0s' {1..7})"
 }
 
 peer_row() {
