@@ -3,7 +3,7 @@
 //! | what | when |
 //! |---|---|
 //! | receiver report, CNAME, reference time (XR) | at the start, then each [`REPORT_INTERVAL`] |
-//! | transport-wide feedback | 100 ms after the last, while packets arrive (with [`LEEWAY`] up to 125) |
+//! | transport-wide feedback | 50 ms after the last, while packets arrive (with [`LEEWAY`] up to 75) |
 //! | REMB of the limit that is set | when it changes; each [`REMB_INTERVAL`], beside transport-wide feedback each [`LIMIT_INTERVAL`] |
 //! | NACK | per missing packet, see [`nack`] |
 //! | PLI, FIR | at the start and on request until a keyframe came, see [`keyframe`] |

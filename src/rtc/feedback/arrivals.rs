@@ -151,8 +151,8 @@ impl Arrivals {
     }
 }
 
-/// How often a message is sent while packets arrive: what libwebrtc's receivers begin with, between their 50 and 250 ms.
-pub(super) const FEEDBACK_INTERVAL: Duration = Duration::from_millis(100);
+/// How often a message is sent while packets arrive: as often as libwebrtc's receivers do at the rates of a picture.
+pub(super) const FEEDBACK_INTERVAL: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {

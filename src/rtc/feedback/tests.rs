@@ -183,7 +183,7 @@ fn a_picture_that_is_given_up_is_asked_for_as_a_keyframe_at_once() {
 }
 
 #[test]
-fn transport_feedback_comes_every_100_ms_while_packets_do() {
+fn transport_feedback_comes_every_50_ms_while_packets_do() {
     let start = Instant::now();
     let video = track(TrackKind::Video, ALL, true);
     let mut feedback = feedback(&[video], start);
@@ -191,7 +191,7 @@ fn transport_feedback_comes_every_100_ms_while_packets_do() {
     drain(&mut feedback, start);
     let mut sent_at = Vec::new();
     let mut reported = 0;
-    for n in 0..600_u16 {
+    for n in 0..300_u16 {
         let now = ms(start, u64::from(n));
         feedback.record_transport_sequence(n, now);
         for compound in drain(&mut feedback, now) {
@@ -202,10 +202,10 @@ fn transport_feedback_comes_every_100_ms_while_packets_do() {
             }
         }
     }
-    assert_eq!(sent_at, [100, 200, 300, 400, 500]);
-    assert_eq!(reported, 501);
+    assert_eq!(sent_at, [50, 100, 150, 200, 250]);
+    assert_eq!(reported, 251);
     // Silence: nothing to say but the report.
-    drain(&mut feedback, ms(start, 700));
+    drain(&mut feedback, ms(start, 350));
     assert_eq!(feedback.ready_at(), ms(start, 1000));
 }
 
