@@ -55,8 +55,8 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_millis(1_500);
 const GRID: Duration = Duration::from_millis(5);
 /// Descriptors that one wait reports; others are reported by the next.
 const READY_MAX: usize = 64;
-/// What is asked of a UDP socket: word of each datagram once. Otherwise each wait begins by looking again at the sockets
-/// that the last one spoke of. What a wake-up leaves unread is remembered here.
+/// What is asked of a UDP socket: word of each datagram once; level-triggered, each wait would begin by looking again at the
+/// sockets that the last one spoke of. That a wake-up left some is remembered in `udp_ready` and `port_ready`.
 const DATAGRAMS: EventFlags = EventFlags::IN.union(EventFlags::ET);
 
 /// The media thread is gone or overloaded.

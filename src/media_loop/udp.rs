@@ -88,7 +88,7 @@ impl UdpPort {
         socket.bind(&listen.into())?;
         let socket = UdpSocket::from(socket);
         let state = UdpSocketState::new((&socket).into())?;
-        // Which it switches on, and nobody here asks for. An IPv6 socket takes the first option too, an IPv4 one not the second.
+        // quinn-udp has each datagram's type of service told, which nobody here reads. An IPv4 socket refuses the second option.
         let _ = SockRef::from(&socket).set_recv_tos_v4(false);
         let _ = SockRef::from(&socket).set_recv_tclass_v6(false);
         Ok(Self { socket, state, dual_stack })

@@ -1,12 +1,12 @@
 //! `bench count|time|allocations path|open|bare gcm|cm FILE.rtpdump`: a recording, protected as a browser would, through the
 //! daemon's packet path, through its SRTP alone, or through webrtc-srtp alone.
 //!
-//! `bench wake-ups RATE SECONDS`: the CPU seconds of a minute that a thread is charged for nothing but waking up that often
-//! and writing a few bytes to a local TCP connection.
+//! `bench wake-ups SECONDS`: the CPU seconds of a minute that a thread is charged for nothing but waking up as often as a guest's
+//! media comes and writing a few bytes to a local TCP connection.
 //!
 //! The first quarter of the recording warms up, the rest is measured. `count` runs it once, for callgrind to count; `time`
 //! prints the median of many runs in ns per packet; `allocations` those of the measured part. All print the number of
-//! packets first. tests/bench.sh makes the table, tests/bench/whole.sh asks for the wake-ups.
+//! packets first. tests/bench.sh makes the table; tests/bench/whole.sh and tests/size.sh ask for the wake-ups.
 
 #![forbid(unsafe_code)]
 
@@ -21,8 +21,7 @@ use guest_relay::rtc::srtp::SrtpProfile;
 
 use path::{Bare, Open, Path, Protected};
 
-const USAGE: &str =
-    "usage: bench count|time|allocations path|open|bare gcm|cm FILE.rtpdump, or bench wake-ups RATE SECONDS";
+const USAGE: &str = "usage: bench count|time|allocations path|open|bare gcm|cm FILE.rtpdump, or bench wake-ups SECONDS";
 const TIMED_RUNS: usize = 101;
 
 /// One run: the measured part returns bytes, so that nothing of it can be left out.
@@ -69,9 +68,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (what, subject, profile, file) = match arguments.as_slice() {
         [what, subject, profile, file] => (what, subject, profile, file),
-        [what, rate, seconds] if what == "wake-ups" => {
+        [what, seconds] if what == "wake-ups" => {
             let seconds = seconds.parse()?;
-            let cost = wake_up::cost(rate.parse()?, seconds)?;
+            let cost = wake_up::cost(seconds)?;
             println!("{:.3}", cost.as_secs_f64() * 60.0 / f64::from(seconds));
             return Ok(());
         }
