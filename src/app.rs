@@ -34,12 +34,13 @@ use crate::http::backend::{ClientInfo, Published, Refusal};
 use crate::http::{Limits, Site, process, serve};
 use crate::journal;
 use crate::media_loop::{self, Budget, Command, Event, SlotSnapshot, Transport};
-use crate::relay::RelayConfig;
+use crate::panics;
 use crate::rtc::dtls::Certificate;
 use crate::rtc::peer::{self, AnswerConfig, Answered};
 use crate::rtc::sdp::{OpusSettings, RemoteAddresses};
 use crate::rtc::srtp::SrtpProfile;
 use crate::rtmp::{self, Target};
+use crate::slot::RelayConfig;
 use crate::systemd::Notifier;
 
 use backend::DaemonBackend;
@@ -88,6 +89,7 @@ impl std::error::Error for AppError {}
 pub fn run(config: Config, source: &Source) -> Result<(), AppError> {
     process::started();
     journal::start(config.log.level);
+    panics::keep_places();
     for notice in &config.notices {
         log::warn!("{notice}");
     }

@@ -19,7 +19,7 @@
 //! | part | sockets, threads | clock | allocation |
 //! |---|---|---|---|
 //! | [`guest_relay_muxer`] | no | no: arrival times are arguments | appends to the caller's buffer |
-//! | [`rtc`], [`rtmp`], [`relay`], [`guest`] | no | `now` is an argument | at set-up; every queue has a named bound |
+//! | [`rtc`], [`rtmp`], [`slot`], [`guest`] | no | `now` is an argument | at set-up; every queue has a named bound |
 //! | [`media_loop`], [`http`], [`app`], [`systemd`] | yes | yes | - |
 //! | [`doctor`] | yes, in a process of its own | yes | - |
 //!
@@ -33,12 +33,13 @@
 //! * Nothing on the network can stop the daemon: a bad datagram is counted and dropped, a bad request refused, a bad
 //!   server reply ends one connection.
 //! * After unrepairable loss nothing of the picture is forwarded until the next IDR.
-//! * A guest has one slot, a slot has at most one WebRTC session and at most one RTMP connection.
+//! * A guest has one slot; a slot has at most one live and one prepared WebRTC session, and one RTMP connection.
+//! * One slot is the unit of failure: a panic in a slot's turn ends its session and its publication, and nothing else.
 //!
 //! # Where to start reading
 //!
-//! [`app::run`] builds everything. The path of one packet is [`media_loop`] → [`rtc::peer`] → [`relay`] →
-//! [`guest_relay_muxer::Muxer`] → [`rtmp::Publisher`].
+//! [`app::run`] builds everything. The path of one packet is [`media_loop`] → [`slot::SlotMachine`] → [`rtc::peer`] →
+//! the slot's relay → [`guest_relay_muxer::Muxer`] → [`rtmp::Publisher`].
 
 pub mod app;
 pub mod calls;
@@ -48,8 +49,9 @@ pub mod guest;
 pub mod http;
 pub mod journal;
 pub mod media_loop;
-pub mod relay;
+pub mod panics;
 pub mod rtc;
 pub mod rtmp;
+pub mod slot;
 pub mod systemd;
 pub mod utc;

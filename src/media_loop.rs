@@ -1,19 +1,21 @@
 //! The media thread: one epoll over the UDP socket, the RTMP sockets and a wake-up descriptor. The only file (with its
 //! socket files below) that touches sockets, the poller and the clock on the packet path.
 //!
-//! Input: datagrams, RTMP bytes, [`Command`]s. Output: datagrams, RTMP bytes, [`Event`]s. A packet crosses no thread:
-//! it is received, decrypted, muxed, chunked and written to its TCP socket within one wake-up: one system call waits, one
-//! receives, and one a guest writes what became of it. Deadlines of all guests are met on one grid of [`GRID`], and by the
-//! packet that comes first after them, and packets of many guests are taken together ([`pace`]), so that more guests do not
-//! mean more wake-ups.
+//! Input: datagrams, RTMP bytes, [`Command`]s. Output: datagrams, RTMP bytes, [`Event`]s. What happens in between is each
+//! slot's ([`SlotMachine`]). A packet crosses no thread: it is received, decrypted, muxed, chunked and written to its TCP
+//! socket within one wake-up, whose system calls are one that waits, one that receives, and one a guest that writes.
+//! [`pace`] says when the thread wakes up.
+//!
+//! A panic in one slot's turn ends that slot's sessions and publication, and nothing else. Routes, inbox and poller are
+//! shared, small, and stay outside of what is caught.
 //!
 //! Bounds: `COMMAND_QUEUE` commands (a full queue refuses the caller), `EVENT_QUEUE` events (an event that does not fit
-//! is dropped with a warning; a snapshot tells the truth), one session and one relay per slot.
+//! is dropped with a warning; a snapshot tells the truth), one [`SlotMachine`] per slot, `ROUNDS` of its outputs a wake-up.
 
 mod budget;
 mod interface;
 mod lane;
-mod pace;
+pub mod pace;
 mod tcp;
 mod token;
 mod udp;
@@ -26,38 +28,38 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use guest_relay_muxer::TrackKind;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 
-use crate::guest::Slot;
-use crate::relay::RelayConfig;
+use crate::guest::{SessionKey, Slot, State};
 use crate::rtc::demux::Routes;
-use crate::rtc::peer;
-use crate::rtmp::{self, Disconnected};
+use crate::rtmp::Disconnected;
+#[cfg(doc)]
+use crate::slot::SlotMachine;
+use crate::slot::{self, Joining, Output, RelayConfig, SessionEnd};
 
 pub use budget::Budget;
-pub use interface::{Command, Event, SessionEnd, SessionSnapshot, SlotSnapshot, Transport};
-use lane::{Lane, Session};
+pub use interface::{Command, Event, SlotSnapshot, Transport};
+use lane::Lane;
 use pace::Pace;
-use tcp::Closing;
 use token::Token;
-use udp::{Datagram, Inbox, Moment, UdpPort};
+use udp::{Inbox, Moment, Taken, UdpPort};
 
 const COMMAND_QUEUE: usize = 64;
 const EVENT_QUEUE: usize = 256;
 /// How long a shutdown waits for servers to take the last bytes and the unpublish.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_millis(1_500);
 
-/// Deadlines are met at multiples of this after the start, or earlier by a packet. Nothing that is timed here minds: the
-/// shortest wait is that for a packet which may only have been overtaken.
-const GRID: Duration = Duration::from_millis(5);
 /// Descriptors that one wait reports; others are reported by the next.
 const READY_MAX: usize = 64;
-/// What is asked of a UDP socket: word of each datagram once; level-triggered, each wait would begin by looking again at the
-/// sockets that the last one spoke of. That a wake-up left some is remembered in `udp_ready` and `port_ready`.
-const DATAGRAMS: EventFlags = EventFlags::IN.union(EventFlags::ET);
+/// Epoll flags of a UDP socket. Edge-triggered: epoll reports each arrival once, which saves it a look at every socket it
+/// reported before on each wait. A wake-up that leaves datagrams remembers so in `udp_ready` and `Link::is_ready`.
+const UDP_EVENTS: EventFlags = EventFlags::IN.union(EventFlags::ET);
+/// How often one wake-up carries a slot's outputs out and looks what that led to. A failed connection takes two.
+const ROUNDS: usize = 16;
+/// A socket that keeps failing is a line in the log each so often.
+const REFUSAL_EVERY: Duration = Duration::from_secs(60);
 
 /// The media thread is gone or overloaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,8 +101,6 @@ pub fn spawn(
 
 struct MediaLoop {
     poller: OwnedFd,
-    /// What the grid of deadlines counts from.
-    start: Instant,
     /// The last wake-up.
     woken_at: Instant,
     udp: UdpPort,
@@ -113,12 +113,17 @@ struct MediaLoop {
     commanded: bool,
     commands: mpsc::Receiver<Command>,
     events: smol::channel::Sender<Event>,
-    routes: Routes<usize>,
+    /// Whose the datagrams of the shared socket are.
+    routes: Routes<(Slot, SessionKey)>,
     lanes: Vec<Lane>,
     shutdown: Option<Instant>,
     /// Where sessions with their own socket bind.
     own_ip: IpAddr,
     budget: Budget,
+    /// A guest came or went: each one's share of the way in is another.
+    share_due: bool,
+    /// When a socket's failure was last told.
+    refusal_told: Option<Instant>,
 }
 
 impl MediaLoop {
@@ -132,34 +137,36 @@ impl MediaLoop {
         let local_addr = udp.local_addr()?;
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let poller = epoll::create(CreateFlags::CLOEXEC)?;
-        epoll::add(&poller, &udp, Token::Udp.data(), DATAGRAMS)?;
+        epoll::add(&poller, &udp, Token::Udp.data(), UDP_EVENTS)?;
         epoll::add(&poller, &*wake, Token::Wake.data(), EventFlags::IN)?;
         let (command_sender, commands) = mpsc::sync_channel(COMMAND_QUEUE);
         let (events, event_receiver) = smol::channel::bounded(EVENT_QUEUE);
         let now = Instant::now();
+        let lanes = relays.into_iter().enumerate().map(|(index, config)| Lane::new(Slot(index), config, now));
         let media_loop = Self {
             poller,
-            start: now,
             woken_at: now,
             udp,
             udp_ready: false,
             inbox: Inbox::new(),
-            pace: Pace::default(),
+            pace: Pace::new(now),
             wake: Arc::clone(&wake),
             commanded: false,
             commands,
             events,
             routes: Routes::new(),
-            lanes: relays.into_iter().map(|config| Lane::new(config, now)).collect(),
+            lanes: lanes.collect(),
             shutdown: None,
             own_ip: listen.ip(),
             budget,
+            share_due: false,
+            refusal_told: None,
         };
         Ok((media_loop, Handle { commands: command_sender, wake, local_addr }, event_receiver))
     }
 
     fn run(mut self) {
-        // What a wait reports; kept here so that its memory is.
+        // The reports of one wait; kept here so that their memory is.
         let mut ready = Vec::with_capacity(READY_MAX);
         while !self.finished(Instant::now()) {
             if let Err(error) = self.turn(&mut ready) {
@@ -180,10 +187,10 @@ impl MediaLoop {
         let now = Instant::now();
         let moment = Moment::new(now, mem::replace(&mut self.woken_at, now));
         if self.has_datagrams() {
-            self.pace.note_received(now);
+            self.pace.record_received(now);
         }
         if self.udp_ready {
-            self.udp_ready = self.receive(moment)?;
+            self.receive(moment, now)?;
         }
         if mem::take(&mut self.commanded) {
             let mut counter = [0; 8];
@@ -192,30 +199,28 @@ impl MediaLoop {
                 self.handle_command(command, now);
             }
         }
-        for lane in self.lanes.iter_mut().filter(|lane| lane.port_ready) {
-            lane.port_ready = lane.receive(&mut self.inbox, moment)?;
-        }
+        let mut refused = None;
         for lane in &mut self.lanes {
-            let ready = mem::replace(&mut lane.socket_ready, EventFlags::empty());
-            if ready.is_empty() {
-                continue;
-            }
-            let Some(socket) = &mut lane.socket else {
-                continue;
-            };
-            if let Err(how) = socket.handle_ready(lane.relay.publisher(), ready, now) {
-                lane.lose_socket(how, now);
-            }
-            lane.touched = true;
+            refused = lane.receive(&mut self.inbox, moment, now).or(refused);
+            lane.handle_socket(now);
+        }
+        if let Some(error) = refused {
+            self.handle_refusal(&error, now);
         }
         for index in 0..self.lanes.len() {
             self.service(index, now);
+        }
+        if mem::take(&mut self.share_due) {
+            self.share_bitrate(now);
+            for index in 0..self.lanes.len() {
+                self.service(index, now);
+            }
         }
         Ok(())
     }
 
     fn has_datagrams(&self) -> bool {
-        self.udp_ready || self.lanes.iter().any(|lane| lane.port_ready)
+        self.udp_ready || self.lanes.iter().any(|lane| lane.links.iter().any(|link| link.is_ready))
     }
 
     /// Sleeps until a socket is ready, a command came, or the earliest deadline; no longer than the pace asks for where
@@ -227,7 +232,7 @@ impl MediaLoop {
             thread::sleep(rest);
             now = Instant::now();
         }
-        let until = if self.has_datagrams() { Some(now) } else { deadline.map(|deadline| self.on_grid(deadline)) };
+        let until = if self.has_datagrams() { Some(now) } else { deadline.map(|at| self.pace.wake_at(at)) };
         let timeout = until.map(|until| {
             let wait = until.saturating_duration_since(now);
             Timespec { tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: wait.subsec_nanos().into() }
@@ -247,180 +252,148 @@ impl MediaLoop {
                         lane.socket_ready = flags;
                     }
                 }
-                Token::Port(index) => {
-                    if let Some(lane) = self.lanes.get_mut(index) {
-                        lane.port_ready = true;
-                    }
+                Token::Port(index, place) => {
+                    let links = self.lanes.get_mut(index).map(|lane| &mut lane.links).into_iter().flatten();
+                    links.filter(|link| link.place == place).for_each(|link| link.is_ready = true);
                 }
             }
         }
         Ok(())
     }
 
-    /// The first point of the grid that is not before `deadline`.
-    fn on_grid(&self, deadline: Instant) -> Instant {
-        let points = deadline.saturating_duration_since(self.start).as_nanos().div_ceil(GRID.as_nanos());
-        self.start + GRID * u32::try_from(points).unwrap_or(u32::MAX)
+    /// Takes what waits at the shared socket.
+    fn receive(&mut self, moment: Moment, now: Instant) -> io::Result<()> {
+        let Self { udp, inbox, routes, lanes, .. } = self;
+        let taken = inbox.receive(udp, moment, |datagram| {
+            let Some(((slot, key), class)) = routes.route(datagram.bytes, datagram.from) else {
+                return;
+            };
+            if let Some(lane) = lanes.get_mut(slot.0) {
+                lane.handle_datagram(key, class, datagram);
+            }
+        })?;
+        self.udp_ready = !matches!(taken, Taken::All);
+        if let Taken::Refused(error) = taken {
+            self.handle_refusal(&error, now);
+        }
+        Ok(())
     }
 
-    /// Takes what waits at the shared socket; returns whether more may be waiting.
-    fn receive(&mut self, moment: Moment) -> io::Result<bool> {
-        let Self { udp, inbox, routes, lanes, .. } = self;
-        inbox.receive(udp, moment, |datagram| {
-            let Datagram { bytes, from, to, arrived } = datagram;
-            let Some(index) = routes.route(bytes, from) else {
-                return;
-            };
-            let Some(lane) = lanes.get_mut(index) else {
-                return;
-            };
-            let Some(session) = &mut lane.session else {
-                return;
-            };
-            session.note_local_address(from, to);
-            if let Some(received) = session.peer.handle_datagram(bytes, from, arrived) {
-                for packet in received.packets() {
-                    lane.relay.handle_rtp(received.kind, &packet, arrived);
-                }
-            }
-            lane.touched = true;
-        })
+    /// A socket gave nothing for now. Datagrams may wait there, and no event of the poller would speak of them again.
+    fn handle_refusal(&mut self, error: &io::Error, now: Instant) {
+        self.pace.record_failed(now);
+        let told_lately = self.refusal_told.is_some_and(|told| now.saturating_duration_since(told) < REFUSAL_EVERY);
+        if !told_lately {
+            self.refusal_told = Some(now);
+            log::warn!(
+                "a UDP socket cannot be read for now: {error}; trying again; if it goes on, the system lacks memory"
+            );
+        }
     }
 
     fn handle_command(&mut self, command: Command, now: Instant) {
         match command {
-            Command::Join { slot, key, mut peer, video, transport, ready } => {
-                self.end_session(slot.0, SessionEnd::Replaced, now);
-                let port = match transport {
-                    Transport::Shared => None,
-                    Transport::Own => match self.bind_own_port(slot) {
-                        Ok(port) => Some(port),
-                        Err(error) => {
-                            log::warn!("slot {}: no UDP socket for the SFU: {error}", slot.0);
-                            self.emit(Event::Ended { slot, key, reason: SessionEnd::NoRoom });
-                            return;
-                        }
-                    },
-                };
-                if port.is_none() && !self.routes.insert(peer.local_ufrag(), slot.0) {
-                    // `ready` is dropped, so the caller hears of it.
-                    self.emit(Event::Ended { slot, key, reason: SessionEnd::NoRoom });
-                    return;
+            Command::Join { slot, key, peer, video, transport, ready } => {
+                match self.join(slot, Joining { key, peer, video }, transport, now) {
+                    Ok(()) => drop(ready.try_send(())),
+                    // `ready` is dropped, so the caller hears of it. Whoever has the slot keeps it.
+                    Err(reason) => self.emit(Event::Ended { slot, key, reason }),
                 }
-                let Some(lane) = self.lanes.get_mut(slot.0) else {
-                    return;
-                };
-                if transport == Transport::Own {
-                    peer.begin_checks(now);
-                }
-                lane.relay.begin_source(video, now);
-                lane.next_measure = now;
-                lane.session = Some(Session { key, peer, connected: false, port, local_addresses: Vec::new() });
-                lane.touched = true;
-                self.share_bitrate(now);
-                let _ = ready.try_send(());
             }
             Command::Reoffer { slot, key, offer, answer } => {
-                let lane = self.lanes.get_mut(slot.0);
-                let session = lane.and_then(|lane| {
+                let answered = self.lanes.get_mut(slot.0).and_then(|lane| {
                     lane.touched = true;
-                    lane.session.as_mut().filter(|session| session.key == key)
+                    lane.machine.run(|machine| machine.handle_offer(key, &offer, now))
                 });
-                let answered = match session {
-                    Some(session) => session.peer.handle_offer(&offer, now).map_err(|error| error.to_string()),
-                    None => Err("the session is over".to_owned()),
-                };
+                let answered = answered.unwrap_or(Err(slot::ReofferError::SessionOver));
                 // Whoever asked may have lost patience.
-                let _ = answer.try_send(answered);
+                let _ = answer.try_send(answered.map_err(|error| error.to_string()));
             }
             Command::Leave { slot, key } => {
-                let Some(lane) = self.lanes.get(slot.0) else {
-                    return;
-                };
-                if lane.session.as_ref().is_some_and(|session| session.key == key) {
-                    self.end_session(slot.0, SessionEnd::Left, now);
+                if let Some(lane) = self.lanes.get_mut(slot.0) {
+                    lane.machine.run(|machine| machine.leave(key, SessionEnd::Left, now));
+                    lane.touched = true;
                 }
             }
-            Command::AddSlot(config) => self.lanes.push(Lane::new(*config, now)),
+            Command::AddSlot(config) => self.lanes.push(Lane::new(Slot(self.lanes.len()), *config, now)),
             Command::Limit(budget) => {
                 self.budget = budget;
-                self.share_bitrate(now);
+                self.share_due = true;
             }
             Command::Servers { slot, servers } => {
                 if let Some(lane) = self.lanes.get_mut(slot.0) {
-                    lane.servers = servers;
+                    lane.set_servers(servers);
                 }
             }
             Command::Snapshot { reply } => {
-                let snapshots = self.lanes.iter().map(|lane| SlotSnapshot {
-                    state: lane.state,
-                    since: lane.since,
-                    held: lane.held(now),
-                    session: lane.session.as_ref().map(|session| SessionSnapshot {
-                        key: session.key,
-                        connected: session.connected,
-                        stats: session.peer.stats(),
-                        heard: session.peer.last_heard(),
-                    }),
-                    relay: lane.relay.snapshot(now),
+                let snapshots = self.lanes.iter_mut().filter_map(|lane| {
+                    let snapshot = lane.machine.run(|machine| machine.snapshot(now));
+                    lane.touched |= lane.has_panicked();
+                    Some(SlotSnapshot::new(snapshot?, lane.since))
                 });
                 let _ = reply.try_send(snapshots.collect());
             }
             Command::Shutdown => {
-                for index in 0..self.lanes.len() {
-                    self.end_session(index, SessionEnd::Shutdown, now);
-                    if let Some(lane) = self.lanes.get_mut(index) {
-                        lane.relay.release(now);
-                    }
+                for lane in &mut self.lanes {
+                    lane.machine.run(|machine| machine.close(now));
+                    lane.touched = true;
                 }
                 self.shutdown = Some(now + SHUTDOWN_DEADLINE);
             }
-        }
-    }
-
-    /// A socket for one session alone.
-    fn bind_own_port(&self, slot: Slot) -> io::Result<UdpPort> {
-        let port = UdpPort::bind(SocketAddr::new(self.own_ip, 0))?;
-        epoll::add(&self.poller, &port, Token::Port(slot.0).data(), DATAGRAMS)?;
-        Ok(port)
-    }
-
-    /// Ends the slot's session: an RTCP goodbye goes out, its addresses are forgotten, its media stops.
-    fn end_session(&mut self, index: usize, reason: SessionEnd, now: Instant) {
-        let Some(lane) = self.lanes.get_mut(index) else {
-            return;
-        };
-        let Some(mut session) = lane.session.take() else {
-            return;
-        };
-        log::debug!("slot {index}: the session's counters: {:?}", session.peer.stats());
-        let last_heard = session.peer.last_heard();
-        session.peer.close(now);
-        while let Some(output) = session.peer.poll_output() {
-            if let peer::Output::Transmit { to, datagram } = output {
-                session.send(&self.udp, &datagram, to);
+            #[cfg(test)]
+            Command::Panic { slot } => {
+                if let Some(lane) = self.lanes.get_mut(slot.0) {
+                    lane.machine.run(|machine| machine.panics = true);
+                }
             }
         }
-        self.routes.remove(index);
-        lane.relay.end_source(last_heard, now);
+    }
+
+    /// Gives a session its socket and its routes, and then the slot: one that does not fit changes nothing.
+    fn join(&mut self, slot: Slot, mut joining: Joining, transport: Transport, now: Instant) -> Result<(), SessionEnd> {
+        let key = joining.key;
+        let lane = self.lanes.get_mut(slot.0).ok_or(SessionEnd::NoRoom)?;
+        let place = lane.free_place().ok_or(SessionEnd::NoRoom)?;
+        let port = match transport {
+            Transport::Shared if self.routes.insert(joining.peer.local_ufrag(), (slot, key)) => None,
+            Transport::Shared => return Err(SessionEnd::NoRoom),
+            Transport::Own => {
+                let bound = UdpPort::bind(SocketAddr::new(self.own_ip, 0)).and_then(|port| {
+                    epoll::add(&self.poller, &port, Token::Port(slot.0, place).data(), UDP_EVENTS)?;
+                    Ok(port)
+                });
+                let bound =
+                    bound.inspect_err(|error| log::warn!("slot {}: no UDP socket for the SFU: {error}", slot.0));
+                Some(bound.map_err(|_| SessionEnd::NoRoom)?)
+            }
+        };
+        lane.link(key, place, port);
         lane.touched = true;
-        self.share_bitrate(now);
-        self.emit(Event::Ended { slot: Slot(index), key: session.key, reason });
+        lane.machine.run(|machine| {
+            if transport == Transport::Own {
+                joining.peer.begin_checks(now);
+            }
+            machine.prepare(joining, now);
+        });
+        self.share_due = true;
+        // At once: a further session may be prepared by the next command.
+        self.service(slot.0, now);
+        let stands = self.lanes.get(slot.0).is_some_and(|lane| lane.links.iter().any(|link| link.key == key));
+        // Otherwise its end has been reported.
+        if stands { Ok(()) } else { Err(SessionEnd::Panicked) }
     }
 
     /// Tells every guest what it may send, after one has come or gone. Sound alone is too little to be counted.
     fn share_bitrate(&mut self, now: Instant) {
-        let sends_video = |lane: &Lane| lane.session.as_ref().is_some_and(|each| each.peer.has_track(TrackKind::Video));
-        let share = self.budget.share(self.lanes.iter().filter(|lane| sends_video(lane)).count());
-        for lane in &mut self.lanes {
-            if let Some(session) = &mut lane.session {
-                session.peer.set_max_bitrate(share, now);
-                lane.touched = true;
-            }
+        let sends_video = |lane: &mut Lane| lane.machine.run(|machine| machine.sends_video()).unwrap_or_default();
+        let share = self.budget.share(self.lanes.iter_mut().filter_map(|lane| sends_video(lane).then_some(())).count());
+        for lane in self.lanes.iter_mut().filter(|lane| !lane.links.is_empty()) {
+            lane.machine.run(|machine| machine.set_max_bitrate(share, now));
+            lane.touched = true;
         }
     }
 
-    /// Runs what is due in a slot and drains its outputs, until nothing is left to do now.
+    /// Runs what is due in a slot and carries its outputs out, until nothing is left to do now.
     fn service(&mut self, index: usize, now: Instant) {
         let Some(lane) = self.lanes.get_mut(index) else {
             return;
@@ -430,119 +403,94 @@ impl MediaLoop {
             return;
         }
         lane.touched = false;
-        lane.measure(now);
-        if due {
-            if let Some(session) = &mut lane.session {
-                session.peer.handle_timeout(now);
+        lane.closing.take_if(|closing| closing.until() <= now);
+        for _ in 0..ROUNDS {
+            let Some(lane) = self.lanes.get_mut(index) else {
+                return;
+            };
+            lane.machine.run(|machine| machine.handle_timeout(now));
+            while let Some(output) = self.poll_output(index) {
+                self.carry_out(index, output, now);
             }
-            lane.relay.handle_timeout(now);
-            lane.closing.take_if(|closing| closing.until() <= now);
-        }
-        self.drain_peer(index, now);
-        self.drain_relay(index, now);
-        let Some(lane) = self.lanes.get_mut(index) else {
-            return;
-        };
-        let peer_deadline = lane.session.as_ref().and_then(|session| session.peer.poll_timeout());
-        let closing = lane.closing.as_ref().map(Closing::until);
-        lane.deadline = [peer_deadline, lane.relay.poll_timeout(), closing].into_iter().flatten().min();
-        let state = lane.derive_state();
-        if state != lane.state {
-            lane.enter(state, now);
-            self.emit(Event::State { slot: Slot(index), state });
-        }
-    }
-
-    fn drain_peer(&mut self, index: usize, now: Instant) {
-        let mut ended = None;
-        let Some(lane) = self.lanes.get_mut(index) else {
-            return;
-        };
-        let Some(session) = &mut lane.session else {
-            return;
-        };
-        if lane.relay.take_keyframe_received() {
-            session.peer.notify_keyframe(now);
-        }
-        if lane.relay.take_keyframe_request() {
-            session.peer.request_keyframe(now);
-        }
-        let mut connected = None;
-        while let Some(output) = session.peer.poll_output() {
-            match output {
-                peer::Output::Transmit { to, datagram } => session.send(&self.udp, &datagram, to),
-                peer::Output::Event(event) => match event {
-                    peer::Event::AddressValidated(_) | peer::Event::AddressForgotten(_) if session.port.is_some() => {}
-                    peer::Event::AddressValidated(address) => self.routes.validate(address, index),
-                    peer::Event::AddressForgotten(address) => self.routes.forget(address, index),
-                    // A muted track or a camera that is off may say so; its silence is bridged all the same.
-                    peer::Event::Bye { kind } => {
-                        log::debug!("slot {index}: the sender ended its {kind:?} stream")
-                    }
-                    peer::Event::Connected { .. } => {
-                        session.connected = true;
-                        connected = Some(session.key);
-                    }
-                    peer::Event::SenderReport { kind, ntp_time, rtp_time } => {
-                        lane.relay.handle_sender_report(kind, ntp_time, rtp_time, now);
-                    }
-                    peer::Event::UnexpectedCodec { kind, payload_type, codec } => {
-                        log::warn!(
-                            "slot {index}: the sender's {kind:?} is {codec} (payload type {payload_type}), which is not taken"
-                        );
-                    }
-                    peer::Event::Quiet => {
-                        log::debug!("slot {index}: nothing heard from the sender for {:?}", peer::QUIET_AFTER)
-                    }
-                    peer::Event::Ended(reason) => ended = Some(SessionEnd::Peer(reason)),
-                },
-            }
-        }
-        if let Some(key) = connected {
-            self.emit(Event::Connected { slot: Slot(index), key });
-        }
-        if let Some(reason) = ended {
-            self.end_session(index, reason, now);
-        }
-    }
-
-    fn drain_relay(&mut self, index: usize, now: Instant) {
-        let Some(lane) = self.lanes.get_mut(index) else {
-            return;
-        };
-        let mut events = Vec::new();
-        loop {
+            let Some(lane) = self.lanes.get_mut(index) else {
+                return;
+            };
+            lane.flush(now);
             if let Some(socket) = &mut lane.socket
-                && let Err(how) = socket.flush(lane.relay.publisher(), now)
+                && let Err(error) = socket.register(&self.poller, index)
             {
-                lane.lose_socket(how, now);
+                lane.lose_socket(Disconnected::Failed(error.kind()), now);
             }
-            match lane.relay.poll_output(now) {
-                Some(rtmp::Output::Connect) => lane.connect(now, |socket| socket.register(&self.poller, index)),
-                Some(rtmp::Output::Disconnect) => lane.close_socket(&self.poller, now),
-                Some(rtmp::Output::KeyframeNeeded) => {
-                    if let Some(session) = &mut lane.session {
-                        session.peer.request_keyframe(now);
-                        // The request leaves with the next turn of this slot, which is now.
-                        lane.touched = true;
-                    }
+            if lane.has_panicked() {
+                self.renew(index, now);
+                return;
+            }
+            lane.deadline = lane.poll_timeout();
+            if lane.deadline.is_none_or(|deadline| deadline > now) {
+                return;
+            }
+        }
+    }
+
+    fn poll_output(&mut self, index: usize) -> Option<Output> {
+        self.lanes.get_mut(index)?.machine.run(|machine| machine.poll_output()).flatten()
+    }
+
+    fn carry_out(&mut self, index: usize, output: Output, now: Instant) {
+        let Self { lanes, routes, poller, udp, .. } = self;
+        let Some(lane) = lanes.get_mut(index) else {
+            return;
+        };
+        let slot = Slot(index);
+        // A session on its own socket has no need of routes.
+        let is_shared = |lane: &Lane, key| lane.links.iter().any(|link| link.key == key && link.port.is_none());
+        match output {
+            Output::Transmit { key, to, datagram } => {
+                if let Some(link) = lane.links.iter().find(|link| link.key == key) {
+                    link.send(udp, &datagram, to);
                 }
-                Some(rtmp::Output::Event(event)) => events.push(event),
-                None => break,
             }
+            Output::AddressValidated { key, address } if is_shared(lane, key) => routes.validate(address, (slot, key)),
+            Output::AddressForgotten { key, address } if is_shared(lane, key) => routes.forget(address, (slot, key)),
+            Output::AddressValidated { .. } | Output::AddressForgotten { .. } => {}
+            Output::Connect => lane.connect(now, |socket| socket.register(poller, index)),
+            Output::Disconnect => lane.close_socket(poller, now),
+            Output::Event(event) => match event {
+                slot::Event::Connected { key } => self.emit(Event::Connected { slot, key }),
+                slot::Event::Ended { key, reason } => {
+                    lane.links.retain(|link| link.key != key);
+                    routes.remove((slot, key));
+                    self.share_due = true;
+                    self.emit(Event::Ended { slot, key, reason });
+                }
+                slot::Event::Rtmp(event) => self.emit(Event::Rtmp { slot, event }),
+                slot::Event::State(state) => {
+                    lane.enter(state);
+                    self.emit(Event::State { slot, state });
+                }
+            },
         }
-        if let Some(socket) = &mut lane.socket
-            && let Err(error) = socket.register(&self.poller, index)
-        {
-            lane.lose_socket(Disconnected::Failed(error.kind()), now);
-            lane.touched = true;
+    }
+
+    /// Makes a slot that panicked anew.
+    fn renew(&mut self, index: usize, now: Instant) {
+        let Some(lane) = self.lanes.get_mut(index) else {
+            return;
+        };
+        let slot = Slot(index);
+        let ended = lane.renew(now);
+        let was_there = lane.state != State::Absent;
+        if was_there {
+            lane.enter(State::Absent);
         }
-        for event in events {
-            self.emit(Event::Rtmp { slot: Slot(index), event });
+        for key in ended {
+            self.routes.remove((slot, key));
+            self.emit(Event::Ended { slot, key, reason: SessionEnd::Panicked });
         }
-        if self.lanes.get(index).is_some_and(|lane| lane.touched) {
-            self.drain_peer(index, now);
+        if was_there {
+            self.emit(Event::State { slot, state: State::Absent });
         }
+        self.share_due = true;
     }
 
     fn emit(&self, event: Event) {
@@ -553,29 +501,4 @@ impl MediaLoop {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::UdpSocket;
-
-    use super::*;
-
-    #[test]
-    fn datagrams_that_a_wake_up_leaves_are_taken_by_the_next_one_though_none_comes_after_them() {
-        let budget = Budget { guest_kbps: 2500, total_kbps: None };
-        let (mut media_loop, handle, _events) =
-            MediaLoop::new(([127, 0, 0, 1], 0).into(), Vec::new(), budget).expect("loopback");
-        let sender = UdpSocket::bind("127.0.0.1:0").expect("loopback");
-        for _ in 0..=udp::MOST_PER_WAKE {
-            sender.send_to(b"not for anybody", handle.local_addr()).expect("sent");
-        }
-        let mut ready = Vec::with_capacity(READY_MAX);
-        media_loop.turn(&mut ready).expect("a wake-up");
-        assert!(media_loop.udp_ready, "some are left");
-        // Ends the wait of a loop that has forgotten them.
-        handle.send(Command::Limit(budget)).expect("taken");
-        media_loop.turn(&mut ready).expect("a wake-up");
-        let now = Instant::now();
-        let MediaLoop { inbox, udp, udp_ready, .. } = &mut media_loop;
-        let left = inbox.receive(udp, Moment::new(now, now), |_| panic!("it was left"));
-        assert!(!left.expect("it can be asked") && !*udp_ready);
-    }
-}
+mod tests;

@@ -27,8 +27,8 @@ use crate::guest::id::{GuestId, ResourceId};
 use crate::guest::store::{self, Store};
 use crate::guest::{SessionKey, Slot};
 use crate::http::backend::{Fault, Published, Refusal};
-use crate::media_loop::SessionEnd;
 use crate::rtc::sdp::RemoteAddresses;
+use crate::slot::SessionEnd;
 
 use super::Daemon;
 use host::Host;

@@ -11,9 +11,9 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 
 use crate::guest::Slot;
-use crate::media_loop::SessionEnd;
 use crate::rtc::peer::EndReason;
 use crate::rtc::srtp::SrtpProfile;
+use crate::slot::SessionEnd;
 
 pub(super) struct Profiles {
     prefers_gcm: bool,

@@ -1,14 +1,13 @@
 //! What the control thread and the media thread say to each other: commands in, events and snapshots out.
 
-use std::fmt;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use super::Budget;
 use crate::guest::{SessionKey, Slot, State};
-use crate::relay::{RelayConfig, RelaySnapshot};
-use crate::rtc::peer::{self, Peer};
+use crate::rtc::peer::Peer;
 use crate::rtmp;
+use crate::slot::{self, RelayConfig, RelaySnapshot, SessionEnd, SessionSnapshot};
 
 /// What the control thread may ask.
 pub enum Command {
@@ -36,6 +35,9 @@ pub enum Command {
     Snapshot { reply: smol::channel::Sender<Vec<SlotSnapshot>> },
     /// Unpublish everything and end.
     Shutdown,
+    /// The slot's next datagram has it panic.
+    #[cfg(test)]
+    Panic { slot: Slot },
 }
 
 /// How a session's datagrams travel.
@@ -57,37 +59,10 @@ pub enum Event {
     Ended { slot: Slot, key: SessionKey, reason: SessionEnd },
     /// The RTMP side changed.
     Rtmp { slot: Slot, event: rtmp::Event },
-    /// The guest's life went on.
+    /// The guest's state changed.
     State { slot: Slot, state: State },
     /// The media thread cannot go on.
     Failed(String),
-}
-
-/// Why a slot's session is over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SessionEnd {
-    /// The WebRTC peer says why.
-    Peer(peer::EndReason),
-    /// A newer session took the slot.
-    Replaced,
-    /// The guest said goodbye.
-    Left,
-    /// As many sessions as the routes take.
-    NoRoom,
-    /// The daemon ends.
-    Shutdown,
-}
-
-impl fmt::Display for SessionEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Peer(reason) => write!(f, "{reason}"),
-            Self::Replaced => write!(f, "a newer session took the slot"),
-            Self::Left => write!(f, "the guest left"),
-            Self::NoRoom => write!(f, "too many sessions"),
-            Self::Shutdown => write!(f, "the daemon ends"),
-        }
-    }
 }
 
 /// One slot as it is now.
@@ -101,10 +76,9 @@ pub struct SlotSnapshot {
     pub relay: RelaySnapshot,
 }
 
-pub struct SessionSnapshot {
-    pub key: SessionKey,
-    pub connected: bool,
-    pub stats: peer::PeerStats,
-    /// When anything authentic of the other side came last: media, reports, answers to checks.
-    pub heard: Option<Instant>,
+impl SlotSnapshot {
+    pub(super) fn new(snapshot: slot::Snapshot, since: SystemTime) -> Self {
+        let slot::Snapshot { state, held, session, relay } = snapshot;
+        Self { state, since, held, session, relay }
+    }
 }

@@ -1,40 +1,46 @@
-//! Everything of one slot on the media thread: its session, its relay, its TCP connection, what is due.
+//! Everything of one slot on the media thread: the slot itself, its sessions' sockets, its TCP connection, and when it is due.
 //!
-//! Bounds: one session, one relay and one connection a slot; [`LOCAL_ADDRESSES`] addresses a session.
+//! Whatever runs code of the slot goes through [`Guarded`]: a panic in it ends what this slot has, and nothing else.
+//!
+//! Bounds: [`LINKS`] sessions and one connection a slot; [`LOCAL_ADDRESSES`] addresses a session.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant, SystemTime};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Instant, SystemTime};
 
-use guest_relay_muxer::TrackKind;
 use rustix::event::epoll::EventFlags;
 
-use crate::guest::{SessionKey, Signs, State};
-use crate::relay::{Relay, RelayConfig};
-use crate::rtc::peer::Peer;
-use crate::rtmp::{self, Disconnected};
+use crate::guest::{SessionKey, Slot, State};
+use crate::panics;
+use crate::rtc::demux::{Class, classify};
+use crate::rtmp::Disconnected;
+use crate::slot::{RelayConfig, RtmpInput, SessionEnd, SlotMachine};
 
 use super::tcp::{Closing, RtmpSocket};
-use super::udp::{Datagram, Inbox, Moment, UdpPort};
+use super::token::Place;
+use super::udp::{Datagram, Inbox, Moment, Taken, UdpPort};
 
-/// How often round trip and jitter are looked at: they are smoothed over as long.
-const MEASURE_INTERVAL: Duration = Duration::from_millis(500);
+/// Sessions a slot may have: a live one, a prepared one, and one that is saying goodbye.
+pub(super) const LINKS: usize = 3;
 /// Local addresses remembered per session, one per remote address.
 const LOCAL_ADDRESSES: usize = 8;
 
-pub(super) struct Session {
+/// How a session's datagrams travel.
+pub(super) struct Link {
     pub(super) key: SessionKey,
-    pub(super) peer: Box<Peer>,
-    pub(super) connected: bool,
+    pub(super) place: Place,
     /// Its own socket; without one it uses the shared one.
     pub(super) port: Option<UdpPort>,
-    /// Where each remote address reached us: what we answer from.
-    pub(super) local_addresses: Vec<(SocketAddr, IpAddr)>,
+    /// `port` has datagrams, as far as is known.
+    pub(super) is_ready: bool,
+    /// Where each remote address reached us: the address that we answer from.
+    local_addresses: Vec<(SocketAddr, IpAddr)>,
 }
 
-impl Session {
-    pub(super) fn note_local_address(&mut self, remote: SocketAddr, local: Option<IpAddr>) {
+impl Link {
+    fn record_local_address(&mut self, remote: SocketAddr, local: Option<IpAddr>) {
         let Some(local) = local else { return };
         match self.local_addresses.iter_mut().find(|(known, _)| *known == remote) {
             Some(entry) => entry.1 = local,
@@ -48,114 +54,178 @@ impl Session {
     }
 
     pub(super) fn send(&self, shared: &UdpPort, datagram: &[u8], to: SocketAddr) {
-        self.port.as_ref().unwrap_or(shared).send(datagram, to, self.local_address(to));
-    }
-
-    pub(super) fn local_address(&self, remote: SocketAddr) -> Option<IpAddr> {
-        self.local_addresses.iter().find(|(known, _)| *known == remote).map(|(_, local)| *local)
+        let from = self.local_addresses.iter().find(|(known, _)| *known == to).map(|(_, local)| *local);
+        self.port.as_ref().unwrap_or(shared).send(datagram, to, from);
     }
 }
 
-/// Everything of one slot: its session, its relay, its TCP connection.
+/// A slot whose panics stay with it.
+pub(super) struct Guarded {
+    slot: Slot,
+    machine: SlotMachine,
+    /// It panicked: nothing of it is used any more.
+    panicked: bool,
+}
+
+impl Guarded {
+    /// Runs code of the slot; `None` once it has panicked.
+    pub(super) fn run<T>(&mut self, turn: impl FnOnce(&mut SlotMachine) -> T) -> Option<T> {
+        if self.panicked {
+            return None;
+        }
+        let machine = &mut self.machine;
+        // Whatever state a panic leaves behind is thrown away whole by `Lane::renew`.
+        let outcome = catch_unwind(AssertUnwindSafe(|| turn(machine)));
+        if outcome.is_err() {
+            self.panicked = true;
+            let place = panics::take_place().unwrap_or_else(|| "an unknown place".to_owned());
+            log::error!(
+                "slot {}: this program failed at {place}: the slot's guest is off the air and its publication ends; the slot \
+                 takes guests again; please report this line and those before it",
+                self.slot.0
+            );
+        }
+        outcome.ok()
+    }
+}
+
+/// Everything of one slot.
 pub(super) struct Lane {
-    pub(super) session: Option<Session>,
-    pub(super) relay: Relay,
+    pub(super) machine: Guarded,
+    /// What the slot is made of, should it have to be made anew.
+    config: RelayConfig,
+    pub(super) links: Vec<Link>,
     pub(super) socket: Option<RtmpSocket>,
     /// The connection before, until the server has read its end.
     pub(super) closing: Option<Closing>,
-    pub(super) servers: Vec<SocketAddr>,
-    pub(super) next_server: usize,
+    next_server: usize,
     /// When something is due; recomputed after each touch, so that an idle slot costs nothing.
     pub(super) deadline: Option<Instant>,
-    /// When the relay hears next how packets reach us.
-    pub(super) next_measure: Instant,
     /// Touched in this wake-up: outputs wait to be drained.
     pub(super) touched: bool,
     /// What the last wait said of the socket.
     pub(super) socket_ready: EventFlags,
-    /// The session's own UDP socket has datagrams, as far as is known.
-    pub(super) port_ready: bool,
     /// What was last reported, and when it began.
     pub(super) state: State,
     pub(super) since: SystemTime,
-    /// Since when the publication is kept for an absent guest, and for how long it was before.
-    holding_since: Option<Instant>,
-    held: Duration,
 }
 
 impl Lane {
-    pub(super) fn new(config: RelayConfig, now: Instant) -> Self {
-        let servers = config.servers.clone();
+    pub(super) fn new(slot: Slot, config: RelayConfig, now: Instant) -> Self {
         Self {
-            session: None,
-            relay: Relay::new(config, now),
+            machine: Guarded { slot, machine: SlotMachine::new(slot, config.clone(), now), panicked: false },
+            config,
+            links: Vec::new(),
             socket: None,
             closing: None,
-            servers,
             next_server: 0,
             deadline: None,
-            next_measure: now,
             touched: false,
             socket_ready: EventFlags::empty(),
-            port_ready: false,
             state: State::Absent,
             since: SystemTime::now(),
-            holding_since: None,
-            held: Duration::ZERO,
         }
     }
 
-    /// The guest's life went on.
-    pub(super) fn enter(&mut self, state: State, now: Instant) {
-        self.held = self.held(now);
-        self.holding_since = (state == State::Holding).then_some(now);
+    pub(super) fn enter(&mut self, state: State) {
         (self.state, self.since) = (state, SystemTime::now());
     }
 
-    /// How long the publication was kept for an absent guest, in all.
-    pub(super) fn held(&self, now: Instant) -> Duration {
-        self.held + self.holding_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    pub(super) fn has_panicked(&self) -> bool {
+        self.machine.panicked
     }
 
-    /// Takes what waits at the session's own socket; returns whether more may be waiting.
-    pub(super) fn receive(&mut self, inbox: &mut Inbox, moment: Moment) -> io::Result<bool> {
-        let Self { session: Some(Session { peer, port: Some(port), .. }), relay, touched, .. } = self else {
-            return Ok(false);
-        };
-        *touched = true;
-        inbox.receive(port, moment, |Datagram { bytes, from, arrived, .. }| {
-            if let Some(received) = peer.handle_datagram(bytes, from, arrived) {
-                for packet in received.packets() {
-                    relay.handle_rtp(received.kind, &packet, arrived);
+    /// Makes the slot anew after a panic: without sessions, without a connection, which the server takes for the end of the
+    /// publication. Returns the sessions that are over by it.
+    pub(super) fn renew(&mut self, now: Instant) -> Vec<SessionKey> {
+        let fresh = SlotMachine::new(self.machine.slot, self.config.clone(), now);
+        let broken = std::mem::replace(&mut self.machine.machine, fresh);
+        // Its parts may be in no state to be dropped.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(broken)));
+        self.machine.panicked = false;
+        self.socket = None;
+        self.deadline = None;
+        self.touched = false;
+        self.links.drain(..).map(|link| link.key).collect()
+    }
+
+    /// A place that no link has; `None`: there are [`LINKS`].
+    pub(super) fn free_place(&self) -> Option<Place> {
+        let mut places = (0..).take(LINKS);
+        places.find(|place| self.links.iter().all(|link| link.place != *place))
+    }
+
+    /// A session's datagrams travel over `port`, or over the shared socket.
+    pub(super) fn link(&mut self, key: SessionKey, place: Place, port: Option<UdpPort>) {
+        self.links.push(Link { key, place, port, is_ready: false, local_addresses: Vec::new() });
+    }
+
+    /// A datagram of one of the slot's sessions came over the shared socket.
+    pub(super) fn handle_datagram(&mut self, key: SessionKey, class: Class, datagram: Datagram<'_>) {
+        let Datagram { bytes, from, to, arrived } = datagram;
+        if let Some(link) = self.links.iter_mut().find(|link| link.key == key) {
+            link.record_local_address(from, to);
+        }
+        self.machine.run(|machine| machine.handle_datagram(key, class, bytes, from, arrived));
+        self.touched = true;
+    }
+
+    /// Takes what waits at the sessions' own sockets. One that failed for now is tried again; the session of one that is of no
+    /// more use ends. Returns the failures of a moment.
+    pub(super) fn receive(&mut self, inbox: &mut Inbox, moment: Moment, now: Instant) -> Option<io::Error> {
+        let Self { links, machine, touched, .. } = self;
+        let mut refused = None;
+        for link in links.iter_mut().filter(|link| link.is_ready) {
+            let Link { key, port: Some(port), is_ready, .. } = link else { continue };
+            *touched = true;
+            let taken = inbox.receive(port, moment, |Datagram { bytes, from, arrived, .. }| {
+                machine.run(|machine| machine.handle_datagram(*key, classify(bytes), bytes, from, arrived));
+            });
+            *is_ready = match taken {
+                Ok(Taken::All) => false,
+                Ok(Taken::Share) => true,
+                Ok(Taken::Refused(error)) => {
+                    refused = Some(error);
+                    true
                 }
-            }
-        })
+                Err(error) => {
+                    machine.run(|machine| machine.leave(*key, SessionEnd::Socket(error.kind()), now));
+                    false
+                }
+            };
+        }
+        refused
     }
 
-    /// Tells the relay how packets reach us, and the peer how long they are waited for, every now and then.
-    pub(super) fn measure(&mut self, now: Instant) {
-        let Some(session) = self.session.as_mut().filter(|_| now >= self.next_measure) else {
+    /// Acts on what the poller said of the RTMP connection.
+    pub(super) fn handle_socket(&mut self, now: Instant) {
+        let ready = std::mem::replace(&mut self.socket_ready, EventFlags::empty());
+        let Some(socket) = self.socket.as_mut().filter(|_| !ready.is_empty()) else {
             return;
         };
-        self.next_measure = now + MEASURE_INTERVAL;
-        for kind in [TrackKind::Audio, TrackKind::Video] {
-            let max_wait = self.relay.set_delivery(kind, session.peer.delivery(kind));
-            session.peer.set_max_wait(kind, max_wait);
+        self.touched = true;
+        if let Some(Err(how)) = self.machine.run(|machine| socket.handle_ready(machine, ready, now)) {
+            self.lose_socket(how, now);
         }
     }
 
-    pub(super) fn derive_state(&self) -> State {
-        State::of(Signs {
-            session: self.session.is_some(),
-            receiving: self.relay.is_receiving(),
-            publication: self.relay.is_published(),
-            rtmp_live: self.relay.rtmp_state() == rtmp::State::Live,
-        })
+    /// Writes the slot's bytes to the RTMP connection.
+    pub(super) fn flush(&mut self, now: Instant) {
+        let Some(socket) = &mut self.socket else { return };
+        if let Some(Err(how)) = self.machine.run(|machine| socket.flush(machine, now)) {
+            self.lose_socket(how, now);
+        }
+    }
+
+    /// Where the RTMP server is, for the connections to come.
+    pub(super) fn set_servers(&mut self, servers: Vec<SocketAddr>) {
+        self.config.servers = servers;
     }
 
     /// Begins a connection; `register` has it watched.
     pub(super) fn connect(&mut self, now: Instant, register: impl FnOnce(&mut RtmpSocket) -> io::Result<()>) {
-        let server = self.servers.get(self.next_server % self.servers.len().max(1)).copied();
+        let servers = &self.config.servers;
+        let server = servers.get(self.next_server % servers.len().max(1)).copied();
         self.next_server = self.next_server.wrapping_add(1);
         let outcome = match server {
             Some(server) => RtmpSocket::connect(server)
@@ -165,7 +235,7 @@ impl Lane {
         };
         match outcome {
             Ok(socket) => self.socket = Some(socket),
-            Err(kind) => self.relay.publisher().handle_disconnected(Disconnected::Failed(kind), now),
+            Err(kind) => self.lose_socket(Disconnected::Failed(kind), now),
         }
     }
 
@@ -179,6 +249,12 @@ impl Lane {
 
     pub(super) fn lose_socket(&mut self, how: Disconnected, now: Instant) {
         self.socket = None;
-        self.relay.publisher().handle_disconnected(how, now);
+        self.machine.run(|machine| machine.handle_rtmp(RtmpInput::Disconnected(how), now));
+    }
+
+    /// When the lane is due: on the slot's account, or to close the connection before.
+    pub(super) fn poll_timeout(&mut self) -> Option<Instant> {
+        let slot = self.machine.run(|machine| machine.poll_timeout()).flatten();
+        slot.into_iter().chain(self.closing.as_ref().map(Closing::until)).min()
     }
 }

@@ -1,7 +1,7 @@
-//! One RTMP publisher's TCP connection, non-blocking: bytes between the socket and [`Publisher`], nothing else.
+//! A slot's TCP connection to its RTMP server, non-blocking: bytes between the socket and [`SlotMachine`], nothing else.
 //!
-//! Input: the publisher's connect/disconnect wishes and its write buffer. Output: received bytes and the end of the
-//! connection, told to the publisher. Bounds: one read buffer of `READ_BYTES`; of what was not sent yet the kernel holds
+//! Input: the slot's connect and disconnect outputs and its write buffer. Output: received bytes and the end of the
+//! connection, as [`RtmpInput`]. Bounds: one read buffer of `READ_BYTES`; of what was not sent yet the kernel holds
 //! `UNSENT_BYTES`, of everything `SEND_BUFFER_BYTES`, so that the publisher's own queue, which knows about frames, is the
 //! one that fills.
 
@@ -14,7 +14,8 @@ use rustix::event::epoll::{self, EventFlags};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::token::Token;
-use crate::rtmp::{Disconnected, Publisher};
+use crate::rtmp::Disconnected;
+use crate::slot::{RtmpInput, SlotMachine};
 
 const READ_BYTES: usize = 4096;
 /// Reads of one wake-up: a server that talks without end does not stop the others' media.
@@ -74,7 +75,7 @@ impl RtmpSocket {
     /// Acts on what the poller reported. An error means that the connection is over.
     pub(crate) fn handle_ready(
         &mut self,
-        publisher: &mut Publisher,
+        slot: &mut SlotMachine,
         ready: EventFlags,
         now: Instant,
     ) -> Result<(), Disconnected> {
@@ -86,11 +87,11 @@ impl RtmpSocket {
                 return Ok(());
             }
             self.connecting = false;
-            publisher.handle_connected(now);
+            slot.handle_rtmp(RtmpInput::Connected, now);
         } else if ready.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
-            self.read(publisher, now)?;
+            self.read(slot, now)?;
         }
-        self.flush(publisher, now)
+        self.flush(slot, now)
     }
 
     /// Ends the connection: nothing more is written, and the poller says nothing more of it. Its end would be reported
@@ -105,13 +106,14 @@ impl RtmpSocket {
         Closing { stream: self.stream, until: now + LINGER }
     }
 
-    fn read(&mut self, publisher: &mut Publisher, now: Instant) -> Result<(), Disconnected> {
+    fn read(&mut self, slot: &mut SlotMachine, now: Instant) -> Result<(), Disconnected> {
         let mut buffer = [0; READ_BYTES];
         for _ in 0..READS_PER_WAKE {
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Err(Disconnected::Closed),
                 Ok(length) => {
-                    publisher.handle_bytes(buffer.get(..length).expect("read returns at most the buffer"), now);
+                    let bytes = buffer.get(..length).expect("read returns at most the buffer");
+                    slot.handle_rtmp(RtmpInput::Bytes(bytes), now);
                     if length < READ_BYTES {
                         break;
                     }
@@ -124,20 +126,20 @@ impl RtmpSocket {
         Ok(())
     }
 
-    /// Writes what the publisher has, as far as the kernel takes it.
-    pub(crate) fn flush(&mut self, publisher: &mut Publisher, now: Instant) -> Result<(), Disconnected> {
+    /// Writes the slot's bytes, as far as the kernel takes them.
+    pub(crate) fn flush(&mut self, slot: &mut SlotMachine, now: Instant) -> Result<(), Disconnected> {
         if self.connecting {
             return Ok(());
         }
         loop {
-            let pending = publisher.write_buffer();
+            let pending = slot.write_buffer();
             if pending.is_empty() {
                 self.write_blocked = false;
                 return Ok(());
             }
             match self.stream.write(pending) {
                 Ok(0) => return Err(Disconnected::Failed(io::ErrorKind::WriteZero)),
-                Ok(written) => publisher.handle_written(written, now),
+                Ok(written) => slot.handle_rtmp(RtmpInput::Written(written), now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.write_blocked = true;
                     return Ok(());

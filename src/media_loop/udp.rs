@@ -61,7 +61,20 @@ impl Moment {
     }
 }
 
+/// Why no more was taken from a socket for now.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    /// Nothing waits there.
+    All,
+    /// The wake-up took its share; more may wait.
+    Share,
+    /// The kernel refused for now, say for want of memory: datagrams may wait there all the same.
+    Refused(io::Error),
+}
+
 pub(crate) struct UdpPort {
+    #[cfg(test)]
+    pub(super) refuse_next: std::cell::Cell<Option<rustix::io::Errno>>,
     socket: UdpSocket,
     state: UdpSocketState,
     dual_stack: bool,
@@ -91,11 +104,25 @@ impl UdpPort {
         // quinn-udp has each datagram's type of service told, which nobody here reads. An IPv4 socket refuses the second option.
         let _ = SockRef::from(&socket).set_recv_tos_v4(false);
         let _ = SockRef::from(&socket).set_recv_tclass_v6(false);
-        Ok(Self { socket, state, dual_stack })
+        Ok(Self {
+            #[cfg(test)]
+            refuse_next: std::cell::Cell::default(),
+            socket,
+            state,
+            dual_stack,
+        })
     }
 
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
+    }
+
+    fn recv(&self, buffers: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta]) -> io::Result<usize> {
+        #[cfg(test)]
+        if let Some(errno) = self.refuse_next.take() {
+            return Err(errno.into());
+        }
+        self.state.recv((&self.socket).into(), buffers, meta)
     }
 
     /// Sends `bytes`; a full socket buffer or an unreachable peer loses the datagram, as UDP may.
@@ -118,30 +145,38 @@ impl UdpPort {
     }
 }
 
+/// The descriptor is none, or not one of a UDP socket: asking it again leads nowhere. Everything else passes.
+fn is_fatal(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let fatal = [Errno::BADF, Errno::NOTSOCK, Errno::OPNOTSUPP, Errno::INVAL, Errno::FAULT];
+    fatal.into_iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 impl Inbox {
     pub(crate) fn new() -> Self {
         // Zeroed by the kernel: a page costs memory once a datagram was in it.
         Self { buffers: vec![0; BATCH * BUFFER_BYTES], meta: [RecvMeta::default(); BATCH] }
     }
 
-    /// Hands every datagram that waits at `port` to `handle`; returns whether more may be waiting.
+    /// Hands the datagrams that wait at `port` to `handle`, at most a wake-up's share. Fails when the socket is of no more use.
     pub(crate) fn receive(
         &mut self,
         port: &UdpPort,
         moment: Moment,
         mut handle: impl FnMut(Datagram<'_>),
-    ) -> io::Result<bool> {
+    ) -> io::Result<Taken> {
         for _ in 0..BATCHES_PER_WAKE {
             let received = {
                 let mut chunks = self.buffers.chunks_exact_mut(BUFFER_BYTES);
                 let mut slices: [IoSliceMut<'_>; BATCH] =
                     std::array::from_fn(|_| IoSliceMut::new(chunks.next().expect("BATCH chunks were allocated")));
-                match port.state.recv((&port.socket).into(), &mut slices, &mut self.meta) {
+                match port.recv(&mut slices, &mut self.meta) {
                     Ok(received) => received,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Taken::All),
                     // An ICMP error for something we sent earlier; the socket goes on.
                     Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
-                    Err(error) => return Err(error),
+                    Err(error) if is_fatal(&error) => return Err(error),
+                    Err(error) => return Ok(Taken::Refused(error)),
                 }
             };
             for (meta, buffer) in self.meta.iter().zip(self.buffers.chunks_exact(BUFFER_BYTES)).take(received) {
@@ -153,11 +188,11 @@ impl Inbox {
                 }
             }
             if received < BATCH {
-                // A short batch: the queue was empty, and the poller has word of what came since.
-                return Ok(false);
+                // A short batch: the queue was empty, and the poller reports what came since.
+                return Ok(Taken::All);
             }
         }
-        Ok(true)
+        Ok(Taken::Share)
     }
 }
 

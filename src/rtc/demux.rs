@@ -10,8 +10,9 @@ use std::net::SocketAddr;
 use super::ice::MAX_VALIDATED;
 use super::stun;
 
-/// Sessions that can be routed to at once.
-pub const MAX_SESSIONS: usize = 64;
+/// Sessions that can be routed to at once: 64 guests, as many whose place in the configuration is gone, and for each slot a
+/// live and a prepared one.
+pub const MAX_SESSIONS: usize = 2 * (2 * 64);
 
 /// The protocol of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,14 +92,20 @@ impl<K: Copy + Eq> Routes<K> {
         self.by_address.retain(|_, other| *other != key);
     }
 
-    /// Whose datagram this is: a Binding request goes by the ufrag it names, everything else by its source address.
-    pub fn route(&self, datagram: &[u8], from: SocketAddr) -> Option<K> {
-        match classify(datagram) {
+    /// Whose datagram this is, and of which class: a Binding request goes by the ufrag it names, everything else by its
+    /// source address.
+    pub fn route(&self, datagram: &[u8], from: SocketAddr) -> Option<(K, Class)> {
+        let class = classify(datagram);
+        let by_address = || self.by_address.get(&from).copied();
+        let key = match class {
             Class::Other => None,
-            Class::Stun => stun::named_ufrag(datagram)
-                .map_or_else(|| self.by_address.get(&from).copied(), |ufrag| self.by_ufrag.get(ufrag).copied()),
-            Class::Dtls | Class::Rtp | Class::Rtcp => self.by_address.get(&from).copied(),
-        }
+            Class::Stun => match stun::named_ufrag(datagram) {
+                Some(ufrag) => self.by_ufrag.get(ufrag).copied(),
+                None => by_address(),
+            },
+            Class::Dtls | Class::Rtp | Class::Rtcp => by_address(),
+        }?;
+        Some((key, class))
     }
 
     /// How many sessions there are.
@@ -157,18 +164,18 @@ mod tests {
         };
         let response = MessageWriter::binding(StunClass::Success, TransactionId([0; 12])).finish(b"x");
         let media = [0x80, 96, 0, 0];
-        assert_eq!(routes.route(&request("aaaaaaaa:peer"), address(1)), Some(1));
-        assert_eq!(routes.route(&request("bbbbbbbb:peer"), address(1)), Some(2));
+        assert_eq!(routes.route(&request("aaaaaaaa:peer"), address(1)), Some((1, Class::Stun)));
+        assert_eq!(routes.route(&request("bbbbbbbb:peer"), address(1)), Some((2, Class::Stun)));
         assert_eq!(routes.route(&request("cccccccc:peer"), address(1)), None);
         assert_eq!(routes.route(&media, address(1)), None);
         assert_eq!(routes.route(&response, address(1)), None);
         routes.validate(address(1), 1);
-        assert_eq!(routes.route(&media, address(1)), Some(1));
-        assert_eq!(routes.route(&response, address(1)), Some(1));
+        assert_eq!(routes.route(&media, address(1)), Some((1, Class::Rtp)));
+        assert_eq!(routes.route(&response, address(1)), Some((1, Class::Stun)));
         // A later session on the same port takes it over; the earlier one cannot take it away again.
         routes.validate(address(1), 2);
         routes.forget(address(1), 1);
-        assert_eq!(routes.route(&media, address(1)), Some(2));
+        assert_eq!(routes.route(&media, address(1)), Some((2, Class::Rtp)));
         routes.remove(2);
         assert_eq!(routes.route(&media, address(1)), None);
         assert_eq!(routes.route(&request("bbbbbbbb:peer"), address(1)), None);
@@ -182,7 +189,7 @@ mod tests {
             assert!(routes.insert(&format!("ufrag{n:03}"), n));
         }
         assert!(!routes.insert("onemore", 0));
-        for port in 1..=2000 {
+        for port in 1..=u16::try_from(MAX_SESSIONS * MAX_VALIDATED).unwrap() + 1 {
             routes.validate(address(port), 0);
         }
         assert_eq!(routes.by_address.len(), MAX_SESSIONS * MAX_VALIDATED);

@@ -10,7 +10,7 @@
 //!                       RTCP ─▶ srtp ─▶ sender reports, BYE      feedback ─▶ srtp ─▶ datagram
 //! ```
 //!
-//! The driver drains [`Peer::poll_output`] after each call and calls [`Peer::handle_timeout`] when
+//! The driver hands in all datagrams that are there, calls [`Peer::handle_batch_end`], drains [`Peer::poll_output`] after each call, and calls [`Peer::handle_timeout`] when
 //! [`Peer::poll_timeout`] is due. Nothing is sent before a pair is nominated, or anywhere but to that pair, except
 //! replies to authenticated checks. A panic in one of the crates behind `dtls`, `srtp` and `sdp` ends this peer alone.
 //!
@@ -18,12 +18,13 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::mem;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use guest_relay_muxer::{RtpPacket, TrackKind};
 
-use super::demux::{Class, classify};
+use super::demux::Class;
 use super::dtls::{DtlsError, Handshake};
 use super::ice;
 use super::sdp::{Codec, TrickleError, check_trickle};
@@ -152,6 +153,11 @@ pub struct Received<'a> {
 }
 
 impl<'a> Received<'a> {
+    /// A packet that repeats no other one.
+    pub fn plain(kind: TrackKind, packet: RtpPacket<'a>) -> Self {
+        Self { kind, packet, redundant: Missing::default() }
+    }
+
     /// The packets, in sequence.
     pub fn packets(&self) -> impl Iterator<Item = RtpPacket<'a>> {
         let packet = self.packet;
@@ -176,8 +182,8 @@ pub struct Peer {
     media: Media,
     /// Set where the borrow of a received packet forbids to end the session at once.
     srtp_panicked: bool,
-    /// When RTP came that no feedback was looked for since.
-    rtp_at: Option<Instant>,
+    /// RTP came that no feedback was looked for since.
+    rtp_came: bool,
     liveness: Liveness,
     outputs: VecDeque<Output>,
     stats: PeerStats,
@@ -229,12 +235,19 @@ impl Peer {
         }
     }
 
-    /// Takes a datagram that came from `from` at `now`; gives the RTP packet in it, if it is one of a track.
-    pub fn handle_datagram(&mut self, datagram: &[u8], from: SocketAddr, now: Instant) -> Option<Received<'_>> {
+    /// Takes a datagram of this class that came from `from` at `now`; gives the RTP packet in it, if it is one of a track.
+    /// When all datagrams that are there have been handed in, [`Peer::handle_batch_end`] follows.
+    pub fn handle_datagram(
+        &mut self,
+        class: Class,
+        datagram: &[u8],
+        from: SocketAddr,
+        now: Instant,
+    ) -> Option<Received<'_>> {
         if self.is_over() {
             return None;
         }
-        match classify(datagram) {
+        match class {
             Class::Stun => {
                 match self.ice.handle_datagram(datagram, from, now) {
                     Ok(()) => self.stats.stun_accepted += 1,
@@ -261,7 +274,7 @@ impl Peer {
                 self.drive(now);
             }
             Class::Rtp => {
-                self.rtp_at = Some(now);
+                self.rtp_came = true;
                 let received = self.media.handle_rtp(datagram, now, &mut self.outputs, &mut self.stats);
                 self.srtp_panicked |= matches!(received, Err(SrtpError::Crashed));
                 if received.is_ok() {
@@ -303,18 +316,20 @@ impl Peer {
     }
 
     /// A keyframe came: no more requests.
-    pub fn notify_keyframe(&mut self, _now: Instant) {
+    pub fn notify_keyframe(&mut self) {
         self.media.notify_keyframe();
     }
 
-    /// The next thing to do. Call it when all datagrams that are there have been handed in: feedback about them may go out
-    /// then, and what one of them brought is not asked for.
-    pub fn poll_output(&mut self) -> Option<Output> {
-        if let Some(now) = self.rtp_at.take()
-            && self.media.is_ready_to_transmit(now)
-        {
+    /// All datagrams that were there have been handed in. Feedback that is nearly due leaves now, with the wake-up that a
+    /// packet has caused anyway; a packet that one of them brought is not asked for.
+    pub fn handle_batch_end(&mut self, now: Instant) {
+        if mem::take(&mut self.rtp_came) && self.media.is_ready_to_transmit(now) {
             self.drive(now);
         }
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 

@@ -6,9 +6,9 @@ mod world;
 
 use std::time::Duration;
 
-use guest_relay::relay::RelayConfig;
 use guest_relay::rtc::peer::Delivery;
 use guest_relay::rtmp::{Event, LostReason, State};
+use guest_relay::slot::RelayConfig;
 use guest_relay_muxer::TrackKind::{Audio, Video};
 use ingest::{Kind, Stage};
 
@@ -24,7 +24,7 @@ fn live_with(key_frames: KeyFrames, change: impl FnOnce(&mut RelayConfig)) -> Wo
     let mut world = World::with(change);
     world.join(Clip::large(), key_frames);
     world.pass(seconds(4.0));
-    assert_eq!(world.relay.rtmp_state(), State::Live, "{:?}", world.events);
+    assert_eq!(world.rtmp_state(), State::Live, "{:?}", world.events);
     world
 }
 
@@ -45,10 +45,10 @@ fn a_guest_that_leaves_and_returns_goes_on_in_the_same_publication() {
     let mut world = live(KeyFrames::OnRequest);
     world.leave();
     world.pass(seconds(7.5));
-    assert!(world.relay.is_published() && !world.relay.is_receiving());
+    assert!(world.is_published() && !world.is_receiving());
     world.join(Clip::large(), KeyFrames::OnRequest);
     world.pass(seconds(4.0));
-    assert!(world.relay.is_receiving());
+    assert!(world.is_receiving());
     let seen = world.finish_untouched();
     assert_eq!(repetitions(&seen).len(), 7, "after 1 s and each second from there");
     let (audio, video) = longest_steps(&seen);
@@ -91,10 +91,10 @@ fn the_hold_ends_with_a_clean_unpublish_and_the_next_guest_starts_afresh() {
     let mut world = live(KeyFrames::EachGop);
     world.leave();
     world.pass(HOLD - seconds(0.1));
-    assert_eq!(world.relay.rtmp_state(), State::Live);
+    assert_eq!(world.rtmp_state(), State::Live);
     world.pass(seconds(0.5));
-    assert_eq!((world.relay.is_published(), world.relay.rtmp_state()), (false, State::Stopped));
-    assert_eq!(world.relay.poll_timeout(), None, "an empty slot costs nothing");
+    assert_eq!((world.is_published(), world.rtmp_state()), (false, State::Stopped));
+    assert_eq!(world.slot.poll_timeout(), None, "an empty slot costs nothing");
     world.pass(seconds(5.0));
     world.join(Clip::small(), KeyFrames::EachGop);
     world.pass(seconds(4.0));
@@ -109,14 +109,12 @@ fn the_hold_ends_with_a_clean_unpublish_and_the_next_guest_starts_afresh() {
 fn the_hold_counts_from_when_the_guest_was_last_heard_of() {
     // The network is gone for 30 s, and with it the session, before anybody can tell.
     let mut world = live(KeyFrames::EachGop);
-    let heard = world.now;
     world.network = false;
     world.pass(seconds(30.0));
-    assert_eq!(world.relay.rtmp_state(), State::Live, "while the session stands the guest may come back");
-    world.guest = None;
-    world.relay.end_source(Some(heard), world.now);
+    assert_eq!(world.rtmp_state(), State::Live, "while the session stands the guest may come back");
+    world.leave();
     world.pass(seconds(0.2));
-    assert!(!world.relay.is_published());
+    assert!(!world.is_published());
     world.finish_untouched();
 }
 
@@ -125,14 +123,14 @@ fn a_blackout_is_bridged_and_ends_with_the_guest_s_next_idr() {
     let mut world = live(KeyFrames::OnRequest);
     world.network = false;
     world.pass(seconds(0.9));
-    assert!(world.relay.is_receiving());
+    assert!(world.is_receiving());
     world.pass(seconds(8.6));
-    assert!(!world.relay.is_receiving());
+    assert!(!world.is_receiving());
     world.network = true;
     let returned = world.now;
     world.guest().request_keyframe(); // repeated by the feedback until it is answered
     world.pass(seconds(0.1));
-    assert!(world.relay.is_receiving(), "{:?} after the return", world.now - returned);
+    assert!(world.is_receiving(), "{:?} after the return", world.now - returned);
     world.pass(seconds(3.0));
     let seen = world.finish_untouched();
     assert_eq!(repetitions(&seen).len(), 9);
@@ -151,7 +149,7 @@ fn a_camera_that_is_off_is_bridged_while_the_sound_goes_on() {
     let before = world.ingest.inspect(|all| repetitions(&all[0]).len());
     assert_eq!(before, 0, "few pictures a second are no camera that is off");
     world.pass(seconds(16.6));
-    assert!(world.relay.is_receiving());
+    assert!(world.is_receiving());
     // The encoder goes on where it was: with pictures that refer to others than the repeated one.
     world.guest().forget_requests();
     world.switch(Video, true);
@@ -219,7 +217,7 @@ fn sound_that_comes_back_on_a_slower_path_is_not_lost_to_the_silence_before_it()
 fn sound_behind_a_gap_is_not_lost_to_silence_while_the_gap_is_waited_for() {
     let mut world = live(KeyFrames::EachGop);
     let repeated = Delivery { round_trip: Some(Duration::from_millis(100)), jitter: Duration::ZERO, retransmits: true };
-    world.relay.set_delivery(Audio, repeated);
+    world.path.set(Audio, repeated);
     world.pass(seconds(0.03));
     let mut late = None;
     world.pass_with(seconds(0.42), |packet| {
@@ -229,7 +227,7 @@ fn sound_behind_a_gap_is_not_lost_to_silence_while_the_gap_is_waited_for() {
         }
         !lost
     });
-    world.relay.handle_rtp(Audio, &late.expect("sound was sent").rtp(), world.now);
+    world.deliver(&late.expect("sound was sent"));
     world.pass(seconds(1.0));
     let seen = world.finish_untouched();
     let sounds = seen.frames.iter().filter(|frame| frame.kind == Kind::Audio).count();
@@ -242,7 +240,7 @@ fn camera_and_microphone_off_for_a_minute_is_a_picture_and_silence() {
     world.switch(Video, false);
     world.switch(Audio, false);
     world.pass(seconds(60.0));
-    assert_eq!(world.relay.rtmp_state(), State::Live);
+    assert_eq!(world.rtmp_state(), State::Live);
     world.switch(Audio, true);
     world.pass(seconds(2.0));
     world.switch(Video, true);
@@ -275,7 +273,7 @@ fn a_guest_without_a_microphone_is_published_with_silence() {
     world.join(Clip::large(), KeyFrames::EachGop);
     world.switch(Audio, false);
     world.pass(seconds(10.0));
-    assert_eq!(world.relay.rtmp_state(), State::Live);
+    assert_eq!(world.rtmp_state(), State::Live);
     let seen = world.finish_untouched();
     assert!(
         seen.frames
@@ -293,12 +291,12 @@ fn a_guest_whose_camera_never_comes_is_published_as_sound_and_a_late_camera_join
     world.join(Clip::large(), KeyFrames::OnRequest);
     world.switch(Video, false);
     world.pass(seconds(4.9));
-    assert_eq!(world.relay.rtmp_state(), State::Publishing);
+    assert_eq!(world.rtmp_state(), State::Publishing);
     world.pass(seconds(5.1));
-    assert_eq!(world.relay.rtmp_state(), State::Live, "sound alone");
+    assert_eq!(world.rtmp_state(), State::Live, "sound alone");
     world.switch(Video, true);
     world.pass(seconds(5.0));
-    assert_eq!(world.relay.rtmp_state(), State::Live, "{:?}", world.events);
+    assert_eq!(world.rtmp_state(), State::Live, "{:?}", world.events);
     let late = world
         .events
         .iter()
@@ -317,10 +315,10 @@ fn a_guest_of_sound_alone_is_held_and_may_come_back_with_a_camera() {
     world.join_with(false, Clip::large(), KeyFrames::EachGop);
     world.switch(Video, false);
     world.pass(seconds(5.0));
-    assert_eq!(world.relay.rtmp_state(), State::Live);
+    assert_eq!(world.rtmp_state(), State::Live);
     world.leave();
     world.pass(seconds(5.0));
-    assert_eq!(world.relay.rtmp_state(), State::Live);
+    assert_eq!(world.rtmp_state(), State::Live);
     world.join(Clip::large(), KeyFrames::EachGop);
     world.pass(seconds(5.0));
     let connections = world.finish();
@@ -355,18 +353,19 @@ fn a_server_that_is_lost_during_a_hold_gets_the_last_picture_when_it_is_back() {
     assert!(world.ingest.wait_until(seconds(5.0), |all| all[0].stage == Stage::Ended));
     world.pass(seconds(3.0));
     world.ingest.start_listening().unwrap();
-    while world.relay.rtmp_state() != State::Publishing {
+    let mut queued = 0;
+    while world.rtmp_state() != State::Publishing {
+        queued = world.output().video_frames_queued;
         world.pass(Duration::from_millis(10));
     }
-    let queued = world.relay.publisher().stats().video_frames_queued;
     world.pass(Duration::from_millis(50));
-    assert_eq!(world.relay.publisher().stats().video_frames_queued, queued + 1, "at once, not with the next second");
+    assert_eq!(world.output().video_frames_queued, queued + 1, "at once, not with the next second");
     world.pass(seconds(5.0));
     let frames = world.ingest.inspect(|all| all.get(1).map_or(0, |connection| pictures(connection).count()));
     assert!(frames >= 2, "{frames} pictures while the guest is away: {:?}", world.events);
     world.join(Clip::large(), KeyFrames::EachGop);
     world.pass(seconds(4.0));
-    assert_eq!(world.relay.rtmp_state(), State::Live);
+    assert_eq!(world.rtmp_state(), State::Live);
     let connections = world.finish();
     assert_eq!(connections.len(), 2);
     let back = &connections[1];
@@ -445,8 +444,10 @@ fn each_track_waits_for_a_missing_packet_as_its_own_path_demands() {
         jitter: Duration::from_millis(jitter),
         retransmits,
     };
-    world.relay.set_delivery(Audio, delivery(50, 5, false));
-    world.relay.set_delivery(Video, delivery(30, 5, true));
+    world.path.set(Audio, delivery(50, 5, false));
+    world.path.set(Video, delivery(30, 5, true));
+    // Session and relay agree twice a second.
+    world.pass(seconds(0.6));
     // From the loss of a packet until the relay goes on without it.
     let mut given_up = |kind, over: &dyn Fn(&mut World) -> bool| {
         let mut lost = false;
@@ -464,7 +465,7 @@ fn each_track_waits_for_a_missing_packet_as_its_own_path_demands() {
     };
     let before = std::cell::Cell::new(u64::MAX);
     let sound = given_up(Audio, &|world| {
-        let queued = world.relay.publisher().stats().audio_frames_queued;
+        let queued = world.output().audio_frames_queued;
         before.set(before.get().min(queued));
         queued > before.get()
     });

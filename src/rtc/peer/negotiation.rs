@@ -172,7 +172,7 @@ impl Peer {
             handshake: None,
             media,
             srtp_panicked: false,
-            rtp_at: None,
+            rtp_came: false,
             liveness: Liveness::default(),
             outputs: VecDeque::new(),
             stats: PeerStats::default(),

@@ -1,17 +1,21 @@
-//! The packet path of the daemon without its sockets: SRTP datagrams in, RTMP bytes out, through the parts that the media
-//! thread drives. And the same datagrams through its SRTP alone, and through webrtc-srtp alone, which is what any receiver
-//! built on that pays.
+//! The packet path of the daemon without its sockets: SRTP datagrams in, RTMP bytes out, through the slot that the media
+//! thread drives, a wake-up for each packet. And the same datagrams through its SRTP alone, and through webrtc-srtp alone,
+//! which is what any receiver built on that pays.
 //!
-//! ICE, DTLS and feedback are not in it: they cost per second, but for the feedback's notes of each packet, which
-//! `make profile` of a whole daemon has.
+//! The session is SRTP alone: ICE, DTLS and feedback are not in it. They cost per second, but for the feedback's record of
+//! each packet, which `make profile` of a whole daemon has.
 
 use std::error::Error;
 use std::hint::black_box;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use guest_relay::relay::{Relay, RelayConfig};
+use guest_relay::guest::{SessionKey, Slot};
+use guest_relay::rtc::demux::{Class, classify};
+use guest_relay::rtc::peer::{self, Delivery, PeerStats, Received};
 use guest_relay::rtc::srtp::{Inbound, Keys, SrtpProfile};
-use guest_relay::rtmp::{Output, State, Target};
+use guest_relay::rtmp::{State, Target};
+use guest_relay::slot::{Joining, Output, RelayConfig, RtmpInput, SessionPeer, SlotMachine};
 use guest_relay_muxer::{RtpPacket, TrackKind, amf0};
 use webrtc_srtp::context::Context;
 use webrtc_srtp::option::srtp_replay_protection;
@@ -49,10 +53,75 @@ pub(crate) fn protect(recording: &[Datagram], profile: SrtpProfile) -> Result<Ve
     recording.iter().map(protect).collect()
 }
 
+const KEY: SessionKey = SessionKey(1);
+
+/// The address that a track's packets come from tells the track.
+fn source(kind: TrackKind) -> SocketAddr {
+    let port = match kind {
+        TrackKind::Audio => 1,
+        TrackKind::Video => 2,
+    };
+    ([192, 0, 2, 1], port).into()
+}
+
+/// A session that is nothing but SRTP.
+struct Srtp(Inbound);
+
+impl SessionPeer for Srtp {
+    fn handle_datagram(
+        &mut self,
+        _class: Class,
+        datagram: &[u8],
+        from: SocketAddr,
+        now: Instant,
+    ) -> Option<Received<'_>> {
+        let kind = if from == source(TrackKind::Audio) { TrackKind::Audio } else { TrackKind::Video };
+        let plain = self.0.unprotect_rtp(datagram, now).ok()?;
+        RtpPacket::parse(plain).ok().map(|packet| Received::plain(kind, packet))
+    }
+
+    fn handle_batch_end(&mut self, _now: Instant) {}
+
+    fn handle_timeout(&mut self, _now: Instant) {}
+
+    fn poll_output(&mut self) -> Option<peer::Output> {
+        None
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        None
+    }
+
+    fn has_track(&self, _kind: TrackKind) -> bool {
+        true
+    }
+
+    fn delivery(&self, _kind: TrackKind) -> Delivery {
+        Delivery::default()
+    }
+
+    fn last_heard(&self) -> Option<Instant> {
+        None
+    }
+
+    fn stats(&self) -> PeerStats {
+        PeerStats::default()
+    }
+
+    fn request_keyframe(&mut self, _now: Instant) {}
+
+    fn notify_keyframe(&mut self) {}
+
+    fn set_max_bitrate(&mut self, _max_bitrate_kbps: u32, _now: Instant) {}
+
+    fn set_max_wait(&mut self, _kind: TrackKind, _max_wait: Duration) {}
+
+    fn close(&mut self, _now: Instant) {}
+}
+
 /// One guest's receiving end, publishing to a server that takes everything at once.
 pub(crate) struct Path {
-    inbound: Inbound,
-    relay: Relay,
+    slot: SlotMachine<Srtp>,
     start: Instant,
 }
 
@@ -60,7 +129,6 @@ impl Path {
     /// Ready for media: the server has said Publish.Start.
     pub(crate) fn new(profile: SrtpProfile) -> Result<Self, Box<dyn Error>> {
         let start = Instant::now();
-        let inbound = inbound(profile, start)?;
         let config = RelayConfig {
             target: Target::parse("rtmp://127.0.0.1/guest1")?,
             servers: Vec::new(),
@@ -69,22 +137,23 @@ impl Path {
             keyframe_interval: Some(Duration::from_secs(4)),
             seed: 1,
         };
-        let mut relay = Relay::new(config, start);
-        relay.begin_source(true, start);
-        Ok(Self { inbound, relay, start })
+        let mut slot = SlotMachine::new(Slot(0), config, start);
+        let peer = Box::new(Srtp(inbound(profile, start)?));
+        slot.prepare(Joining { key: KEY, peer, video: true }, start);
+        slot.handle_timeout(start);
+        Ok(Self { slot, start })
     }
 
     /// Has the server accept the publication, once the first packet has begun it.
     fn accept(&mut self) {
-        let now = self.start;
-        let publisher = self.relay.publisher();
-        publisher.handle_connected(now);
+        let (slot, now) = (&mut self.slot, self.start);
+        slot.handle_rtmp(RtmpInput::Connected, now);
         for reply in server_replies() {
-            let written = publisher.write_buffer().len();
-            publisher.handle_written(written, now);
-            publisher.handle_bytes(&reply, now);
+            let written = slot.write_buffer().len();
+            slot.handle_rtmp(RtmpInput::Written(written), now);
+            slot.handle_rtmp(RtmpInput::Bytes(&reply), now);
         }
-        assert_eq!(publisher.state(), State::Publishing, "the server's part is complete");
+        assert_eq!(slot.snapshot(now).relay.rtmp, State::Publishing, "the server's part is complete");
     }
 
     /// Everything up to the first byte of media at the server, and the buffers' growth.
@@ -100,26 +169,21 @@ impl Path {
     /// The packets' way; bytes for the server. Kept whole, so that a profile names it.
     #[inline(never)]
     pub(crate) fn run(&mut self, packets: &[Protected]) -> usize {
+        let slot = &mut self.slot;
         let mut bytes = 0;
         for packet in packets {
             let now = self.start + packet.arrival;
-            let Ok(plain) = self.inbound.unprotect_rtp(&packet.bytes, now) else {
-                continue;
-            };
-            let Ok(rtp) = RtpPacket::parse(plain) else {
-                continue;
-            };
-            self.relay.handle_rtp(packet.kind, &rtp, now);
-            if self.relay.poll_timeout().is_some_and(|at| at <= now) {
-                self.relay.handle_timeout(now);
-            }
-            while let Some(output) = self.relay.poll_output(now) {
+            slot.handle_datagram(KEY, classify(&packet.bytes), &packet.bytes, source(packet.kind), now);
+            slot.handle_timeout(now);
+            while let Some(output) = slot.poll_output() {
                 black_box::<Output>(output);
             }
-            let publisher = self.relay.publisher();
-            let written = black_box(publisher.write_buffer()).len();
-            publisher.handle_written(written, now);
+            let written = black_box(slot.write_buffer()).len();
+            if written > 0 {
+                slot.handle_rtmp(RtmpInput::Written(written), now);
+            }
             bytes += written;
+            black_box(slot.poll_timeout());
         }
         bytes
     }

@@ -1,17 +1,21 @@
-//! A guest, a relay and the strict ingest, in virtual time: the relay's bytes go over loopback TCP, and the clock stands
-//! still while a reply that the relay counts on is on its way.
+//! A guest, a slot and the strict ingest, in virtual time: the slot's bytes go over loopback TCP, and the clock stands
+//! still while a reply that the slot counts on is on its way. The guest's packets come as plain RTP.
 
 use std::collections::VecDeque;
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use guest_relay::relay::{Relay, RelayConfig};
-use guest_relay::rtmp::{Disconnected, Event, Output, State, Target};
+use guest_relay::guest::{SessionKey, Slot};
+use guest_relay::rtc::demux::Class;
+use guest_relay::rtmp::{Disconnected, Event, State, Target};
+use guest_relay::slot::{self, Joining, Output, RelayConfig, RtmpInput, SessionEnd, SlotMachine};
 use guest_relay_muxer::{Config, TrackKind};
 use ingest::{Connection, Frame, Ingest, Kind, Options, Stage};
+use netsim::plain::{KEYFRAME_REQUEST, Path, PlainSession, serialise, source};
 
 use super::sender::{Clip, KeyFrames, Packet, Sender, picture_number};
-use crate::rtmp::driver::{close, read, write};
+use crate::rtmp::driver::close;
 
 pub(crate) const HOLD: Duration = Duration::from_secs(15);
 const STEP: Duration = Duration::from_millis(10);
@@ -23,7 +27,11 @@ pub(crate) fn seconds(seconds: f64) -> Duration {
 }
 
 pub(crate) struct World {
-    pub(crate) relay: Relay,
+    pub(crate) slot: SlotMachine<PlainSession>,
+    /// The newest session.
+    key: SessionKey,
+    /// What the network does to packets, as the session measures it.
+    pub(crate) path: Path,
     pub(crate) ingest: Ingest,
     pub(crate) now: Instant,
     pub(crate) guest: Option<Sender>,
@@ -59,7 +67,9 @@ impl World {
         };
         change(&mut config);
         Self {
-            relay: Relay::new(config, now),
+            slot: SlotMachine::new(Slot(0), config, now),
+            key: SessionKey(0),
+            path: Path::default(),
             ingest,
             now,
             guest: None,
@@ -82,14 +92,41 @@ impl World {
     /// A guest joins whose SDP has a video track, or none.
     pub(crate) fn join_with(&mut self, video: bool, clip: Clip, key_frames: KeyFrames) {
         self.sessions += 1;
-        self.relay.begin_source(video, self.now);
+        self.key = SessionKey(self.key.0 + 1);
+        let peer = Box::new(PlainSession::new(video, self.path.clone()));
+        self.slot.prepare(Joining { key: self.key, peer, video }, self.now);
+        self.slot.handle_timeout(self.now);
         self.guest = Some(Sender::new(clip, key_frames, self.sessions, self.now));
     }
 
-    /// A guest's session ends; everything of it came until now.
+    /// A guest's session ends.
     pub(crate) fn leave(&mut self) {
         self.guest = None;
-        self.relay.end_source(Some(self.now), self.now);
+        assert!(self.slot.leave(self.key, SessionEnd::Left, self.now), "the guest was there");
+        self.slot.handle_timeout(self.now);
+    }
+
+    /// A packet of the newest session's reaches the slot.
+    pub(crate) fn deliver(&mut self, packet: &Packet) {
+        let from = source(packet.kind);
+        self.slot.handle_datagram(self.key, Class::Rtp, &serialise(&packet.rtp()), from, self.now);
+    }
+
+    pub(crate) fn rtmp_state(&self) -> State {
+        self.slot.snapshot(self.now).relay.rtmp
+    }
+
+    pub(crate) fn is_published(&self) -> bool {
+        self.slot.signs().publication
+    }
+
+    pub(crate) fn is_receiving(&self) -> bool {
+        self.slot.signs().receiving
+    }
+
+    /// Counters of the RTMP side.
+    pub(crate) fn output(&self) -> guest_relay::rtmp::Stats {
+        self.slot.snapshot(self.now).relay.output
     }
 
     pub(crate) fn guest(&mut self) -> &mut Sender {
@@ -116,7 +153,7 @@ impl World {
             let kept = packets.into_iter().filter(|packet| self.network && arrives(packet));
             self.under_way.extend(kept.map(|packet| (arrival, packet)));
             while let Some((_, packet)) = self.under_way.pop_front_if(|(at, _)| *at <= self.now) {
-                self.relay.handle_rtp(packet.kind, &packet.rtp(), self.now);
+                self.deliver(&packet);
             }
             self.turn();
             self.hear_replies();
@@ -127,9 +164,9 @@ impl World {
     fn hear_replies(&mut self) {
         let deadline = Instant::now() + REPLY;
         while self.stream.is_some() && Instant::now() < deadline {
-            let stats = *self.relay.publisher().stats();
+            let stats = self.output();
             let answered = stats.pings_answered + self.lost_pings >= stats.pings_sent;
-            if answered && self.relay.rtmp_state() != State::Handshaking {
+            if answered && self.rtmp_state() != State::Handshaking {
                 return;
             }
             std::thread::sleep(Duration::from_micros(200));
@@ -137,54 +174,64 @@ impl World {
         }
     }
 
+    /// A wake-up: what came from the server goes in, what is due is done, and what came of it goes out.
     fn turn(&mut self) {
-        if self.relay.poll_timeout().is_some_and(|at| at <= self.now) {
-            self.relay.handle_timeout(self.now);
-        }
-        self.drain();
         let now = self.now;
-        let publisher = self.relay.publisher();
-        let gone = match &mut self.stream {
-            Some(stream) => read(publisher, stream, now).and_then(|()| write(publisher, stream, now)),
-            None => Ok(()),
-        };
-        if let Err(error) = gone {
-            self.stream = None;
-            publisher.handle_disconnected(Disconnected::from(&error), now);
+        if let Some(stream) = &mut self.stream
+            && let Err(error) = read(&mut self.slot, stream, now)
+        {
+            self.lose(&error);
         }
-        self.drain();
-    }
-
-    fn drain(&mut self) {
-        while let Some(output) = self.relay.poll_output(self.now) {
-            match output {
-                Output::Connect => self.connect(),
-                Output::Disconnect => self.closing = self.stream.take().map(close),
-                Output::KeyframeNeeded => self.request_keyframe(),
-                Output::Event(event) => {
-                    if matches!(event, Event::Lost { .. }) {
-                        let stats = self.relay.publisher().stats();
-                        self.lost_pings = stats.pings_sent - stats.pings_answered;
-                    }
-                    self.events.push(event);
-                }
+        loop {
+            if self.slot.poll_timeout().is_some_and(|at| at <= now) {
+                self.slot.handle_timeout(now);
+            }
+            while let Some(output) = self.slot.poll_output() {
+                self.carry_out(output);
+            }
+            if let Some(stream) = &mut self.stream
+                && let Err(error) = write(&mut self.slot, stream, now)
+            {
+                self.lose(&error);
+            }
+            if self.slot.poll_timeout().is_none_or(|at| at > now) {
+                return;
             }
         }
-        if self.relay.take_keyframe_request() {
-            self.request_keyframe();
+    }
+
+    fn lose(&mut self, error: &io::Error) {
+        self.stream = None;
+        self.slot.handle_rtmp(RtmpInput::Disconnected(Disconnected::from(error)), self.now);
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Connect => self.connect(),
+            Output::Disconnect => self.closing = self.stream.take().map(close),
+            Output::Transmit { datagram, .. } if datagram == KEYFRAME_REQUEST => self.request_keyframe(),
+            Output::Event(slot::Event::Rtmp(event)) => {
+                if matches!(event, Event::Lost { .. }) {
+                    let stats = self.output();
+                    self.lost_pings = stats.pings_sent - stats.pings_answered;
+                }
+                self.events.push(event);
+            }
+            _ => {}
         }
     }
 
     fn connect(&mut self) {
-        let publisher = self.relay.publisher();
         match TcpStream::connect(self.ingest.addr()) {
             Ok(stream) => {
                 stream.set_nonblocking(true).unwrap();
                 stream.set_nodelay(true).unwrap();
                 self.stream = Some(stream);
-                publisher.handle_connected(self.now);
+                self.slot.handle_rtmp(RtmpInput::Connected, self.now);
             }
-            Err(error) => publisher.handle_disconnected(Disconnected::from(&error), self.now),
+            Err(error) => {
+                self.slot.handle_rtmp(RtmpInput::Disconnected(Disconnected::from(&error)), self.now);
+            }
         }
     }
 
@@ -196,7 +243,7 @@ impl World {
 
     /// Ends everything; what the ingest saw of each connection, which broke no rule.
     pub(crate) fn finish(mut self) -> Vec<Connection> {
-        self.relay.release(self.now);
+        self.slot.close(self.now);
         let deadline = Instant::now() + REPLY;
         while self.stream.is_some() && Instant::now() < deadline {
             self.turn();
@@ -219,6 +266,29 @@ impl World {
         assert_eq!(connections.len(), 1, "the RTMP connection was not left alone");
         connections.remove(0)
     }
+}
+
+fn read(slot: &mut SlotMachine<PlainSession>, stream: &mut TcpStream, now: Instant) -> io::Result<()> {
+    let mut bytes = [0; 4096];
+    loop {
+        match stream.read(&mut bytes) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => slot.handle_rtmp(RtmpInput::Bytes(&bytes[..count]), now),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn write(slot: &mut SlotMachine<PlainSession>, stream: &mut TcpStream, now: Instant) -> io::Result<()> {
+    while !slot.write_buffer().is_empty() {
+        match stream.write(slot.write_buffer()) {
+            Ok(count) => slot.handle_rtmp(RtmpInput::Written(count), now),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn pictures(connection: &Connection) -> impl Iterator<Item = &Frame> {

@@ -36,7 +36,7 @@ fn a_keyframe_is_asked_for_at_the_start_and_until_it_came() {
             KeyframeRequestKind::Fir,
         ]
     );
-    session.peer.notify_keyframe(session.now);
+    session.peer.notify_keyframe();
     session.run_for(Duration::from_secs(5));
     assert_eq!(asked(&session).len(), 5);
     let now = session.now;

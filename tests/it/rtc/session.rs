@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use guest_relay::rtc::demux::classify;
 use guest_relay::rtc::dtls::Certificate;
 use guest_relay::rtc::peer::{self, AnswerConfig, Answered, Event, Output, Peer, State};
 use guest_relay::rtc::sdp::{OpusSettings, RemoteAddresses};
@@ -233,7 +234,7 @@ impl Session {
     }
 
     pub(crate) fn give_to_peer(&mut self, datagram: &[u8], from: SocketAddr) {
-        if let Some(received) = self.peer.handle_datagram(datagram, from, self.now) {
+        if let Some(received) = self.peer.handle_datagram(classify(datagram), datagram, from, self.now) {
             self.delivered.extend(received.packets().map(|packet| Delivered {
                 kind: received.kind,
                 sequence_number: packet.sequence_number,
@@ -243,6 +244,7 @@ impl Session {
                 payload: packet.payload.to_vec(),
             }));
         }
+        self.peer.handle_batch_end(self.now);
         self.drain_peer();
     }
 

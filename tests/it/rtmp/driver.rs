@@ -96,7 +96,7 @@ pub(crate) fn close(stream: TcpStream) -> TcpStream {
     stream
 }
 
-pub(crate) fn read(publisher: &mut Publisher, stream: &mut TcpStream, now: Instant) -> io::Result<()> {
+fn read(publisher: &mut Publisher, stream: &mut TcpStream, now: Instant) -> io::Result<()> {
     let mut bytes = [0; 4096];
     loop {
         match stream.read(&mut bytes) {
@@ -108,7 +108,7 @@ pub(crate) fn read(publisher: &mut Publisher, stream: &mut TcpStream, now: Insta
     }
 }
 
-pub(crate) fn write(publisher: &mut Publisher, stream: &mut TcpStream, now: Instant) -> io::Result<()> {
+fn write(publisher: &mut Publisher, stream: &mut TcpStream, now: Instant) -> io::Result<()> {
     while !publisher.write_buffer().is_empty() {
         match stream.write(publisher.write_buffer()) {
             Ok(count) => publisher.handle_written(count, now),

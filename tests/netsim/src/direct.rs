@@ -1,14 +1,14 @@
-//! A guest without WebRTC: the replay's packets as the relay takes them, and sender reports once a second. For runs that
-//! last so long that ciphers would be most of the work.
+//! A guest without WebRTC: the replay's packets as [`plain`](crate::plain) takes them, and sender reports once a second.
 
 use std::time::{Duration, Instant};
 
-use guest_relay::relay::Relay;
+use guest_relay::rtc::demux::Class;
 use guest_relay_muxer::{RtpPacket, TrackKind, VIDEO_CLOCK_RATE, opus};
 use loadgen::clip;
 use loadgen::replay::{Due, Replay};
 
 use crate::ledger::Ledger;
+use crate::plain;
 
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
@@ -35,7 +35,8 @@ impl Direct {
         self.replay.poll_timeout().map_or(self.next_report, |due| due.min(self.next_report))
     }
 
-    pub(crate) fn step(&mut self, relay: &mut Relay, ledger: &mut Ledger, now: Instant) {
+    /// Sends what is due at `now`.
+    pub(crate) fn step(&mut self, ledger: &mut Ledger, now: Instant, mut send: impl FnMut(TrackKind, Class, Vec<u8>)) {
         while let Some(due) = self.replay.poll(now) {
             let kind = kind(due.kind);
             for (track, newest) in &mut self.newest {
@@ -43,8 +44,7 @@ impl Direct {
                     *newest = Some((due.rtp_time, due.captured));
                 }
             }
-            ledger.media_came(now);
-            relay.handle_rtp(kind, &packet(&due), now);
+            send(kind, Class::Rtp, plain::serialise(&packet(&due)));
             if let Some(unit) = due.completes {
                 ledger.sent(unit);
             }
@@ -57,7 +57,7 @@ impl Direct {
                 let since = now - self.start;
                 let fraction = (u64::from(since.subsec_nanos()) << 32) / 1_000_000_000;
                 let ntp_time = (since.as_secs() << 32) | fraction;
-                relay.handle_sender_report(kind, ntp_time, rtp_time, now);
+                send(kind, Class::Rtcp, plain::sender_report(ntp_time, rtp_time));
             }
         }
     }

@@ -20,6 +20,8 @@
 mod direct;
 pub mod freeze;
 pub mod ledger;
+mod observed;
+pub mod plain;
 pub mod row;
 pub mod scenario;
 pub mod server;

@@ -1,6 +1,6 @@
 //! The RTMP side: a TCP connection in virtual time into the strict ingest.
 //!
-//! Input: what the publisher wants to write; output: the server's bytes back to it, and [`Shown`] frames. The connection
+//! Input: the bytes of a [`Client`]; output: the server's bytes back to it, and [`Shown`] frames. The connection
 //! is a loopback one, so it has no delay; what can be made of it is a slow server, one that stops reading, one that is
 //! gone. Bound: [`SOCKET_BYTES`] between both ends.
 
@@ -9,12 +9,44 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use guest_relay::rtmp::{Disconnected, Publisher};
+use guest_relay::slot::{RtmpInput, SessionPeer, SlotMachine};
 use ingest::{Connection, Frame, Ingest, Options, Pipe};
 
 /// What the socket buffers of both ends hold.
 const SOCKET_BYTES: usize = 128 * 1024;
 /// How often a slow server reads.
 const READ_EVERY: Duration = Duration::from_millis(5);
+
+/// Who publishes: a slot, or a publisher by itself.
+pub trait Client {
+    fn write_buffer(&mut self) -> &[u8];
+    fn handle_rtmp(&mut self, input: RtmpInput<'_>, now: Instant);
+}
+
+impl<P: SessionPeer + ?Sized> Client for SlotMachine<P> {
+    fn write_buffer(&mut self) -> &[u8] {
+        SlotMachine::write_buffer(self)
+    }
+
+    fn handle_rtmp(&mut self, input: RtmpInput<'_>, now: Instant) {
+        SlotMachine::handle_rtmp(self, input, now);
+    }
+}
+
+impl Client for Publisher {
+    fn write_buffer(&mut self) -> &[u8] {
+        Publisher::write_buffer(self)
+    }
+
+    fn handle_rtmp(&mut self, input: RtmpInput<'_>, now: Instant) {
+        match input {
+            RtmpInput::Connected => self.handle_connected(now),
+            RtmpInput::Bytes(bytes) => self.handle_bytes(bytes, now),
+            RtmpInput::Written(count) => self.handle_written(count, now),
+            RtmpInput::Disconnected(how) => self.handle_disconnected(how, now),
+        }
+    }
+}
 
 /// How the server behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,22 +107,24 @@ impl Default for Server {
 
 impl Server {
     /// Changes how the server behaves; a server that goes away resets its connection.
-    pub fn set_mood(&mut self, mood: Mood, publisher: &mut Publisher, now: Instant) {
+    pub fn set_mood(&mut self, mood: Mood, client: &mut impl Client, now: Instant) {
         self.mood = mood;
         if mood == Mood::Away && self.hang_up() {
-            publisher.handle_disconnected(Disconnected::Failed(ErrorKind::ConnectionReset), now);
+            let reset = Disconnected::Failed(ErrorKind::ConnectionReset);
+            client.handle_rtmp(RtmpInput::Disconnected(reset), now);
         }
     }
 
-    /// The publisher wants a connection.
-    pub fn connect(&mut self, publisher: &mut Publisher, now: Instant) {
+    /// The client wants a connection.
+    pub fn connect(&mut self, client: &mut impl Client, now: Instant) {
         self.hang_up();
         if self.mood == Mood::Away {
-            return publisher.handle_disconnected(Disconnected::Failed(ErrorKind::ConnectionRefused), now);
+            let refused = Disconnected::Failed(ErrorKind::ConnectionRefused);
+            return client.handle_rtmp(RtmpInput::Disconnected(refused), now);
         }
         self.link = Some(Link { pipe: self.ingest.open(), in_flight: VecDeque::new(), next_read: now });
         self.connections += 1;
-        publisher.handle_connected(now);
+        client.handle_rtmp(RtmpInput::Connected, now);
     }
 
     /// The connection is over; false when there was none.
@@ -102,14 +136,16 @@ impl Server {
     }
 
     /// Moves what can be moved now in both directions.
-    pub fn pump(&mut self, publisher: &mut Publisher, now: Instant) {
+    pub fn pump(&mut self, client: &mut impl Client, now: Instant) {
         loop {
             let Some(link) = &mut self.link else { return };
-            let waiting = publisher.write_buffer();
+            let waiting = client.write_buffer();
             let room = SOCKET_BYTES - link.in_flight.len();
             let written = waiting.len().min(room);
             link.in_flight.extend(waiting.get(..written).unwrap_or_default());
-            publisher.handle_written(written, now);
+            if written > 0 {
+                client.handle_rtmp(RtmpInput::Written(written), now);
+            }
             let (bytes, rest) = match self.mood {
                 Mood::Stopped | Mood::Away => return,
                 Mood::Well => (link.in_flight.len(), None),
@@ -129,11 +165,11 @@ impl Server {
             let frames = link.pipe.take_frames().into_iter();
             self.shown.extend(frames.map(|frame| Shown { frame, connection, at: now }));
             if !replies.is_empty() {
-                publisher.handle_bytes(&replies, now);
+                client.handle_rtmp(RtmpInput::Bytes(&replies), now);
             }
             if self.link.as_ref().is_some_and(|link| !link.pipe.is_open()) {
                 self.hang_up();
-                publisher.handle_disconnected(Disconnected::Closed, now);
+                client.handle_rtmp(RtmpInput::Disconnected(Disconnected::Closed), now);
             }
             if rest.is_some() {
                 return;

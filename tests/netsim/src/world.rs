@@ -5,19 +5,25 @@
 //!        (str0m)   ◀─ netem ◀─                                       ◀─     ◀─
 //! ```
 //!
-//! Everything but the sockets is the daemon's own code, DTLS and SRTP included. What stands between the parts is what
-//! `media_loop` does with them, in the same order: whatever is due, then each output until there is none.
+//! Everything but the sockets is the daemon's own code, DTLS and SRTP included: its slot, driven as the media thread drives
+//! it, whose pace is the daemon's as well. A datagram is taken when a wake-up comes, and deadlines are met on the grid.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use guest_relay::relay::{Relay, RelayConfig};
+use guest_relay::guest::{SessionKey, Slot};
+use guest_relay::media_loop::pace::Pace;
+use guest_relay::rtc::demux::{Class, Routes, classify};
 use guest_relay::rtc::dtls::Certificate;
-use guest_relay::rtc::peer::{self, AnswerConfig, Answered, Peer};
+use guest_relay::rtc::peer::{self, AnswerConfig, Answered, PeerStats};
 use guest_relay::rtc::sdp::{OpusSettings, RemoteAddresses};
 use guest_relay::rtc::srtp::SrtpProfile;
 use guest_relay::rtmp::{self, Target};
+use guest_relay::slot::{Event, Joining, Output, RelayConfig, SessionPeer, SlotMachine};
 use guest_relay_muxer::{AudioConfig, ReorderLimits, TrackKind, VideoConfig};
 use loadgen::clip::Clip;
 use loadgen::guest::{Guest, GuestConfig};
@@ -26,7 +32,11 @@ use loadgen::replay::Replay;
 
 use crate::direct::Direct;
 use crate::ledger::Ledger;
+use crate::observed::{Observed, Wants};
+use crate::plain::{self, KEYFRAME_REQUEST, PlainSession};
 use crate::server::{Mood, Server};
+
+pub use crate::observed::Want;
 
 /// The daemon's defaults (`relay.hold_seconds`, `relay.keyframe_interval_seconds`, `rtc.start_bitrate_kbps`,
 /// `rtc.max_bitrate_kbps`).
@@ -34,8 +44,6 @@ const HOLD: Duration = Duration::from_secs(15);
 const KEYFRAME_INTERVAL: Duration = Duration::from_secs(4);
 const START_BITRATE_KBPS: u32 = 1500;
 const MAX_BITRATE_KBPS: u32 = 2500;
-/// How often the media thread tells the relay of round trip and jitter.
-const MEASURE_INTERVAL: Duration = Duration::from_millis(500);
 const OPUS: OpusSettings = OpusSettings { max_average_bitrate_bps: 64_000, stereo: false };
 
 /// What a world begins with.
@@ -57,14 +65,13 @@ struct Datagram {
     bytes: Vec<u8>,
 }
 
-/// An IDR picture was wanted, because a gap had been given up, and something came of it.
-#[derive(Clone, Copy, Debug)]
-pub struct Want {
-    pub since: Instant,
-    /// The request before this one, of whatever cause: there are two a second at most.
-    pub request_before: Option<Instant>,
-    /// A request went out, or the picture came, or the run ended.
-    pub until: Instant,
+/// A datagram that waits at the daemon's socket.
+struct Waiting {
+    arrived: Instant,
+    key: SessionKey,
+    class: Class,
+    from: SocketAddr,
+    bytes: Vec<u8>,
 }
 
 pub struct World {
@@ -77,19 +84,24 @@ pub struct World {
     guests: u16,
     /// Instead of a guest and a peer.
     direct: Option<Direct>,
-    peer: Option<Box<Peer>>,
-    next_measure: Instant,
-    relay: Relay,
+    slot: SlotMachine<dyn SessionPeer>,
+    routes: Routes<SessionKey>,
+    /// The socket of a session that is alone on it, as those are which an SFU answers.
+    own_socket: Option<(SocketAddr, SessionKey)>,
+    /// The newest session.
+    key: SessionKey,
+    /// At the daemon's socket.
+    inbox: VecDeque<Waiting>,
+    pace: Pace,
+    /// The daemon looks at nothing before.
+    rests_until: Instant,
     server: Server,
     up: Netem<Datagram>,
     down: Netem<Datagram>,
     ledger: Ledger,
     /// Keyframe requests that earlier guests saw.
     requests_before: u64,
-    keyframe_wanted: Option<Instant>,
-    requests_sent: u64,
-    last_request: Option<Instant>,
-    wants: Vec<Want>,
+    wants: Rc<RefCell<Wants>>,
     rtmp_events: Vec<(Instant, rtmp::Event)>,
 }
 
@@ -102,12 +114,13 @@ impl World {
         world
     }
 
-    /// A guest whose packets reach the relay as they are: no network, no WebRTC.
+    /// A guest whose packets reach the slot as they are: no network, no WebRTC.
     pub fn without_webrtc(setup: Setup) -> World {
         let mut world = World::empty(Setup { up: Impairments::default(), ..setup });
         let replay = Replay::start(&world.setup.clip, &world.setup.guest.replay, world.now);
         world.direct = Some(Direct::new(replay, world.now));
-        world.relay.begin_source(true, world.now);
+        let peer = Box::new(PlainSession::new(true, plain::Path::default()));
+        world.prepare(peer, true);
         world.ledger.begin_session();
         world
     }
@@ -122,18 +135,19 @@ impl World {
             guest_address: guest_address(0),
             guests: 0,
             direct: None,
-            peer: None,
-            next_measure: now,
-            relay: Relay::new(relay_config(setup.seed), now),
+            slot: SlotMachine::new(Slot(0), relay_config(setup.seed), now),
+            routes: Routes::new(),
+            own_socket: None,
+            key: SessionKey(0),
+            inbox: VecDeque::new(),
+            pace: Pace::new(now),
+            rests_until: now,
             server: Server::default(),
             up: Netem::new(setup.up.clone(), setup.seed, now),
             down: Netem::new(setup.down.clone(), setup.seed ^ 0x5555_5555_5555_5555, now),
             ledger: Ledger::new(now, setup.up.delay),
             requests_before: 0,
-            keyframe_wanted: None,
-            requests_sent: 0,
-            last_request: None,
-            wants: Vec::new(),
+            wants: Rc::default(),
             rtmp_events: Vec::new(),
             setup,
         }
@@ -145,19 +159,28 @@ impl World {
         self.leave();
         self.guests += 1;
         self.guest_address = guest_address(self.guests);
+        let key = SessionKey(self.key.0 + 1);
+        self.own_socket = config.ice_lite.then(|| (own_address(self.guests), key));
         let (mut guest, offer) = Guest::new(clip, config, self.guest_address, self.now);
         let Answered { mut peer, sdp } =
             peer::answer(&offer, &self.answer_config(), self.now).expect("the daemon takes the offer of a guest");
         guest.handle_answer(&sdp, self.now).expect("a guest takes the daemon's answer");
-        self.end_session();
-        peer.begin_checks(self.now);
-        self.relay.begin_source(peer.has_track(TrackKind::Video), self.now);
-        self.peer = Some(Box::new(peer));
-        (self.requests_sent, self.last_request) = (0, None);
-        self.next_measure = self.now;
+        if self.own_socket.is_some() {
+            peer.begin_checks(self.now);
+        } else {
+            assert!(self.routes.insert(peer.local_ufrag(), key), "there is room for a session");
+        }
+        let video = peer.has_track(TrackKind::Video);
+        self.wants.borrow_mut().begin_session();
+        self.prepare(Box::new(Observed::new(peer, Rc::clone(&self.wants))), video);
         self.ledger.begin_session();
         self.guest = Some(guest);
-        self.settle();
+        self.turn();
+    }
+
+    fn prepare(&mut self, peer: Box<dyn SessionPeer>, video: bool) {
+        self.key = SessionKey(self.key.0 + 1);
+        self.slot.prepare(Joining { key: self.key, peer, video }, self.now);
     }
 
     /// The guest's browser is gone without a word.
@@ -169,23 +192,13 @@ impl World {
 
     fn answer_config(&self) -> AnswerConfig {
         AnswerConfig {
-            candidates: vec![daemon_address()],
+            candidates: vec![self.own_socket.map_or_else(daemon_address, |(address, _)| address)],
             start_bitrate_kbps: START_BITRATE_KBPS,
             max_bitrate_kbps: MAX_BITRATE_KBPS,
             opus: OPUS,
             certificate: self.certificate.clone(),
             srtp_profiles: SrtpProfile::OFFERED.to_vec(),
             remote_addresses: RemoteAddresses::Remote,
-        }
-    }
-
-    /// What the WHIP resource's DELETE, or a newer session, does to the old one.
-    fn end_session(&mut self) {
-        if let Some(mut peer) = self.peer.take() {
-            let last_heard = peer.last_heard();
-            peer.close(self.now);
-            self.drain_peer(&mut peer);
-            self.relay.end_source(last_heard, self.now);
         }
     }
 
@@ -216,12 +229,13 @@ impl World {
     }
 
     /// Media that waits for the RTMP server.
-    pub fn queued(&mut self) -> Duration {
-        self.relay.publisher().queued_media()
+    pub fn queued(&self) -> Duration {
+        self.slot.snapshot(self.now).relay.queued_media
     }
 
-    pub fn peer(&self) -> Option<&Peer> {
-        self.peer.as_deref()
+    /// Counters of the session that has the slot.
+    pub fn peer_stats(&self) -> Option<PeerStats> {
+        self.slot.peer().map(SessionPeer::stats)
     }
 
     pub fn network(&self) -> (NetemStats, NetemStats) {
@@ -234,12 +248,7 @@ impl World {
 
     /// All wants up to now, the open one too.
     pub fn keyframe_wants(&self) -> Vec<Want> {
-        let open = self.keyframe_wanted.map(|since| self.want(since));
-        self.wants.iter().copied().chain(open).collect()
-    }
-
-    fn want(&self, since: Instant) -> Want {
-        Want { since, request_before: self.last_request, until: self.now }
+        self.wants.borrow().all(self.now)
     }
 
     /// PLIs and FIRs that reached the guests.
@@ -249,8 +258,8 @@ impl World {
     }
 
     pub fn set_mood(&mut self, mood: Mood) {
-        self.server.set_mood(mood, self.relay.publisher(), self.now);
-        self.settle();
+        self.server.set_mood(mood, &mut self.slot, self.now);
+        self.turn();
     }
 
     /// Changes the network; blackouts count from now.
@@ -264,14 +273,13 @@ impl World {
     }
 
     pub fn run_until(&mut self, until: Instant) {
-        self.settle();
+        self.turn();
+        self.move_guest_output();
         loop {
             let guest = self.guest.as_ref().map(Guest::poll_timeout);
-            let peer = self.peer.as_ref().and_then(|peer| peer.poll_timeout());
-            let networks = [self.up.poll_timeout(), self.down.poll_timeout()];
-            let rtmp = [self.relay.poll_timeout(), self.server.poll_timeout()];
             let direct = self.direct.as_ref().map(Direct::poll_timeout);
-            let due = [guest, direct, peer].into_iter().chain(networks).chain(rtmp).flatten().min();
+            let networks = [self.up.poll_timeout(), self.down.poll_timeout()];
+            let due = [guest, direct, self.wake_at()].into_iter().chain(networks).flatten().min();
             let next = due.filter(|next| *next <= until);
             let Some(next) = next else {
                 self.now = self.now.max(until);
@@ -282,16 +290,36 @@ impl World {
         }
     }
 
+    /// When the media thread wakes up: for datagrams, room in the RTMP connection, or a deadline; but it finishes its rest.
+    fn wake_at(&self) -> Option<Instant> {
+        let datagrams = self.inbox.front().map(|waiting| waiting.arrived);
+        let deadline = self.slot.poll_timeout().map(|deadline| self.pace.wake_at(deadline));
+        let wake = [datagrams, self.server.poll_timeout(), deadline].into_iter().flatten().min();
+        wake.map(|at| at.max(self.rests_until))
+    }
+
     /// Everything that is due at this moment.
     fn step(&mut self) {
         let now = self.now;
         while let Some(datagram) = self.up.poll(now) {
-            let Some(peer) = &mut self.peer else { continue };
-            if let Some(received) = peer.handle_datagram(&datagram.bytes, datagram.from, now) {
+            let routed = match self.own_socket {
+                Some((address, key)) if address == datagram.to => Some((key, classify(&datagram.bytes))),
+                _ => self.routes.route(&datagram.bytes, datagram.from),
+            };
+            let Some((key, class)) = routed else { continue };
+            if class == Class::Rtp {
                 self.ledger.media_came(now);
-                for packet in received.packets() {
-                    self.relay.handle_rtp(received.kind, &packet, now);
-                }
+            }
+            let Datagram { from, bytes, .. } = datagram;
+            self.inbox.push_back(Waiting { arrived: now, key, class, from, bytes });
+        }
+        if let Some(direct) = &mut self.direct {
+            let (inbox, key) = (&mut self.inbox, self.key);
+            direct.step(&mut self.ledger, now, |kind, class, bytes| {
+                inbox.push_back(Waiting { arrived: now, key, class, from: plain::source(kind), bytes });
+            });
+            if !self.inbox.is_empty() {
+                self.ledger.media_came(now);
             }
         }
         while let Some(datagram) = self.down.poll(now) {
@@ -300,132 +328,86 @@ impl World {
                 guest.handle_datagram(&datagram.bytes, datagram.from, now);
             }
         }
-        self.measure();
-        if let Some(peer) = &mut self.peer
-            && peer.poll_timeout().is_some_and(|due| due <= now)
-        {
-            peer.handle_timeout(now);
-        }
-        if self.relay.poll_timeout().is_some_and(|due| due <= now) {
-            self.relay.handle_timeout(now);
-        }
         if let Some(guest) = &mut self.guest
             && guest.poll_timeout() <= now
         {
             guest.handle_timeout(now);
         }
-        if let Some(direct) = &mut self.direct {
-            direct.step(&mut self.relay, &mut self.ledger, now);
-        }
-        self.settle();
-    }
-
-    fn measure(&mut self) {
-        if let Some(peer) = self.peer.as_mut().filter(|_| self.now >= self.next_measure) {
-            self.next_measure = self.now + MEASURE_INTERVAL;
-            for kind in [TrackKind::Audio, TrackKind::Video] {
-                let max_wait = self.relay.set_delivery(kind, peer.delivery(kind));
-                peer.set_max_wait(kind, max_wait);
-            }
+        self.move_guest_output();
+        if self.wake_at().is_some_and(|at| at <= now) {
+            self.wake();
         }
     }
 
-    /// Carries every output to where it belongs.
-    fn settle(&mut self) {
-        if let Some(mut peer) = self.peer.take() {
-            let over = self.drain_peer(&mut peer);
-            if over {
-                self.relay.end_source(peer.last_heard(), self.now);
-            } else {
-                self.peer = Some(peer);
-            }
+    /// A wake-up of the media thread.
+    fn wake(&mut self) {
+        if !self.inbox.is_empty() {
+            self.pace.record_received(self.now);
         }
-        self.drain_relay();
-        if let Some(mut peer) = self.peer.take() {
-            self.drain_peer(&mut peer);
-            self.note_requests(&peer);
-            self.peer = Some(peer);
-        } else if let Some(direct) = &mut self.direct
-            && self.relay.take_keyframe_request()
-        {
-            direct.replay_mut().request_idr();
+        for Waiting { arrived, key, class, from, bytes } in self.inbox.drain(..) {
+            self.slot.handle_datagram(key, class, &bytes, from, arrived);
         }
-        if let Some(guest) = &mut self.guest {
-            while let Some(transmit) = guest.poll_transmit() {
-                let bytes = transmit.datagram.len();
-                let datagram = Datagram { from: self.guest_address, to: transmit.to, bytes: transmit.datagram };
-                self.up.push(datagram, bytes, self.now);
+        self.turn();
+        self.rests_until = self.now + self.pace.rest(self.now).unwrap_or_default();
+    }
+
+    /// What a wake-up does when all inputs are in: the slot does what is due, and its outputs go where they belong.
+    fn turn(&mut self) {
+        let now = self.now;
+        loop {
+            self.slot.handle_timeout(now);
+            while let Some(output) = self.slot.poll_output() {
+                self.carry_out(output);
             }
-            for unit in guest.take_sent() {
-                self.ledger.sent(unit);
+            self.server.pump(&mut self.slot, now);
+            if self.slot.poll_timeout().is_none_or(|at| at > now) {
+                break;
             }
         }
         for shown in self.server.take_shown() {
             self.ledger.shown(&shown);
         }
+        if let Some(stats) = self.peer_stats() {
+            self.wants.borrow_mut().record_sent(stats.video.stream.pli + stats.video.stream.fir, now);
+        }
     }
 
-    /// Whether the session is over.
-    fn drain_peer(&mut self, peer: &mut Peer) -> bool {
+    fn carry_out(&mut self, output: Output) {
         let now = self.now;
-        if self.relay.take_keyframe_received() {
-            peer.notify_keyframe(now);
-            self.end_want();
-        }
-        if self.relay.take_keyframe_request() {
-            self.keyframe_wanted.get_or_insert(now);
-            peer.request_keyframe(now);
-        }
-        let mut over = false;
-        while let Some(output) = peer.poll_output() {
-            match output {
-                peer::Output::Transmit { to, datagram } => {
-                    let bytes = datagram.len();
-                    self.down.push(Datagram { from: daemon_address(), to, bytes: datagram }, bytes, now);
+        match output {
+            Output::Transmit { datagram, .. } if datagram == KEYFRAME_REQUEST => {
+                if let Some(direct) = &mut self.direct {
+                    direct.replay_mut().request_idr();
                 }
-                peer::Output::Event(peer::Event::SenderReport { kind, ntp_time, rtp_time }) => {
-                    self.relay.handle_sender_report(kind, ntp_time, rtp_time, now);
-                }
-                peer::Output::Event(peer::Event::Ended(_)) => over = true,
-                peer::Output::Event(_) => {}
             }
-        }
-        over
-    }
-
-    fn note_requests(&mut self, peer: &Peer) {
-        let stream = peer.stats().video.stream;
-        let sent = stream.pli + stream.fir;
-        if sent != self.requests_sent {
-            self.requests_sent = sent;
-            self.end_want();
-            self.last_request = Some(self.now);
-        }
-    }
-
-    fn end_want(&mut self) {
-        if let Some(since) = self.keyframe_wanted.take() {
-            self.wants.push(self.want(since));
-        }
-    }
-
-    fn drain_relay(&mut self) {
-        let now = self.now;
-        loop {
-            self.server.pump(self.relay.publisher(), now);
-            match self.relay.poll_output(now) {
-                Some(rtmp::Output::Connect) => self.server.connect(self.relay.publisher(), now),
-                Some(rtmp::Output::Disconnect) => {
-                    self.server.hang_up();
-                }
-                Some(rtmp::Output::KeyframeNeeded) => {
-                    if let Some(peer) = &mut self.peer {
-                        peer.request_keyframe(now);
-                    }
-                }
-                Some(rtmp::Output::Event(event)) => self.rtmp_events.push((now, event)),
-                None => return,
+            Output::Transmit { key, to, datagram } => {
+                let bytes = datagram.len();
+                let own = self.own_socket.filter(|(_, own)| *own == key).map(|(address, _)| address);
+                let from = own.unwrap_or_else(daemon_address);
+                self.down.push(Datagram { from, to, bytes: datagram }, bytes, now);
             }
+            Output::AddressValidated { key, .. } if self.own_socket.is_some_and(|(_, own)| own == key) => {}
+            Output::AddressValidated { key, address } => self.routes.validate(address, key),
+            Output::AddressForgotten { key, address } => self.routes.forget(address, key),
+            Output::Connect => self.server.connect(&mut self.slot, now),
+            Output::Disconnect => {
+                self.server.hang_up();
+            }
+            Output::Event(Event::Ended { key, .. }) => self.routes.remove(key),
+            Output::Event(Event::Rtmp(event)) => self.rtmp_events.push((now, event)),
+            Output::Event(_) => {}
+        }
+    }
+
+    fn move_guest_output(&mut self) {
+        let Some(guest) = &mut self.guest else { return };
+        while let Some(transmit) = guest.poll_transmit() {
+            let bytes = transmit.datagram.len();
+            let datagram = Datagram { from: self.guest_address, to: transmit.to, bytes: transmit.datagram };
+            self.up.push(datagram, bytes, self.now);
+        }
+        for unit in guest.take_sent() {
+            self.ledger.sent(unit);
         }
     }
 }
@@ -436,6 +418,11 @@ fn guest_address(number: u16) -> SocketAddr {
 
 fn daemon_address() -> SocketAddr {
     ([192, 168, 1, 5], 8189).into()
+}
+
+/// Of a session with a socket of its own.
+fn own_address(number: u16) -> SocketAddr {
+    ([192, 168, 1, 5], 40_000 + number).into()
 }
 
 /// Where the daemon publishes.

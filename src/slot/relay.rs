@@ -9,26 +9,22 @@
 //! published as sound alone; a later picture moves the publication to a connection with both, since a server fixes the
 //! set of tracks in the first two seconds.
 //!
-//! Input: RTP packets, sender reports and measurements of the current session. Output: through [`Relay::publisher`] RTMP
-//! bytes, through [`Relay::take_keyframe_request`] the wish for an IDR. Sans-IO: `now` is an argument.
+//! Input: RTP packets, sender reports and measurements of the live session, the state of the RTMP connection and its bytes.
+//! Output: [`Output`], and the bytes for the server by [`Relay::write_buffer`]. Sans-IO: `now` is an argument.
 //! Bounds: the muxer's (with its copy of the last IDR) and the publisher's own bounds.
 
-mod bridge;
-mod freezes;
-mod rates;
-mod wait;
-
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use guest_relay_muxer::{Frame, MediaTime, Muxer, Output, RtpPacket, SenderReport, Tag, TrackKind};
+use guest_relay_muxer::{Frame, MediaTime, Muxer, RtpPacket, SenderReport, Tag, TrackKind};
 
+use super::bridge::Bridge;
+use super::freezes::Freezes;
+use super::rates::Rates;
+use super::wait;
 use crate::rtc::peer::Delivery;
-use crate::rtmp::{self, Publisher, PublisherConfig, Target, Tracks};
-
-use bridge::Bridge;
-use freezes::Freezes;
-use rates::Rates;
+use crate::rtmp::{self, Disconnected, Publisher, PublisherConfig, Target, Tracks};
 
 /// Sound that has not begun so long after the picture begins as silence: a microphone may be missing, and a media server
 /// refuses an audio track that starts late. Later on, sound may be behind the picture for as long as a missing packet of
@@ -91,8 +87,35 @@ enum Origin {
     Bridge,
 }
 
+/// What the relay wants from the session, and from whoever has the socket.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Output {
+    /// An IDR of the guest's went out: no more requests.
+    KeyframeReceived,
+    /// Ask the guest for an IDR.
+    KeyframeNeeded,
+    /// Open a TCP connection to the RTMP server.
+    Connect,
+    /// Close it, or give up opening it.
+    Disconnect,
+    Event(rtmp::Event),
+}
+
+/// The RTMP connection's side of the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RtmpInput<'a> {
+    /// The TCP connection stands.
+    Connected,
+    /// The server sent these bytes.
+    Bytes(&'a [u8]),
+    /// The kernel took so many bytes of the write buffer.
+    Written(usize),
+    /// The TCP connection ended, or did not come about.
+    Disconnected(Disconnected),
+}
+
 /// One guest's way from RTP to RTMP.
-pub struct Relay {
+pub(super) struct Relay {
     config: RelayConfig,
     /// Arrival times of the muxer count from here.
     epoch: Instant,
@@ -113,6 +136,8 @@ pub struct Relay {
     /// When an IDR was last asked for because the last one had grown old.
     keyframe_asked: Option<Instant>,
     keyframe_received: bool,
+    /// Bounded by what one call makes: the slot drains after each.
+    outputs: VecDeque<Output>,
     last_keyframe: Option<Instant>,
     /// dts of the newest sound, or of the first picture.
     audio_until: Option<MediaTime>,
@@ -122,7 +147,7 @@ pub struct Relay {
 }
 
 impl Relay {
-    pub fn new(config: RelayConfig, now: Instant) -> Self {
+    pub(super) fn new(config: RelayConfig, now: Instant) -> Self {
         let delivery = [TrackKind::Audio, TrackKind::Video].map(|kind| (kind, Delivery::default()));
         Self {
             epoch: now,
@@ -138,6 +163,7 @@ impl Relay {
             keyframe_request: false,
             keyframe_asked: None,
             keyframe_received: false,
+            outputs: VecDeque::new(),
             last_keyframe: None,
             audio_until: None,
             audio_began: false,
@@ -149,7 +175,7 @@ impl Relay {
 
     /// A new session takes the slot; `video`: it will send pictures. The publication, if one is held, goes on with its
     /// media.
-    pub fn begin_source(&mut self, video: bool, now: Instant) {
+    pub(super) fn begin_source(&mut self, video: bool, now: Instant) {
         if self.published {
             self.muxer.replace_source();
             self.drain_muxer(Origin::Guest, now);
@@ -160,11 +186,12 @@ impl Relay {
         self.bridge.begin(now);
         self.source = Some(Source { video, receiving: false });
         self.freezes.interrupt();
+        self.drain_publisher(now);
     }
 
     /// The session is over; `last_heard`: when anything of the guest came last, where media was not all. What is published
     /// is held for the guest's return.
-    pub fn end_source(&mut self, last_heard: Option<Instant>, now: Instant) {
+    pub(super) fn end_source(&mut self, last_heard: Option<Instant>, now: Instant) {
         self.source = None;
         if self.published {
             self.heard = self.heard.max(last_heard.unwrap_or(self.heard));
@@ -175,18 +202,19 @@ impl Relay {
     }
 
     /// Ends the publication now.
-    pub fn release(&mut self, now: Instant) {
+    pub(super) fn release(&mut self, now: Instant) {
         self.hold_until = None;
         self.sound_alone_at = None;
         if self.published {
             self.published = false;
             self.publisher.stop(now);
+            self.drain_publisher(now);
         }
     }
 
     /// A decrypted packet of the current session. The first one starts the publication: the server is ready then before
     /// the first picture is whole.
-    pub fn handle_rtp(&mut self, kind: TrackKind, packet: &RtpPacket<'_>, now: Instant) {
+    pub(super) fn handle_rtp(&mut self, kind: TrackKind, packet: &RtpPacket<'_>, now: Instant) {
         let Some(source) = &mut self.source else {
             return;
         };
@@ -198,18 +226,20 @@ impl Relay {
         self.publish(video, now);
         self.muxer.handle_rtp(kind, packet, self.media_time(now));
         self.drain_muxer(Origin::Guest, now);
+        self.drain_publisher(now);
     }
 
     /// A sender report of the current session: where its RTP clock stands against the other track's.
-    pub fn handle_sender_report(&mut self, kind: TrackKind, ntp_time: u64, rtp_time: u32, now: Instant) {
+    pub(super) fn handle_sender_report(&mut self, kind: TrackKind, ntp_time: u64, rtp_time: u32, now: Instant) {
         if self.source.is_some() {
             self.muxer.handle_sender_report(kind, SenderReport { ntp_time, rtp_time }, self.media_time(now));
             self.drain_muxer(Origin::Guest, now);
+            self.drain_publisher(now);
         }
     }
 
     /// What the path does to a track's packets. Returns how long a missing one is waited for from now on.
-    pub fn set_delivery(&mut self, kind: TrackKind, delivery: Delivery) -> Duration {
+    pub(super) fn set_delivery(&mut self, kind: TrackKind, delivery: Delivery) -> Duration {
         for (_, known) in self.delivery.iter_mut().filter(|(known, _)| *known == kind) {
             *known = delivery;
         }
@@ -218,14 +248,14 @@ impl Relay {
         max_wait
     }
 
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    /// When [`Relay::handle_timeout`] is due on the media's account.
+    pub(super) fn media_timeout(&self) -> Option<Instant> {
         let muxer = self.muxer.poll_timeout().map(|at| self.instant(at));
         let bridge = self.published.then(|| self.bridge.poll_timeout());
-        let publisher = self.publisher.poll_timeout();
-        [muxer, bridge, publisher, self.hold_until, self.sound_alone_at, self.keyframe_at()].into_iter().flatten().min()
+        [muxer, bridge, self.hold_until, self.sound_alone_at, self.keyframe_at()].into_iter().flatten().min()
     }
 
-    pub fn handle_timeout(&mut self, now: Instant) {
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         self.muxer.handle_timeout(self.media_time(now));
         self.drain_muxer(Origin::Guest, now);
@@ -244,50 +274,80 @@ impl Relay {
             self.bridge(now);
         }
         self.publisher.handle_timeout(now);
+        self.drain_publisher(now);
     }
 
-    /// The RTMP side: the media loop moves its bytes.
-    pub fn publisher(&mut self) -> &mut Publisher {
-        &mut self.publisher
-    }
-
-    /// What the RTMP side wants from the media loop.
-    pub fn poll_output(&mut self, now: Instant) -> Option<rtmp::Output> {
-        let output = self.publisher.poll_output();
-        match output {
-            // The guest came back while the last publication was being closed.
-            Some(rtmp::Output::Event(rtmp::Event::Stopped)) if self.published => self.publisher.start(now),
-            Some(rtmp::Output::KeyframeNeeded) => self.bridge.hasten_picture(now),
-            _ => {}
+    /// What became of the RTMP connection.
+    pub(super) fn handle_rtmp(&mut self, input: RtmpInput<'_>, now: Instant) {
+        match input {
+            RtmpInput::Connected => self.publisher.handle_connected(now),
+            RtmpInput::Bytes(bytes) => self.publisher.handle_bytes(bytes, now),
+            RtmpInput::Written(count) => self.publisher.handle_written(count, now),
+            RtmpInput::Disconnected(how) => self.publisher.handle_disconnected(how, now),
         }
-        output
+        self.drain_publisher(now);
     }
 
-    /// Whether an IDR is needed; asked once.
-    pub fn take_keyframe_request(&mut self) -> bool {
-        std::mem::take(&mut self.keyframe_request)
+    /// Bytes for the RTMP server; [`RtmpInput::Written`] says how many of them the kernel took.
+    pub(super) fn write_buffer(&mut self) -> &[u8] {
+        self.publisher.write_buffer()
     }
 
-    /// Whether an IDR came; asked once.
-    pub fn take_keyframe_received(&mut self) -> bool {
-        std::mem::take(&mut self.keyframe_received)
+    /// When [`Relay::handle_timeout`] is due on the publisher's account: writing to the socket moves that alone.
+    pub(super) fn rtmp_timeout(&self) -> Option<Instant> {
+        self.publisher.poll_timeout()
+    }
+
+    pub(super) fn poll_output(&mut self) -> Option<Output> {
+        if std::mem::take(&mut self.keyframe_received) {
+            return Some(Output::KeyframeReceived);
+        }
+        if std::mem::take(&mut self.keyframe_request) {
+            return Some(Output::KeyframeNeeded);
+        }
+        self.outputs.pop_front()
+    }
+
+    /// `poll_output` has something.
+    pub(super) fn has_output(&self) -> bool {
+        self.keyframe_received || self.keyframe_request || !self.outputs.is_empty()
+    }
+
+    fn drain_publisher(&mut self, now: Instant) {
+        while let Some(output) = self.publisher.poll_output() {
+            match output {
+                rtmp::Output::Connect => self.outputs.push_back(Output::Connect),
+                rtmp::Output::Disconnect => self.outputs.push_back(Output::Disconnect),
+                rtmp::Output::KeyframeNeeded => {
+                    self.bridge.hasten_picture(now);
+                    self.keyframe_request = true;
+                }
+                rtmp::Output::Event(event) => {
+                    // The guest came back while the last publication was being closed.
+                    if event == rtmp::Event::Stopped && self.published {
+                        self.publisher.start(now);
+                    }
+                    self.outputs.push_back(Output::Event(event));
+                }
+            }
+        }
     }
 
     /// Media of the current session comes.
-    pub fn is_receiving(&self) -> bool {
+    pub(super) fn is_receiving(&self) -> bool {
         self.source.is_some_and(|source| source.receiving) && !self.bridge.is_silent()
     }
 
     /// The publication was started and not ended.
-    pub fn is_published(&self) -> bool {
+    pub(super) fn is_published(&self) -> bool {
         self.published
     }
 
-    pub fn rtmp_state(&self) -> rtmp::State {
+    pub(super) fn rtmp_state(&self) -> rtmp::State {
         self.publisher.state()
     }
 
-    pub fn snapshot(&self, now: Instant) -> RelaySnapshot {
+    pub(super) fn snapshot(&self, now: Instant) -> RelaySnapshot {
         let media = self.muxer.stats();
         let video = media.video;
         let (fps, bitrate_kbps) = if self.is_receiving() { self.rates.rates(now) } else { (0.0, 0) };
@@ -331,8 +391,8 @@ impl Relay {
         let mut body = Vec::new();
         while let Some(output) = self.muxer.poll_output(&mut body) {
             match output {
-                Output::Tag(tag) => self.forward(tag, &body, origin, now),
-                Output::KeyframeNeeded(_) => self.keyframe_request = true,
+                guest_relay_muxer::Output::Tag(tag) => self.forward(tag, &body, origin, now),
+                guest_relay_muxer::Output::KeyframeNeeded(_) => self.keyframe_request = true,
             }
             body.clear();
         }
