@@ -37,6 +37,11 @@ check_rules() {
     tests/rules.py
 }
 
+# No loop and no wait in tests is without an end.
+check_waits() {
+    tests/waits.py
+}
+
 check_advisories() {
     local log
     log=$(tools_log advisories)
@@ -64,4 +69,5 @@ step 'source files'
 check_source_files
 check_paths
 check_rules
+check_waits
 echo 'lint: ok'

@@ -79,6 +79,7 @@ mod tests {
         }));
         let mut told = Vec::new();
         let mut buffer = [0; 256];
+        // bounded: the socket does not block, and nobody sends any more
         loop {
             match listener.recv(&mut buffer) {
                 Ok(length) => told.push(String::from_utf8(buffer[..length].to_vec()).unwrap()),

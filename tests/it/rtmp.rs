@@ -60,6 +60,7 @@ impl Guest {
         let until = self.driver.now + span;
         while self.driver.now < until {
             let now = media_ms(self.next_dts());
+            // bounded: each turn takes the next tag
             while media_ms(self.next_dts()) == now {
                 self.push_next();
             }

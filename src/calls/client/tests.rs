@@ -7,6 +7,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use loadgen::patience::PATIENCE;
+
 use super::*;
 
 mod certificates;
@@ -25,6 +27,7 @@ impl Server {
         let base = format!("http://{}/v1", listener.local_addr().unwrap());
         let (sender, requests) = mpsc::channel();
         thread::spawn(move || {
+            // bounded: a server lives as long as the process
             while let Ok((mut stream, _)) = listener.accept() {
                 let request = read_request(&mut stream);
                 if sender.send(request).is_err() {
@@ -49,13 +52,15 @@ impl Server {
     }
 
     fn request(&self) -> String {
-        self.requests.recv_timeout(Duration::from_secs(5)).unwrap()
+        self.requests.recv_timeout(PATIENCE).expect("a request comes")
     }
 }
 
 fn read_request(stream: &mut TcpStream) -> String {
     let mut request = Vec::new();
     let mut buffer = [0; 4096];
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // bounded: each read ends, and a request is short
     loop {
         let text = String::from_utf8_lossy(&request);
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
@@ -182,6 +187,7 @@ fn no_reply_a_slow_head_and_a_slow_body_are_lost_replies_within_the_calls_time()
     });
     let slow_body = Server::start(|stream| {
         let _ = write!(stream, "{OK}\r\nContent-Length: 1000\r\n\r\n");
+        // bounded: the client hangs up
         while stream.write_all(b" ").is_ok() {
             thread::sleep(Duration::from_millis(20));
         }

@@ -138,6 +138,7 @@ impl Visit {
         let mut live_since: Option<Instant> = None;
         let (mut received, mut heard, mut asked) = (0, Instant::now(), Instant::now());
         let mut paused = Vec::new();
+        // bounded: a page is there until its test has it leave, or drops it
         while !self.is_leaving() {
             thread::sleep(TICK);
             let now = Instant::now();

@@ -98,6 +98,7 @@ pub(crate) fn close(stream: TcpStream) -> TcpStream {
 
 pub(crate) fn read(publisher: &mut Publisher, stream: &mut TcpStream, now: Instant) -> io::Result<()> {
     let mut bytes = [0; 4096];
+    // bounded: the socket does not block, and the server is on loopback
     loop {
         match stream.read(&mut bytes) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -109,6 +110,7 @@ pub(crate) fn read(publisher: &mut Publisher, stream: &mut TcpStream, now: Insta
 }
 
 pub(crate) fn write(publisher: &mut Publisher, stream: &mut TcpStream, now: Instant) -> io::Result<()> {
+    // bounded: the socket does not block
     while !publisher.write_buffer().is_empty() {
         match stream.write(publisher.write_buffer()) {
             Ok(count) => publisher.handle_written(count, now),

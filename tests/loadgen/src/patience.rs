@@ -4,12 +4,17 @@
 //! says about time is counted in events, in media or in a clock of its own, and real time only bounds the wait.
 
 use std::fmt::Display;
+use std::io::{BufRead, BufReader, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long anything may take that is not itself measured.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-const LOOK_EACH: Duration = Duration::from_millis(10);
+const LOOK_EACH: Duration = Duration::from_millis(20);
+const TICK: Duration = Duration::from_millis(10);
 
 /// The end of a wait, for loops that do something themselves meanwhile.
 pub struct Deadline {
@@ -57,6 +62,77 @@ pub fn wait_for<T: Display>(what: impl Display, mut reached: impl FnMut() -> boo
     }
 }
 
+/// Lines of a program's output or of a stream, read by a thread of its own, because such a read has no end.
+pub struct Lines(Receiver<String>);
+
+impl Lines {
+    pub fn of(input: impl Read + Send + 'static) -> Lines {
+        let (to, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(input).lines().map_while(Result::ok) {
+                if to.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Lines(lines)
+    }
+
+    /// Leaves out lines up to the next one that holds `wanted`.
+    ///
+    /// # Panics
+    /// When there is none, or none within [`PATIENCE`].
+    #[track_caller]
+    pub fn next_with(&self, wanted: &str) -> String {
+        let deadline = Deadline::new(wanted);
+        let mut left_out = String::new();
+        loop {
+            match self.0.recv_timeout(deadline.left()) {
+                Ok(line) if line.contains(wanted) => return line,
+                Ok(line) => left_out.extend([&line, "\n"]),
+                Err(error) => panic!("no line with {wanted:?} ({error}) in\n{left_out}"),
+            }
+            deadline.check(|| &left_out);
+        }
+    }
+
+    /// All up to the end of the stream, which somebody has ended.
+    pub fn rest(self) -> String {
+        self.0.iter().map(|line| line + "\n").collect()
+    }
+}
+
+/// Measures how long the others took, on a machine that may have other work to do: it counts the ticks of a thread that
+/// sleeps. What keeps a thread that is due from running keeps this one as well, and does not count.
+pub struct Stopwatch {
+    ticks: Arc<AtomicU32>,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Stopwatch {
+    pub fn start() -> Stopwatch {
+        let (ticks, stopped) = (Arc::<AtomicU32>::default(), Arc::<AtomicBool>::default());
+        let (counted, ended) = (Arc::clone(&ticks), Arc::clone(&stopped));
+        thread::spawn(move || {
+            while !ended.load(Ordering::Relaxed) {
+                thread::sleep(TICK);
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Stopwatch { ticks, stopped }
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        TICK * self.ticks.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Stopwatch {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,6 +141,13 @@ mod tests {
     #[should_panic(expected = "waited 0ns for a bus: none came")]
     fn a_wait_that_is_over_says_what_it_waited_for_and_how_things_stand() {
         Deadline::within(Duration::ZERO, "a bus").check(|| "none came");
+    }
+
+    #[test]
+    fn a_stopwatch_never_runs_ahead_of_the_clock() {
+        let (began, watch) = (Instant::now(), Stopwatch::start());
+        wait_for("a few ticks", || watch.elapsed() >= 5 * TICK, || format!("{:?}", watch.elapsed()));
+        assert!(watch.elapsed() <= began.elapsed());
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use loadgen::clip::Clip;
 use loadgen::guest::{Guest, GuestConfig};
 use loadgen::http::{self, Url};
-pub(crate) use loadgen::patience::PATIENCE;
 use loadgen::patience::Deadline;
+pub(crate) use loadgen::patience::PATIENCE;
 use loadgen::replay::SentUnit;
 use loadgen::socket;
 use loadgen::stack::{Stack, Transmit};
@@ -19,7 +19,6 @@ use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::media::{Direction, KeyframeRequestKind, MediaKind};
 use str0m::rtp::RtpPacket;
 use str0m::{Event, Rtc};
-
 
 /// Status and body.
 pub(crate) type Answer = (u16, Value);
