@@ -34,11 +34,14 @@ fn pictures(finished: &Finished) -> Vec<&SentUnit> {
 }
 
 /// Everything sent from the first arrived picture on has arrived, once and in order.
-pub(crate) fn assert_nothing_lost(finished: &Finished, connection: &Connection) {
-    assert_eq!(connection.violations, Vec::<String>::new());
-    let arrived = arrived(connection);
+pub(crate) fn assert_nothing_lost(finished: &Finished, ingest: &Ingest, guest: &str) {
     // The clip begins anew whenever a keyframe is asked for, so its first picture may have been sent before.
     let sent: Vec<_> = pictures(finished).into_iter().map(|unit| unit.digest).collect();
+    let came = || ingest.path(guest).map(|connection| arrived(&connection)).unwrap_or_default();
+    wait_for("the last picture to arrive", || came().last() == sent.last(), || format!("{} have", came().len()));
+    let connection = ingest.path(guest).unwrap();
+    assert_eq!(connection.violations, Vec::<String>::new());
+    let arrived = arrived(&connection);
     assert!(arrived.len() > 30, "only {} pictures arrived", arrived.len());
     assert!(sent.ends_with(&arrived), "{} of {} pictures arrived, not the last ones", arrived.len(), sent.len());
 }
@@ -55,8 +58,8 @@ fn a_guest_arrives_bit_by_bit_and_leaves_with_a_clean_unpublish() {
     assert!(guest["fps"].as_f64().unwrap() > 20.0, "{guest}");
     let finished = publisher.stop().unwrap();
     assert!(finished.delete_status.as_deref().is_some_and(|status| status.contains("200")));
+    assert_nothing_lost(&finished, &ingest, "guest1");
     let connection = ingest.path("guest1").unwrap();
-    assert_nothing_lost(&finished, &connection);
     let audio = connection.audio.unwrap();
     assert_eq!((audio.sequence_starts, audio.gaps), (1, 0));
     assert!(audio.frames > 100, "{} audio frames", audio.frames);
@@ -76,7 +79,7 @@ fn when_one_of_two_guests_leaves_the_other_loses_no_frame() {
         paths.iter().any(|path| path.path.as_deref() == Some("guest1") && video_frames(path) >= so_far + 60)
     }));
     let finished = staying.stop().unwrap();
-    assert_nothing_lost(&finished, &ingest.path("guest1").unwrap());
+    assert_nothing_lost(&finished, &ingest, "guest1");
 }
 
 #[test]
@@ -123,7 +126,7 @@ fn two_hundred_thousand_hostile_datagrams_cost_the_live_guest_nothing() {
     assert!(daemon.is_running());
     assert!(publisher.is_alive());
     let finished = publisher.stop().unwrap();
-    assert_nothing_lost(&finished, &ingest.path("guest1").unwrap());
+    assert_nothing_lost(&finished, &ingest, "guest1");
     assert!(growth <= 1024, "{growth} kB more after the flood");
     assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
 }

@@ -277,11 +277,11 @@ struct Server {
 fn quick() -> Limits {
     Limits {
         connections: 64,
-        idle: Duration::from_millis(300),
-        head: Duration::from_millis(300),
-        body: Duration::from_millis(300),
-        write: Duration::from_millis(300),
-        linger: Duration::from_millis(300),
+        idle: Duration::from_secs(1),
+        head: Duration::from_secs(1),
+        body: Duration::from_secs(1),
+        write: Duration::from_secs(1),
+        linger: Duration::from_secs(1),
     }
 }
 

@@ -9,6 +9,7 @@ use guest_relay::relay::{Relay, RelayConfig};
 use guest_relay::rtmp::{Disconnected, Event, Output, State, Target};
 use guest_relay_muxer::{Config, TrackKind};
 use ingest::{Connection, Frame, Ingest, Kind, Options, Stage};
+use loadgen::patience::PATIENCE;
 
 use super::sender::{Clip, KeyFrames, Packet, Sender, picture_number};
 use crate::rtmp::driver::{close, read, write};
@@ -202,7 +203,7 @@ impl World {
             self.turn();
         }
         let ended = |all: &[Connection]| all.iter().all(|connection| connection.stage == Stage::Ended);
-        assert!(self.ingest.wait_until(REPLY, ended));
+        assert!(self.ingest.wait_until(PATIENCE, ended), "a connection has not ended");
         let connections = self.ingest.connections();
         for connection in &connections {
             assert_eq!(connection.violations, Vec::<String>::new());

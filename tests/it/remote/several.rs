@@ -65,9 +65,9 @@ fn three_of_four_guests_lose_no_frame_while_everything_happens_to_the_fourth() {
     for (guest, publisher) in undisturbed.into_iter().zip(publishers) {
         assert!(publisher.is_alive());
         let finished = publisher.stop().unwrap();
+        assert_nothing_lost(&finished, &studio.ingest, guest);
         let connection = studio.ingest.path(guest).unwrap();
         assert!(pictures(&connection) > 300, "{guest}: only {} pictures", pictures(&connection));
-        assert_nothing_lost(&finished, &connection);
         studio.assert_one_connection(guest);
     }
     studio.assert_one_connection("guest1");
@@ -83,7 +83,7 @@ fn with_our_own_offer_a_guest_arrives_bit_by_bit_and_without_renegotiation() {
     studio.wait_live("guest1");
     thread::sleep(Duration::from_secs(2));
     assert_eq!((studio.calls("PUT renegotiate"), studio.calls("POST sessions/new")), (0, 2));
-    assert_nothing_lost(&publisher.stop().unwrap(), &studio.ingest.path("guest1").unwrap());
+    assert_nothing_lost(&publisher.stop().unwrap(), &studio.ingest, "guest1");
     // And once more after the loss of the path.
     let publisher = Publisher::connect(&studio.endpoint("guest1"), &clip).unwrap();
     studio.wait_live("guest1");

@@ -69,9 +69,9 @@ impl Driver {
         }
     }
 
-    /// Turns without letting time pass until `reached`; false after 10 s of the real clock.
+    /// Turns without letting time pass until `reached`; false after a minute of the real clock.
     pub(crate) fn settle(&mut self, mut reached: impl FnMut(&mut Driver) -> bool) -> bool {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             self.turn();
             if reached(self) {
