@@ -47,8 +47,7 @@ impl Daemon {
     pub(crate) fn start_with(output: &str, setup: Setup<'_>) -> Self {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
         let name = format!("guest-relay-it-{}-{}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
-        let directory = std::env::temp_dir().join(name);
-        fs::create_dir_all(&directory).unwrap();
+        let directory = scratch(&name);
         let config = directory.join("config.yml");
         let text = format!(
             "http: {{listen: '127.0.0.1:0', offers_per_minute: 600}}\n\
@@ -171,6 +170,18 @@ impl Drop for Daemon {
         }
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// A directory in memory, where there is one: the daemon syncs its state before it answers a guest, and on a disk that
+/// somebody else writes to (a build) that takes seconds.
+fn scratch(name: &str) -> PathBuf {
+    let in_memory = Path::new("/dev/shm").join(name);
+    if fs::create_dir(&in_memory).is_ok() {
+        return in_memory;
+    }
+    let directory = std::env::temp_dir().join(name);
+    fs::create_dir_all(&directory).unwrap();
+    directory
 }
 
 /// Runs the daemon and waits until it listens. The caller ends it.
