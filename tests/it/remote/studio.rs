@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -21,10 +22,11 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// After this a session that has not connected belongs to an attempt that has failed.
 const FAILED: Duration = Duration::from_secs(3);
 
+/// The daemon ends first: the ports of the others may be somebody else's at once.
 pub(super) struct Studio {
+    pub(super) daemon: Daemon,
     pub(super) ingest: Ingest,
     pub(super) sfu: SfuSim,
-    pub(super) daemon: Daemon,
 }
 
 /// The lines of a configuration that lead to the simulated SFU.
@@ -61,9 +63,12 @@ impl Studio {
 
     /// `keep`: the ingest keeps what it gets.
     pub(super) fn with(sfu: sfu_sim::Options, further: &str, keep: bool, setup: Setup<'_>) -> Self {
+        static SERIAL: AtomicU32 = AtomicU32::new(0);
         let options = ingest::Options { keep_frames: keep, keep_bodies: keep, ..Default::default() };
         let ingest = Ingest::bind("127.0.0.1:0", options).unwrap();
-        let sfu = SfuSim::start(sfu).unwrap();
+        // An app of its own: nobody who has this port still in mind makes sessions here.
+        let app_id = format!("{:016x}{:016x}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
+        let sfu = SfuSim::start(sfu_sim::Options { app_id, ..sfu }).unwrap();
         let sections = cloudflare(&sfu, further) + setup.sections;
         let output = format!("rtmp://{}/{{guest_id}}", ingest.addr());
         let daemon = Daemon::start_with(&output, Setup { sections: &sections, ..setup });
