@@ -12,8 +12,9 @@ run: ## start the daemon, and a test RTMP server when port 1935 is free; Ctrl-C 
 run-sim: ## as run, with guests going through a simulated SFU: the remote path without an account
 	@tests/run.sh sim
 
+# Nearly all of the time is spent waiting, so many tests wait side by side, however few cores there are.
 test: ## unit, golden and whole-daemon tests
-	cargo test --release --workspace --locked
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-16} cargo test --release --workspace --locked
 
 netsim: ## guests behind bad networks, in virtual time: the table; ARGS="--seed 7 blackout" picks a seed and rows
 	@cargo build --release --locked --workspace --bins

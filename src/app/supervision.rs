@@ -55,10 +55,12 @@ mod tests {
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr, UnixDatagram};
 
+    use loadgen::patience::Deadline;
+
     use super::*;
 
-    /// Runs for `length` with a media thread that answers while `answers` says so; gives what was told.
-    fn told(name: &str, length: Duration, answers: impl Fn(u32) -> bool) -> Vec<String> {
+    /// Runs up to the `questions`th question to a media thread that answers while `answers` says so; gives what was told.
+    fn told(name: &str, questions: u32, answers: impl Fn(u32) -> bool) -> Vec<String> {
         let name = format!("guest-relay-supervision-{name}-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(name.as_bytes()).unwrap();
         let listener = UnixDatagram::bind_addr(&address).unwrap();
@@ -75,10 +77,15 @@ mod tests {
             answers(asked.get()).then(Vec::new)
         };
         smol::block_on(smol::future::or(run(ask, &notifier), async {
-            smol::Timer::after(length).await;
+            let deadline = Deadline::new(format_args!("question {questions}"));
+            while asked.get() < questions {
+                deadline.check(|| asked.get());
+                smol::Timer::after(Duration::from_millis(5)).await;
+            }
         }));
         let mut told = Vec::new();
         let mut buffer = [0; 256];
+        // bounded: the socket does not block, and nobody sends any more
         loop {
             match listener.recv(&mut buffer) {
                 Ok(length) => told.push(String::from_utf8(buffer[..length].to_vec()).unwrap()),
@@ -92,12 +99,12 @@ mod tests {
 
     #[test]
     fn a_media_thread_that_never_answers_is_neither_ready_nor_alive() {
-        assert_eq!(told("never", Duration::from_millis(100), |_| false), Vec::<String>::new());
+        assert_eq!(told("never", 2, |_| false), Vec::<String>::new());
     }
 
     #[test]
     fn a_media_thread_that_hangs_after_three_answers_feeds_the_watchdog_twice() {
-        let told = told("hangs", Duration::from_secs(1), |asked| asked <= 3);
+        let told = told("hangs", 4, |asked| asked <= 3);
         assert_eq!(told.first().map(String::as_str), Some("READY=1\nSTATUS=0 of 0 guests live"));
         assert_eq!(told.iter().filter(|message| *message == "WATCHDOG=1").count(), 2);
     }

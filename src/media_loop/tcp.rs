@@ -198,6 +198,7 @@ mod tests {
         socket2::SockRef::from(&unread).set_recv_buffer_size(4096).unwrap();
         let chunk = [0; 16 * 1024];
         let mut taken = 0;
+        // bounded: the socket does not block, and the kernel takes so much only
         loop {
             match ours.stream.write(&chunk) {
                 Ok(written) => taken += written,

@@ -8,9 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-const START_DEADLINE: Duration = Duration::from_secs(10);
+use loadgen::patience::{Deadline, PATIENCE, wait_for};
 
 /// How a daemon is set up, beside its `relay.output`.
 #[derive(Clone, Copy)]
@@ -47,8 +47,7 @@ impl Daemon {
     pub(crate) fn start_with(output: &str, setup: Setup<'_>) -> Self {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
         let name = format!("guest-relay-it-{}-{}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
-        let directory = std::env::temp_dir().join(name);
-        fs::create_dir_all(&directory).unwrap();
+        let directory = scratch(&name);
         let config = directory.join("config.yml");
         let text = format!(
             "http: {{listen: '127.0.0.1:0', offers_per_minute: 600}}\n\
@@ -104,13 +103,10 @@ impl Daemon {
         assert!(status.success());
     }
 
-    /// Waits for a line in the log that holds `text`.
-    pub(crate) fn wait_for_log(&self, text: &str, patience: Duration) {
-        let until = Instant::now() + patience;
-        while !self.log().contains(text) {
-            assert!(Instant::now() < until, "no {text:?} in\n{}", self.log());
-            thread::sleep(Duration::from_millis(20));
-        }
+    /// Waits for a line in the log that holds `text`: it comes through a pipe, later than what else the daemon does.
+    #[track_caller]
+    pub(crate) fn wait_for_log(&self, text: &str) {
+        wait_for(format_args!("{text:?} in the log"), || self.log().contains(text), || self.log());
     }
 
     pub(crate) fn whip_url(&self, guest: &str) -> String {
@@ -143,7 +139,7 @@ impl Daemon {
     /// One GET; the body of a 200.
     pub(crate) fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.http).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.http).unwrap();
         let mut response = String::new();
         stream.read_to_string(&mut response).unwrap();
@@ -158,16 +154,10 @@ impl Daemon {
         guests["guests"].as_array().unwrap().iter().find(|guest| guest["id"] == id).unwrap().clone()
     }
 
-    pub(crate) fn wait_for_state(&self, id: &str, state: &str, patience: Duration) {
-        let until = Instant::now() + patience;
-        loop {
-            let guest = self.guest(id);
-            if guest["state"] == state {
-                return;
-            }
-            assert!(Instant::now() < until, "{id} is not {state}: {guest}\n{}", self.log());
-            thread::sleep(Duration::from_millis(50));
-        }
+    #[track_caller]
+    pub(crate) fn wait_for_state(&self, id: &str, state: &str) {
+        let seen = || format!("{}\n{}", self.guest(id), self.log());
+        wait_for(format_args!("{id} to be {state}"), || self.guest(id)["state"] == state, seen);
     }
 }
 
@@ -180,6 +170,18 @@ impl Drop for Daemon {
         }
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// A directory in memory, where there is one: the daemon syncs its state before it answers a guest, and on a disk that
+/// somebody else writes to (a build) that takes seconds.
+fn scratch(name: &str) -> PathBuf {
+    let in_memory = Path::new("/dev/shm").join(name);
+    if fs::create_dir(&in_memory).is_ok() {
+        return in_memory;
+    }
+    let directory = std::env::temp_dir().join(name);
+    fs::create_dir_all(&directory).unwrap();
+    directory
 }
 
 /// Runs the daemon and waits until it listens. The caller ends it.
@@ -197,17 +199,17 @@ fn run(config: &Path, environment: &[(String, String)], log: &Arc<Mutex<String>>
             log.push('\n');
         }
     });
-    let until = Instant::now() + START_DEADLINE;
+    let deadline = Deadline::new("the daemon to listen");
     loop {
         let text = log.lock().unwrap().clone();
         if let Some((http, udp)) = listening(&text) {
             return (child, http, udp);
         }
-        if Instant::now() >= until {
+        deadline.check(|| {
             let _ = child.kill();
             let _ = child.wait();
-            panic!("the daemon did not start:\n{text}");
-        }
+            text
+        });
         thread::sleep(Duration::from_millis(10));
     }
 }

@@ -1,17 +1,14 @@
 //! The direct path with real processes and sockets: a str0m publisher → the daemon → a strict RTMP ingest. Every frame
 //! is told by its digest, so "arrived" means bit by bit.
 
-use std::time::{Duration, Instant};
-
 use ingest::{Connection, Ingest, Kind, Options};
 use loadgen::clip::Clip;
+use loadgen::patience::{PATIENCE, wait_for};
 use loadgen::publisher::{Finished, Publisher};
 use loadgen::replay::SentUnit;
 use loadgen::{h264, hostile};
 
 use crate::daemon::Daemon;
-
-const SETTLE: Duration = Duration::from_secs(8);
 
 fn strict_ingest() -> Ingest {
     Ingest::bind("127.0.0.1:0", Options { keep_frames: true, keep_bodies: true, ..Options::default() }).unwrap()
@@ -37,11 +34,14 @@ fn pictures(finished: &Finished) -> Vec<&SentUnit> {
 }
 
 /// Everything sent from the first arrived picture on has arrived, once and in order.
-pub(crate) fn assert_nothing_lost(finished: &Finished, connection: &Connection) {
-    assert_eq!(connection.violations, Vec::<String>::new());
-    let arrived = arrived(connection);
+pub(crate) fn assert_nothing_lost(finished: &Finished, ingest: &Ingest, guest: &str) {
     // The clip begins anew whenever a keyframe is asked for, so its first picture may have been sent before.
     let sent: Vec<_> = pictures(finished).into_iter().map(|unit| unit.digest).collect();
+    let came = || ingest.path(guest).map(|connection| arrived(&connection)).unwrap_or_default();
+    wait_for("the last picture to arrive", || came().last() == sent.last(), || format!("{} have", came().len()));
+    let connection = ingest.path(guest).unwrap();
+    assert_eq!(connection.violations, Vec::<String>::new());
+    let arrived = arrived(&connection);
     assert!(arrived.len() > 30, "only {} pictures arrived", arrived.len());
     assert!(sent.ends_with(&arrived), "{} of {} pictures arrived, not the last ones", arrived.len(), sent.len());
 }
@@ -51,15 +51,15 @@ fn a_guest_arrives_bit_by_bit_and_leaves_with_a_clean_unpublish() {
     let ingest = strict_ingest();
     let daemon = Daemon::start(&output(&ingest), "guests: {guest1: {name: Guest 1, enabled: true}}\n");
     let publisher = Publisher::connect(&daemon.whip_url("guest1"), &Clip::chromium_720p()).unwrap();
-    assert!(ingest.wait_until(SETTLE, |paths| { paths.iter().any(|path| video_frames(path) >= 90) }));
-    daemon.wait_for_state("guest1", "live", SETTLE);
+    assert!(ingest.wait_until(PATIENCE, |paths| { paths.iter().any(|path| video_frames(path) >= 90) }));
+    daemon.wait_for_state("guest1", "live");
     let guest = daemon.guest("guest1");
     assert_eq!((&guest["width"], &guest["height"], &guest["codec"]), (&1280.into(), &720.into(), &"H264".into()));
     assert!(guest["fps"].as_f64().unwrap() > 20.0, "{guest}");
     let finished = publisher.stop().unwrap();
     assert!(finished.delete_status.as_deref().is_some_and(|status| status.contains("200")));
+    assert_nothing_lost(&finished, &ingest, "guest1");
     let connection = ingest.path("guest1").unwrap();
-    assert_nothing_lost(&finished, &connection);
     let audio = connection.audio.unwrap();
     assert_eq!((audio.sequence_starts, audio.gaps), (1, 0));
     assert!(audio.frames > 100, "{} audio frames", audio.frames);
@@ -72,14 +72,14 @@ fn when_one_of_two_guests_leaves_the_other_loses_no_frame() {
     let clip = Clip::chromium_360p();
     let staying = Publisher::connect(&daemon.whip_url("guest1"), &clip).unwrap();
     let leaving = Publisher::connect(&daemon.whip_url("guest2"), &clip).unwrap();
-    assert!(ingest.wait_until(SETTLE, |paths| paths.len() == 2 && paths.iter().all(|path| video_frames(path) >= 30)));
+    assert!(ingest.wait_until(PATIENCE, |paths| paths.len() == 2 && paths.iter().all(|path| video_frames(path) >= 30)));
     leaving.stop().unwrap();
     let so_far = ingest.path("guest1").map_or(0, |path| video_frames(&path));
-    assert!(ingest.wait_until(SETTLE, |paths| {
+    assert!(ingest.wait_until(PATIENCE, |paths| {
         paths.iter().any(|path| path.path.as_deref() == Some("guest1") && video_frames(path) >= so_far + 60)
     }));
     let finished = staying.stop().unwrap();
-    assert_nothing_lost(&finished, &ingest.path("guest1").unwrap());
+    assert_nothing_lost(&finished, &ingest, "guest1");
 }
 
 #[test]
@@ -87,20 +87,19 @@ fn a_guest_outlives_its_rtmp_server_and_is_published_again_when_it_returns() {
     let ingest = strict_ingest();
     let daemon = Daemon::start(&output(&ingest), "");
     let publisher = Publisher::connect(&daemon.whip_url("guest1"), &Clip::chromium_360p()).unwrap();
-    daemon.wait_for_state("guest1", "live", SETTLE);
+    daemon.wait_for_state("guest1", "live");
     ingest.stop_listening();
     ingest.kill_connections();
-    daemon.wait_for_state("guest1", "publishing", SETTLE);
+    daemon.wait_for_state("guest1", "publishing");
     assert!(publisher.is_alive(), "the guest was dropped with the server");
     ingest.start_listening().unwrap();
     let before = ingest.connections().len();
-    // One backoff step of at most 8 s, a key frame, and time to see pictures.
-    let back = ingest.wait_until(Duration::from_secs(12), |paths| {
+    let back = ingest.wait_until(PATIENCE, |paths| {
         paths.len() > before.saturating_sub(1)
             && paths.iter().any(|path| path.end.is_none() && video_frames(path) >= 30)
     });
     assert!(back, "not published again:\n{}", daemon.log());
-    daemon.wait_for_state("guest1", "live", SETTLE);
+    daemon.wait_for_state("guest1", "live");
     assert!(publisher.is_alive());
     let connection = ingest.connections().into_iter().rfind(|connection| connection.end.is_none()).unwrap();
     let finished = publisher.stop().unwrap();
@@ -115,22 +114,19 @@ fn two_hundred_thousand_hostile_datagrams_cost_the_live_guest_nothing() {
     let ingest = strict_ingest();
     let mut daemon = Daemon::start(&output(&ingest), "");
     let publisher = Publisher::connect(&daemon.whip_url("guest1"), &Clip::chromium_360p()).unwrap();
-    daemon.wait_for_state("guest1", "live", SETTLE);
+    daemon.wait_for_state("guest1", "live");
     // Warm: what the first hostile datagrams make the allocator keep is not growth.
     hostile::flood(daemon.udp, 2_000, 1).unwrap();
     let memory_before = daemon.anonymous_kb();
     publisher.send_hostile(FROM_THE_GUEST);
     hostile::flood(daemon.udp, FROM_ELSEWHERE, 2).unwrap();
-    let until = Instant::now() + Duration::from_secs(60);
-    while publisher.hostile_sent() < FROM_THE_GUEST && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    assert_eq!(publisher.hostile_sent(), FROM_THE_GUEST);
+    let sent = || publisher.hostile_sent();
+    wait_for("the guest's hostile datagrams to be sent", || sent() == FROM_THE_GUEST, sent);
     let growth = daemon.anonymous_kb().saturating_sub(memory_before);
     assert!(daemon.is_running());
     assert!(publisher.is_alive());
     let finished = publisher.stop().unwrap();
-    assert_nothing_lost(&finished, &ingest.path("guest1").unwrap());
+    assert_nothing_lost(&finished, &ingest, "guest1");
     assert!(growth <= 1024, "{growth} kB more after the flood");
     assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
 }

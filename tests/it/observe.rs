@@ -1,16 +1,15 @@
 //! What an operator sees and does while guests are live: metrics, events, reloading, ending.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::net::TcpStream;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ingest::{Ingest, Options};
 use loadgen::clip::Clip;
+use loadgen::patience::{Deadline, Lines, PATIENCE, Stopwatch, wait_for};
 use loadgen::publisher::Publisher;
 
 use crate::daemon::{Daemon, Setup};
-
-const SETTLE: Duration = Duration::from_secs(20);
 
 fn ingest() -> (Ingest, String) {
     let ingest = Ingest::bind("127.0.0.1:0", Options { keep_frames: false, ..Options::default() }).unwrap();
@@ -29,19 +28,10 @@ fn unix_time() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
 }
 
-/// The stream's lines, from a thread of their own.
-fn events(daemon: &Daemon) -> std::sync::mpsc::Receiver<String> {
+fn events(daemon: &Daemon) -> Lines {
     let mut stream = TcpStream::connect(daemon.http).unwrap();
     write!(stream, "GET /api/events HTTP/1.1\r\nHost: {}\r\n\r\n", daemon.http).unwrap();
-    let (to, lines) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            if to.send(line).is_err() {
-                return;
-            }
-        }
-    });
-    lines
+    Lines::of(stream)
 }
 
 #[test]
@@ -53,7 +43,7 @@ fn a_guests_life_shows_in_the_metrics_and_in_the_events() {
     assert!((before..=unix_time()).contains(&started), "{started}, not since {before}");
     let lines = events(&daemon);
     let publisher = Publisher::connect(&daemon.whip_url("guest1"), &Clip::chromium_720p()).unwrap();
-    daemon.wait_for_state("guest1", "live", SETTLE);
+    daemon.wait_for_state("guest1", "live");
     let text = daemon.get("/metrics");
     assert_eq!(metric(&text, "guest_relay_guest_state{guest=\"guest1\",state=\"live\"}"), 1.0);
     assert_eq!(metric(&text, "guest_relay_guest_state{guest=\"guest2\",state=\"absent\"}"), 1.0);
@@ -68,7 +58,7 @@ fn a_guests_life_shows_in_the_metrics_and_in_the_events() {
     let written = metric(&daemon.get("/metrics"), "guest_relay_rtmp_written_bytes_total{guest=\"guest1\"}");
     assert!(written >= read as f64, "{written} written, {read} read");
     publisher.stop().unwrap();
-    daemon.wait_for_state("guest1", "holding", SETTLE);
+    daemon.wait_for_state("guest1", "holding");
     let frames = metric(&daemon.get("/metrics"), "guest_relay_guest_frames_total{guest=\"guest1\"}");
     std::thread::sleep(Duration::from_millis(300));
     let text = daemon.get("/metrics");
@@ -76,8 +66,7 @@ fn a_guests_life_shows_in_the_metrics_and_in_the_events() {
     assert!(metric(&text, "guest_relay_guest_hold_seconds_total{guest=\"guest1\"}") >= 0.3);
     // The way there, in order.
     for state in ["joining", "publishing", "live", "holding"] {
-        let wanted = format!("data: {{\"guest\":\"guest1\",\"state\":\"{state}\"}}");
-        while lines.recv_timeout(SETTLE).unwrap() != wanted {}
+        lines.next_with(&format!("data: {{\"guest\":\"guest1\",\"state\":\"{state}\"}}"));
     }
 }
 
@@ -88,18 +77,18 @@ fn a_reload_adds_renames_and_closes_slots_while_a_guest_is_live() {
     let mut daemon = Daemon::start(&output, guests);
     let clip = Clip::chromium_360p();
     let staying = Publisher::connect(&daemon.whip_url("guest1"), &clip).unwrap();
-    daemon.wait_for_state("guest1", "live", SETTLE);
+    daemon.wait_for_state("guest1", "live");
     let changed = "guests: {guest1: {name: First}, guest3: {name: Three}, guest4: {enabled: false}}\n";
     daemon.rewrite_config(|text| text.replace(guests, changed));
     daemon.signal("HUP");
-    daemon.wait_for_log("configuration reloaded; guests: guest1, guest3, guest4", SETTLE);
+    daemon.wait_for_log("configuration reloaded; guests: guest1, guest3, guest4");
     assert_eq!(daemon.guest("guest1")["name"], "First");
     let refused = Publisher::connect(&daemon.whip_url("guest2"), &clip).err().unwrap().to_string();
     assert!(refused.contains("404"), "{refused}");
     let refused = Publisher::connect(&daemon.whip_url("guest4"), &clip).err().unwrap().to_string();
     assert!(refused.contains("403"), "{refused}");
     let new = Publisher::connect(&daemon.whip_url("guest3"), &clip).unwrap();
-    daemon.wait_for_state("guest3", "live", SETTLE);
+    daemon.wait_for_state("guest3", "live");
     // The one who was there noticed nothing.
     assert!(staying.is_alive());
     assert_eq!(daemon.guest("guest1")["state"], "live");
@@ -107,8 +96,8 @@ fn a_reload_adds_renames_and_closes_slots_while_a_guest_is_live() {
 
     daemon.rewrite_config(|text| format!("{text}http2: [\n"));
     daemon.signal("HUP");
-    daemon.wait_for_log("it was not reloaded, the old one stays", SETTLE);
-    assert!(daemon.log().contains("this is not valid YAML"), "{}", daemon.log());
+    daemon.wait_for_log("it was not reloaded, the old one stays");
+    daemon.wait_for_log("this is not valid YAML");
     assert!(daemon.is_running());
     assert_eq!(
         (daemon.guest("guest1")["state"].clone(), daemon.guest("guest3")["name"].clone()),
@@ -117,20 +106,9 @@ fn a_reload_adds_renames_and_closes_slots_while_a_guest_is_live() {
     drop((staying, new));
 }
 
-fn wait_until(reached: impl Fn() -> bool) -> bool {
-    let until = Instant::now() + SETTLE;
-    while !reached() {
-        if Instant::now() >= until {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    true
-}
-
 /// The bitrate that a guest was asked for last (REMB).
 fn is_asked_for(publisher: &Publisher, kbps: u32) -> bool {
-    publisher.wait(SETTLE, |stats| stats.estimate_kbps == Some(kbps))
+    publisher.wait(PATIENCE, |stats| stats.estimate_kbps == Some(kbps))
 }
 
 #[test]
@@ -139,14 +117,14 @@ fn a_reload_changes_the_limits_while_a_guest_is_live() {
     let daemon = Daemon::start(&output, "guests: {guest1: {}, guest2: {}}\n");
     let clip = Clip::chromium_360p();
     let staying = Publisher::connect(&daemon.whip_url("guest1"), &clip).unwrap();
-    daemon.wait_for_state("guest1", "live", SETTLE);
+    daemon.wait_for_state("guest1", "live");
     assert!(is_asked_for(&staying, 2500), "{:?}", staying.stats());
     daemon.rewrite_config(|text| {
         let text = text.replace("offers_per_minute: 600", "offers_per_minute: 1");
         text.replace("stun_server: 'none'", "stun_server: 'none', total_bitrate_kbps: 3000")
     });
     daemon.signal("HUP");
-    daemon.wait_for_log("configuration reloaded", SETTLE);
+    daemon.wait_for_log("configuration reloaded");
     // The one offer of a minute; from now on there are two to share the new total.
     let new = Publisher::connect(&daemon.whip_url("guest2"), &clip).unwrap();
     assert!(is_asked_for(&staying, 1500), "{:?}", staying.stats());
@@ -166,23 +144,23 @@ fn a_live_guest_whom_a_reload_takes_out_of_the_configuration_stays_until_it_leav
     let daemon = Daemon::start_with(&output, Setup { sections: guests, environment, ..Setup::default() });
     let clip = Clip::chromium_360p();
     let staying = Publisher::connect(&daemon.whip_url("guest1"), &clip).unwrap();
-    daemon.wait_for_state("guest1", "live", SETTLE);
+    daemon.wait_for_state("guest1", "live");
     daemon.rewrite_config(|text| text.replace(guests, "guests: {guest2: {}}\n"));
     daemon.signal("HUP");
     // Who is there is told of.
-    daemon.wait_for_log("configuration reloaded; guests: guest1, guest2", SETTLE);
+    daemon.wait_for_log("configuration reloaded; guests: guest1, guest2");
     let refused = Publisher::connect(&daemon.whip_url("guest1"), &clip).err().unwrap().to_string();
     assert!(refused.contains("404"), "{refused}");
     // Media goes on, for longer than the input of a guest who is gone would be kept, over the connection there was.
     let frames = || ingest.path("guest1").and_then(|connection| connection.video).map_or(0, |video| video.frames);
     let enough = frames() + 60;
-    assert!(wait_until(|| frames() >= enough), "{} of {enough}", frames());
+    wait_for(format_args!("{enough} pictures"), || frames() >= enough, frames);
     assert!(staying.is_alive());
     assert_eq!(daemon.guest("guest1")["state"], "live");
     assert_eq!(ingest.inspect(<[_]>::len), 1);
     // It leaves, is unpublished and forgotten.
     staying.stop().unwrap();
-    assert!(ingest.wait_until(SETTLE, |all| all.iter().all(|connection| connection.end.is_some())));
+    assert!(ingest.wait_until(PATIENCE, |all| all.iter().all(|connection| connection.end.is_some())));
     let connection = ingest.path("guest1").unwrap();
     assert!(connection.unpublished, "{connection:?}");
     assert_eq!(connection.violations, Vec::<String>::new());
@@ -190,9 +168,10 @@ fn a_live_guest_whom_a_reload_takes_out_of_the_configuration_stays_until_it_leav
     // Back in the configuration it may come again.
     daemon.rewrite_config(|text| text.replace("guests: {", "guests: {guest1: {name: Again}, "));
     daemon.signal("HUP");
-    assert!(wait_until(|| daemon.get("/api/guests").contains("Again")));
+    let guests = || daemon.get("/api/guests");
+    wait_for("guest1 to be back in the configuration", || guests().contains("Again"), guests);
     let _back = Publisher::connect(&daemon.whip_url("guest1"), &clip).unwrap();
-    daemon.wait_for_state("guest1", "live", SETTLE);
+    daemon.wait_for_state("guest1", "live");
 }
 
 #[test]
@@ -200,14 +179,15 @@ fn a_termination_unpublishes_says_goodbye_and_ends_within_two_seconds() {
     let (ingest, output) = ingest();
     let mut daemon = Daemon::start(&output, "");
     let _publisher = Publisher::connect(&daemon.whip_url("guest1"), &Clip::chromium_360p()).unwrap();
-    daemon.wait_for_state("guest1", "live", SETTLE);
+    daemon.wait_for_state("guest1", "live");
     daemon.signal("TERM");
-    let until = Instant::now() + SETTLE;
+    let (deadline, watch) = (Deadline::new("the daemon to end"), Stopwatch::start());
     while daemon.is_running() {
-        assert!(Instant::now() < until, "{}", daemon.log());
+        deadline.check(|| daemon.log());
         std::thread::sleep(Duration::from_millis(20));
     }
-    assert!(ingest.wait_until(SETTLE, |all| all.iter().all(|connection| connection.end.is_some())));
+    assert!(watch.elapsed() <= Duration::from_secs(2), "{:?}", watch.elapsed());
+    assert!(ingest.wait_until(PATIENCE, |all| all.iter().all(|connection| connection.end.is_some())));
     let connection = ingest.path("guest1").unwrap();
     assert!(connection.unpublished, "{connection:?}");
     assert_eq!(connection.violations, Vec::<String>::new());

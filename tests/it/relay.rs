@@ -353,10 +353,12 @@ fn a_server_that_is_lost_during_a_hold_gets_the_last_picture_when_it_is_back() {
     assert!(world.ingest.wait_until(seconds(5.0), |all| all[0].stage == Stage::Ended));
     world.pass(seconds(3.0));
     world.ingest.start_listening().unwrap();
+    let started = world.now;
     let mut queued = 0;
     while world.rtmp_state() != State::Publishing {
         queued = world.output().video_frames_queued;
         world.pass(Duration::from_millis(10));
+        assert!(world.now < started + seconds(20.0), "not published again: {:?}", world.events);
     }
     world.pass(Duration::from_millis(50));
     assert_eq!(world.output().video_frames_queued, queued + 1, "at once, not with the next second");
@@ -451,6 +453,7 @@ fn each_track_waits_for_a_missing_packet_as_its_own_path_demands() {
     // From the loss of a packet until the relay goes on without it.
     let mut given_up = |kind, over: &dyn Fn(&mut World) -> bool| {
         let mut lost = false;
+        // bounded: one packet at least comes every 40 ms
         while !lost {
             world.pass_with(Duration::from_millis(10), |packet| {
                 packet.kind != kind || std::mem::replace(&mut lost, true)

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use guest_relay::rtmp::{Event, LostReason, Publisher, PublisherConfig, State, Target};
 use guest_relay_muxer::{Frame, MediaTime, Tag};
 use ingest::{Connection, Ingest, Kind, Options, SecondPublisher, Stage};
+use loadgen::patience::PATIENCE;
 
 use driver::{Driver, flv_tags};
 
@@ -17,7 +18,6 @@ use driver::{Driver, flv_tags};
 const RECORDING: &[u8] = include_bytes!("rtmp/testsrc2_320x240.flv");
 /// The recording repeats with this period: a whole number of Opus packets.
 const PERIOD_MS: i64 = 6020;
-const SOON: Duration = Duration::from_secs(10);
 /// Real time a ping may take before the media goes on without the answer.
 const PONG_LIMIT: Duration = Duration::from_millis(200);
 
@@ -60,6 +60,7 @@ impl Guest {
         let until = self.driver.now + span;
         while self.driver.now < until {
             let now = media_ms(self.next_dts());
+            // bounded: each turn takes the next tag
             while media_ms(self.next_dts()) == now {
                 self.push_next();
             }
@@ -132,7 +133,7 @@ fn ingest(options: Options) -> Ingest {
 
 #[track_caller]
 fn wait(ingest: &Ingest, reached: impl FnMut(&[Connection]) -> bool) {
-    assert!(ingest.wait_until(SOON, reached), "{:#?}", ingest.connections());
+    assert!(ingest.wait_until(PATIENCE, reached), "{:#?}", ingest.connections());
 }
 
 #[track_caller]
@@ -311,17 +312,17 @@ fn a_second_publisher_that_is_refused_backs_off_and_the_first_stays() {
 
 #[test]
 fn an_idle_publication_outlives_the_server_s_read_deadline() {
-    let ingest = ingest(Options { idle_deadline: Duration::from_millis(500), ..Options::default() });
+    let ingest = ingest(Options { idle_deadline: Duration::from_secs(3), ..Options::default() });
     let mut guest = Guest::new(&ingest, "guest1");
     guest.publish();
     guest.play(Duration::from_secs(4));
     wait(&ingest, |all| all[0].stage == Stage::Ready);
-    // The server's half second stands for its ten: a fortieth of real time for each of ours.
+    // The server's three seconds stand for its ten: 160 ms of real time for each second of ours.
     for _ in 0..20 {
         guest.driver.now += Duration::from_secs(1);
         let answered = guest.driver.publisher.stats().pings_sent;
         guest.driver.settle(|driver| driver.publisher.stats().pings_answered >= answered);
-        std::thread::sleep(Duration::from_millis(25));
+        std::thread::sleep(Duration::from_millis(160));
     }
     assert_eq!(guest.state(), State::Live);
     let seen = ingest.path("guest1").unwrap();

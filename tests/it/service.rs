@@ -6,15 +6,13 @@ use std::net::TcpListener;
 use std::os::linux::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::sync::mpsc::{self, Receiver};
-use std::time::Duration;
 
 use ingest::{Ingest, Options};
 use loadgen::clip::Clip;
+use loadgen::patience::{Deadline, PATIENCE};
 use loadgen::publisher::Publisher;
 
 use crate::daemon::{Daemon, Setup, program};
-
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs the daemon, which cannot start, with a file as the journal; gives its exit code and what the journal got.
 fn journal(config: &str) -> (Option<i32>, String) {
@@ -56,6 +54,7 @@ fn told(manager: UnixDatagram) -> Receiver<String> {
     let (to, told) = mpsc::channel();
     std::thread::spawn(move || {
         let mut buffer = [0; 512];
+        // bounded: ends with the process, or with the test that reads
         while let Ok(length) = manager.recv(&mut buffer) {
             let Some(message) = buffer.get(..length) else { return };
             if to.send(String::from_utf8_lossy(message).into_owned()).is_err() {
@@ -81,14 +80,19 @@ fn the_service_manager_is_told_of_readiness_then_pinged_with_the_media_threads_a
         assert_eq!((next().as_str(), next().as_str()), ("WATCHDOG=1", "STATUS=0 of 2 guests live"));
     }
     let _publisher = Publisher::connect(&daemon.whip_url("guest1"), &Clip::chromium_360p()).unwrap();
-    daemon.wait_for_state("guest1", "live", PATIENCE);
+    daemon.wait_for_state("guest1", "live");
+    let deadline = Deadline::new("a status with a guest who is live");
     loop {
         assert_eq!(next(), "WATCHDOG=1");
-        if next() == "STATUS=1 of 2 guests live" {
-            break;
+        match next() {
+            status if status == "STATUS=1 of 2 guests live" => break,
+            status => deadline.check(|| status),
         }
     }
     daemon.signal("TERM");
-    while next() != "STOPPING=1" {}
+    let deadline = Deadline::new("STOPPING=1");
+    while next() != "STOPPING=1" {
+        deadline.check(|| daemon.log());
+    }
     fs::remove_file(&socket).unwrap();
 }

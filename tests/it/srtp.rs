@@ -228,6 +228,7 @@ fn three_wraps_with_reordering_lose_nothing_and_take_nothing_twice() {
                 waiting.push(index);
                 sent += 1;
             }
+            // bounded: each turn takes one that waits
             while waiting.len() > 20 || (index % 50 == 0 && !waiting.is_empty()) {
                 let at = usize::try_from(rng.next()).unwrap() % waiting.len();
                 let arriving = waiting.swap_remove(at);

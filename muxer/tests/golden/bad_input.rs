@@ -47,6 +47,7 @@ fn good_dump() -> Vec<u8> {
 /// xorshift64: the same bytes in every run.
 fn random_bytes(len: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    // bounded: whoever calls takes as many as are wanted
     std::iter::repeat_with(|| {
         state ^= state << 13;
         state ^= state >> 7;

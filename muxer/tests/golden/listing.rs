@@ -64,6 +64,7 @@ pub(crate) fn listed_tags(flv: &[u8]) -> Vec<ListedTag> {
     }
 
     let mut expected_previous = 0;
+    // bounded: by the bytes of the file
     loop {
         let offset = position(&reader);
         let Some(previous) = flv.get(offset..offset + PREVIOUS_TAG_SIZE_BYTES) else {

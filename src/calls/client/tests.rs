@@ -7,6 +7,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use loadgen::patience::{PATIENCE, Stopwatch};
+
 use super::*;
 
 mod certificates;
@@ -25,6 +27,7 @@ impl Server {
         let base = format!("http://{}/v1", listener.local_addr().unwrap());
         let (sender, requests) = mpsc::channel();
         thread::spawn(move || {
+            // bounded: a server lives as long as the process
             while let Ok((mut stream, _)) = listener.accept() {
                 let request = read_request(&mut stream);
                 if sender.send(request).is_err() {
@@ -49,13 +52,15 @@ impl Server {
     }
 
     fn request(&self) -> String {
-        self.requests.recv_timeout(Duration::from_secs(5)).unwrap()
+        self.requests.recv_timeout(PATIENCE).expect("a request comes")
     }
 }
 
 fn read_request(stream: &mut TcpStream) -> String {
     let mut request = Vec::new();
     let mut buffer = [0; 4096];
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // bounded: each read ends, and a request is short
     loop {
         let text = String::from_utf8_lossy(&request);
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
@@ -72,8 +77,12 @@ fn read_request(stream: &mut TcpStream) -> String {
 }
 
 fn client(base: &str) -> Client {
-    let short = Duration::from_millis(300);
-    let timeouts = Timeouts { call: short, inspect: short, ..Timeouts::default() };
+    client_within(base, PATIENCE)
+}
+
+/// A client whose calls may take so long.
+fn client_within(base: &str, call: Duration) -> Client {
+    let timeouts = Timeouts { call, inspect: call, ..Timeouts::default() };
     Client::with_timeouts(base, "0123456789abcdef0123456789abcdef", Secret::new(TOKEN.to_owned()), timeouts)
 }
 
@@ -182,12 +191,14 @@ fn no_reply_a_slow_head_and_a_slow_body_are_lost_replies_within_the_calls_time()
     });
     let slow_body = Server::start(|stream| {
         let _ = write!(stream, "{OK}\r\nContent-Length: 1000\r\n\r\n");
+        // bounded: the client hangs up
         while stream.write_all(b" ").is_ok() {
             thread::sleep(Duration::from_millis(20));
         }
     });
     for server in [silent, slow_head, slow_body] {
-        let error = server.client().renegotiate("s1", "v=0\r\n").unwrap_err();
+        let client = client_within(&server.base, Duration::from_millis(300));
+        let error = client.renegotiate("s1", "v=0\r\n").unwrap_err();
         assert!(error.is_outcome_unknown() && error.is_transient());
         assert_eq!(error.cause, Cause::TimedOut(Duration::from_millis(300)));
         assert_eq!(error.to_string(), "renegotiate: no complete reply within 300ms");
@@ -414,11 +425,11 @@ fn a_host_that_answers_no_connection_is_given_up_in_the_time_for_connecting() {
     let timeouts = Timeouts { connect, ..Timeouts::default() };
     let token = Secret::new(TOKEN.to_owned());
     let client = Client::with_timeouts(&format!("http://{address}/v1"), "app", token, timeouts);
-    let began = Instant::now();
+    let (began, watch) = (Instant::now(), Stopwatch::start());
     let error = client.new_session().unwrap_err();
     assert_eq!(error.cause, Cause::Unreachable("connecting took too long".to_owned()));
     // The kernel counts the time in steps of its own.
-    assert!(began.elapsed() >= connect / 2 && began.elapsed() < timeouts.call / 2, "{:?}", began.elapsed());
+    assert!(began.elapsed() >= connect / 2 && watch.elapsed() < timeouts.call / 2, "{:?}", began.elapsed());
 }
 
 #[test]

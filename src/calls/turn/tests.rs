@@ -17,6 +17,7 @@ fn answering(status: &'static str, body: &'static str) -> (String, thread::JoinH
         let (mut stream, _) = listener.accept().unwrap();
         let mut request = Vec::new();
         let mut buffer = [0; 4096];
+        // bounded: the client gives a call up, and then nothing can be read
         while !request.ends_with(b"}") {
             let n = stream.read(&mut buffer).unwrap();
             request.extend_from_slice(&buffer[..n]);

@@ -336,6 +336,7 @@ fn consent_is_asked_for_every_4_to_6_seconds_and_media_does_not_renew_it() {
         loop {
             // Media is heard all the time.
             now += Duration::from_millis(20);
+            assert!(now < last + Duration::from_secs(60), "no check goes out and the pair stays");
             controlling.record_heard(now);
             controlling.handle_timeout(now);
             assert_eq!(controlling.last_heard(), Some(now));
@@ -362,6 +363,7 @@ fn consent_is_asked_for_every_4_to_6_seconds_and_media_does_not_renew_it() {
     let last_answer = last;
     while controlling.selected().is_some() {
         (last, _) = next(&mut controlling, last);
+        assert!(last < last_answer + Duration::from_secs(60), "consent never ends");
     }
     let without_consent = last - last_answer;
     assert!(without_consent >= CONSENT_TIMEOUT);
@@ -376,6 +378,7 @@ fn a_silent_pair_is_checked_after_1500_ms_and_then_twice_a_second() {
     assert_eq!(controlling.last_heard(), Some(start));
     let mut sent_at = Vec::new();
     let mut checks = Vec::new();
+    // bounded: each turn adds one
     while sent_at.len() < 8 {
         let now = controlling.poll_timeout().unwrap();
         controlling.handle_timeout(now);
@@ -398,6 +401,7 @@ fn a_silent_pair_is_checked_after_1500_ms_and_then_twice_a_second() {
     // The peer is gone.
     while controlling.selected().is_some() {
         let due = controlling.poll_timeout().unwrap();
+        assert!(due <= now + CONSENT_TIMEOUT, "the pair stays");
         controlling.handle_timeout(due);
         if controlling.selected().is_none() {
             assert_eq!(due, now + CONSENT_TIMEOUT);

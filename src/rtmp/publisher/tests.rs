@@ -52,6 +52,7 @@ impl World {
 
     /// Lets the socket take what is there and collects outputs.
     fn turn(&mut self) {
+        // bounded: each turn takes from the buffer
         while self.takes && !self.publisher.write_buffer().is_empty() {
             let bytes = self.publisher.write_buffer().to_vec();
             self.wire.extend_from_slice(&bytes);
@@ -118,6 +119,7 @@ impl World {
     /// `ms` of media in real time, a picture and an Opus packet each 20 ms; each `gop` pictures a key frame.
     fn play(&mut self, ms: i64, gop: i64) {
         let end = self.media + ms;
+        // bounded: each turn adds media
         while self.media < end {
             let at = self.media;
             if (at / FRAME_MS) % gop == 0 {
@@ -368,6 +370,7 @@ fn a_server_that_stops_reading_is_left_after_five_seconds_and_the_queue_stays_bo
     let stalled = world.now;
     while world.publisher.state() == State::Live {
         world.play(20, 50);
+        assert!(world.now < stalled + Duration::from_secs(20), "it stays live");
         assert!(world.publisher.queued_media() <= Duration::from_millis(u64::from(QUEUE_MEDIA_MS_MAX)));
     }
     let noticed = world.now - stalled;
@@ -390,6 +393,7 @@ fn a_server_whose_kernel_takes_bytes_but_that_answers_nothing_is_left_within_fiv
     let stopped = world.now;
     while world.publisher.state() == State::Live {
         world.play(20, 50);
+        assert!(world.now < stopped + Duration::from_secs(20), "it stays live");
     }
     assert!(world.now - stopped <= Duration::from_secs(5));
     assert_eq!(lost(&world.take_outputs()).unwrap().0, LostReason::Silent);

@@ -235,6 +235,7 @@ fn truncated_server_messages_are_dropped_unread() {
     watch_for_panics();
     const PER_RUN: usize = 10;
     let mut skip = 0;
+    // bounded: by the bytes of the messages of a flight
     loop {
         let mut seen = 0;
         let mut forged = 0;
@@ -294,6 +295,7 @@ fn any_changed_byte_ends_in_the_same_keys_or_in_none() {
     watch_for_panics();
     let mut at = 0;
     let mut completed = 0;
+    // bounded: by the bytes of the messages of a flight
     loop {
         let mut offset = 0;
         let mut changed = false;

@@ -65,6 +65,7 @@ impl Server {
     fn drain(&mut self) -> Vec<Vec<u8>> {
         let mut datagrams = vec![];
         let mut buffer = vec![0; 4096];
+        // bounded: it drains the machine
         loop {
             match self.dtls.poll_output(&mut buffer) {
                 Output::Packet(datagram) => datagrams.push(datagram.to_vec()),

@@ -1,19 +1,20 @@
 //! The handshake against OpenSSL's `s_server`, over loopback, in real time. Where there is no `openssl` command these
 //! tests say so and pass.
 
-use std::io::{BufRead, BufReader, ErrorKind};
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use guest_relay::rtc::dtls::{Certificate, DtlsError, Handshake, PeerFingerprints};
 use guest_relay::rtc::srtp::{Keys, SrtpProfile};
+use loadgen::patience::{Deadline, Lines};
 
 /// OpenSSL's server in a process of its own, with a certificate of its own.
 struct Server {
     process: Child,
-    lines: BufReader<ChildStdout>,
+    lines: Lines,
     port: u16,
     fingerprint: PeerFingerprints,
 }
@@ -58,12 +59,8 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(process.stdout.take().unwrap());
-        let mut line = String::new();
-        while line.trim() != "ACCEPT" {
-            line.clear();
-            assert_ne!(lines.read_line(&mut line).unwrap(), 0, "s_server ended");
-        }
+        let lines = Lines::of(process.stdout.take().unwrap());
+        lines.next_with("ACCEPT");
         Some(Self {
             process,
             lines,
@@ -78,7 +75,9 @@ impl Server {
         let mut handshake =
             Handshake::new(&Certificate::generate(), self.fingerprint.clone(), profiles, Instant::now());
         let mut buffer = [0; 2048];
+        let deadline = Deadline::new("a result of the handshake");
         loop {
+            deadline.check(|| "none");
             while let Some(datagram) = handshake.poll_transmit() {
                 socket.send(&datagram).unwrap();
             }
@@ -96,15 +95,10 @@ impl Server {
     }
 
     /// What the server exported, from its output.
-    fn material(&mut self) -> String {
-        let mut line = String::new();
-        loop {
-            line.clear();
-            assert_ne!(self.lines.read_line(&mut line).unwrap(), 0, "no material");
-            if let Some((_, material)) = line.split_once("Keying material: ") {
-                return material.trim().to_owned();
-            }
-        }
+    fn material(&self) -> String {
+        let line = self.lines.next_with("Keying material: ");
+        let (_, material) = line.split_once("Keying material: ").unwrap();
+        material.trim().to_owned()
     }
 }
 
@@ -133,7 +127,7 @@ fn assert_same_keys(name: &str, key: &[&str], extra: &str, profile: SrtpProfile)
     arguments.extend(["-keymatexport", "EXTRACTOR-dtls_srtp"]);
     arguments.extend(["-keymatexportlen", &len]);
     arguments.extend(extra.split_whitespace());
-    let Some(mut server) = Server::start(name, key, &arguments) else {
+    let Some(server) = Server::start(name, key, &arguments) else {
         return;
     };
     let keys = server.handshake(&SrtpProfile::OFFERED).unwrap();

@@ -8,6 +8,7 @@ use guest_relay::guest::State;
 use guest_relay::http::events::LISTENERS_MAX;
 use guest_relay::http::metrics::{LINES_PER_GUEST, exposition};
 use guest_relay::http::process::Process;
+use loadgen::patience::Deadline;
 
 use super::{Server, measured};
 
@@ -99,7 +100,9 @@ fn a_family_is_described_once_and_its_samples_stand_together() {
 /// Reads from a stream of events until `enough`.
 fn read_until(stream: &mut TcpStream, text: &mut String, enough: impl Fn(&str) -> bool) {
     let mut chunk = [0; 1024];
+    let deadline = Deadline::new("what a page is to hear");
     while !enough(text) {
+        deadline.check(|| text.clone());
         let length = stream.read(&mut chunk).unwrap();
         assert!(length > 0, "closed after {text}");
         text.push_str(std::str::from_utf8(&chunk[..length]).unwrap());

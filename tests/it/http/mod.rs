@@ -26,6 +26,7 @@ use guest_relay::http::backend::{
 };
 use guest_relay::http::metrics::{GuestMeasurements, RtmpMeasurements, TrackMeasurements};
 use guest_relay::http::{Limits, Site, serve};
+use loadgen::patience::PATIENCE;
 
 const OFFER: &str = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n";
 const ANSWER: &str = "v=0\r\ns=answer\r\n";
@@ -276,11 +277,11 @@ struct Server {
 fn quick() -> Limits {
     Limits {
         connections: 64,
-        idle: Duration::from_millis(300),
-        head: Duration::from_millis(300),
-        body: Duration::from_millis(300),
-        write: Duration::from_millis(300),
-        linger: Duration::from_millis(300),
+        idle: Duration::from_secs(1),
+        head: Duration::from_secs(1),
+        body: Duration::from_secs(1),
+        write: Duration::from_secs(1),
+        linger: Duration::from_secs(1),
     }
 }
 
@@ -300,12 +301,14 @@ impl Server {
                 let site = Rc::new(Site::new(Fake::default(), &config));
                 let reported = Rc::clone(&site);
                 let report = async move {
+                    // bounded: ends with the server, when its test drops the sender
                     while let Ok(asker) = wanted.recv().await {
                         asker.send(reported.backend.calls.borrow().clone()).unwrap();
                     }
                 };
                 let changing = Rc::clone(&site);
                 let change = async move {
+                    // bounded: as above
                     while let Ok((guest, state)) = changed.recv().await {
                         changing.events.publish_state(&guest, state);
                     }
@@ -317,7 +320,7 @@ impl Server {
                 .await;
             }));
         });
-        Self { address: address.recv().unwrap(), changes, notes }
+        Self { address: address.recv_timeout(PATIENCE).expect("the server listens"), changes, notes }
     }
 
     fn change(&self, guest: &str, state: State) {
@@ -331,12 +334,12 @@ impl Server {
     fn calls(&self) -> Vec<String> {
         let (asker, answer) = mpsc::channel();
         self.notes.send_blocking(asker).unwrap();
-        answer.recv().unwrap()
+        answer.recv_timeout(PATIENCE).expect("the backend tells its calls")
     }
 
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
     }
 

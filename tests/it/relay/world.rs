@@ -12,6 +12,7 @@ use guest_relay::rtmp::{Disconnected, Event, State, Target};
 use guest_relay::slot::{self, Joining, Output, RelayConfig, RtmpInput, SessionEnd, SlotMachine};
 use guest_relay_muxer::{Config, TrackKind};
 use ingest::{Connection, Frame, Ingest, Kind, Options, Stage};
+use loadgen::patience::PATIENCE;
 use netsim::plain::{KEYFRAME_REQUEST, Path, PlainSession, serialise, source};
 
 use super::sender::{Clip, KeyFrames, Packet, Sender, picture_number};
@@ -249,7 +250,7 @@ impl World {
             self.turn();
         }
         let ended = |all: &[Connection]| all.iter().all(|connection| connection.stage == Stage::Ended);
-        assert!(self.ingest.wait_until(REPLY, ended));
+        assert!(self.ingest.wait_until(PATIENCE, ended), "a connection has not ended");
         let connections = self.ingest.connections();
         for connection in &connections {
             assert_eq!(connection.violations, Vec::<String>::new());
@@ -270,6 +271,7 @@ impl World {
 
 fn read(slot: &mut SlotMachine<PlainSession>, stream: &mut TcpStream, now: Instant) -> io::Result<()> {
     let mut bytes = [0; 4096];
+    // bounded: the socket does not block, and the server is on loopback
     loop {
         match stream.read(&mut bytes) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -281,6 +283,7 @@ fn read(slot: &mut SlotMachine<PlainSession>, stream: &mut TcpStream, now: Insta
 }
 
 fn write(slot: &mut SlotMachine<PlainSession>, stream: &mut TcpStream, now: Instant) -> io::Result<()> {
+    // bounded: the socket does not block
     while !slot.write_buffer().is_empty() {
         match stream.write(slot.write_buffer()) {
             Ok(count) => slot.handle_rtmp(RtmpInput::Written(count), now),

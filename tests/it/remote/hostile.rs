@@ -10,10 +10,11 @@ use std::thread::{self, JoinHandle};
 use ingest::Ingest;
 use loadgen::clip::Clip;
 use loadgen::http::{self, Message, Url};
+use loadgen::patience::PATIENCE;
 use sfu_sim::{Fault, Options, SfuSim};
 
 use super::secrets::{APP_SECRET, assert_no_canary, everything};
-use super::studio::{SETTLE, Studio};
+use super::studio::Studio;
 use crate::daemon::{Daemon, Setup};
 
 /// A kind of call: method, end of the path, a part of the body.
@@ -140,11 +141,11 @@ fn spoil(kind: Kind, answer: (&'static str, &'static str)) {
     }
     let is_spoilt = || between.spoilt() > 0;
     if kind.1 != "/tracks/close" {
-        assert!(studio.sfu.wait(SETTLE, |_| is_spoilt()), "{name}: {}", studio.daemon.log());
+        assert!(studio.sfu.wait(PATIENCE, |_| is_spoilt()), "{name}: {}", studio.daemon.log());
     }
     let mut said = everything(&studio.daemon) + &format!("{:?}", page.diary());
     page.leave();
-    assert!(studio.sfu.wait(SETTLE, |_| is_spoilt()), "{name}: {}", studio.daemon.log());
+    assert!(studio.sfu.wait(PATIENCE, |_| is_spoilt()), "{name}: {}", studio.daemon.log());
     said += &everything(&studio.daemon);
     assert!(said.contains("TRACE") || said.contains("DEBUG"), "{name}: nothing is told");
     assert_no_canary(&said, &name);

@@ -4,14 +4,15 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use loadgen::clip::Clip;
 use loadgen::http::{self, Url};
+use loadgen::patience::{Deadline, wait_for};
 use loadgen::publisher::Publisher;
 use sfu_sim::{Endpoint, Fault};
 
-use super::studio::{SETTLE, Studio};
+use super::studio::Studio;
 use crate::daemon::{Daemon, Setup};
 use crate::stun;
 
@@ -33,6 +34,7 @@ impl StunServer {
         let thread = thread::spawn(move || {
             let mut seen = Vec::new();
             let mut buffer = [0; 1500];
+            // bounded: each read ends, and the test says when it is over
             while !ended.load(Ordering::Relaxed) {
                 let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
                 let responses = stun::responses(&buffer[..length]).expect("a Binding request without attributes");
@@ -75,15 +77,12 @@ fn a_guest_behind_the_same_router_is_sent_the_direct_way_once_the_public_address
     let server = stun.address.to_string();
     let setup = Setup { stun_server: &server, ..Setup::default() };
     let studio = Studio::with(sfu_sim::Options::default(), "", false, setup);
-    let until = Instant::now() + SETTLE;
-    while way(&studio.daemon, "198.51.100.20") != "direct" {
-        assert!(Instant::now() < until, "{}", studio.daemon.log());
-        thread::sleep(Duration::from_millis(50));
-    }
+    let is_known = || way(&studio.daemon, "198.51.100.20") == "direct";
+    wait_for("the daemon to know its public address", is_known, || studio.daemon.log());
     assert_eq!(way(&studio.daemon, "198.51.100.21"), "calls");
     // The stray response's.
     assert_eq!(way(&studio.daemon, "57.51.100.20"), "calls");
-    assert!(studio.daemon.log().contains("knows this machine as 198.51.100.20"), "{}", studio.daemon.log());
+    studio.daemon.wait_for_log("knows this machine as 198.51.100.20");
 }
 
 #[test]
@@ -95,11 +94,7 @@ fn without_a_stun_server_only_private_addresses_are_near() {
     let server = silent.local_addr().unwrap().to_string();
     let setup = Setup { stun_server: &server, ..Setup::default() };
     let studio = Studio::with(sfu_sim::Options::default(), "", false, setup);
-    let until = Instant::now() + 2 * SETTLE;
-    while !studio.daemon.log().contains("it does not answer") {
-        assert!(Instant::now() < until, "{}", studio.daemon.log());
-        thread::sleep(Duration::from_millis(100));
-    }
+    studio.daemon.wait_for_log("it does not answer");
     assert_eq!(way(&studio.daemon, "198.51.100.20"), "calls");
 }
 
@@ -151,8 +146,9 @@ fn without_credentials_guests_get_stun_and_the_operator_a_line() {
     let stun = serde_json::json!({"iceServers": [{"urls": ["stun:stun.cloudflare.com:3478"]}]});
     let wrong = turn_studio("not-the-token");
     assert_eq!(get(&wrong.daemon, "/api/ice-servers", &[]), ("200".to_owned(), stun.clone()));
+    wrong.daemon.wait_for_log("no TURN credentials");
     let log = wrong.daemon.log();
-    assert!(log.contains("no TURN credentials") && log.contains("check cloudflare.turn_api_token"), "{log}");
+    assert!(log.contains("check cloudflare.turn_api_token"), "{log}");
     assert!(!log.contains("not-the-token"));
 
     let failing = turn_studio(TURN_TOKEN);
@@ -167,9 +163,9 @@ fn without_credentials_guests_get_stun_and_the_operator_a_line() {
     let fault = Fault::SlowReply { calls: 1, endpoint: Some(Endpoint::TurnCredentials), milliseconds: 2_500 };
     slow.sfu.inject(fault);
     assert_eq!(get(&slow.daemon, "/api/ice-servers", &[]).1, stun);
-    let until = Instant::now() + SETTLE;
+    let deadline = Deadline::new("the credentials that came late");
     while get(&slow.daemon, "/api/ice-servers", &[]).1 == stun {
-        assert!(Instant::now() < until);
+        deadline.check(|| slow.daemon.log());
         // No more than 30 a minute are answered.
         thread::sleep(Duration::from_secs(1));
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use loadgen::Driver;
 use loadgen::clip::{Clip, TrackKind};
+use loadgen::guest::GuestStats;
 use loadgen::http;
 use loadgen::publisher::{Options, Publisher};
 
@@ -36,6 +37,8 @@ pub(super) struct Diary {
     /// What the others were refused with.
     pub(super) refusals: Vec<String>,
     pub(super) is_live: bool,
+    /// Of the newest connection.
+    pub(super) stats: GuestStats,
 }
 
 pub(super) struct Page {
@@ -138,9 +141,11 @@ impl Visit {
         let mut live_since: Option<Instant> = None;
         let (mut received, mut heard, mut asked) = (0, Instant::now(), Instant::now());
         let mut paused = Vec::new();
+        // bounded: a page is there until its test has it leave, or drops it
         while !self.is_leaving() {
             thread::sleep(TICK);
             let now = Instant::now();
+            self.diary.lock().unwrap().stats = publisher.stats();
             let wanted = self.paused.lock().unwrap().clone();
             if wanted != paused {
                 for kind in [TrackKind::Video, TrackKind::Audio] {

@@ -13,10 +13,11 @@ use std::time::Duration;
 use ingest::Ingest;
 use loadgen::clip::Clip;
 use loadgen::http::{self, Url};
+use loadgen::patience::PATIENCE;
 use loadgen::publisher::Publisher;
 use sfu_sim::{Endpoint, Fault};
 
-use super::studio::{RECOVERY, Studio};
+use super::studio::Studio;
 use crate::daemon::{Daemon, Setup};
 
 /// As long as the real ones, and so as a session's id may be.
@@ -90,6 +91,7 @@ impl Hostile {
     fn reply(stream: &mut TcpStream, answer: &str, shown: &Mutex<HashSet<String>>) -> std::io::Result<()> {
         stream.set_read_timeout(Some(Duration::from_millis(200)))?;
         let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
+        // bounded: each read ends, and a request is short
         while !request.windows(4).any(|end| end == b"\r\n\r\n") {
             let n = stream.read(&mut buffer)?;
             if n == 0 {
@@ -154,10 +156,11 @@ pub(super) fn everything(daemon: &Daemon) -> String {
 /// What a page hears first that listens to `/api/events`, a stream without end.
 fn first_event(daemon: &Daemon) -> String {
     let mut stream = TcpStream::connect(daemon.http).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     write!(stream, "GET /api/events HTTP/1.1\r\nHost: {}\r\n\r\n", daemon.http).unwrap();
     let lines = BufReader::new(stream).lines().map_while(Result::ok);
     let mut event = lines.skip_while(|line| line != "event: status");
-    let data = event.nth(1).unwrap();
+    let data = event.nth(1).expect("an event of the status, soon");
     assert!(data.starts_with("data: {"), "{data}");
     data
 }
@@ -281,7 +284,7 @@ fn no_error_of_a_daemon_at_work_tells_a_secret() {
     }
     // A guest is there, its pull is in trouble, and the RTMP server does not take the key.
     let page = studio.join("guest1", &Clip::chromium_360p());
-    assert!(studio.ingest.wait_until(RECOVERY, |all| all.iter().any(|each| each.refused || each.end.is_some())));
+    assert!(studio.ingest.wait_until(PATIENCE, |all| all.iter().any(|each| each.refused || each.end.is_some())));
     studio.sfu.inject(Fault::FailOneIn { n: 2 });
     if let Some(session) = studio.pulling("guest1") {
         studio.sfu.inject(Fault::KillSession { session });

@@ -7,10 +7,11 @@ use ingest::Connection;
 use loadgen::Driver;
 use loadgen::clip::Clip;
 use loadgen::http::{self, Url};
+use loadgen::patience::{PATIENCE, wait_for};
 use loadgen::publisher::{Options, PublishError, Publisher};
 use sfu_sim::{EndReason, Endpoint, Fault, SessionInfo};
 
-use super::studio::{RECOVERY, SETTLE, Studio, pictures};
+use super::studio::{RECOVERY, Studio, pictures};
 use crate::daemon::Setup;
 use crate::direct::assert_nothing_lost;
 
@@ -48,10 +49,12 @@ fn three_of_four_guests_lose_no_frame_while_everything_happens_to_the_fourth() {
         ("its session is gone", &|| studio.sfu.inject(Fault::KillSession { session: publishing() })),
         ("its picture is collected", &|| {
             studio.sfu.inject(Fault::CollectTrack { session: publishing(), track: "video".to_owned() });
-            thread::sleep(Duration::from_millis(500));
-            let before = studio.pictures("guest1");
-            thread::sleep(Duration::from_millis(500));
-            assert!(studio.pictures("guest1") < before + 5, "the pictures went on");
+            let have_stopped = || {
+                let before = studio.pictures("guest1");
+                thread::sleep(Duration::from_millis(500));
+                studio.pictures("guest1") < before + 5
+            };
+            wait_for("the pictures to stop", have_stopped, || studio.pictures("guest1"));
         }),
     ];
     for (name, trouble) in troubles {
@@ -62,9 +65,9 @@ fn three_of_four_guests_lose_no_frame_while_everything_happens_to_the_fourth() {
     for (guest, publisher) in undisturbed.into_iter().zip(publishers) {
         assert!(publisher.is_alive());
         let finished = publisher.stop().unwrap();
+        assert_nothing_lost(&finished, &studio.ingest, guest);
         let connection = studio.ingest.path(guest).unwrap();
         assert!(pictures(&connection) > 300, "{guest}: only {} pictures", pictures(&connection));
-        assert_nothing_lost(&finished, &connection);
         studio.assert_one_connection(guest);
     }
     studio.assert_one_connection("guest1");
@@ -80,7 +83,7 @@ fn with_our_own_offer_a_guest_arrives_bit_by_bit_and_without_renegotiation() {
     studio.wait_live("guest1");
     thread::sleep(Duration::from_secs(2));
     assert_eq!((studio.calls("PUT renegotiate"), studio.calls("POST sessions/new")), (0, 2));
-    assert_nothing_lost(&publisher.stop().unwrap(), &studio.ingest.path("guest1").unwrap());
+    assert_nothing_lost(&publisher.stop().unwrap(), &studio.ingest, "guest1");
     // And once more after the loss of the path.
     let publisher = Publisher::connect(&studio.endpoint("guest1"), &clip).unwrap();
     studio.wait_live("guest1");
@@ -108,7 +111,7 @@ fn a_track_that_comes_later_is_taken_up_on_the_session_that_stands() {
     studio.sfu.inject(Fault::MixedResult { calls: 1 });
     let page = studio.join("guest1", &Clip::chromium_360p());
     studio.wait_live("guest1");
-    let has_both = studio.ingest.wait_until(SETTLE, |all| {
+    let has_both = studio.ingest.wait_until(PATIENCE, |all| {
         all.iter().any(|connection| {
             connection.video.is_some() && connection.audio.as_ref().is_some_and(|audio| audio.frames > 20)
         })
@@ -133,7 +136,7 @@ fn a_second_post_takes_the_slot_over_and_the_mixers_input_goes_on() {
     studio.wait_live("guest1");
     assert_ne!(studio.publishing("guest1"), old);
     // Its tracks were closed: for the SFU it has left.
-    assert!(studio.sfu.wait(SETTLE, |snapshot| snapshot.sessions.iter().all(|session| session.id != old)));
+    assert!(studio.sfu.wait(PATIENCE, |snapshot| snapshot.sessions.iter().all(|session| session.id != old)));
     let mut status = first.session().clone();
     status.path.push_str("/status");
     let reply = http::exchange("GET", &status, &[], "").unwrap();
@@ -155,7 +158,7 @@ fn an_offer_that_is_answered_late_does_not_push_out_a_newer_one() {
         move || Publisher::connect(&endpoint, &clip).map(|_| ())
     });
     // `tracks/new` is counted once it is carried out, and answered 3 s later.
-    assert!(studio.sfu.wait(SETTLE, |snapshot| snapshot.calls.contains_key("POST tracks/new")));
+    assert!(studio.sfu.wait(PATIENCE, |snapshot| snapshot.calls.contains_key("POST tracks/new")));
     let prompt = Publisher::connect(&studio.endpoint("guest1"), &clip).unwrap();
     let session = studio.publishing("guest1");
     match late.join().unwrap() {
@@ -186,11 +189,11 @@ fn a_guest_who_vanishes_is_released_and_leaves_nothing_at_the_sfu() {
     let began = Instant::now();
     publisher.vanish();
     let is_released = |all: &[Connection]| all.iter().all(|each| each.unpublished);
-    assert!(studio.ingest.wait_until(HOLD + NOTICED + SETTLE, is_released), "{}", studio.daemon.guest("guest1"));
+    assert!(studio.ingest.wait_until(HOLD + NOTICED + PATIENCE, is_released), "{}", studio.daemon.guest("guest1"));
     let released = began.elapsed();
     println!("released after {released:.1?}");
     assert!(released >= HOLD, "released after {released:.1?}");
-    studio.daemon.wait_for_state("guest1", "absent", SETTLE);
+    studio.daemon.wait_for_state("guest1", "absent");
     studio.assert_clean_but_for(&[EndReason::ConnectivityLost, EndReason::NeverConnected]);
     let ended = studio.sfu.snapshot().ended;
     let expired = ended.iter().filter(|end| end.reason == EndReason::ConnectivityLost && !end.left);
@@ -232,7 +235,7 @@ fn a_session_has_a_relative_url_that_nobody_guesses_and_a_tag_and_can_be_ended_b
     assert_eq!(studio.publishing("guest1"), "");
     let is_of_it =
         |open: &SessionInfo| open.id == session || open.subscriptions.iter().any(|sub| sub.session == session);
-    assert!(studio.sfu.wait(SETTLE, |snapshot| !snapshot.sessions.iter().any(is_of_it)));
+    assert!(studio.sfu.wait(PATIENCE, |snapshot| !snapshot.sessions.iter().any(is_of_it)));
     ended("no_session");
     studio.wait_live("guest2");
     first.close();

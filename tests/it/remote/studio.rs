@@ -2,28 +2,31 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ingest::{Connection, Ingest};
 use loadgen::clip::Clip;
+use loadgen::patience::{PATIENCE, Stopwatch, wait_for};
 use sfu_sim::{EndReason, SessionInfo, SfuSim, Snapshot};
 
 use super::page::Page;
 use crate::daemon::{Daemon, Setup};
 
-/// How long anything may take that is not itself measured; a test machine may be busy.
-pub(super) const SETTLE: Duration = Duration::from_secs(15);
-/// How long after the end of a fault a guest may stay away.
+/// How long after the end of a fault a guest may stay away, by a [`Stopwatch`].
 pub(super) const RECOVERY: Duration = Duration::from_secs(10);
 /// Pictures within [`WINDOW`] that count as live: one a second is the last one of a guest who is away.
 const PICTURES: u64 = 10;
 const WINDOW: Duration = Duration::from_secs(1);
+/// After this a session that has not connected belongs to an attempt that has failed.
+const FAILED: Duration = Duration::from_secs(3);
 
+/// The daemon ends first: the ports of the others may be somebody else's at once.
 pub(super) struct Studio {
+    pub(super) daemon: Daemon,
     pub(super) ingest: Ingest,
     pub(super) sfu: SfuSim,
-    pub(super) daemon: Daemon,
 }
 
 /// The lines of a configuration that lead to the simulated SFU.
@@ -60,9 +63,12 @@ impl Studio {
 
     /// `keep`: the ingest keeps what it gets.
     pub(super) fn with(sfu: sfu_sim::Options, further: &str, keep: bool, setup: Setup<'_>) -> Self {
+        static SERIAL: AtomicU32 = AtomicU32::new(0);
         let options = ingest::Options { keep_frames: keep, keep_bodies: keep, ..Default::default() };
         let ingest = Ingest::bind("127.0.0.1:0", options).unwrap();
-        let sfu = SfuSim::start(sfu).unwrap();
+        // An app of its own: nobody who has this port still in mind makes sessions here.
+        let app_id = format!("{:016x}{:016x}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
+        let sfu = SfuSim::start(sfu_sim::Options { app_id, ..sfu }).unwrap();
         let sections = cloudflare(&sfu, further) + setup.sections;
         let output = format!("rtmp://{}/{{guest_id}}", ingest.addr());
         let daemon = Daemon::start_with(&output, Setup { sections: &sections, ..setup });
@@ -71,8 +77,8 @@ impl Studio {
 
     /// Waits until a guest is live and new pictures of it come.
     pub(super) fn wait_live(&self, guest: &str) {
-        self.daemon.wait_for_state(guest, "live", SETTLE);
-        assert!(self.more_pictures(guest, SETTLE).is_some(), "{guest} is live and brings no pictures");
+        self.daemon.wait_for_state(guest, "live");
+        assert!(self.more_pictures(guest, PATIENCE).is_some(), "{guest} is live and brings no pictures");
     }
 
     pub(super) fn calls(&self, endpoint: &str) -> u64 {
@@ -94,19 +100,20 @@ impl Studio {
         })
     }
 
-    /// Waits until a guest's pictures come at a guest's pace; how long that took, or `None` when they did not within `patience`.
+    /// Waits until a guest's pictures come at a guest's pace; how long that took, or `None` when they did not within
+    /// `patience`, by a [`Stopwatch`].
     pub(super) fn more_pictures(&self, guest: &str, patience: Duration) -> Option<Duration> {
-        let began = Instant::now();
-        let mut seen = VecDeque::from([(began, self.pictures(guest))]);
-        while began.elapsed() < patience {
+        let watch = Stopwatch::start();
+        let mut seen = VecDeque::from([(Duration::ZERO, self.pictures(guest))]);
+        while watch.elapsed() < patience {
             thread::sleep(Duration::from_millis(50));
-            let (now, count) = (Instant::now(), self.pictures(guest));
+            let (now, count) = (watch.elapsed(), self.pictures(guest));
             seen.push_back((now, count));
             while seen.front().is_some_and(|(at, _)| now - *at > WINDOW) {
                 seen.pop_front();
             }
             if seen.front().is_some_and(|(_, before)| count >= before + PICTURES) {
-                return Some(began.elapsed());
+                return Some(now);
             }
         }
         None
@@ -139,7 +146,13 @@ impl Studio {
     /// throws out what is left there as the real one does, only sooner.
     #[track_caller]
     pub(super) fn assert_clean_but_for(&self, explained: &[EndReason]) {
-        self.wait_empty();
+        if explained.contains(&EndReason::NeverConnected) {
+            self.wait_empty();
+        } else {
+            let sessions = || self.sfu.snapshot().sessions;
+            let is_empty = || sessions().is_empty();
+            wait_for("all sessions to be closed", is_empty, || format!("{:#?}", sessions()));
+        }
         let snapshot = self.sfu.snapshot();
         let is_leak = |reason| matches!(reason, EndReason::NeverConnected | EndReason::ConnectivityLost);
         let mut ended = snapshot.ended.iter();
@@ -150,10 +163,15 @@ impl Studio {
         assert!(!self.daemon.log().contains("panicked"));
     }
 
+    /// Waits until nothing is left at the SFU, which throws out at once what belongs to attempts that have failed.
     #[track_caller]
     pub(super) fn wait_empty(&self) {
-        let is_empty = self.sfu.wait(SETTLE, |snapshot| snapshot.sessions.is_empty());
-        assert!(is_empty, "sessions were left over: {:#?}", self.sfu.snapshot().sessions);
+        let sessions = || self.sfu.snapshot().sessions;
+        let is_empty = || {
+            self.sfu.expire_unconnected(FAILED);
+            sessions().is_empty()
+        };
+        wait_for("no session to be left over", is_empty, || format!("{:#?}", sessions()));
     }
 
     /// A guest's publication was never interrupted, and nothing was wrong with it.

@@ -373,6 +373,7 @@ fn a_narrow_link_ends_in_a_lower_bitrate_and_not_in_loss() {
             estimates.push(rate);
             // Headers and retransmissions need room, too.
             credit += rate / 30 / 8 * 9 / 10;
+            // bounded: each turn takes from the credit
             while credit >= PACKET_BYTES.into() {
                 credit -= u64::from(PACKET_BYTES);
                 let payload = [&sent.to_be_bytes()[..], &filler].concat();

@@ -284,6 +284,7 @@ impl Session {
     }
 
     fn drain_client(&mut self) {
+        // bounded: it drains the machine
         loop {
             match self.rtc.poll_output().unwrap() {
                 str0m::Output::Timeout(at) => {

@@ -69,9 +69,9 @@ impl Driver {
         }
     }
 
-    /// Turns without letting time pass until `reached`; false after 10 s of the real clock.
+    /// Turns without letting time pass until `reached`; false after a minute of the real clock.
     pub(crate) fn settle(&mut self, mut reached: impl FnMut(&mut Driver) -> bool) -> bool {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             self.turn();
             if reached(self) {
@@ -98,6 +98,7 @@ pub(crate) fn close(stream: TcpStream) -> TcpStream {
 
 fn read(publisher: &mut Publisher, stream: &mut TcpStream, now: Instant) -> io::Result<()> {
     let mut bytes = [0; 4096];
+    // bounded: the socket does not block, and the server is on loopback
     loop {
         match stream.read(&mut bytes) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -109,6 +110,7 @@ fn read(publisher: &mut Publisher, stream: &mut TcpStream, now: Instant) -> io::
 }
 
 fn write(publisher: &mut Publisher, stream: &mut TcpStream, now: Instant) -> io::Result<()> {
+    // bounded: the socket does not block
     while !publisher.write_buffer().is_empty() {
         match stream.write(publisher.write_buffer()) {
             Ok(count) => publisher.handle_written(count, now),

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 const MAX_MESSAGE_BYTES: u64 = 256 * 1024;
-const SILENCE: Duration = Duration::from_secs(15);
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// An `http://host:port/path` address.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -19,6 +19,7 @@ pub mod hostile;
 pub mod http;
 pub mod latency;
 pub mod netem;
+pub mod patience;
 pub mod proxy;
 pub mod publisher;
 pub mod receiver;

@@ -239,7 +239,7 @@ impl Publisher {
         for kind in [TrackKind::Video, TrackKind::Audio] {
             self.set_paused(kind, true);
         }
-        let deadline = Instant::now() + Duration::from_secs(1);
+        let deadline = Instant::now() + Duration::from_secs(10);
         while !self.handle.shared().paused && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(2));
         }
@@ -263,7 +263,7 @@ impl Publisher {
         let (done, ended) = mpsc::channel();
         self.handle.command(Command::End { goodbye, done });
         // The driver thread may be gone already when the process ends.
-        let _ = ended.recv_timeout(Duration::from_secs(2));
+        let _ = ended.recv_timeout(Duration::from_secs(10));
         let shared = self.handle.shared();
         Finished { stats: shared.stats, sent: shared.sent.clone(), network: shared.network, delete_status }
     }

@@ -319,6 +319,7 @@ mod tests {
 
     fn play(replay: &mut Replay, from: Instant, packets: usize) -> Vec<(u8, u64, u32, f64)> {
         let mut seen = Vec::new();
+        // bounded: each turn adds one, and a clip that has ended panics
         while seen.len() < packets {
             let due = replay.poll_timeout().unwrap();
             let packet = replay.poll(due).unwrap();

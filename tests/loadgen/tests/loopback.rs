@@ -11,11 +11,10 @@ use std::time::Duration;
 use loadgen::Driver;
 use loadgen::clip::{Clip, TrackKind};
 use loadgen::netem::Impairments;
+use loadgen::patience::{Deadline, PATIENCE};
 use loadgen::proxy::Proxy;
 use loadgen::publisher::{Finished, Options, Publisher};
 use loadgen::record::{RecordOptions, Recording, Server};
-
-const PATIENCE: Duration = Duration::from_secs(10);
 
 fn any_port() -> SocketAddr {
     ([127, 0, 0, 1], 0).into()
@@ -102,7 +101,9 @@ fn the_proxy_forwards_both_ways_and_loses_what_it_is_told_to() {
     let mut through = 0;
     // Send until the last one is through: it may be lost itself.
     server.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let deadline = Deadline::new("the last datagram to come through");
     loop {
+        deadline.check(|| through);
         match server.recv_from(&mut buffer) {
             Ok((_, from)) => {
                 through += 1;

@@ -39,6 +39,10 @@ pub struct SessionInfo {
     pub age_milliseconds: u64,
     pub negotiated: bool,
     pub connected: bool,
+    /// What came from its peer.
+    pub datagrams: u64,
+    /// A mutation is under way.
+    pub busy: bool,
     /// A reply to a mutation did not reach its client.
     pub reply_lost: bool,
     pub tracks: Vec<TrackInfo>,
@@ -140,6 +144,8 @@ fn session_info(session: &Session) -> SessionInfo {
         age_milliseconds: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
         negotiated: session.is_negotiated(),
         connected: session.is_connected(),
+        datagrams: session.transport.as_ref().map_or(0, |transport| transport.datagrams),
+        busy: session.busy,
         reply_lost: session.reply_lost,
         tracks: tracks.collect(),
         subscriptions: subscriptions.collect(),

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 /// The oldest go when there are more.
 const MAX_VIOLATIONS: usize = 1000;
 const MAX_CALLS_PER_SECOND: usize = 50;
-const RATE_WINDOW: Duration = Duration::from_secs(1);
 
 /// Which rule a client broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,14 +76,14 @@ impl Ledger {
     }
 }
 
-/// The calls of one session in the last second.
+/// The calls of one session in the last second ([`Times::rate_window`](crate::Times::rate_window)).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rate(VecDeque<Instant>);
 
 impl Rate {
     /// False when it is one too many.
-    pub(crate) fn admit(&mut self, now: Instant) -> bool {
-        while self.0.front().is_some_and(|at| now.saturating_duration_since(*at) >= RATE_WINDOW) {
+    pub(crate) fn admit(&mut self, window: Duration, now: Instant) -> bool {
+        while self.0.front().is_some_and(|at| now.saturating_duration_since(*at) >= window) {
             self.0.pop_front();
         }
         if self.0.len() >= MAX_CALLS_PER_SECOND {
@@ -92,5 +91,23 @@ impl Rate {
         }
         self.0.push_back(now);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::times::Times;
+
+    #[test]
+    fn fifty_calls_are_admitted_in_any_second() {
+        let (mut rate, start) = (Rate::default(), Instant::now());
+        let mut admitted = |milliseconds, calls| {
+            let now = start + Duration::from_millis(milliseconds);
+            (0..calls).filter(|_| rate.admit(Times::REAL.rate_window, now)).count()
+        };
+        assert_eq!((admitted(0, 30), admitted(500, 30)), (30, 20));
+        assert_eq!((admitted(999, 1), admitted(1000, 60), admitted(1499, 1)), (0, 30, 0));
+        assert_eq!(admitted(1500, 60), 20);
     }
 }

@@ -170,6 +170,12 @@ impl SfuSim {
         self.inject(Fault::None);
     }
 
+    /// Ends the sessions that have not connected for `age`, before their time is over.
+    pub fn expire_unconnected(&self, age: Duration) {
+        self.sfu.lock().expire_unconnected(age, Instant::now());
+        self.sfu.notify();
+    }
+
     pub fn snapshot(&self) -> Snapshot {
         self.sfu.lock().snapshot()
     }

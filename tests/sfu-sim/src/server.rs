@@ -235,7 +235,8 @@ fn admit(endpoint: Endpoint, id: &str, sfu: &Sfu) -> Result<Verdict, ApiError> {
     let mut guard = sfu.lock();
     let state = &mut *guard;
     let limited = || ApiError::new(429, "too_many_requests", "Too many requests");
-    let admitted = state.sessions.get_mut(id).is_none_or(|session| session.rate.admit(Instant::now()));
+    let window = state.settings.times.rate_window;
+    let admitted = state.sessions.get_mut(id).is_none_or(|session| session.rate.admit(window, Instant::now()));
     if !admitted {
         return Err(limited().breaks(Rule::Rate));
     }

@@ -213,6 +213,17 @@ impl State {
         std::mem::take(&mut self.changed)
     }
 
+    pub(crate) fn expire_unconnected(&mut self, age: Duration, now: Instant) {
+        let is_due = |session: &&Session| {
+            let connected = session.transport.as_ref().is_some_and(|transport| transport.connected);
+            !connected && now.saturating_duration_since(session.created) >= age
+        };
+        let due: Vec<String> = self.sessions.values().filter(is_due).map(|session| session.id.clone()).collect();
+        for id in due {
+            self.end(&id, EndReason::NeverConnected);
+        }
+    }
+
     fn check_lifetimes(&mut self, id: &str, now: Instant) {
         let times = self.settings.times;
         let Some(session) = self.sessions.get(id) else {

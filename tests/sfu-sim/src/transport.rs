@@ -37,6 +37,8 @@ pub(crate) struct Transport {
     /// From the end of the DTLS handshake on.
     pub(crate) connected: bool,
     pub(crate) last_heard: Instant,
+    /// That came from the peer.
+    pub(crate) datagrams: u64,
     /// Where its datagrams come from.
     peer: Option<SocketAddr>,
     padding: PaddingSource,
@@ -101,6 +103,7 @@ impl Transport {
             negotiated: false,
             connected: false,
             last_heard: now,
+            datagrams: 0,
             peer: None,
             padding,
             transmits: VecDeque::new(),
@@ -141,6 +144,7 @@ impl Transport {
 
     pub(crate) fn handle_datagram(&mut self, datagram: &[u8], from: SocketAddr, now: Instant) {
         self.last_heard = now;
+        self.datagrams += 1;
         self.peer = Some(from);
         self.stack.handle_datagram(datagram, from, now);
     }

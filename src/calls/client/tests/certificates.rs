@@ -1,9 +1,11 @@
 //! The client against OpenSSL's `s_server` with certificates that are good for nothing: no handshake, and no token. Where
 //! there is no `openssl` command these tests say so and pass.
 
-use std::io::{BufRead, BufReader, ErrorKind};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+
+use loadgen::patience::Lines;
 
 use super::*;
 
@@ -17,7 +19,7 @@ const UNTIL_2099: &str = "-startdate 20200101000000Z -enddate 20990101000000Z";
 /// `s_server` with a certificate that it signed itself, in a directory of its own.
 struct Server {
     process: Child,
-    printed: BufReader<ChildStdout>,
+    printed: Lines,
     directory: PathBuf,
     port: u16,
 }
@@ -55,21 +57,15 @@ impl Server {
         drop(free);
         let serve = format!("s_server -key key.pem -cert certificate.pem -accept 127.0.0.1:{port} {arguments}");
         let mut process = openssl(&directory, &serve).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut printed = BufReader::new(process.stdout.take().unwrap());
-        let mut line = String::new();
-        while line.trim() != "ACCEPT" {
-            line.clear();
-            assert_ne!(printed.read_line(&mut line).unwrap(), 0, "s_server ended");
-        }
+        let printed = Lines::of(process.stdout.take().unwrap());
+        printed.next_with("ACCEPT");
         Some(Self { process, printed, directory, port })
     }
 
     /// What it saw of the connections so far, decrypted.
     fn seen(mut self) -> String {
         let _ = self.process.kill();
-        let mut seen = String::new();
-        self.printed.read_to_string(&mut seen).unwrap();
-        seen
+        std::mem::replace(&mut self.printed, Lines::of(std::io::empty())).rest()
     }
 }
 
@@ -102,7 +98,7 @@ fn a_server_whose_certificate_is_good_for_nothing_is_unreachable_and_gets_no_tok
 /// That what `s_server` prints would show the token.
 #[test]
 fn the_same_server_prints_what_a_client_tells_it_that_does_not_check() {
-    let Some(mut server) = Server::start("careless", UNTIL_2099, "-naccept 1") else { return };
+    let Some(server) = Server::start("careless", UNTIL_2099, "-naccept 1") else { return };
     let connect = format!("s_client -connect 127.0.0.1:{} -quiet -no_ign_eof", server.port);
     let mut client = openssl(&server.directory, &connect);
     let mut client = client.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
@@ -112,11 +108,7 @@ fn the_same_server_prints_what_a_client_tells_it_that_does_not_check() {
         .unwrap()
         .write_all(format!("POST / HTTP/1.1\r\nAuthorization: {TOKEN}\r\n").as_bytes())
         .unwrap();
-    let mut line = String::new();
-    while !line.contains(TOKEN) {
-        line.clear();
-        assert_ne!(server.printed.read_line(&mut line).unwrap(), 0, "it printed no token");
-    }
+    server.printed.next_with(TOKEN);
     // That ends the server, too.
     let _ = client.kill();
     let _ = client.wait();

@@ -338,6 +338,7 @@ fn a_link_without_any_packets_is_replaced() {
         let id = script.asked_about_publisher();
         script.reply(id, inspected("active", "active"));
         waited += script.wait(40 * S);
+        assert!(waited <= 60 * S, "it only asks");
     }
     assert!(waited >= 29 * S && waited <= 30 * S, "{waited:?}");
     assert_eq!(script.dropped, []);
@@ -374,6 +375,7 @@ fn a_close_that_fails_is_repeated_for_a_quarter_of_a_minute_and_then_left_to_exp
             let (id, call) = script.call();
             assert!(matches!(call, ApiCall::CloseTracks { .. }));
             made += 1;
+            assert!(made <= tries, "{error}");
             script.reply(id, Err(error.clone()));
             if !script.pull.is_finished() {
                 script.wait(8 * S);
@@ -398,7 +400,9 @@ fn no_more_sessions_are_being_closed_than_the_bound_allows() {
         let peer = script.answer(false);
         script.peer(peer, PeerEvent::Ended("test".to_owned()));
         // The close and the renegotiation hang.
+        let until = script.now + 60 * S;
         while !matches!(script.outputs.front(), Some(Output::Call(_, ApiCall::NewSession))) {
+            assert!(script.now < until, "no new session");
             script.outputs.pop_front();
             if script.outputs.is_empty() {
                 script.wait(8 * S);

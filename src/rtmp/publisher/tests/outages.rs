@@ -31,6 +31,7 @@ fn outage(kind: Outage, lasts: Duration) -> (Duration, Duration) {
     let (mut noticed, mut asked, mut handshaking) = (None, None, false);
     loop {
         world.play(20, 50);
+        assert!(world.now < began + lasts + Duration::from_secs(60), "never back");
         let back = world.now >= began + lasts;
         if world.publisher.state() != State::Live {
             noticed.get_or_insert(world.now - began);

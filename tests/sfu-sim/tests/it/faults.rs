@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use loadgen::clip::Clip;
 use loadgen::http::{self, Url};
+use loadgen::patience::Deadline;
 use serde_json::{Value, json};
 use sfu_sim::{EndReason, Endpoint, Fault, Rule, SfuSim, Times};
 
-use crate::media::{both, live_publisher, start};
+use crate::media::{both, live_publisher, start, start_with};
 use crate::peer::{Api, PATIENCE, Publisher, Subscriber, remote, run};
 
 fn create(api: &Api) -> u16 {
@@ -44,7 +45,7 @@ fn calls_fail_one_in_n_or_the_next_ones_or_all_until_it_is_over() {
 
 #[test]
 fn a_call_whose_reply_is_lost_was_carried_out() {
-    let (sfu, api) = start();
+    let (sfu, api) = start_with(Times { not_ready_hold: Duration::from_millis(400), ..Times::ENDLESS });
     sfu.inject(Fault::LoseReply { calls: 1, endpoint: Some(Endpoint::SessionsNew) });
     assert!(api.try_call("POST", "sessions/new", "").is_err());
     let orphan = sfu.snapshot().sessions[0].clone();
@@ -64,13 +65,13 @@ fn a_call_whose_reply_is_lost_was_carried_out() {
 
 #[test]
 fn replies_come_late_or_calls_hang() {
-    let (sfu, api) = start();
+    let hang = Duration::from_millis(1500);
+    let (sfu, api) = start_with(Times { hang, ..Times::ENDLESS });
     let session = api.new_session();
     let started = Instant::now();
     sfu.inject(Fault::SlowReply { calls: 1, endpoint: None, milliseconds: 150 });
     assert_eq!(api.get(&session).0, 200);
     assert!(started.elapsed() >= Duration::from_millis(150));
-    let hang = Times::scaled(20.0).hang;
     let started = Instant::now();
     sfu.inject(Fault::HangUnknownSession);
     assert_eq!(api.get(&"0".repeat(32)).0, 404);
@@ -82,18 +83,23 @@ fn replies_come_late_or_calls_hang() {
         assert_eq!(create(&api), 201);
         assert!(started.elapsed() >= hang);
     }
+}
 
-    // By then the session has died.
+#[test]
+fn a_session_may_die_while_a_call_hangs() {
+    let (unconnected, hang) = (Duration::from_secs(2), Duration::from_secs(3));
+    let (sfu, api) = start_with(Times { unconnected, hang, ..Times::ENDLESS });
     let session = api.new_session();
-    let started = Instant::now();
     sfu.inject(Fault::Hang { calls: 1, endpoint: Some(Endpoint::TracksClose) });
     assert_eq!(api.close(&session, &["0"]).0, 410);
-    assert!(started.elapsed() >= hang);
+    let snapshot = sfu.snapshot();
+    assert_eq!(snapshot.faults[0].hits["PUT tracks/close"], 1);
+    assert_eq!((&snapshot.ended[0].id, snapshot.ended[0].reason), (&session, EndReason::NeverConnected));
 }
 
 #[test]
 fn one_join_in_n_never_connects() {
-    let (sfu, api) = start();
+    let (sfu, api) = start_with(Times { unconnected: Duration::from_secs(5), ..Times::ENDLESS });
     sfu.inject(Fault::NeverConnectOneIn { n: 2 });
     let mut publishers: Vec<Publisher> = (0..2).map(|_| Publisher::publish(&api, &Clip::chromium_720p())).collect();
     let [first, second] = publishers.as_mut_slice() else { unreachable!() };
@@ -140,7 +146,9 @@ fn stopped_media_flow_again_and_a_killed_session_is_gone() {
     sfu.inject(Fault::StopMedia { session: session.clone(), track: None });
     let (stopped, frames) = (packets(&sfu), publisher.guest.stats().audio_frames);
     let more = |publisher: &Publisher| publisher.guest.stats().audio_frames > frames + 10;
+    let deadline = Deadline::new("sound to be sent");
     while !more(&publisher) {
+        deadline.check(|| format!("{:?}", publisher.guest.stats()));
         run(&mut [&mut publisher, &mut subscriber], Duration::from_millis(20), |_| false);
     }
     assert_eq!(packets(&sfu), stopped);

@@ -4,15 +4,16 @@ use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use loadgen::clip::{Clip, TrackKind};
+use loadgen::patience::Deadline;
 use serde_json::json;
-use sfu_sim::{EndReason, Options, Rule, SfuSim, Times, TrackStatus};
+use sfu_sim::{EndReason, Rule, SfuSim, Times, TrackStatus};
 
-use crate::media::{both, live_publisher, start};
-use crate::peer::{Api, PATIENCE, Publisher, Subscriber, mid_of, remote, run};
+use crate::media::{both, live_publisher, start, start_with};
+use crate::peer::{PATIENCE, Publisher, Subscriber, mid_of, remote, run, run_until};
 
 #[test]
 fn a_track_without_packets_is_collected_with_its_subscriptions() {
-    let (sfu, api) = start();
+    let (sfu, api) = start_with(Times { track_idle: Duration::from_secs(3), ..Times::ENDLESS });
     let mut publisher = live_publisher(&sfu, &api);
     let mut subscriber = Subscriber::pull(&api, &both(&publisher));
     publisher.guest.replay_mut().unwrap().pause(TrackKind::Video);
@@ -46,9 +47,7 @@ fn sessions_leave_with_their_peer() {
     let mut publisher = live_publisher(&sfu, &api);
     let mut subscriber = Subscriber::pull(&api, &both(&publisher));
     // Only who has media has ended the handshake as well.
-    while subscriber.packets.is_empty() {
-        run(&mut [&mut publisher, &mut subscriber], Duration::from_millis(10), |_| false);
-    }
+    run_until("media", &mut publisher, &mut subscriber, |_, subscriber| !subscriber.packets.is_empty());
     subscriber.close();
     assert!(run(&mut [&mut publisher], PATIENCE, |_| sfu.snapshot().sessions.len() == 1));
     publisher.guest.close(Instant::now());
@@ -60,10 +59,7 @@ fn sessions_leave_with_their_peer() {
 
 #[test]
 fn a_session_that_is_not_heard_of_any_more_is_gone() {
-    let times = Times { connectivity: Duration::from_millis(400), ..Times::scaled(20.0) };
-    let sfu = SfuSim::start(Options { times: Some(times), ..Options::default() });
-    let sfu = sfu.unwrap();
-    let api = Api::of(&sfu);
+    let (sfu, api) = start_with(Times { connectivity: Duration::from_secs(2), ..Times::ENDLESS });
     let mut publisher = live_publisher(&sfu, &api);
     assert_eq!(api.get(&publisher.session).0, 200);
     publisher.silent = true;
@@ -74,7 +70,7 @@ fn a_session_that_is_not_heard_of_any_more_is_gone() {
 
 #[test]
 fn a_mid_that_was_force_closed_never_has_data_again() {
-    let (sfu, api) = start();
+    let (sfu, api) = start_with(Times { empty_track_hold: Duration::from_millis(400), ..Times::ENDLESS });
     let mut publisher = live_publisher(&sfu, &api);
     let mid = mid_of(&publisher.offer, "video");
     assert_eq!(api.close(&publisher.session, &[&mid]).0, 200);
@@ -85,7 +81,9 @@ fn a_mid_that_was_force_closed_never_has_data_again() {
     let (status, reply) = api.tracks_new(&publisher.session, &body);
     assert_eq!((status, &reply["tracks"][0]["errorCode"]), (200, &serde_json::Value::Null));
     let wanted = publisher.guest.stats().video_frames + 10;
+    let deadline = Deadline::new(format!("{wanted} pictures to be sent"));
     while publisher.guest.stats().video_frames < wanted {
+        deadline.check(|| format!("{:?}", publisher.guest.stats()));
         run(&mut [&mut publisher], Duration::from_millis(10), |_| false);
     }
     let (_, reply) = api.tracks_new(&api.new_session(), &json!({"tracks": [remote(&publisher.session, "video-2")]}));

@@ -1,19 +1,24 @@
 //! Media through the service.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use loadgen::clip::{Clip, TrackKind};
 use loadgen::h264::{self, AccessUnitBuilder};
 use serde_json::json;
-use sfu_sim::{Options, SfuSim};
+use sfu_sim::{Options, SfuSim, Times};
 use str0m::media::KeyframeRequestKind;
 use str0m::rtp::RtpPacket;
 
-use crate::peer::{Api, PATIENCE, Publisher, Subscriber, remote, run};
+use crate::peer::{Api, PATIENCE, Publisher, Subscriber, remote, run, run_until};
 
+/// A service at which nothing ends by itself, and a client of its API.
 pub(crate) fn start() -> (SfuSim, Api) {
-    let sfu = SfuSim::start(Options { speed: 20.0, ..Options::default() });
-    let sfu = sfu.unwrap();
+    start_with(Times::ENDLESS)
+}
+
+/// With the time that a test is about.
+pub(crate) fn start_with(times: Times) -> (SfuSim, Api) {
+    let sfu = SfuSim::start(Options { times: Some(times), ..Options::default() }).unwrap();
     let api = Api::of(&sfu);
     (sfu, api)
 }
@@ -186,15 +191,10 @@ fn key_frame_requests_reach_the_publisher_and_nothing_is_asked_unasked() {
     assert!(run(&mut [&mut publisher, &mut subscriber], PATIENCE, |_| {
         subscriptions(&sfu).iter().any(|sub| sub.keyframe_requests == 1)
     }));
-    let deadline = std::time::Instant::now() + PATIENCE;
-    while publisher.guest.stats().plis == 0 && std::time::Instant::now() < deadline {
-        run(&mut [&mut publisher, &mut subscriber], Duration::from_millis(10), |_| false);
-    }
+    run_until("a PLI", &mut publisher, &mut subscriber, |publisher, _| publisher.guest.stats().plis > 0);
     assert_eq!(publisher.guest.stats().plis, 1);
     subscriber.request_keyframe(KeyframeRequestKind::Fir);
-    while publisher.guest.stats().firs == 0 && std::time::Instant::now() < deadline {
-        run(&mut [&mut publisher, &mut subscriber], Duration::from_millis(10), |_| false);
-    }
+    run_until("a FIR", &mut publisher, &mut subscriber, |publisher, _| publisher.guest.stats().firs > 0);
     assert_eq!(publisher.guest.stats().firs, 1);
 }
 
@@ -255,11 +255,7 @@ fn sender_reports_keep_the_distance_between_audio_and_video() {
         };
         Some(video.0 - audio.0 - truth)
     };
-    let deadline = Instant::now() + PATIENCE;
-    let mut distances = Vec::new();
-    while distances.last().is_none_or(|distance: &i64| distance.abs() >= 5_000) {
-        assert!(Instant::now() < deadline, "off by {distances:?} us");
-        run(&mut [&mut publisher, &mut subscriber], Duration::from_millis(100), |_| false);
-        distances.extend(skew(&publisher, &subscriber));
-    }
+    run_until("reports that are off by less than 5 ms", &mut publisher, &mut subscriber, |publisher, subscriber| {
+        skew(publisher, subscriber).is_some_and(|distance| distance.abs() < 5_000)
+    });
 }

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use loadgen::clip::Clip;
 use loadgen::guest::{Guest, GuestConfig};
 use loadgen::http::{self, Url};
+use loadgen::patience::Deadline;
+pub(crate) use loadgen::patience::PATIENCE;
 use loadgen::replay::SentUnit;
 use loadgen::socket;
 use loadgen::stack::{Stack, Transmit};
@@ -17,8 +19,6 @@ use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::media::{Direction, KeyframeRequestKind, MediaKind};
 use str0m::rtp::RtpPacket;
 use str0m::{Event, Rtc};
-
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Status and body.
 pub(crate) type Answer = (u16, Value);
@@ -118,6 +118,21 @@ pub(crate) fn run(
         }
         let sockets: Vec<&UdpSocket> = peers.iter().map(|peer| peer.socket()).collect();
         socket::wait_readable(&sockets, wake).unwrap();
+    }
+}
+
+/// Runs a publisher and a subscriber until they are `reached` by what is waited for.
+#[track_caller]
+pub(crate) fn run_until(
+    what: &str,
+    publisher: &mut Publisher,
+    subscriber: &mut Subscriber,
+    reached: impl Fn(&Publisher, &Subscriber) -> bool,
+) {
+    let deadline = Deadline::new(what);
+    while !reached(publisher, subscriber) {
+        deadline.check(|| format!("{:?}, {} packets", publisher.guest.stats(), subscriber.packets.len()));
+        run(&mut [publisher, subscriber], Duration::from_millis(10), |_| false);
     }
 }
 
