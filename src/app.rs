@@ -279,17 +279,19 @@ impl Daemon {
         match event {
             Event::Connected { slot, key } => {
                 log::info!("{} {key}: connected", self.name(slot));
-                if let Some(calls) = &self.calls {
-                    calls.tell(slot, key, PeerEvent::Connected);
-                }
+                self.tell_pull(slot, key, PeerEvent::Connected);
             }
+            Event::Media { slot, key, kind } => self.tell_pull(slot, key, PeerEvent::Media(kind)),
+            Event::Quiet { slot, key } => self.tell_pull(slot, key, PeerEvent::Lost),
+            // Without media: a guest who sends nothing has a path all the same.
+            Event::Heard { slot, key } => self.tell_pull(slot, key, PeerEvent::Connected),
             Event::Ended { slot, key, reason } => {
                 self.registry.borrow_mut().release(key);
                 self.etags.borrow_mut().remove(&key);
                 self.profiles.note_end(slot, &reason);
                 log::info!("{} {key}: session over: {reason}", self.name(slot));
-                if let (Some(calls), Some(event)) = (&self.calls, calls::ended(&reason)) {
-                    calls.tell(slot, key, event);
+                if let Some(event) = calls::ended(&reason) {
+                    self.tell_pull(slot, key, event);
                 }
             }
             Event::Rtmp { slot, event: rtmp::Event::Lost { reason, retry_in } } => {
@@ -302,6 +304,13 @@ impl Daemon {
             Event::Failed(reason) => return Err(AppError::MediaThread(reason)),
         }
         Ok(())
+    }
+
+    /// Passes on what became of a pull's peer; other sessions have no pull.
+    fn tell_pull(&self, slot: Slot, key: SessionKey, event: PeerEvent) {
+        if let Some(calls) = &self.calls {
+            calls.tell(slot, key, event);
+        }
     }
 
     /// Addresses a guest may reach our UDP port at (RFC 8445 section 5.1.1.1).

@@ -39,7 +39,7 @@ use crate::rtmp::{self, Disconnected};
 
 pub use budget::Budget;
 pub use interface::{Command, Event, SessionEnd, SessionSnapshot, SlotSnapshot, Transport};
-use lane::{Lane, Session};
+use lane::{Announced, Lane, Session};
 use pace::Pace;
 use tcp::Closing;
 use token::Token;
@@ -315,7 +315,14 @@ impl MediaLoop {
                 }
                 lane.relay.begin_source(video, now);
                 lane.next_measure = now;
-                lane.session = Some(Session { key, peer, connected: false, port, local_addresses: Vec::new() });
+                lane.session = Some(Session {
+                    key,
+                    peer,
+                    connected: false,
+                    port,
+                    local_addresses: Vec::new(),
+                    announced: Announced::default(),
+                });
                 lane.touched = true;
                 self.share_bitrate(now);
                 let _ = ready.try_send(());
@@ -467,7 +474,15 @@ impl MediaLoop {
         if lane.relay.take_keyframe_request() {
             session.peer.request_keyframe(now);
         }
-        let mut connected = None;
+        let (slot, key) = (Slot(index), session.key);
+        let mut news = Vec::new();
+        if session.port.is_some() {
+            for kind in [TrackKind::Audio, TrackKind::Video] {
+                if session.announced.is_due(kind, session.peer.packets(kind), now) {
+                    news.push(Event::Media { slot, key, kind });
+                }
+            }
+        }
         while let Some(output) = session.peer.poll_output() {
             match output {
                 peer::Output::Transmit { to, datagram } => session.send(&self.udp, &datagram, to),
@@ -481,7 +496,7 @@ impl MediaLoop {
                     }
                     peer::Event::Connected { .. } => {
                         session.connected = true;
-                        connected = Some(session.key);
+                        news.push(Event::Connected { slot, key });
                     }
                     peer::Event::SenderReport { kind, ntp_time, rtp_time } => {
                         lane.relay.handle_sender_report(kind, ntp_time, rtp_time, now);
@@ -492,14 +507,16 @@ impl MediaLoop {
                         );
                     }
                     peer::Event::Quiet => {
-                        log::debug!("slot {index}: nothing heard from the sender for {:?}", peer::QUIET_AFTER)
+                        log::debug!("slot {index}: nothing heard from the sender for {:?}", peer::QUIET_AFTER);
+                        news.push(Event::Quiet { slot, key });
                     }
+                    peer::Event::Heard => news.push(Event::Heard { slot, key }),
                     peer::Event::Ended(reason) => ended = Some(SessionEnd::Peer(reason)),
                 },
             }
         }
-        if let Some(key) = connected {
-            self.emit(Event::Connected { slot: Slot(index), key });
+        for event in news {
+            self.emit(event);
         }
         if let Some(reason) = ended {
             self.end_session(index, reason, now);

@@ -95,7 +95,7 @@ impl CallsPath {
     /// Passes on what became of a pull's peer.
     pub(super) fn tell(&self, slot: Slot, key: SessionKey, event: PeerEvent) {
         if let Some(held) = self.publications.borrow().get(&slot)
-            && let Some(peer) = held.host.note(key, &event)
+            && let Some(peer) = held.host.peer_of(key)
         {
             held.inputs.peer(peer, event);
         }
@@ -223,17 +223,11 @@ fn hold(daemon: &Rc<Daemon>, calls: &CallsPath, slot: Slot, key: SessionKey, ses
     let (subscriber, inputs) = Subscriber::new(session.guest.as_str(), Arc::clone(&calls.client));
     let video = session.tracks.iter().any(|track| track.kind == TrackKind::Video);
     let host = Rc::new(Host::new(daemon, slot, video));
-    let held = Held { key, session, inputs: inputs.clone(), host: Rc::clone(&host) };
+    let held = Held { key, session, inputs, host: Rc::clone(&host) };
     calls.publications.borrow_mut().insert(slot, held);
     let saved = calls.save();
     let pulling = async move {
-        smol::future::or(
-            async {
-                subscriber.run(pull, &*host).await;
-            },
-            host.look(&inputs),
-        )
-        .await;
+        subscriber.run(pull, &*host).await;
         if let Some(daemon) = host.daemon.upgrade() {
             daemon.forget_publication(slot, key);
         }

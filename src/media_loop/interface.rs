@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
+use guest_relay_muxer::TrackKind;
+
 use super::Budget;
 use crate::guest::{SessionKey, Slot, State};
 use crate::relay::{RelayConfig, RelaySnapshot};
@@ -53,6 +55,12 @@ pub enum Transport {
 pub enum Event {
     /// ICE and DTLS are done.
     Connected { slot: Slot, key: SessionKey },
+    /// Packets of the track came: the first of a second. Of sessions with their own socket alone ([`Transport::Own`]).
+    Media { slot: Slot, key: SessionKey, kind: TrackKind },
+    /// Nothing authentic came of the session for [`peer::QUIET_AFTER`]; told once for each silence.
+    Quiet { slot: Slot, key: SessionKey },
+    /// Something authentic came after all.
+    Heard { slot: Slot, key: SessionKey },
     /// The session is over; its slot is free.
     Ended { slot: Slot, key: SessionKey, reason: SessionEnd },
     /// The RTMP side changed.

@@ -20,6 +20,8 @@ use super::udp::{Datagram, Inbox, Moment, UdpPort};
 
 /// How often round trip and jitter are looked at: they are smoothed over as long.
 const MEASURE_INTERVAL: Duration = Duration::from_millis(500);
+/// How often packets that come are announced.
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 /// Local addresses remembered per session, one per remote address.
 const LOCAL_ADDRESSES: usize = 8;
 
@@ -31,6 +33,32 @@ pub(super) struct Session {
     pub(super) port: Option<UdpPort>,
     /// Where each remote address reached us: what we answer from.
     pub(super) local_addresses: Vec<(SocketAddr, IpAddr)>,
+    pub(super) announced: Announced,
+}
+
+/// A track's packets are announced once a second, with the first packet of the second.
+#[derive(Default)]
+pub(super) struct Announced {
+    audio: (u64, Option<Instant>),
+    video: (u64, Option<Instant>),
+}
+
+impl Announced {
+    /// Whether to announce the track, of which `packets` have come by now.
+    pub(super) fn is_due(&mut self, kind: TrackKind, packets: u64, now: Instant) -> bool {
+        let (before, last) = match kind {
+            TrackKind::Audio => &mut self.audio,
+            TrackKind::Video => &mut self.video,
+        };
+        let waits = last.is_some_and(|last| now.saturating_duration_since(last) < ANNOUNCE_INTERVAL);
+        let is_due = !waits && packets > *before;
+        if is_due {
+            *last = Some(now);
+        }
+        // A packet within the second is no news of the next one.
+        *before = packets;
+        is_due
+    }
 }
 
 impl Session {
@@ -180,5 +208,27 @@ impl Lane {
     pub(super) fn lose_socket(&mut self, how: Disconnected, now: Instant) {
         self.socket = None;
         self.relay.publisher().handle_disconnected(how, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_track_is_announced_by_the_first_packet_of_a_second() {
+        let (mut announced, start) = (Announced::default(), Instant::now());
+        let mut told = Vec::new();
+        // 50 packets of sound a second for 3 s, a picture in the first second, then nothing.
+        for step in 0..300_u64 {
+            let now = start + Duration::from_millis(20 * step);
+            for (kind, packets) in [(TrackKind::Audio, (step + 1).min(150)), (TrackKind::Video, 1)] {
+                if announced.is_due(kind, packets, now) {
+                    told.push((kind, 20 * step));
+                }
+            }
+        }
+        let audio = |at| (TrackKind::Audio, at);
+        assert_eq!(told, [audio(0), (TrackKind::Video, 0), audio(1000), audio(2000)]);
     }
 }
