@@ -121,6 +121,14 @@ struct MediaLoop {
     budget: Budget,
 }
 
+/// The control thread's end of a media thread that never answers, and its queue.
+#[cfg(test)]
+pub(crate) fn unattended() -> (Handle, mpsc::Receiver<Command>) {
+    let (commands, queue) = mpsc::sync_channel(COMMAND_QUEUE);
+    let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("a descriptor");
+    (Handle { commands, wake: Arc::new(wake), local_addr: ([127, 0, 0, 1], 8189).into() }, queue)
+}
+
 impl MediaLoop {
     /// All but the thread.
     fn new(
@@ -358,6 +366,11 @@ impl MediaLoop {
                     lane.servers = servers;
                 }
             }
+            Command::State { slot, reply } => {
+                if let Some(lane) = self.lanes.get(slot.0) {
+                    let _ = reply.try_send(lane.state);
+                }
+            }
             Command::Snapshot { reply } => {
                 let snapshots = self.lanes.iter().map(|lane| SlotSnapshot {
                     state: lane.state,
@@ -367,7 +380,6 @@ impl MediaLoop {
                         key: session.key,
                         connected: session.connected,
                         stats: session.peer.stats(),
-                        heard: session.peer.last_heard(),
                     }),
                     relay: lane.relay.snapshot(now),
                 });

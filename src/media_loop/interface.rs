@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use guest_relay_muxer::TrackKind;
 
@@ -34,6 +34,8 @@ pub enum Command {
     Limit(Budget),
     /// Where the slot's RTMP server is, for the connections to come.
     Servers { slot: Slot, servers: Vec<SocketAddr> },
+    /// The state of one slot.
+    State { slot: Slot, reply: smol::channel::Sender<State> },
     /// The state of every slot, in order.
     Snapshot { reply: smol::channel::Sender<Vec<SlotSnapshot>> },
     /// Unpublish everything and end.
@@ -113,6 +115,4 @@ pub struct SessionSnapshot {
     pub key: SessionKey,
     pub connected: bool,
     pub stats: peer::PeerStats,
-    /// When anything authentic of the other side came last: media, reports, answers to checks.
-    pub heard: Option<Instant>,
 }

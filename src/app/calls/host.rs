@@ -3,11 +3,13 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::rc::{Rc, Weak};
+use std::rc::Weak;
 use std::time::Instant;
 
 use guest_relay_muxer::TrackKind;
 
+use crate::app::problem::Problem;
+use crate::app::within::within;
 use crate::app::{Daemon, MEDIA_ANSWER};
 use crate::calls::pull::{PeerId, State, Stats, Trouble};
 use crate::calls::subscriber::PeerHost;
@@ -26,6 +28,8 @@ struct PullPeer {
 pub(super) struct Host {
     pub(super) daemon: Weak<Daemon>,
     slot: Slot,
+    /// Of the guest's session.
+    key: SessionKey,
     /// The guest publishes pictures; a first description may lack them all the same.
     video: bool,
     peers: RefCell<HashMap<PeerId, PullPeer>>,
@@ -33,8 +37,8 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn new(daemon: &Rc<Daemon>, slot: Slot, video: bool) -> Self {
-        Self { daemon: Rc::downgrade(daemon), slot, video, peers: RefCell::default(), dropped: RefCell::default() }
+    pub(super) fn new(daemon: Weak<Daemon>, slot: Slot, key: SessionKey, video: bool) -> Self {
+        Self { daemon, slot, key, video, peers: RefCell::default(), dropped: RefCell::default() }
     }
 
     /// Tracks that the SFU no longer has.
@@ -54,16 +58,15 @@ impl Host {
         let (answer, answered) = smol::channel::bounded(1);
         let command = Command::Reoffer { slot: self.slot, key, offer: offer.to_owned(), answer };
         daemon.media.send(command).map_err(|_| "the media thread takes no commands")?;
-        let late = async {
-            smol::Timer::after(MEDIA_ANSWER).await;
-            Err("the media thread does not answer".to_owned())
-        };
-        let answer = async { answered.recv().await.unwrap_or_else(|_| Err("the media thread ended".to_owned())) };
-        smol::future::or(answer, late).await
+        match within(MEDIA_ANSWER, answered.recv()).await {
+            Some(Ok(answer)) => answer,
+            Some(Err(_)) => Err("the media thread ended".to_owned()),
+            None => Err("the media thread does not answer".to_owned()),
+        }
     }
 
     fn add(&self, id: PeerId, peer: Peer, daemon: &Daemon) {
-        let key = daemon.registry.borrow_mut().next_key();
+        let key = daemon.sessions.next_key();
         let waiting = Some(Box::new(peer));
         self.peers.borrow_mut().insert(id, PullPeer { key, waiting });
     }
@@ -121,7 +124,7 @@ impl PeerHost for Host {
         let (slot, key, video) = (self.slot, pull_peer.key, self.video);
         let command = Command::Join { slot, key, peer, video, transport: Transport::Own, ready };
         if daemon.media.send(command).is_err() {
-            log::warn!("{}: the media thread takes no commands; the pull tries again", daemon.name(self.slot));
+            log::warn!("{}: the media thread takes no commands; the pull tries again", daemon.sessions.name(self.slot));
         }
     }
 
@@ -135,16 +138,15 @@ impl PeerHost for Host {
     }
 
     fn state_changed(&self, state: &State, _stats: Stats) {
-        if *state == State::Flowing
-            && let Some(calls) = self.daemon.upgrade().as_ref().and_then(|daemon| daemon.calls.as_ref())
-        {
-            calls.problems.clear(self.slot);
+        if let Some(daemon) = self.daemon.upgrade().filter(|_| *state == State::Flowing) {
+            daemon.sessions.set_problem_of(self.slot, self.key, None);
         }
     }
 
     fn troubled(&self, trouble: &Trouble) {
-        if let Some(calls) = self.daemon.upgrade().as_ref().and_then(|daemon| daemon.calls.as_ref()) {
-            calls.problems.note(self.slot, trouble.to_string(), Instant::now());
+        if let Some(daemon) = self.daemon.upgrade() {
+            let problem = Problem::new(trouble.to_string(), Instant::now());
+            daemon.sessions.set_problem_of(self.slot, self.key, Some(problem));
         }
     }
 
@@ -152,7 +154,7 @@ impl PeerHost for Host {
         if let Some(daemon) = self.daemon.upgrade().filter(|_| !kinds.is_empty()) {
             log::warn!(
                 "{}: the SFU has dropped {kinds:?}; the guest's page has to publish anew",
-                daemon.name(self.slot)
+                daemon.sessions.name(self.slot)
             );
         }
         *self.dropped.borrow_mut() = kinds.to_vec();
