@@ -17,6 +17,8 @@ mod pace;
 mod tcp;
 mod token;
 mod udp;
+#[cfg(test)]
+pub(crate) mod unattended;
 
 use std::io;
 use std::mem;
@@ -119,14 +121,6 @@ struct MediaLoop {
     /// Where sessions with their own socket bind.
     own_ip: IpAddr,
     budget: Budget,
-}
-
-/// The control thread's end of a media thread that never answers, and its queue.
-#[cfg(test)]
-pub(crate) fn unattended() -> (Handle, mpsc::Receiver<Command>) {
-    let (commands, queue) = mpsc::sync_channel(COMMAND_QUEUE);
-    let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("a descriptor");
-    (Handle { commands, wake: Arc::new(wake), local_addr: ([127, 0, 0, 1], 8189).into() }, queue)
 }
 
 impl MediaLoop {
@@ -487,14 +481,7 @@ impl MediaLoop {
             session.peer.request_keyframe(now);
         }
         let (slot, key) = (Slot(index), session.key);
-        let mut news = Vec::new();
-        if session.port.is_some() {
-            for kind in [TrackKind::Audio, TrackKind::Video] {
-                if session.announced.is_due(kind, session.peer.packets(kind), now) {
-                    news.push(Event::Media { slot, key, kind });
-                }
-            }
-        }
+        let mut news: Vec<_> = session.announce(now).map(|kind| Event::Media { slot, key, kind }).collect();
         while let Some(output) = session.peer.poll_output() {
             match output {
                 peer::Output::Transmit { to, datagram } => session.send(&self.udp, &datagram, to),

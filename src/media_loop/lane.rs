@@ -75,6 +75,13 @@ impl Session {
         }
     }
 
+    /// Tracks of which packets are to be announced now: of a session with its own socket alone.
+    pub(super) fn announce(&mut self, now: Instant) -> impl Iterator<Item = TrackKind> {
+        let Self { announced, peer, port, .. } = self;
+        let kinds = port.iter().flat_map(|_| [TrackKind::Audio, TrackKind::Video]);
+        kinds.filter(move |kind| announced.is_due(*kind, peer.packets(*kind), now))
+    }
+
     pub(super) fn send(&self, shared: &UdpPort, datagram: &[u8], to: SocketAddr) {
         self.port.as_ref().unwrap_or(shared).send(datagram, to, self.local_address(to));
     }
