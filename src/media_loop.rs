@@ -481,7 +481,7 @@ impl MediaLoop {
             session.peer.request_keyframe(now);
         }
         let (slot, key) = (Slot(index), session.key);
-        let mut news: Vec<_> = session.announce(now).map(|kind| Event::Media { slot, key, kind }).collect();
+        let mut news = Vec::new();
         while let Some(output) = session.peer.poll_output() {
             match output {
                 peer::Output::Transmit { to, datagram } => session.send(&self.udp, &datagram, to),
@@ -514,6 +514,8 @@ impl MediaLoop {
                 },
             }
         }
+        // Behind `Connected`, where both came in one turn: a pull takes no notice of media before it.
+        news.extend(session.announce(now).map(|kind| Event::Media { slot, key, kind }));
         for event in news {
             self.emit(event);
         }
