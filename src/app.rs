@@ -8,13 +8,16 @@ mod calls;
 mod ice_servers;
 mod measure;
 mod names;
+mod problem;
 mod profiles;
 pub(crate) mod public_address;
+mod question;
 mod reload;
+mod sessions;
 mod supervision;
+mod within;
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -24,13 +27,14 @@ use std::time::{Duration, Instant};
 use async_signal::{Signal, Signals};
 use guest_relay_muxer::{AudioConfig, ReorderLimits, TrackKind, VideoConfig};
 use smol::LocalExecutor;
+use smol::channel::Receiver;
 use smol::stream::StreamExt;
 
 use crate::calls::pull::PeerEvent;
 use crate::config::{self, Config, ConfigError};
 use crate::guest::id::{GuestId, ResourceId};
-use crate::guest::{self, Guest, Registry, SessionKey, Slot};
-use crate::http::backend::{ClientInfo, Published, Refusal};
+use crate::guest::{self, Guest, SessionKey, Slot, State};
+use crate::http::backend::{ClientInfo, NoAnswer, Published, Refusal};
 use crate::http::{Limits, Site, process, serve};
 use crate::journal;
 use crate::media_loop::{self, Budget, Command, Event, SlotSnapshot, Transport};
@@ -46,12 +50,16 @@ use crate::systemd::Notifier;
 use backend::DaemonBackend;
 use calls::CallsPath;
 use ice_servers::IceServers;
-use names::Names;
-use profiles::Profiles;
 use public_address::PublicAddresses;
+use question::Question;
+use sessions::{Session, Sessions};
+use within::within;
 
 /// How long a request waits for the media thread, which it wakes.
 const MEDIA_ANSWER: Duration = Duration::from_secs(2);
+
+/// How long a snapshot serves those who ask after it was taken.
+const SNAPSHOT_KEEPS: Duration = Duration::from_millis(100);
 
 /// What a guest's audio encoder is asked for.
 const SPEECH: OpusSettings = OpusSettings { max_average_bitrate_bps: 64_000, stereo: false };
@@ -112,7 +120,8 @@ async fn serve_until_signal(
         error,
     })?;
     let relays = config.guests.iter().map(|guest| relay_config(&config, guest)).collect::<Result<Vec<_>, _>>()?;
-    let names = Names::new(relays.iter().map(|relay| &relay.target));
+    let targets = relays.iter().map(|relay| relay.target.clone());
+    let sessions = Sessions::new(config.guests.iter().map(slot_guest).zip(targets));
     let (media, events, thread) = media_loop::spawn(config.rtc.listen, relays, budget(&config)).map_err(|error| {
         AppError::Listen { what: "WebRTC media (UDP)", key: "rtc.listen", address: config.rtc.listen, error }
     })?;
@@ -124,8 +133,8 @@ async fn serve_until_signal(
         config.relay.output,
     );
 
-    let daemon = Rc::new(Daemon::new(config, media, names, certificate, executor));
-    daemon.names.look_up_all(executor, &daemon.media);
+    let daemon = Rc::new(Daemon::new(config, media, sessions, certificate, executor));
+    (0..daemon.sessions.slots()).for_each(|slot| daemon.look_up_server(Slot(slot)));
     calls::restore(&daemon);
     // Without the way through the SFU there is nothing to choose.
     if let Some(server) = daemon.config.rtc.stun_server.clone().filter(|_| daemon.calls.is_some()) {
@@ -137,7 +146,7 @@ async fn serve_until_signal(
     let notifier = Rc::new(Notifier::from_environment(&|name| std::env::var_os(name), std::process::id()));
     let supervision = executor.spawn({
         let (daemon, notifier) = (Rc::clone(&daemon), Rc::clone(&notifier));
-        async move { supervision::run(async || daemon.snapshot().await, &notifier).await }
+        async move { supervision::run(async || daemon.snapshot().await.ok(), &notifier).await }
     });
     let ended = smol::future::or(
         async {
@@ -158,7 +167,7 @@ async fn serve_until_signal(
                 match events.recv().await {
                     Ok(event) => {
                         if let Event::State { slot, state } = event {
-                            site.events.publish_state(&daemon.name(slot), state);
+                            site.events.publish_state(&daemon.sessions.name(slot), state);
                         }
                         daemon.handle_event(event)?;
                     }
@@ -233,16 +242,13 @@ struct Daemon {
     bitrates: Cell<Bitrates>,
     media: media_loop::Handle,
     certificate: Certificate,
-    registry: RefCell<Registry>,
+    sessions: Sessions,
+    /// How all slots are.
+    snapshot: Rc<Question<Vec<SlotSnapshot>>>,
     /// The path through the SFU, where it is configured.
     calls: Option<CallsPath>,
     ice_servers: Rc<IceServers>,
     public_addresses: PublicAddresses,
-    /// ICE entity tags of living sessions.
-    etags: RefCell<HashMap<SessionKey, String>>,
-    /// What to protect media with on the direct path.
-    profiles: Profiles,
-    names: Names,
     executor: &'static LocalExecutor<'static>,
 }
 
@@ -250,60 +256,68 @@ impl Daemon {
     fn new(
         config: Config,
         media: media_loop::Handle,
-        names: Names,
+        sessions: Sessions,
         certificate: Certificate,
         executor: &'static LocalExecutor<'static>,
     ) -> Self {
         let calls = CallsPath::new(&config, executor);
         let ice_servers = Rc::new(IceServers::new(&config, executor));
-        let registry = Registry::new(config.guests.iter().map(slot_guest));
         Self {
             bitrates: Cell::new(Bitrates::of(&config)),
             config,
             media,
             certificate,
-            registry: RefCell::new(registry),
+            sessions,
+            snapshot: Question::new(SNAPSHOT_KEEPS),
             calls,
             ice_servers,
             public_addresses: PublicAddresses::default(),
-            etags: RefCell::default(),
-            profiles: Profiles::new(),
-            names,
             executor,
         }
-    }
-
-    fn name(&self, slot: Slot) -> GuestId {
-        self.registry.borrow().guest(slot).id.clone()
     }
 
     fn handle_event(&self, event: Event) -> Result<(), AppError> {
         match event {
             Event::Connected { slot, key } => {
-                log::info!("{} {key}: connected", self.name(slot));
-                if let Some(calls) = &self.calls {
-                    calls.tell(slot, key, PeerEvent::Connected);
-                }
+                log::info!("{} {key}: connected", self.sessions.name(slot));
+                self.tell_pull(slot, key, PeerEvent::Connected);
             }
+            Event::Media { slot, key, kind } => self.tell_pull(slot, key, PeerEvent::Media(kind)),
+            Event::Quiet { slot, key } => self.tell_pull(slot, key, PeerEvent::Lost),
+            // Without media: a guest who sends nothing has a path all the same.
+            Event::Heard { slot, key } => self.tell_pull(slot, key, PeerEvent::Connected),
             Event::Ended { slot, key, reason } => {
-                self.registry.borrow_mut().release(key);
-                self.etags.borrow_mut().remove(&key);
-                self.profiles.note_end(slot, &reason);
-                log::info!("{} {key}: session over: {reason}", self.name(slot));
-                if let (Some(calls), Some(event)) = (&self.calls, calls::ended(&reason)) {
-                    calls.tell(slot, key, event);
+                self.release(key);
+                self.sessions.note_end(slot, &reason);
+                log::info!("{} {key}: session over: {reason}", self.sessions.name(slot));
+                if let Some(event) = calls::ended(&reason) {
+                    self.tell_pull(slot, key, event);
                 }
             }
             Event::Rtmp { slot, event: rtmp::Event::Lost { reason, retry_in } } => {
-                self.names.look_up(slot, self.executor, &self.media);
-                let name = self.name(slot);
+                self.look_up_server(slot);
+                let name = self.sessions.name(slot);
                 log::warn!("{name}: RTMP publication interrupted: {reason}; next attempt in {retry_in:.1?}");
             }
-            Event::Rtmp { slot, event } => log::debug!("{}: RTMP {event:?}", self.name(slot)),
-            Event::State { slot, state } => log::info!("{}: {state}", self.name(slot)),
+            Event::Rtmp { slot, event } => log::debug!("{}: RTMP {event:?}", self.sessions.name(slot)),
+            Event::State { slot, state } => log::info!("{}: {state}", self.sessions.name(slot)),
             Event::Failed(reason) => return Err(AppError::MediaThread(reason)),
         }
         Ok(())
+    }
+
+    /// Passes on what became of a pull's peer; other sessions have no pull.
+    fn tell_pull(&self, slot: Slot, key: SessionKey, event: PeerEvent) {
+        if let Some((pull, peer)) = self.sessions.pull_of(slot, key) {
+            pull.peer(peer, event);
+        }
+    }
+
+    /// Looks the name of the slot's RTMP server up, if it has one.
+    fn look_up_server(&self, slot: Slot) {
+        if let Some(server) = self.sessions.server(slot) {
+            server.look_up(slot, self.executor, &self.media);
+        }
     }
 
     /// Addresses a guest may reach our UDP port at (RFC 8445 section 5.1.1.1).
@@ -333,26 +347,31 @@ impl Daemon {
 
     /// The slot of a guest that may publish.
     fn slot(&self, id: &GuestId) -> Result<Slot, Refusal> {
-        self.registry.borrow().slot(id).map_err(|refusal| match refusal {
+        self.sessions.slot(id).map_err(|refusal| match refusal {
             guest::Refusal::Unknown => Refusal::new(404, format!("there is no guest {id}")),
             guest::Refusal::Disabled => Refusal::new(403, format!("{id} is switched off")),
         })
     }
 
-    /// Ends what holds the slot, for a newer session. A session of the media thread is replaced there.
-    fn end_slot(&self, slot: Slot) -> bool {
-        self.calls.as_ref().is_some_and(|calls| calls.end(slot).is_some())
+    /// Gives the slot to a session. What the one before it had at the SFU ends; its connection is replaced by the media
+    /// thread, once the new one comes.
+    fn admit(&self, slot: Slot, key: SessionKey, network: Option<IpAddr>, session: Session) {
+        if let Some(former) = self.sessions.take(slot, key, network, session) {
+            self.part_with(slot, former);
+        }
     }
 
-    /// The pull of a publication is over: the slot is free, unless a newer session took it.
-    fn forget_publication(&self, slot: Slot, key: SessionKey) {
-        let Some(calls) = &self.calls else { return };
-        if calls.key(slot) == Some(key) {
-            calls.end(slot);
-            log::info!("{} {key}: the session at the SFU is over", self.name(slot));
-        }
-        self.registry.borrow_mut().release(key);
-        self.etags.borrow_mut().remove(&key);
+    /// The session is over, and its slot free, unless a newer session took it: then there is nothing to release. The
+    /// channel's end, where there is one, tells that its tracks at the SFU are closed.
+    fn release(&self, key: SessionKey) -> Option<Option<Receiver<()>>> {
+        let (slot, session) = self.sessions.release(key)?;
+        Some(self.part_with(slot, session))
+    }
+
+    fn part_with(&self, slot: Slot, session: Session) -> Option<Receiver<()>> {
+        let (calls, publication) = (self.calls.as_ref()?, session.publication?);
+        drop(calls.save(self.sessions.stored()));
+        Some(calls.end(self.sessions.name(slot), publication))
     }
 
     /// How we answer the SFU. It takes no notice of our candidates: it sees where our checks come from. One whose API
@@ -376,28 +395,25 @@ impl Daemon {
 
     async fn publish_direct(&self, id: &GuestId, offer: &str, client: &ClientInfo) -> Result<Published, Refusal> {
         let slot = self.slot(id)?;
-        let answer_config =
-            AnswerConfig { srtp_profiles: self.profiles.offer(slot), ..self.answer_config(self.candidates(client)) };
+        let answer_config = AnswerConfig {
+            srtp_profiles: self.sessions.srtp_profiles(slot),
+            ..self.answer_config(self.candidates(client))
+        };
         let Answered { peer, sdp } = peer::answer(offer, &answer_config, Instant::now())
             .map_err(|error| Refusal::new(error.status(), error.to_string()))?;
         let etag = peer.local_ufrag().replace(['+', '/'], "-");
-        self.end_slot(slot);
+        let ufrag = peer.remote_ufrag().map(str::to_owned);
         let resource = ResourceId::generate();
-        let key = self.registry.borrow_mut().next_key();
-        self.registry.borrow_mut().take(slot, key, resource.clone());
-        self.etags.borrow_mut().insert(key, etag.clone());
+        let key = self.sessions.next_key();
+        let session = Session { resource: resource.clone(), etag: etag.clone(), ufrag, publication: None };
+        self.admit(slot, key, Some(client.network()), session);
         let (ready, is_ready) = smol::channel::bounded(1);
         let (video, peer) = (peer.has_track(TrackKind::Video), Box::new(peer));
         let joined = self.media.send(Command::Join { slot, key, peer, video, transport: Transport::Shared, ready });
         // The browser's first check comes milliseconds after the answer: its session must be known by then.
-        let known = async { is_ready.recv().await.is_ok() };
-        let late = async {
-            smol::Timer::after(MEDIA_ANSWER).await;
-            false
-        };
-        if joined.is_err() || !smol::future::or(known, late).await {
-            self.registry.borrow_mut().release(key);
-            self.etags.borrow_mut().remove(&key);
+        let is_known = async { matches!(within(MEDIA_ANSWER, is_ready.recv()).await, Some(Ok(()))) };
+        if joined.is_err() || !is_known.await {
+            self.release(key);
             return Err(
                 Refusal::new(503, "the relay is overloaded, please try again").retry_after(Duration::from_secs(2))
             );
@@ -406,14 +422,22 @@ impl Daemon {
         Ok(Published { resource, etag, answer_sdp: sdp })
     }
 
-    async fn snapshot(&self) -> Option<Vec<SlotSnapshot>> {
-        let (reply, snapshot) = smol::channel::bounded(1);
-        self.media.send(Command::Snapshot { reply }).ok()?;
-        let late = async {
-            smol::Timer::after(MEDIA_ANSWER).await;
-            None
-        };
-        smol::future::or(async { snapshot.recv().await.ok() }, late).await
+    /// How all slots are.
+    async fn snapshot(&self) -> Result<Rc<Vec<SlotSnapshot>>, NoAnswer> {
+        self.snapshot.ask(self.executor, |reply| self.media.send(Command::Snapshot { reply })).await
+    }
+
+    /// How one slot is.
+    async fn state(&self, slot: Slot) -> Result<State, NoAnswer> {
+        let question = self.sessions.state_question(slot);
+        let state = question.ask(self.executor, |reply| self.media.send(Command::State { slot, reply })).await?;
+        Ok(self.state_with_pull(slot, *state))
+    }
+
+    /// A guest at the SFU is joining before the media thread has anything of it.
+    fn state_with_pull(&self, slot: Slot, state: State) -> State {
+        let is_pulled = self.sessions.publication(slot, |_, _| ()).is_some();
+        if is_pulled && state == State::Absent { State::Joining } else { state }
     }
 }
 
@@ -424,3 +448,6 @@ pub(crate) fn usable(ip: IpAddr) -> bool {
         IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local() && !v6.is_unspecified(),
     }
 }
+
+#[cfg(test)]
+mod tests;

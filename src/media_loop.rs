@@ -19,6 +19,8 @@ pub mod pace;
 mod tcp;
 mod token;
 mod udp;
+#[cfg(test)]
+pub(crate) mod unattended;
 
 use std::io;
 use std::mem;
@@ -294,7 +296,12 @@ impl MediaLoop {
     fn handle_command(&mut self, command: Command, now: Instant) {
         match command {
             Command::Join { slot, key, peer, video, transport, ready } => {
-                match self.join(slot, Joining { key, peer, video }, transport, now) {
+                match self.join(
+                    slot,
+                    Joining { key, peer, video, announces: transport == Transport::Own },
+                    transport,
+                    now,
+                ) {
                     Ok(()) => drop(ready.try_send(())),
                     // `ready` is dropped, so the caller hears of it. Whoever has the slot keeps it.
                     Err(reason) => self.emit(Event::Ended { slot, key, reason }),
@@ -323,6 +330,11 @@ impl MediaLoop {
             Command::Servers { slot, servers } => {
                 if let Some(lane) = self.lanes.get_mut(slot.0) {
                     lane.set_servers(servers);
+                }
+            }
+            Command::State { slot, reply } => {
+                if let Some(lane) = self.lanes.get(slot.0) {
+                    let _ = reply.try_send(lane.state);
                 }
             }
             Command::Snapshot { reply } => {
@@ -457,6 +469,9 @@ impl MediaLoop {
             Output::Disconnect => lane.close_socket(poller, now),
             Output::Event(event) => match event {
                 slot::Event::Connected { key } => self.emit(Event::Connected { slot, key }),
+                slot::Event::Media { key, kind } => self.emit(Event::Media { slot, key, kind }),
+                slot::Event::Quiet { key } => self.emit(Event::Quiet { slot, key }),
+                slot::Event::Heard { key } => self.emit(Event::Heard { slot, key }),
                 slot::Event::Ended { key, reason } => {
                     lane.links.retain(|link| link.key != key);
                     routes.remove((slot, key));

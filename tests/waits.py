@@ -4,7 +4,7 @@
     waits.py [FILE...]
 
 Without files: all test code that git knows, which is tests/it, tests/*/tests, files named tests.rs or *_tests.rs or in a
-directory tests, and what follows `#[cfg(test)]`. The status is 1 when there is one.
+directory tests, and a file's own module of tests. The status is 1 when there is one.
 
 A loop has an end when its text names one: a deadline or patience (loadgen::patience), `until`, a comparison with `now`, an
 `assert!` with `<`. Draining (`while let Some(..)`, `while !x.is_empty()`, `while x.front()..`) ends by itself unless it blocks. Endless iterators
@@ -31,6 +31,7 @@ ENDS = re.compile(
 ENDLESS = re.compile(r"\(\d+\.\.\)|\b(?:repeat_with|iter::repeat|successors)\(|\.cycle\(\)")
 ENDS_ITERATOR = re.compile(r"\.zip\(|\.take\(|\.take_while\(|zip\(")
 WAIT = re.compile(r"\.recv\(\)(?!\.await)")
+INLINE_TESTS = re.compile(r"^#\[cfg\(test\)\]\n(?:#\[.*\]\n)*mod \w+ \{", re.MULTILINE)
 EXCUSE = re.compile(r"// bounded: \w")
 
 
@@ -59,7 +60,8 @@ def is_excused(lines, number):
 
 def check(file, text, whole):
     lines = text.splitlines()
-    first = 0 if whole else next((n for n, line in enumerate(lines) if line.strip() == "#[cfg(test)]"), len(lines))
+    module = INLINE_TESTS.search(text)
+    first = 0 if whole else text[: module.start()].count("\n") if module else len(lines)
     for number in range(first, len(lines)):
         line = lines[number]
         code = line.split("//")[0]

@@ -1,4 +1,4 @@
-//! The HTTP handlers' view of the daemon: [`Backend`] over the registry and snapshots of the media thread.
+//! The HTTP handlers' view of the daemon: [`Backend`] over the table of sessions and what the media thread says.
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -7,22 +7,25 @@ use std::time::Instant;
 use guest_relay_muxer::TrackKind;
 
 use crate::guest::id::{GuestId, ResourceId};
-use crate::guest::{self, Slot, State};
+use crate::guest::{self, Guest, Slot, State};
 use crate::http::backend::{
-    Admission, Backend, ClientInfo, GuestStatus, Health, IceServer, Left, MediaPath, Published, Refusal, RtmpState,
+    Admission, Backend, ClientInfo, GuestStatus, Health, IceServer, Left, MediaPath, NoAnswer, Published, Refusal,
+    RtmpState,
 };
 use crate::http::metrics::GuestMeasurements;
 use crate::media_loop::{Command, SlotSnapshot};
+use crate::rtc::sdp::check_trickle;
 use crate::rtmp;
 
 use super::measure::measure;
+use super::within::within;
 use super::{Daemon, calls};
 
 pub(super) struct DaemonBackend(pub(super) Rc<Daemon>);
 
 impl Backend for DaemonBackend {
     fn admission(&self, guest: &GuestId) -> Admission {
-        match self.0.registry.borrow().slot(guest) {
+        match self.0.sessions.slot(guest) {
             Ok(_) => Admission::Open,
             Err(guest::Refusal::Disabled) => Admission::Closed,
             Err(guest::Refusal::Unknown) => Admission::Unknown,
@@ -38,38 +41,28 @@ impl Backend for DaemonBackend {
     ) -> Result<Published, Refusal> {
         match path {
             MediaPath::Direct => self.0.publish_direct(guest, &offer, &client).await,
-            MediaPath::Calls => calls::publish_calls(&self.0, guest, &offer).await,
+            MediaPath::Calls => calls::publish_calls(&self.0, guest, &offer, &client).await,
         }
     }
 
     fn session_etag(&self, guest: &GuestId, resource: &ResourceId) -> Option<String> {
-        let (_, key) = self.0.registry.borrow().session(guest, resource)?;
-        self.0.etags.borrow().get(&key).cloned()
+        self.0.sessions.etag(guest, resource)
     }
 
-    /// An ICE-lite agent learns the guest's addresses from its checks (RFC 8445 section 2.5): candidates are not needed.
-    async fn trickle(&self, guest: &GuestId, resource: &ResourceId, _fragment: String) -> Result<(), Refusal> {
-        match self.0.registry.borrow().session(guest, resource) {
-            Some(_) => Ok(()),
-            None => Err(Refusal::new(404, "this session is over")),
-        }
+    /// An ICE-lite agent learns the guest's addresses from its checks (RFC 8445 section 2.5): candidates are not needed. So do
+    /// those at the SFU, as far as it is told of none.
+    async fn trickle(&self, guest: &GuestId, resource: &ResourceId, fragment: String) -> Result<(), Refusal> {
+        let ufrag = self.0.sessions.ufrag(guest, resource).ok_or_else(|| Refusal::new(404, "this session is over"))?;
+        check_trickle(&fragment, ufrag.as_deref()).map_err(|error| Refusal::new(error.status(), error.to_string()))
     }
 
     async fn leave(&self, guest: &GuestId, resource: &ResourceId) -> Left {
-        let Some((slot, key)) = self.0.registry.borrow().session(guest, resource) else {
+        let Some((slot, key)) = self.0.sessions.find(guest, resource) else {
             return Left::NoSuchSession;
         };
-        self.0.registry.borrow_mut().release(key);
-        if let Some(calls) = self.0.calls.as_ref().filter(|calls| calls.key(slot) == Some(key)) {
-            if let Some(closed) = calls.end(slot) {
-                let late = async {
-                    smol::Timer::after(calls::CLOSE_WAIT).await;
-                };
-                let closed = async {
-                    let _ = closed.recv().await;
-                };
-                smol::future::or(closed, late).await;
-            }
+        if let Some(closed) = self.0.release(key).flatten() {
+            // Nothing is sent: the channel's end is the news. A close that takes longer goes on by itself.
+            let _ = within(calls::CLOSE_WAIT, closed.recv()).await;
             return Left::Ended;
         }
         if self.0.media.send(Command::Leave { slot, key }).is_err() {
@@ -91,64 +84,71 @@ impl Backend for DaemonBackend {
     }
 
     fn dropped_tracks(&self, guest: &GuestId) -> Vec<TrackKind> {
-        let slot = self.0.registry.borrow().slot(guest);
-        match (&self.0.calls, slot) {
-            (Some(calls), Ok(slot)) => calls.dropped_tracks(slot),
-            _ => Vec::new(),
-        }
+        self.0.sessions.slot(guest).map(|slot| self.0.sessions.dropped_tracks(slot)).unwrap_or_default()
     }
 
     fn calls_sessions(&self) -> Vec<(GuestId, String)> {
-        let Some(calls) = &self.0.calls else {
-            return Vec::new();
-        };
-        let registry = self.0.registry.borrow();
-        let session = |(slot, guest): (Slot, &guest::Guest)| Some((guest.id.clone(), calls.session(slot)?));
-        registry.guests().filter_map(session).collect()
+        self.0.sessions.sfu_sessions()
     }
 
     async fn close_calls_session(&self, guest: &GuestId) -> Left {
         // Whoever is listed: a session outlasts its guest's place in the configuration, and ends by the same call.
-        let slot = self.0.registry.borrow().guests().find(|(_, known)| known.id == *guest).map(|(slot, _)| slot);
-        match slot {
-            Some(slot) if self.0.end_slot(slot) => Left::Ended,
-            _ => Left::NoSuchSession,
+        match self.0.sessions.published(guest).and_then(|key| self.0.release(key)) {
+            Some(_) => Left::Ended,
+            None => Left::NoSuchSession,
         }
     }
 
-    async fn guests(&self) -> Vec<GuestStatus> {
-        let snapshots = self.0.snapshot().await.unwrap_or_default();
-        let registry = self.0.registry.borrow();
+    fn publisher(&self, guest: &GuestId) -> Option<IpAddr> {
+        self.0.sessions.publisher(guest)
+    }
+
+    fn configured(&self) -> Vec<Guest> {
+        self.0.sessions.guests().into_iter().map(|(_, guest)| guest).collect()
+    }
+
+    async fn state(&self, guest: &GuestId) -> Result<State, NoAnswer> {
+        match self.0.sessions.slot(guest) {
+            Ok(slot) => self.0.state(slot).await,
+            // Nobody comes in there.
+            Err(_) => Ok(State::Absent),
+        }
+    }
+
+    async fn guests(&self) -> Result<Vec<GuestStatus>, NoAnswer> {
+        let snapshots = self.0.snapshot().await?;
+        let sessions = &self.0.sessions;
         let now = Instant::now();
-        let status = |(slot, guest): (Slot, &guest::Guest)| {
-            let mut status = GuestStatus::absent(guest.id.clone(), guest.name.clone(), guest.enabled);
+        let status = |(slot, guest): (Slot, Guest)| {
+            let mut status = GuestStatus::absent(guest.id, guest.name, guest.enabled);
+            // A slot that was made after the snapshot is empty.
             if let Some(snapshot) = snapshots.get(slot.0) {
                 fill(&mut status, snapshot, now);
             }
-            status.problem = self.0.calls.as_ref().and_then(|calls| calls.problem(slot));
-            if self.0.calls.as_ref().is_some_and(|calls| calls.key(slot).is_some()) {
+            status.problem = sessions.problem(slot, now);
+            if sessions.publication(slot, |_, _| ()).is_some() {
                 status.path = Some(MediaPath::Calls);
-                if status.state == State::Absent {
-                    status.state = State::Joining;
-                }
+                status.state = self.0.state_with_pull(slot, status.state);
             }
             status
         };
-        registry.guests().map(status).collect()
+        Ok(sessions.guests().into_iter().map(status).collect())
     }
 
-    async fn measurements(&self) -> Vec<GuestMeasurements> {
-        let snapshots = self.0.snapshot().await.unwrap_or_default();
-        let registry = self.0.registry.borrow();
+    async fn measurements(&self) -> Result<Vec<GuestMeasurements>, NoAnswer> {
+        let snapshots = self.0.snapshot().await?;
         let now = Instant::now();
-        let guests = registry.guests();
-        guests.filter_map(|(slot, guest)| Some(measure(guest, snapshots.get(slot.0)?, now))).collect()
+        let measured = |(slot, guest): (Slot, Guest)| {
+            let measured = measure(&guest, snapshots.get(slot.0)?, now);
+            Some(GuestMeasurements { state: self.0.state_with_pull(slot, measured.state), ..measured })
+        };
+        Ok(self.0.sessions.guests().into_iter().filter_map(measured).collect())
     }
 
     async fn health(&self) -> Health {
         match self.0.snapshot().await {
-            Some(_) => Health::Healthy,
-            None => Health::Unhealthy("the media thread does not answer".to_owned()),
+            Ok(_) => Health::Healthy,
+            Err(no_answer) => Health::Unhealthy(no_answer.to_string()),
         }
     }
 }

@@ -6,10 +6,9 @@
 //! SFU having lived on. Bounds: one publication and one task per slot.
 
 mod host;
-mod problem;
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::cell::Cell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,19 +19,19 @@ use smol::channel::{Receiver, bounded};
 
 use crate::calls::client::Client;
 use crate::calls::publish::{self, PublishError};
-use crate::calls::pull::{PeerEvent, Publication, Pull, PullForm};
+use crate::calls::pull::{self, PeerEvent, PeerId, Pull, PullForm};
 use crate::calls::subscriber::{Inputs, Subscriber};
 use crate::config::Config;
 use crate::guest::id::{GuestId, ResourceId};
 use crate::guest::store::{self, Store};
 use crate::guest::{SessionKey, Slot};
-use crate::http::backend::{Fault, Published, Refusal};
+use crate::http::backend::{ClientInfo, Fault, Published, Refusal};
 use crate::rtc::sdp::RemoteAddresses;
 use crate::slot::SessionEnd;
 
 use super::Daemon;
+use super::sessions::Session;
 use host::Host;
-use problem::Problems;
 
 /// How long a goodbye waits for the tracks to be closed: the guest's browser keeps its connection as long, and of a session
 /// without a connection tracks can hardly be closed. A dead session takes long, which nobody waits for.
@@ -45,16 +44,40 @@ pub(super) struct CallsPath {
     executor: &'static LocalExecutor<'static>,
     store: Option<Arc<Store>>,
     revision: Cell<u64>,
-    publications: RefCell<HashMap<Slot, Held>>,
-    problems: Problems,
 }
 
-/// A guest's publication at the SFU and the task that pulls it.
-struct Held {
-    key: SessionKey,
-    session: store::Session,
+/// A guest's publication at the SFU and the other end of the task that pulls it.
+pub(super) struct Publication {
+    pub(super) session_id: String,
+    pub(super) tracks: Vec<store::Track>,
     inputs: Inputs,
     host: Rc<Host>,
+}
+
+impl Publication {
+    /// One that nothing pulls.
+    #[cfg(test)]
+    pub(super) fn unpulled(session_id: &str, slot: Slot, key: SessionKey) -> Self {
+        let token = crate::config::Secret::new(String::new());
+        let client = Arc::new(Client::new("http://127.0.0.1:1", "app", token));
+        let track = store::Track { kind: TrackKind::Audio, mid: "0".to_owned(), name: "audio".to_owned() };
+        Self {
+            session_id: session_id.to_owned(),
+            tracks: vec![track],
+            inputs: Subscriber::new("", client).1,
+            host: Rc::new(Host::new(std::rc::Weak::new(), slot, key, false)),
+        }
+    }
+
+    /// Where the pull hears of the peer that is this session of the media thread.
+    pub(super) fn pull_of(&self, key: SessionKey) -> Option<(Inputs, PeerId)> {
+        Some((self.inputs.clone(), self.host.peer_of(key)?))
+    }
+
+    /// Tracks that the SFU has dropped.
+    pub(super) fn dropped_tracks(&self) -> Vec<TrackKind> {
+        self.host.dropped_tracks()
+    }
 }
 
 impl CallsPath {
@@ -67,49 +90,15 @@ impl CallsPath {
             executor,
             store: config.relay.state_file.as_ref().map(|path| Arc::new(Store::new(path))),
             revision: Cell::new(0),
-            publications: RefCell::default(),
-            problems: Problems::default(),
         })
     }
 
-    /// The SFU's session id of the guest in this slot.
-    pub(super) fn session(&self, slot: Slot) -> Option<String> {
-        self.publications.borrow().get(&slot).map(|held| held.session.session_id.clone())
-    }
-
-    /// The registry's key of the guest in this slot.
-    pub(super) fn key(&self, slot: Slot) -> Option<SessionKey> {
-        self.publications.borrow().get(&slot).map(|held| held.key)
-    }
-
-    /// Tracks of the guest in this slot that the SFU has dropped.
-    pub(super) fn dropped_tracks(&self, slot: Slot) -> Vec<TrackKind> {
-        self.publications.borrow().get(&slot).map(|held| held.host.dropped_tracks()).unwrap_or_default()
-    }
-
-    /// What is wrong in this slot, for the producer.
-    pub(super) fn problem(&self, slot: Slot) -> Option<String> {
-        self.problems.text(slot, Instant::now())
-    }
-
-    /// Passes on what became of a pull's peer.
-    pub(super) fn tell(&self, slot: Slot, key: SessionKey, event: PeerEvent) {
-        if let Some(held) = self.publications.borrow().get(&slot)
-            && let Some(peer) = held.host.note(key, &event)
-        {
-            held.inputs.peer(peer, event);
-        }
-    }
-
-    /// Ends the slot's publication: its pull stops, its tracks are closed at the SFU, which the receiver hears of by its
-    /// channel's end. `None`: there was none.
-    pub(super) fn end(&self, slot: Slot) -> Option<Receiver<()>> {
-        let held = self.publications.borrow_mut().remove(&slot)?;
-        held.inputs.stop();
-        self.problems.clear(slot);
-        drop(self.save());
-        let mids = held.session.tracks.iter().map(|track| track.mid.clone()).collect();
-        Some(self.close(held.session.guest, held.session.session_id, mids))
+    /// Ends a publication: its pull stops, its tracks are closed at the SFU, which the receiver hears of by its channel's
+    /// end.
+    pub(super) fn end(&self, guest: GuestId, publication: Publication) -> Receiver<()> {
+        publication.inputs.stop();
+        let mids = publication.tracks.into_iter().map(|track| track.mid).collect();
+        self.close(guest, publication.session_id, mids)
     }
 
     fn close(&self, guest: GuestId, session_id: String, mids: Vec<String>) -> Receiver<()> {
@@ -127,11 +116,10 @@ impl CallsPath {
 
     /// Writes what is published now, on a worker thread. The channel's end tells that it is done with, well or not; nobody
     /// need listen.
-    fn save(&self) -> Receiver<()> {
+    pub(super) fn save(&self, sessions: Vec<store::Session>) -> Receiver<()> {
         let (written, is_written) = bounded(1);
         let Some(store) = &self.store else { return is_written };
         let store = Arc::clone(store);
-        let sessions: Vec<_> = self.publications.borrow().values().map(|held| held.session.clone()).collect();
         self.revision.set(self.revision.get() + 1);
         let revision = self.revision.get();
         let saving = async move {
@@ -146,16 +134,21 @@ impl CallsPath {
 }
 
 /// Takes a guest in through the SFU and starts to pull them back.
-pub(super) async fn publish_calls(daemon: &Rc<Daemon>, id: &GuestId, offer: &str) -> Result<Published, Refusal> {
+pub(super) async fn publish_calls(
+    daemon: &Rc<Daemon>,
+    id: &GuestId,
+    offer: &str,
+    client: &ClientInfo,
+) -> Result<Published, Refusal> {
     let Some(calls) = &daemon.calls else {
         let refusal = Refusal::new(503, "the path through the Cloudflare SFU is not configured");
         return Err(refusal.fault(Fault::CallsNotConfigured));
     };
     let slot = daemon.slot(id)?;
-    let key = daemon.registry.borrow_mut().next_key();
+    let key = daemon.sessions.next_key();
     let published = publish::publish(&calls.client, offer).await.map_err(|error| {
         log::warn!("{id}: not published at the SFU: {error}");
-        calls.problems.note(slot, format!("not published at the SFU: {error}"), Instant::now());
+        daemon.sessions.note_problem(slot, format!("not published at the SFU: {error}"), Instant::now());
         let mut refusal = Refusal::new(error.status(), error.guest_text());
         refusal.retry_after = error.retry_after();
         match error {
@@ -164,7 +157,7 @@ pub(super) async fn publish_calls(daemon: &Rc<Daemon>, id: &GuestId, offer: &str
             _ => refusal,
         }
     })?;
-    if daemon.registry.borrow().is_outdated(slot, key) {
+    if daemon.sessions.is_outdated(slot, key) {
         log::info!("{id} {key}: answered by the SFU after a newer session had taken the slot");
         calls.close(id.clone(), published.session_id, published.tracks.into_iter().map(|track| track.mid).collect());
         return Err(Refusal::new(409, format!("a newer session has taken the slot {id}")));
@@ -176,10 +169,11 @@ pub(super) async fn publish_calls(daemon: &Rc<Daemon>, id: &GuestId, offer: &str
         guest: id.clone(),
         resource: resource.clone(),
         etag: etag.clone(),
+        ufrag: Some(published.ufrag),
         session_id: published.session_id,
         tracks: published.tracks.into_iter().map(track).collect(),
     };
-    let saved = hold(daemon, calls, slot, key, session);
+    let saved = hold(daemon, calls, slot, key, Some(client.network()), session);
     log::info!("{id} {key}: joining through the SFU");
     // Once a guest has the answer, a crash must not lose it.
     let _ = saved.recv().await;
@@ -198,8 +192,8 @@ pub(super) fn restore(daemon: &Rc<Daemon>) {
         let id = session.guest.clone();
         match daemon.slot(&id) {
             Ok(slot) => {
-                let key = daemon.registry.borrow_mut().next_key();
-                drop(hold(daemon, calls, slot, key, session));
+                let key = daemon.sessions.next_key();
+                drop(hold(daemon, calls, slot, key, None, session));
                 log::info!("{id} {key}: was here before the restart, pulling again");
             }
             Err(_) => {
@@ -209,33 +203,34 @@ pub(super) fn restore(daemon: &Rc<Daemon>) {
     }
 }
 
-/// Gives the slot to a publication and pulls it. Whatever held the slot before ends. The channel's end tells that the state
-/// file knows.
-fn hold(daemon: &Rc<Daemon>, calls: &CallsPath, slot: Slot, key: SessionKey, session: store::Session) -> Receiver<()> {
-    daemon.end_slot(slot);
-    daemon.registry.borrow_mut().take(slot, key, session.resource.clone());
-    daemon.etags.borrow_mut().insert(key, session.etag.clone());
-    let publication = Publication {
-        session_id: session.session_id.clone(),
-        tracks: session.tracks.iter().map(|track| (track.kind, track.name.clone())).collect(),
+/// Gives the slot to a publication from `network` and pulls it. Whatever held the slot before ends. The channel's end tells
+/// that the state file knows.
+fn hold(
+    daemon: &Rc<Daemon>,
+    calls: &CallsPath,
+    slot: Slot,
+    key: SessionKey,
+    network: Option<IpAddr>,
+    session: store::Session,
+) -> Receiver<()> {
+    let store::Session { guest, resource, etag, ufrag, session_id, tracks } = session;
+    let pulled = pull::Publication {
+        session_id: session_id.clone(),
+        tracks: tracks.iter().map(|track| (track.kind, track.name.clone())).collect(),
     };
-    let pull = Pull::new(publication, calls.form, key.0, Instant::now());
-    let (subscriber, inputs) = Subscriber::new(session.guest.as_str(), Arc::clone(&calls.client));
-    let video = session.tracks.iter().any(|track| track.kind == TrackKind::Video);
-    let host = Rc::new(Host::new(daemon, slot, video));
-    let held = Held { key, session, inputs: inputs.clone(), host: Rc::clone(&host) };
-    calls.publications.borrow_mut().insert(slot, held);
-    let saved = calls.save();
+    let pull = Pull::new(pulled, calls.form, key.0, Instant::now());
+    let (subscriber, inputs) = Subscriber::new(guest.as_str(), Arc::clone(&calls.client));
+    let video = tracks.iter().any(|track| track.kind == TrackKind::Video);
+    let host = Rc::new(Host::new(Rc::downgrade(daemon), slot, key, video));
+    let publication = Publication { session_id, tracks, inputs, host: Rc::clone(&host) };
+    daemon.admit(slot, key, network, Session { resource, etag, ufrag, publication: Some(publication) });
+    let saved = calls.save(daemon.sessions.stored());
     let pulling = async move {
-        smol::future::or(
-            async {
-                subscriber.run(pull, &*host).await;
-            },
-            host.look(&inputs),
-        )
-        .await;
-        if let Some(daemon) = host.daemon.upgrade() {
-            daemon.forget_publication(slot, key);
+        subscriber.run(pull, &*host).await;
+        if let Some(daemon) = host.daemon.upgrade()
+            && daemon.release(key).is_some()
+        {
+            log::info!("{guest} {key}: the session at the SFU is over");
         }
     };
     calls.executor.spawn(pulling).detach();

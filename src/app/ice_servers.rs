@@ -17,6 +17,8 @@ use crate::calls::turn::{self, TurnClient};
 use crate::config::{Config, Secret};
 use crate::http::backend::IceServer;
 
+use super::within::within;
+
 /// Credentials live for a day ([`turn::TTL`]): whoever gets them may then stay for most of it.
 const FRESH: Duration = Duration::from_secs(3_600);
 /// Older ones serve while new ones cannot be had.
@@ -55,13 +57,8 @@ impl IceServers {
             return fresh;
         }
         if let Some(asking) = self.ask() {
-            let late = async {
-                smol::Timer::after(PATIENCE).await;
-            };
-            let done = async {
-                let _ = asking.recv().await;
-            };
-            smol::future::or(done, late).await;
+            // Nothing is sent: the channel's end is the news.
+            let _ = within(PATIENCE, asking.recv()).await;
         }
         self.known(USABLE).unwrap_or_else(|| vec![IceServer::cloudflare_stun()])
     }

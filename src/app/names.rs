@@ -3,7 +3,7 @@
 //!
 //! Input: targets. Output: [`Command::Servers`]. Bounds: one lookup a slot at a time.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
 
@@ -18,46 +18,25 @@ pub(super) fn addresses(target: &Target) -> Vec<SocketAddr> {
     target.host().parse::<IpAddr>().map(|ip| SocketAddr::new(ip, target.port())).into_iter().collect()
 }
 
-struct Name {
+/// The name of a slot's RTMP server.
+#[derive(Clone)]
+pub(super) struct Name {
     host: String,
     port: u16,
     /// A lookup is under way.
     busy: Rc<Cell<bool>>,
 }
 
-/// What has to be looked up for a target, if anything.
-fn name(target: &Target) -> Option<Name> {
-    let name = Name { host: target.host().to_owned(), port: target.port(), busy: Rc::default() };
-    addresses(target).is_empty().then_some(name)
-}
-
-/// The names of all slots.
-pub(super) struct Names(RefCell<Vec<Option<Name>>>);
-
-impl Names {
-    /// `targets`: one for each slot, in order.
-    pub(super) fn new<'a>(targets: impl Iterator<Item = &'a Target>) -> Self {
-        Self(RefCell::new(targets.map(name).collect()))
+impl Name {
+    /// What has to be looked up for a target, if anything.
+    pub(super) fn of(target: &Target) -> Option<Self> {
+        let name = Self { host: target.host().to_owned(), port: target.port(), busy: Rc::default() };
+        addresses(target).is_empty().then_some(name)
     }
 
-    /// The target of the next slot.
-    pub(super) fn add(&self, target: &Target) {
-        self.0.borrow_mut().push(name(target));
-    }
-
-    pub(super) fn look_up_all(&self, executor: &LocalExecutor<'static>, media: &Handle) {
-        let slots = self.0.borrow().len();
-        for slot in 0..slots {
-            self.look_up(Slot(slot), executor, media);
-        }
-    }
-
-    /// Looks the slot's name up, if it has one and that is not done already.
+    /// Looks the name up for `slot`, unless that is being done.
     pub(super) fn look_up(&self, slot: Slot, executor: &LocalExecutor<'static>, media: &Handle) {
-        let names = self.0.borrow();
-        let Some(Name { host, port, busy }) = names.get(slot.0).and_then(Option::as_ref) else {
-            return;
-        };
+        let Self { host, port, busy } = self;
         if busy.replace(true) {
             return;
         }
@@ -92,7 +71,6 @@ mod tests {
         assert_eq!(addresses(&v4), ["192.0.2.7:1935".parse().unwrap()]);
         assert_eq!(addresses(&v6), ["[2001:db8::7]:1936".parse().unwrap()]);
         assert_eq!(addresses(&name), []);
-        let names = Names::new([&v4, &name, &v6].into_iter());
-        assert_eq!(names.0.borrow().iter().map(Option::is_some).collect::<Vec<_>>(), [false, true, false]);
+        assert_eq!([&v4, &name, &v6].map(|target| Name::of(target).is_some()), [false, true, false]);
     }
 }

@@ -4,42 +4,38 @@
 //! is the dear one: SHA-1 is computed in software there, AES-GCM by the CPU's own instructions. So on ARM AES-GCM is
 //! listed alone, which every current browser takes, until a handshake in that slot fails: from then on both are listed
 //! there, and an encoder without AES-GCM comes in with its second try.
-//!
-//! Bounds: one entry a slot.
-
-use std::cell::RefCell;
-use std::collections::HashSet;
 
 use crate::guest::Slot;
 use crate::rtc::peer::EndReason;
 use crate::rtc::srtp::SrtpProfile;
 use crate::slot::SessionEnd;
 
+/// What one slot has taught.
 pub(super) struct Profiles {
     prefers_gcm: bool,
-    /// Slots in which a handshake failed.
-    failed: RefCell<HashSet<Slot>>,
+    /// A handshake failed in the slot.
+    failed: bool,
 }
 
 impl Profiles {
     /// As this machine computes.
     pub(super) fn new() -> Self {
-        Self { prefers_gcm: cfg!(target_arch = "aarch64"), failed: RefCell::default() }
+        Self { prefers_gcm: cfg!(target_arch = "aarch64"), failed: false }
     }
 
     /// What to list for the next guest in this slot.
-    pub(super) fn offer(&self, slot: Slot) -> Vec<SrtpProfile> {
-        match self.prefers_gcm && !self.failed.borrow().contains(&slot) {
+    pub(super) fn offer(&self) -> Vec<SrtpProfile> {
+        match self.prefers_gcm && !self.failed {
             true => vec![SrtpProfile::AeadAes128Gcm],
             false => SrtpProfile::OFFERED.to_vec(),
         }
     }
 
     /// Learns from how a session ended.
-    pub(super) fn note_end(&self, slot: Slot, reason: &SessionEnd) {
+    pub(super) fn note_end(&mut self, slot: Slot, reason: &SessionEnd) {
         if self.prefers_gcm
             && let SessionEnd::Peer(EndReason::Dtls(error)) = reason
-            && self.failed.borrow_mut().insert(slot)
+            && !std::mem::replace(&mut self.failed, true)
         {
             log::info!("slot {}: {error}; AES-CM is offered there too from now on", slot.0);
         }
@@ -53,20 +49,19 @@ mod tests {
 
     #[test]
     fn gcm_is_listed_alone_until_a_handshake_in_the_slot_fails() {
-        let profiles = Profiles { prefers_gcm: true, failed: RefCell::default() };
+        let mut profiles = Profiles { prefers_gcm: true, failed: false };
         let alone = [SrtpProfile::AeadAes128Gcm];
-        assert_eq!(profiles.offer(Slot(0)), alone);
+        assert_eq!(profiles.offer(), alone);
         profiles.note_end(Slot(0), &SessionEnd::Left);
         profiles.note_end(Slot(0), &SessionEnd::Peer(EndReason::ConsentLost));
-        assert_eq!(profiles.offer(Slot(0)), alone);
+        assert_eq!(profiles.offer(), alone);
         profiles.note_end(Slot(0), &SessionEnd::Peer(EndReason::Dtls(DtlsError::NoSrtpProfile)));
-        assert_eq!(profiles.offer(Slot(0)), SrtpProfile::OFFERED);
-        assert_eq!(profiles.offer(Slot(1)), alone);
+        assert_eq!(profiles.offer(), SrtpProfile::OFFERED);
     }
 
     #[test]
     fn where_both_cost_the_same_both_are_listed() {
-        let profiles = Profiles { prefers_gcm: false, failed: RefCell::default() };
-        assert_eq!(profiles.offer(Slot(0)), SrtpProfile::OFFERED);
+        let profiles = Profiles { prefers_gcm: false, failed: false };
+        assert_eq!(profiles.offer(), SrtpProfile::OFFERED);
     }
 }

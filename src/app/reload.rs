@@ -7,7 +7,6 @@
 use super::backend::DaemonBackend;
 use super::{Bitrates, Daemon, Source, budget, relay_config, slot_guest};
 use crate::config::{self, Config, GUESTS_MAX};
-use crate::guest::Slot;
 use crate::http::Site;
 use crate::journal;
 use crate::media_loop::Command;
@@ -37,24 +36,19 @@ pub(super) fn reload(daemon: &Daemon, site: &Site<DaemonBackend>, source: &Sourc
         log::warn!("the media thread takes no commands: its limits stay as they were");
     }
     site.set_limits(&config);
-    let new = daemon.registry.borrow_mut().reload(config.guests.iter().map(slot_guest).collect());
-    for guest in new {
-        let of_config = config.guests.iter().find(|configured| configured.id == guest.id);
-        match of_config.map(|configured| add(daemon, configured)) {
-            Some(Ok(())) => daemon.registry.borrow_mut().add(guest),
-            Some(Err(reason)) => log::error!("{} gets no slot: {reason}", guest.id),
-            None => {}
+    let new = daemon.sessions.reload(config.guests.iter().map(slot_guest).collect());
+    for guest in config.guests.iter().filter(|configured| new.iter().any(|guest| guest.id == configured.id)) {
+        if let Err(reason) = add(daemon, guest) {
+            log::error!("{} gets no slot: {reason}", guest.id);
         }
     }
-    let registry = daemon.registry.borrow();
-    let guests: Vec<_> = registry.guests().map(|(_, guest)| guest.id.as_str()).collect();
+    let guests: Vec<_> = daemon.sessions.guests().into_iter().map(|(_, guest)| guest.id.to_string()).collect();
     log::info!("configuration reloaded; guests: {}", guests.join(", "));
 }
 
-/// Has the media thread make the next slot.
+/// Makes the next slot, in the media thread and in the table.
 fn add(daemon: &Daemon, guest: &config::Guest) -> Result<(), String> {
-    let slot = Slot(daemon.registry.borrow().slots());
-    if slot.0 >= SLOTS_MAX {
+    if daemon.sessions.slots() >= SLOTS_MAX {
         return Err(format!("there were {SLOTS_MAX} since the start; a restart makes room"));
     }
     // As the running daemon publishes, not as the new configuration says: that takes a restart.
@@ -62,8 +56,8 @@ fn add(daemon: &Daemon, guest: &config::Guest) -> Result<(), String> {
     let target = relay.target.clone();
     let sent = daemon.media.send(Command::AddSlot(Box::new(relay)));
     sent.map_err(|_| "the media thread takes no commands".to_owned())?;
-    daemon.names.add(&target);
-    daemon.names.look_up(slot, daemon.executor, &daemon.media);
+    let slot = daemon.sessions.add(slot_guest(guest), &target);
+    daemon.look_up_server(slot);
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //! answering. Nothing else feeds the watchdog, so a media thread that hangs gets the daemon restarted, and guests who
 //! come through the SFU are pulled again by the next run.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::guest::State;
@@ -13,7 +14,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Runs as long as the daemon; ends at once where nobody listens. `ask` has the media thread say what it knows, `None`
 /// when it does not answer in time.
-pub(super) async fn run(ask: impl AsyncFn() -> Option<Vec<SlotSnapshot>>, notifier: &Notifier) {
+pub(super) async fn run(ask: impl AsyncFn() -> Option<Rc<Vec<SlotSnapshot>>>, notifier: &Notifier) {
     if !notifier.is_watched() {
         return;
     }
@@ -30,7 +31,7 @@ pub(super) async fn run(ask: impl AsyncFn() -> Option<Vec<SlotSnapshot>>, notifi
 }
 
 /// What the media thread says, however long it takes.
-async fn answer(ask: &impl AsyncFn() -> Option<Vec<SlotSnapshot>>) -> Vec<SlotSnapshot> {
+async fn answer(ask: &impl AsyncFn() -> Option<Rc<Vec<SlotSnapshot>>>) -> Rc<Vec<SlotSnapshot>> {
     loop {
         if let Some(slots) = ask().await {
             return slots;
@@ -74,7 +75,7 @@ mod tests {
         let asked = Cell::new(0);
         let ask = async || {
             asked.set(asked.get() + 1);
-            answers(asked.get()).then(Vec::new)
+            answers(asked.get()).then(Rc::default)
         };
         smol::block_on(smol::future::or(run(ask, &notifier), async {
             let deadline = Deadline::new(format_args!("question {questions}"));

@@ -61,6 +61,8 @@ pub struct PublishedTrack {
 pub struct PublishedSession {
     pub session_id: String,
     pub tracks: Vec<PublishedTrack>,
+    /// The guest's own, of the offer.
+    pub ufrag: String,
     /// For the guest.
     pub answer: String,
 }
@@ -72,6 +74,8 @@ pub struct Prepared {
     pub offer: String,
     /// What it sends.
     pub tracks: Vec<PublishedTrack>,
+    /// The guest's own.
+    pub ufrag: String,
 }
 
 /// Why a guest was not published.
@@ -174,7 +178,7 @@ pub fn prepare(offer: &str) -> Result<Prepared, PublishError> {
         })
         .collect::<Result<_, _>>()?;
     let offer = edit::for_sfu(offer, &taken).ok_or(PublishError::FurtherMedia)?;
-    Ok(Prepared { offer, tracks })
+    Ok(Prepared { offer, tracks, ufrag: parsed.transport.credentials.ufrag })
 }
 
 impl Prepared {
@@ -261,7 +265,7 @@ fn publish_once(client: &Client, prepared: &Prepared) -> Result<PublishedSession
     let session_id = client.new_session().map_err(PublishError::Call)?;
     let reply = client.new_tracks(&session_id, &prepared.request()).map_err(PublishError::Call)?;
     let answer = prepared.answer(reply)?;
-    Ok(PublishedSession { session_id, tracks: prepared.tracks.clone(), answer })
+    Ok(PublishedSession { session_id, tracks: prepared.tracks.clone(), ufrag: prepared.ufrag.clone(), answer })
 }
 
 /// Closes a guest's tracks, whether or not the guest is still connected; the session then ends by itself. May take

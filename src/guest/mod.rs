@@ -1,9 +1,9 @@
 //! What a guest is: a validated name, a slot, the session that holds it, and a life cycle.
 
 pub mod id;
-mod registry;
 mod state;
 pub mod store;
+mod table;
 
-pub use registry::{Guest, Refusal, Registry, SessionKey, Slot};
 pub use state::{Signs, State};
+pub use table::{Guest, Held, Refusal, SessionKey, Slot, Table};

@@ -4,8 +4,10 @@
 //!
 //! ```text
 //! {"version": 1, "sessions": [{"guest": "guest1", "resource": "<32 hex>", "etag": "...", "path": "calls",
-//!   "session_id": "<32 hex>", "tracks": [{"kind": "video", "mid": "1", "name": "video"}, ...]}]}
+//!   "ufrag": "...", "session_id": "<32 hex>", "tracks": [{"kind": "video", "mid": "1", "name": "video"}, ...]}]}
 //! ```
+//!
+//! `ufrag` may be missing: earlier versions wrote none.
 //!
 //! A file is replaced as a whole: written beside it, synced, renamed, so that at every moment there is the old or the new
 //! one. Whatever cannot be used of a file that is read (of another version, cut, edited badly, hostile) is left out, with
@@ -35,6 +37,7 @@ pub const TRACKS_MAX: usize = 2;
 const VERSION: u32 = 1;
 const NAME_MAX: usize = 64;
 const ETAG_MAX: usize = 64;
+const UFRAG_MAX: usize = 256;
 
 /// One guest's session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +47,8 @@ pub struct Session {
     pub resource: ResourceId,
     /// Entity tag of the ICE session.
     pub etag: String,
+    /// Of the guest's own ICE session; not known of sessions that an earlier version wrote down.
+    pub ufrag: Option<String>,
     /// The guest's session at the SFU.
     pub session_id: String,
     pub tracks: Vec<Track>,
@@ -137,6 +142,8 @@ struct SessionEntry {
     guest: String,
     resource: String,
     etag: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ufrag: Option<String>,
     #[serde(flatten)]
     path: PathEntry,
 }
@@ -176,6 +183,7 @@ impl From<&Session> for SessionEntry {
             guest: session.guest.as_str().to_owned(),
             resource: session.resource.as_str().to_owned(),
             etag: session.etag.clone(),
+            ufrag: session.ufrag.clone(),
             path: PathEntry::Calls { session_id: session.session_id.clone(), tracks: tracks.collect() },
         }
     }
@@ -190,6 +198,12 @@ impl SessionEntry {
         if !(1..=ETAG_MAX).contains(&self.etag.len()) || !self.etag.bytes().all(in_etag) {
             return Err("its etag is none");
         }
+        // RFC 8839 section 5.4.
+        let in_ufrag = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+        let is_ufrag = |text: &String| (4..=UFRAG_MAX).contains(&text.len()) && text.bytes().all(in_ufrag);
+        if self.ufrag.as_ref().is_some_and(|ufrag| !is_ufrag(ufrag)) {
+            return Err("its ufrag is none");
+        }
         let PathEntry::Calls { session_id, tracks } = self.path;
         if !is_session_id(&session_id) {
             return Err("its session_id is none");
@@ -203,7 +217,7 @@ impl SessionEntry {
         {
             return Err("it has two tracks of one kind");
         }
-        Ok(Session { guest, resource, etag: self.etag, session_id, tracks })
+        Ok(Session { guest, resource, etag: self.etag, ufrag: self.ufrag, session_id, tracks })
     }
 }
 

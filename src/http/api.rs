@@ -5,10 +5,11 @@ use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
 
-use super::backend::{Backend, ClientInfo, GuestStatus, Health, MediaPath};
+use super::backend::{Backend, ClientInfo, GuestStatus, Health, MediaPath, Refusal};
 use super::calls;
 use super::message::Response;
 use super::router::Site;
+use crate::guest::Guest;
 use crate::guest::id::GuestId;
 use crate::utc;
 
@@ -19,13 +20,13 @@ pub(super) struct Guests {
 }
 
 /// How things stand.
-pub(super) async fn guests<B: Backend>(backend: &B) -> Response {
-    Response::json(200, &Guests { guests: backend.guests().await })
+pub(super) async fn guests<B: Backend>(backend: &B) -> Result<Response, Refusal> {
+    Ok(Response::json(200, &Guests { guests: backend.guests().await? }))
 }
 
 /// `{"public_url": …, "max_bitrate_kbps": …, "path": …, "calls_configured": …, "guests": [{"id", "name", "enabled"}]}`;
 /// `path` is the way the media of this client should try first.
-pub(super) async fn page_facts<B: Backend>(site: &Site<B>, client: &ClientInfo) -> Response {
+pub(super) fn page_facts<B: Backend>(site: &Site<B>, client: &ClientInfo) -> Response {
     #[derive(Serialize)]
     struct Slot {
         id: GuestId,
@@ -40,13 +41,13 @@ pub(super) async fn page_facts<B: Backend>(site: &Site<B>, client: &ClientInfo) 
         calls_configured: bool,
         guests: Vec<Slot>,
     }
-    let slot = |guest: GuestStatus| Slot { id: guest.id, name: guest.name, enabled: guest.enabled };
+    let slot = |guest: Guest| Slot { id: guest.id, name: guest.name, enabled: guest.enabled };
     let facts = Facts {
         public_url: site.public_url.as_deref(),
         max_bitrate_kbps: site.max_bitrate_kbps.get(),
         path: calls::path_for(&site.backend, client),
         calls_configured: site.backend.calls_configured(),
-        guests: site.backend.guests().await.into_iter().map(slot).collect(),
+        guests: site.backend.configured().into_iter().map(slot).collect(),
     };
     Response::json(200, &facts)
 }

@@ -2,6 +2,7 @@
 //!
 //! The composition root implements [`Backend`]; tests implement it with a fake. All calls happen on the control thread.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
@@ -9,9 +10,10 @@ use guest_relay_muxer::TrackKind;
 use serde::{Serialize, Serializer};
 
 use super::metrics::GuestMeasurements;
+use super::rate::network_of;
 use crate::config::Secret;
-use crate::guest::State;
 use crate::guest::id::{GuestId, ResourceId};
+use crate::guest::{Guest, State};
 
 /// The daemon as the HTTP handlers see it.
 ///
@@ -34,7 +36,8 @@ pub trait Backend {
     /// The entity tag of a living session (without quotes), or `None` when the slot is empty or held by another session.
     fn session_etag(&self, guest: &GuestId, resource: &ResourceId) -> Option<String>;
 
-    /// Candidates that came after the offer (RFC 8840 SDP fragment).
+    /// Candidates that came after the offer (RFC 8840 SDP fragment). What is no fragment, or one of another ICE session
+    /// of the guest, is refused.
     async fn trickle(&self, guest: &GuestId, resource: &ResourceId, fragment: String) -> Result<(), Refusal>;
 
     /// The guest leaves. Only the session that `resource` names may end: a goodbye that arrives late finds
@@ -61,14 +64,41 @@ pub trait Backend {
     /// Ends the session that a guest publishes through the SFU, whichever it is.
     async fn close_calls_session(&self, guest: &GuestId) -> Left;
 
+    /// The network from which a guest was published last, as far as this run of the daemon knows.
+    fn publisher(&self, guest: &GuestId) -> Option<IpAddr>;
+
     /// All configured guests, in the order of the configuration.
-    async fn guests(&self) -> Vec<GuestStatus>;
+    fn configured(&self) -> Vec<Guest>;
+
+    /// Where one guest is in its life.
+    async fn state(&self, guest: &GuestId) -> Result<State, NoAnswer>;
+
+    /// How all configured guests are, in the order of the configuration.
+    async fn guests(&self) -> Result<Vec<GuestStatus>, NoAnswer>;
 
     /// Everything measured of them, in the same order.
-    async fn measurements(&self) -> Vec<GuestMeasurements>;
+    async fn measurements(&self) -> Result<Vec<GuestMeasurements>, NoAnswer>;
 
     /// Whether the daemon can do its work at this moment.
     async fn health(&self) -> Health;
+}
+
+/// The media thread did not say how things stand: that is not known now, which is something else than that nobody is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoAnswer;
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the media thread does not answer")
+    }
+}
+
+impl std::error::Error for NoAnswer {}
+
+impl From<NoAnswer> for Refusal {
+    fn from(no_answer: NoAnswer) -> Self {
+        Self::new(503, no_answer.to_string()).retry_after(Duration::from_secs(2))
+    }
 }
 
 /// What is known about a slot name.
@@ -101,6 +131,13 @@ pub struct ClientInfo {
     pub remote_ip: IpAddr,
     /// The request came through the tunnel on this host.
     pub tunnelled: bool,
+}
+
+impl ClientInfo {
+    /// What counts as one client.
+    pub fn network(&self) -> IpAddr {
+        network_of(self.remote_ip)
+    }
 }
 
 /// A session that began.

@@ -101,8 +101,7 @@ pub(super) async fn close<B: Backend>(
         return answer("no_session", guest);
     }
     let on_this_machine = client.remote_ip.is_loopback() && !client.tunnelled;
-    let publisher = site.publishers.borrow().get(&guest).copied();
-    if !on_this_machine && publisher != Some(network_of(client.remote_ip)) {
+    if !on_this_machine && site.backend.publisher(&guest) != Some(client.network()) {
         return Err(Refusal::new(403, format!("only the one who joined as {guest} can end this session")));
     }
     match site.backend.close_calls_session(&guest).await {

@@ -3,6 +3,7 @@
 //! ```text
 //! event: status    data: {"guests": […]}                     as GET /api/guests, at once and then each second in which it
 //!                                                            changed
+//! event: unknown   data: {"reason": "…"}                     in place of a status: the media thread does not answer
 //! event: state     data: {"guest": "guest1", "state": "live"}    when it happens
 //! : still here                                               after 15 s without either
 //! ```
@@ -145,7 +146,14 @@ pub(super) async fn run<B: Backend>(site: &Site<B>) {
 }
 
 async fn status<B: Backend>(site: &Site<B>) -> Message {
-    message("status", &api::Guests { guests: site.backend.guests().await })
+    #[derive(Serialize)]
+    struct Unknown {
+        reason: String,
+    }
+    match site.backend.guests().await {
+        Ok(guests) => message("status", &api::Guests { guests }),
+        Err(no_answer) => message("unknown", &Unknown { reason: no_answer.to_string() }),
+    }
 }
 
 /// The data is JSON without line feeds, so that one field holds it.

@@ -8,7 +8,7 @@
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-use super::backend::{Backend, RtmpState};
+use super::backend::{Backend, Refusal, RtmpState};
 use super::message::Response;
 use super::process::Process;
 use crate::calls::counts::{self, Outcome};
@@ -106,13 +106,13 @@ pub struct RtmpMeasurements {
 }
 
 /// The response.
-pub(super) async fn respond<B: Backend>(backend: &B) -> Response {
-    let text = exposition(&backend.measurements().await, &Process::read());
-    Response::new(200)
+pub(super) async fn respond<B: Backend>(backend: &B) -> Result<Response, Refusal> {
+    let text = exposition(&backend.measurements().await?, &Process::read());
+    Ok(Response::new(200)
         .with("content-type", CONTENT_TYPE)
         .with("cache-control", "no-store")
         .with("x-content-type-options", "nosniff")
-        .with_body(text.into_bytes())
+        .with_body(text.into_bytes()))
 }
 
 /// The whole text.

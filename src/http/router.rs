@@ -4,7 +4,6 @@
 //! Paths are compared as sent. Nothing is decoded or normalised, so `%2e%2e`, `//` and the like are just unknown paths.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -47,8 +46,6 @@ pub struct Site<B> {
     pub(super) session_requests: RefCell<RateLimit<IpAddr>>,
     /// Requests for ICE servers per client network.
     pub(super) ice_requests: RefCell<RateLimit<IpAddr>>,
-    /// From which network each slot was published last. One entry per configured guest at most.
-    pub(super) publishers: RefCell<HashMap<GuestId, IpAddr>>,
 }
 
 impl<B: Backend> Site<B> {
@@ -65,7 +62,6 @@ impl<B: Backend> Site<B> {
             network_offers: RefCell::new(RateLimit::new(offers_per_minute.saturating_mul(OFFERS_PER_NETWORK_FACTOR))),
             session_requests: RefCell::new(RateLimit::new(SESSION_REQUESTS_PER_MINUTE)),
             ice_requests: RefCell::new(RateLimit::new(ICE_REQUESTS_PER_MINUTE)),
-            publishers: RefCell::default(),
         }
     }
 
@@ -98,13 +94,13 @@ impl<B: Backend> Site<B> {
         let now = Instant::now();
         let answer = match route {
             Route::Page(name) => Ok(self.pages.respond(name, request.header("if-none-match"))),
-            Route::Guests => Ok(api::guests(&self.backend).await),
-            Route::PageFacts => Ok(api::page_facts(self, &request.client).await),
+            Route::Guests => api::guests(&self.backend).await,
+            Route::PageFacts => Ok(api::page_facts(self, &request.client)),
             Route::IceServers => calls::ice_servers(self, &request.client, now).await,
             Route::CallsSessions => Ok(calls::sessions(&self.backend)),
             Route::CallsSession { guest } => calls::close(self, guest, &request, now).await,
             Route::Health => Ok(api::health(&self.backend).await),
-            Route::Metrics => Ok(metrics::respond(&self.backend).await),
+            Route::Metrics => metrics::respond(&self.backend).await,
             Route::Events => events::respond(self, request.method).await,
             Route::Publish { guest, path } => whip::publish(self, guest, path, request, now).await,
             Route::Session { guest, resource } if request.method == Method::Patch => {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! POST   /whip/{guest_id}                    offer    ─▶ 201, answer, Location, ETag   §4.2
-//! PATCH  /whip/{guest_id}/{resource}         fragment ─▶ 204                           §4.3.2
+//! PATCH  /whip/{guest_id}/{resource}         fragment ─▶ 204, 400, 422                 §4.3.2
 //! DELETE /whip/{guest_id}/{resource}                  ─▶ 200                           §4.2
 //! POST   /whip/{guest_id}/{resource}/leave            ─▶ 200   (for sendBeacon)
 //! GET    /whip/{guest_id}/{resource}/status           ─▶ 200, {"holds_slot": bool, "dropped": ["audio", "video"]}
@@ -19,7 +19,8 @@
 //! that the SFU has given up after a pause in which nothing was sent (a phone in the background): it takes nothing more of
 //! them, and tells nobody, so that the page has to publish anew once it sends again.
 //!
-//! An ICE restart (§4.3.3) is not served: a guest that lost its connection publishes anew, and the slot is taken over.
+//! An ICE restart (§4.3.3) is not served: `If-Match: *` and a fragment with another ufrag than the offer's get 422. A guest
+//! that lost its connection publishes anew, and the slot is taken over.
 
 use std::time::Instant;
 
@@ -28,7 +29,6 @@ use serde::Serialize;
 
 use super::backend::{Admission, Backend, ClientInfo, IceServer, Left, MediaPath, Refusal};
 use super::message::{Request, Response};
-use super::rate::network_of;
 use super::router::{ENDPOINTS, Site};
 use crate::guest::State;
 use crate::guest::id::{GuestId, ResourceId};
@@ -50,7 +50,7 @@ pub(super) async fn publish<B: Backend>(
     now: Instant,
 ) -> Result<Response, Refusal> {
     check_admission(&site.backend, &guest)?;
-    let network = network_of(request.client.remote_ip);
+    let network = request.client.network();
     let too_many = |delay| {
         Refusal::new(429, format!("too many attempts to join as {guest}; wait before the next one")).retry_after(delay)
     };
@@ -62,7 +62,6 @@ pub(super) async fn publish<B: Backend>(
     let client = request.client;
     let offer = text_body(request, OFFER_TYPE)?;
     let published = site.backend.publish(&guest, path, offer, client).await?;
-    site.publishers.borrow_mut().insert(guest.clone(), network);
     let (prefix, _) = ENDPOINTS.iter().find(|(_, of)| *of == path).expect("every path has its endpoint");
     let mut response = Response::new(201);
     // The direct way needs none: our addresses are in the answer.
@@ -153,15 +152,16 @@ fn check_admission<B: Backend>(backend: &B, guest: &GuestId) -> Result<(), Refus
 /// Refuses to replace `former` while another session is in the slot.
 async fn check_not_taken<B: Backend>(backend: &B, guest: &GuestId, former: &str) -> Result<(), Refusal> {
     let still_ours = ResourceId::parse(former).is_some_and(|former| backend.session_etag(guest, &former).is_some());
-    let present = |state| matches!(state, State::Joining | State::Publishing | State::Live);
-    let occupied = async || {
-        let guests = backend.guests().await;
-        guests.iter().any(|status| status.id == *guest && present(status.state))
-    };
-    if !still_ours && occupied().await {
-        return Err(Refusal::new(409, format!("somebody else has joined as {guest}")));
+    if still_ours {
+        return Ok(());
     }
-    Ok(())
+    // Without an answer it is not known whether the slot is empty, and nobody is pushed out.
+    match backend.state(guest).await? {
+        State::Joining | State::Publishing | State::Live => {
+            Err(Refusal::new(409, format!("somebody else has joined as {guest}")))
+        }
+        State::Absent | State::Holding => Ok(()),
+    }
 }
 
 fn no_such_session() -> Refusal {
@@ -175,7 +175,7 @@ pub(super) fn limit_session_request<B: Backend>(
 ) -> Result<(), Refusal> {
     site.session_requests
         .borrow_mut()
-        .take(&network_of(client.remote_ip), now)
+        .take(&client.network(), now)
         .map_err(|delay| Refusal::new(429, "too many requests").retry_after(delay))
 }
 

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+use guest_relay_muxer::TrackKind;
+
 use super::Budget;
 use crate::guest::{SessionKey, Slot, State};
 use crate::rtc::peer::Peer;
@@ -31,6 +33,8 @@ pub enum Command {
     Limit(Budget),
     /// Where the slot's RTMP server is, for the connections to come.
     Servers { slot: Slot, servers: Vec<SocketAddr> },
+    /// The state of one slot.
+    State { slot: Slot, reply: smol::channel::Sender<State> },
     /// The state of every slot, in order.
     Snapshot { reply: smol::channel::Sender<Vec<SlotSnapshot>> },
     /// Unpublish everything and end.
@@ -55,6 +59,12 @@ pub enum Transport {
 pub enum Event {
     /// ICE and DTLS are done.
     Connected { slot: Slot, key: SessionKey },
+    /// Packets of the track came: the first of a second. Of sessions with their own socket alone ([`Transport::Own`]).
+    Media { slot: Slot, key: SessionKey, kind: TrackKind },
+    /// Nothing authentic came of the session for [`peer::QUIET_AFTER`]; told once for each silence.
+    Quiet { slot: Slot, key: SessionKey },
+    /// Something authentic came after all.
+    Heard { slot: Slot, key: SessionKey },
     /// The session is over; its slot is free.
     Ended { slot: Slot, key: SessionKey, reason: SessionEnd },
     /// The RTMP side changed.

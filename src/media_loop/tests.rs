@@ -10,6 +10,7 @@ use ingest::{Connection, Ingest, Kind, Options};
 use loadgen::clip::{Clip, TrackKind};
 use loadgen::guest::{Guest, GuestConfig};
 use loadgen::h264;
+use loadgen::patience::{Deadline, wait_for};
 use rustix::io::Errno;
 
 use super::*;
@@ -25,8 +26,6 @@ const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCA
 const BUDGET: Budget = Budget { guest_kbps: 2500, total_kbps: None };
 /// Where no RTMP server is: the discard port.
 const NO_SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9);
-/// Real time that anything here may take.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn relay(server: SocketAddr, name: &str) -> RelayConfig {
     RelayConfig {
@@ -116,7 +115,9 @@ fn a_recv_error_that_passes_ends_nothing_and_loses_no_datagram() {
         let link = &mut media_loop.lanes[0].links[0];
         link.port.as_ref().unwrap().refuse_next.set(Some(errno));
         link.is_ready = true;
+        let deadline = Deadline::new("the datagram to be reported");
         while !media_loop.udp_ready {
+            deadline.check(|| "it is not");
             media_loop.wait(&mut ready).unwrap();
         }
         media_loop.turn(&mut ready).unwrap();
@@ -186,7 +187,7 @@ impl Stage {
         let (guest, socket, peer) = guest(self.handle.local_addr());
         let (command, is_ready) = join(slot, key, peer, Transport::Shared);
         self.handle.send(command).unwrap();
-        smol::block_on(is_ready.recv()).expect("the session fits");
+        wait_for("the session to be taken", || is_ready.try_recv().is_ok(), || "it is not");
         self.guests.push((guest, socket));
         self.sent.push(Vec::new());
         self.guests.len() - 1
@@ -194,12 +195,13 @@ impl Stage {
 
     /// Moves the guests' datagrams until `reached`.
     fn play_until(&mut self, what: &str, mut reached: impl FnMut(&mut Stage) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Deadline::new(what);
         while !reached(self) {
-            assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}");
+            deadline.check(|| "not reached");
             let mut bytes = [0; 2048];
             for ((guest, socket), sent) in self.guests.iter_mut().zip(&mut self.sent) {
                 let now = Instant::now();
+                // bounded: the socket does not block, and the daemon sends less than this loop takes
                 while let Ok((length, from)) = socket.recv_from(&mut bytes) {
                     guest.handle_datagram(&bytes[..length], from, now);
                 }

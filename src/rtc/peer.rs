@@ -27,7 +27,7 @@ use guest_relay_muxer::{RtpPacket, TrackKind};
 use super::demux::Class;
 use super::dtls::{DtlsError, Handshake};
 use super::ice;
-use super::sdp::{Codec, TrickleError, check_trickle};
+use super::sdp::Codec;
 use super::srtp::{Keys, SrtpError, SrtpProfile};
 
 mod liveness;
@@ -123,6 +123,8 @@ pub enum Event {
     /// Nothing authentic came for [`QUIET_AFTER`]: the path may be lost. Told once for each silence; should something
     /// come after all, the session goes on.
     Quiet,
+    /// Something authentic came after [`Event::Quiet`].
+    Heard,
     /// The session is over; nothing follows.
     Ended(EndReason),
 }
@@ -227,11 +229,19 @@ impl Peer {
         self.drive(now);
     }
 
-    /// Takes trickled candidates (`application/trickle-ice-sdpfrag`): checked, otherwise ignored.
-    pub fn handle_trickle(&self, fragment: &str) -> Result<(), TrickleError> {
+    /// The peer's own ufrag, once its description is known: another one in a later message is an ICE restart.
+    pub fn remote_ufrag(&self) -> Option<&str> {
         match &self.negotiation {
-            Negotiation::Stable(transport) => check_trickle(fragment, &transport.credentials.ufrag),
-            Negotiation::Offered(_) => Err(TrickleError::Restart),
+            Negotiation::Stable(transport) => Some(&transport.credentials.ufrag),
+            Negotiation::Offered(_) => None,
+        }
+    }
+
+    /// Packets of a track's own stream so far.
+    pub fn packets(&self, kind: TrackKind) -> u64 {
+        match kind {
+            TrackKind::Audio => self.stats.audio.packets,
+            TrackKind::Video => self.stats.video.packets,
         }
     }
 
@@ -279,6 +289,9 @@ impl Peer {
                 self.srtp_panicked |= matches!(received, Err(SrtpError::Crashed));
                 if received.is_ok() {
                     self.ice.record_heard(now);
+                    if self.liveness.is_heard_again(Some(now), now) {
+                        self.outputs.push_back(Output::Event(Event::Heard));
+                    }
                 }
                 return received.ok().flatten();
             }
@@ -392,6 +405,9 @@ impl Peer {
         self.drive_handshake(now);
         if self.is_over() {
             return;
+        }
+        if self.liveness.is_heard_again(self.ice.last_heard(), now) {
+            self.push_event(Event::Heard);
         }
         while let Some(compound) = self.media.poll_transmit(now) {
             match compound {

@@ -46,12 +46,17 @@ pub use session::{SessionEnd, SessionPeer};
 /// How often session and relay agree on how long a packet is waited for: round trip and jitter are smoothed over as long.
 const AGREE_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How often packets that come are told of.
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// A session that is to take the slot.
 pub struct Joining<P: ?Sized = Peer> {
     pub key: SessionKey,
     pub peer: Box<P>,
     /// The guest sends pictures, even if the peer's first description should lack them.
     pub video: bool,
+    /// Packets that come of it are told as [`Event::Media`].
+    pub announces: bool,
 }
 
 /// What the driver has to do.
@@ -85,6 +90,12 @@ pub enum Output {
 pub enum Event {
     /// ICE and DTLS of the session are done.
     Connected { key: SessionKey },
+    /// A packet of a track came: the first one of a second.
+    Media { key: SessionKey, kind: TrackKind },
+    /// Nothing authentic came of the session for [`peer::QUIET_AFTER`]: its path may be lost.
+    Quiet { key: SessionKey },
+    /// Something authentic came after [`Event::Quiet`].
+    Heard { key: SessionKey },
     /// The session is over: its socket and its routes are not needed any more. Its last datagrams come before this.
     Ended { key: SessionKey, reason: SessionEnd },
     /// The RTMP side changed.
@@ -107,10 +118,7 @@ pub struct Snapshot {
 #[derive(Debug)]
 pub struct SessionSnapshot {
     pub key: SessionKey,
-    pub connected: bool,
     pub stats: PeerStats,
-    /// When anything authentic of the other side came last: media, reports, answers to checks.
-    pub heard: Option<Instant>,
 }
 
 /// Why a further offer of a session was not answered.
@@ -135,7 +143,39 @@ struct Session<P: ?Sized> {
     key: SessionKey,
     peer: Box<P>,
     video: bool,
-    connected: bool,
+    announces: bool,
+    announced: [Announced; 2],
+}
+
+/// Whether a track's packets have to be told of.
+#[derive(Clone, Copy, Default)]
+struct Announced {
+    /// A packet came that was not looked at yet.
+    came: bool,
+    /// Not before.
+    next: Option<Instant>,
+}
+
+fn index(kind: TrackKind) -> usize {
+    match kind {
+        TrackKind::Audio => 0,
+        TrackKind::Video => 1,
+    }
+}
+
+impl<P: ?Sized> Session<P> {
+    /// Tracks of which the first packet of a second came. A packet within the second is no news of the next one.
+    fn take_announcements(&mut self, now: Instant) -> impl Iterator<Item = TrackKind> {
+        let announces = self.announces;
+        let tracks = [TrackKind::Audio, TrackKind::Video].into_iter().zip(&mut self.announced);
+        tracks.filter_map(move |(kind, announced)| {
+            let is_due = std::mem::take(&mut announced.came) && announced.next.is_none_or(|next| next <= now);
+            if is_due {
+                announced.next = Some(now + ANNOUNCE_INTERVAL);
+            }
+            (is_due && announces).then_some(kind)
+        })
+    }
 }
 
 /// The state machine; see the module.
@@ -186,8 +226,8 @@ impl<P: SessionPeer + ?Sized> SlotMachine<P> {
         if let Some(session) = self.prepared.take() {
             self.end_session(session, SessionEnd::Replaced, now);
         }
-        let Joining { key, peer, video } = joining;
-        self.prepared = Some(Session { key, peer, video, connected: false });
+        let Joining { key, peer, video, announces } = joining;
+        self.prepared = Some(Session { key, peer, video, announces, announced: Default::default() });
         self.unsettled = Some(now);
     }
 
@@ -228,6 +268,7 @@ impl<P: SessionPeer + ?Sized> SlotMachine<P> {
         let Self { live, prepared, relay, .. } = self;
         if let Some(session) = live.as_mut().filter(|session| session.key == key) {
             if let Some(received) = session.peer.handle_datagram(class, datagram, from, now) {
+                session.announced[index(received.kind)].came = true;
                 for packet in received.packets() {
                     relay.handle_rtp(received.kind, &packet, now);
                 }
@@ -316,12 +357,10 @@ impl<P: SessionPeer + ?Sized> SlotMachine<P> {
         Snapshot {
             state: self.state,
             held: self.held(now),
-            session: self.live.as_ref().map(|session| SessionSnapshot {
-                key: session.key,
-                connected: session.connected,
-                stats: session.peer.stats(),
-                heard: session.peer.last_heard(),
-            }),
+            session: self
+                .live
+                .as_ref()
+                .map(|session| SessionSnapshot { key: session.key, stats: session.peer.stats() }),
             relay: self.relay.snapshot(now),
         }
     }
@@ -453,10 +492,7 @@ fn drain<P: SessionPeer + ?Sized>(
         match event {
             peer::Event::AddressValidated(address) => outputs.push_back(Output::AddressValidated { key, address }),
             peer::Event::AddressForgotten(address) => outputs.push_back(Output::AddressForgotten { key, address }),
-            peer::Event::Connected { .. } => {
-                session.connected = true;
-                outputs.push_back(Output::Event(Event::Connected { key }));
-            }
+            peer::Event::Connected { .. } => outputs.push_back(Output::Event(Event::Connected { key })),
             peer::Event::SenderReport { kind, ntp_time, rtp_time } => {
                 if let Some(relay) = &mut relay {
                     relay.handle_sender_report(kind, ntp_time, rtp_time, now);
@@ -471,10 +507,14 @@ fn drain<P: SessionPeer + ?Sized>(
             }
             peer::Event::Quiet => {
                 log::debug!("slot {slot}: nothing heard from the sender for {:?}", peer::QUIET_AFTER);
+                outputs.push_back(Output::Event(Event::Quiet { key }));
             }
+            peer::Event::Heard => outputs.push_back(Output::Event(Event::Heard { key })),
             peer::Event::Ended(reason) => ended = Some((key, reason)),
         }
     }
+    // Behind `Connected`, where both came at once: a pull takes no notice of media before it.
+    outputs.extend(session.take_announcements(now).map(|kind| Output::Event(Event::Media { key, kind })));
     ended
 }
 

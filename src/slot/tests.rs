@@ -105,7 +105,7 @@ impl World {
     fn prepare(&mut self, key: u64, name: char) {
         let notes = Rc::clone(&self.notes);
         let peer = Box::new(Noting { name, notes, outputs: VecDeque::new(), packet: Vec::new() });
-        self.slot.prepare(Joining { key: SessionKey(key), peer, video: true }, self.now);
+        self.slot.prepare(Joining { key: SessionKey(key), peer, video: true, announces: true }, self.now);
     }
 
     fn datagram(&mut self, key: u64, bytes: &[u8]) {
@@ -119,6 +119,7 @@ impl World {
         let word = |output| match output {
             Output::Transmit { key, .. } => format!("datagram of {key}"),
             Output::Event(Event::Ended { key, reason }) => format!("{key}: {reason}"),
+            Output::Event(Event::Media { key, kind }) => format!("{key}: {kind:?}"),
             other => format!("{other:?}"),
         };
         std::iter::from_fn(|| self.slot.poll_output()).map(word).collect()
@@ -188,4 +189,25 @@ fn a_slot_that_closes_ends_both_sessions() {
     world.slot.close(world.now);
     let ended = world.turn().into_iter().filter(|output| output.starts_with('#')).collect::<Vec<_>>();
     assert_eq!(ended, ["#2: the daemon ends", "#1: the daemon ends"]);
+}
+
+#[test]
+fn each_track_is_announced_by_the_first_packet_of_a_second() {
+    let mut world = World::new();
+    world.prepare(1, 'a');
+    world.turn();
+    let start = world.now;
+    let mut told = Vec::new();
+    // 50 packets a second for 3 s, then nothing.
+    for step in 0..300 {
+        world.now = start + Duration::from_millis(20 * step);
+        if step < 150 {
+            world.datagram(1, AUDIO);
+            let media = world.turn().into_iter().filter(|output| output == "#1: Audio");
+            told.extend(media.map(|_| 20 * step));
+        } else {
+            world.slot.handle_timeout(world.now);
+        }
+    }
+    assert_eq!(told, [0, 1000, 2000]);
 }

@@ -3,6 +3,7 @@
 
 use ingest::{Connection, Ingest, Kind, Options};
 use loadgen::clip::Clip;
+use loadgen::http::{self, Url};
 use loadgen::patience::{PATIENCE, wait_for};
 use loadgen::publisher::{Finished, Publisher};
 use loadgen::replay::SentUnit;
@@ -63,6 +64,54 @@ fn a_guest_arrives_bit_by_bit_and_leaves_with_a_clean_unpublish() {
     let audio = connection.audio.unwrap();
     assert_eq!((audio.sequence_starts, audio.gaps), (1, 0));
     assert!(audio.frames > 100, "{} audio frames", audio.frames);
+}
+
+/// A PATCH of a session, and the status it gets.
+pub(crate) fn trickle(session: &Url, etag: &str, fragment: &str) -> String {
+    let headers = [("Content-Type", "application/trickle-ice-sdpfrag"), ("If-Match", etag)];
+    http::exchange("PATCH", session, &headers, fragment).unwrap().second_word().to_owned()
+}
+
+/// What a fragment is answered with in a session whose guest has this ufrag.
+pub(crate) fn assert_fragments_are_checked(session: &Url, etag: &str, ufrag: &str) {
+    let candidate = "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\na=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\n";
+    let of = |ufrag: &str| format!("a=ice-ufrag:{ufrag}\r\na=ice-pwd:OtSK0WpNtpUjkY4+86js7Z/l\r\n{candidate}");
+    for (what, fragment, status) in [
+        ("the guest's own", of(ufrag), "204"),
+        ("one without a ufrag", candidate.to_owned(), "204"),
+        ("an ICE restart", of("another"), "422"),
+        ("a ufrag that begins alike", of(&format!("{ufrag}x")), "422"),
+        ("garbage", "GET / HTTP/1.1".to_owned(), "400"),
+        ("garbage behind the guest's own", of(ufrag) + "garbage\r\n", "400"),
+        ("more lines than a description has", "a=x\r\n".repeat(3000), "413"),
+    ] {
+        assert_eq!(trickle(session, etag, &fragment), status, "{what}");
+    }
+    // The entity tag comes first.
+    assert_eq!(trickle(session, "\"other\"", &of("another")), "412");
+    assert_eq!(trickle(session, "*", "GET / HTTP/1.1"), "422");
+}
+
+#[test]
+fn a_restart_of_ice_and_garbage_are_refused_by_the_guests_own_ufrag_and_the_session_goes_on() {
+    let ingest = strict_ingest();
+    let daemon = Daemon::start(&output(&ingest), "");
+    let endpoint = Url::parse(&daemon.whip_url("guest2")).unwrap();
+    let offer = include_str!("../fuzz/seeds/offer/chromium");
+    let reply = http::exchange("POST", &endpoint, &[("Content-Type", "application/sdp")], offer).unwrap();
+    assert_eq!(reply.second_word(), "201", "{}", reply.body);
+    let session = endpoint.join(reply.header("location").unwrap());
+    let ufrag = offer.lines().find_map(|line| line.strip_prefix("a=ice-ufrag:")).unwrap();
+    assert_fragments_are_checked(&session, reply.header("etag").unwrap(), ufrag);
+
+    let publisher = Publisher::connect(&daemon.whip_url("guest1"), &Clip::chromium_360p()).unwrap();
+    daemon.wait_for_state("guest1", "live");
+    let etag = publisher.reply().header("etag").unwrap().to_owned();
+    assert_eq!(trickle(publisher.session(), &etag, &format!("a=ice-ufrag:{ufrag}\r\n")), "422");
+    let seen = ingest.path("guest1").map_or(0, |path| video_frames(&path));
+    assert!(ingest.wait_until(PATIENCE, |paths| paths.iter().any(|path| video_frames(path) >= seen + 30)));
+    let finished = publisher.stop().unwrap();
+    assert_nothing_lost(&finished, &ingest, "guest1");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! What an operator sees and does while guests are live: metrics, events, reloading, ending.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Barrier;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ingest::{Ingest, Options};
@@ -28,6 +29,53 @@ fn unix_time() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
 }
 
+/// What is answered to a GET: the head's first line and the body.
+fn answered(daemon: &Daemon, path: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(daemon.http).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", daemon.http).unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).expect("an answer within the deadline");
+    let (head, body) = response.split_once("\r\n\r\n").expect("a head");
+    (head.lines().next().unwrap().to_owned(), body.to_owned())
+}
+
+#[test]
+fn two_hundred_who_ask_at_once_hear_that_a_live_guest_is_live() {
+    const ASKERS: usize = 200;
+    let (_ingest, output) = ingest();
+    let daemon = Daemon::start(&output, "guests: {guest1: {}, guest2: {}}\n");
+    let _publisher = Publisher::connect(&daemon.whip_url("guest1"), &Clip::chromium_360p()).unwrap();
+    daemon.wait_for_state("guest1", "live");
+    let start = Barrier::new(ASKERS);
+    std::thread::scope(|scope| {
+        for asker in 0..ASKERS {
+            let (daemon, start) = (&daemon, &start);
+            scope.spawn(move || {
+                start.wait();
+                for round in 0..3 {
+                    let path = ["/healthz", "/api/guests", "/metrics"][(asker + round) % 3];
+                    let (status, body) = answered(daemon, path);
+                    assert_eq!(status, "HTTP/1.1 200 OK", "{path}: {body}");
+                    match path {
+                        "/healthz" => assert_eq!(body, "ok\n"),
+                        "/metrics" => {
+                            let sample = "guest_relay_guest_state{guest=\"guest1\",state=\"live\"}";
+                            assert_eq!(metric(&body, sample), 1.0, "{body}");
+                        }
+                        _ => {
+                            let all: serde_json::Value = serde_json::from_str(&body).unwrap();
+                            let states = [&all["guests"][0]["state"], &all["guests"][1]["state"]];
+                            assert_eq!(states, ["live", "absent"], "{body}");
+                        }
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// The stream's lines, from a thread of their own.
 fn events(daemon: &Daemon) -> Lines {
     let mut stream = TcpStream::connect(daemon.http).unwrap();
     write!(stream, "GET /api/events HTTP/1.1\r\nHost: {}\r\n\r\n", daemon.http).unwrap();

@@ -19,6 +19,7 @@ use loadgen::publisher::{PublishError, Publisher};
 use sfu_sim::{Fault, SfuSim};
 
 use crate::daemon::Daemon;
+use crate::direct::assert_fragments_are_checked;
 
 /// From the crash of the daemon to the first picture at the mixer.
 const WITHIN_AFTER_CRASH: Duration = Duration::from_secs(5);
@@ -129,6 +130,20 @@ fn a_guest_who_has_just_got_the_answer_survives_a_crash_too() {
     let resource = publisher.session().path.rsplit('/').next().unwrap();
     assert!(daemon.state_file().contains(resource), "{}", daemon.state_file());
     assert!(ingest.wait_until(PATIENCE, |all| all.iter().any(|connection| pictures(connection) > 0)));
+}
+
+#[test]
+fn a_restart_of_ice_at_the_sfu_and_garbage_are_refused_before_and_after_a_crash() {
+    let (_ingest, _sfu, mut daemon, publisher) = joined();
+    let etag = publisher.reply().header("etag").unwrap().to_owned();
+    let state: serde_json::Value = serde_json::from_str(&daemon.state_file()).unwrap();
+    let ufrag = state["sessions"][0]["ufrag"].as_str().unwrap();
+    assert_fragments_are_checked(publisher.session(), &etag, ufrag);
+    daemon.crash_and_restart();
+    let mut session = publisher.session().clone();
+    session.authority = daemon.http.to_string();
+    assert_fragments_are_checked(&session, &etag, ufrag);
+    daemon.wait_for_state("guest1", "live");
 }
 
 #[test]

@@ -8,7 +8,7 @@ mod session;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use guest_relay::rtc::peer::{EndReason, Event, State};
+use guest_relay::rtc::peer::{EndReason, Event, QUIET_AFTER, State};
 use guest_relay_muxer::TrackKind;
 use session::{Client, Session};
 use str0m::rtp::rtcp::Rtcp;
@@ -96,6 +96,28 @@ fn consent_ends_30_seconds_after_the_last_check_and_nothing_is_sent_then() {
         session.run_for(Duration::from_secs(10));
         assert_eq!(session.sent.len(), sent);
         assert_eq!(session.peer.poll_timeout(), None);
+    }
+}
+
+#[test]
+fn a_silence_of_three_seconds_is_told_once_and_so_is_its_end() {
+    for ice_lite in [false, true] {
+        let mut session = Session::connected(Client { ice_lite, ..Client::default() });
+        session.write_both(0, 500);
+        session.run_for(Duration::from_millis(100));
+        let told = |session: &Session| {
+            let count = |what: &Event| session.events.iter().filter(|event| *event == what).count();
+            (count(&Event::Quiet), count(&Event::Heard))
+        };
+        session.lose = Box::new(|_| true);
+        session.run_for(QUIET_AFTER - Duration::from_millis(200));
+        assert_eq!(told(&session), (0, 0));
+        session.run_for(Duration::from_secs(3));
+        assert_eq!((QUIET_AFTER, told(&session)), (Duration::from_secs(3), (1, 0)));
+        session.lose = Box::new(|_| false);
+        session.run_until(Duration::from_secs(7), |session| told(session).1 > 0);
+        session.run_for(Duration::from_secs(1));
+        assert_eq!((told(&session), session.peer.state()), ((1, 1), &State::Connected));
     }
 }
 

@@ -43,6 +43,7 @@ fn session(guest: &str) -> Session {
         guest: GuestId::parse(guest).unwrap(),
         resource: ResourceId::from_random([7; 16]),
         etag: "Ab3-9".to_owned(),
+        ufrag: Some("ET+n".to_owned()),
         session_id: "00112233445566778899aabbccddeeff".to_owned(),
         tracks: vec![track(TrackKind::Audio, "0", "audio"), track(TrackKind::Video, "1", "video")],
     }
@@ -50,7 +51,7 @@ fn session(guest: &str) -> Session {
 
 /// What is written for `session("guest1")`.
 const FILE: &str = r#"{"version": 1, "sessions": [{"guest": "guest1", "resource": "07070707070707070707070707070707",
-    "etag": "Ab3-9", "path": "calls", "session_id": "00112233445566778899aabbccddeeff",
+    "etag": "Ab3-9", "ufrag": "ET+n", "path": "calls", "session_id": "00112233445566778899aabbccddeeff",
     "tracks": [{"kind": "audio", "mid": "0", "name": "audio"}, {"kind": "video", "mid": "1", "name": "video"}]}]}"#;
 
 #[test]
@@ -66,6 +67,20 @@ fn what_is_saved_is_loaded_again_and_the_file_reads_as_documented() {
     assert_eq!(loaded, Loaded { sessions: vec![session("guest1"), session("guest2")], warnings: vec![] });
     store.save(3, &[]).unwrap();
     assert_eq!(directory.store().load(), Loaded::default());
+}
+
+#[test]
+fn a_file_of_an_earlier_version_names_no_ufrag_and_is_used_all_the_same() {
+    let directory = Directory::new();
+    let store = directory.store();
+    let earlier = FILE.replace("\"ufrag\": \"ET+n\", ", "");
+    assert_ne!(earlier, FILE);
+    fs::write(store.path(), earlier).unwrap();
+    let unknown = Session { ufrag: None, ..session("guest1") };
+    assert_eq!(store.load(), Loaded { sessions: vec![unknown.clone()], warnings: vec![] });
+    store.save(1, std::slice::from_ref(&unknown)).unwrap();
+    assert!(!fs::read_to_string(store.path()).unwrap().contains("ufrag"));
+    assert_eq!(store.load().sessions, [unknown]);
 }
 
 #[test]
@@ -206,6 +221,8 @@ fn a_session_that_was_tampered_with_is_left_out_and_the_others_are_kept() {
         ("\"kind\": \"audio\"", "\"kind\": \"data\""),
         ("\"kind\": \"audio\"", "\"kind\": \"video\""),
         ("\"etag\": \"Ab3-9\",", ""),
+        ("ET+n", "ET\\u0000n"),
+        ("ET+n", "E-n"),
     ] {
         let bad = good.replacen(what, with, 1);
         assert_ne!(bad, good, "{what}");

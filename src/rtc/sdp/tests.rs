@@ -399,10 +399,12 @@ fn no_cut_and_no_changed_byte_of_an_offer_panics() {
 #[test]
 fn trickled_candidates_are_checked_and_a_restart_is_refused() {
     let fragment = "a=ice-ufrag:ETEn\r\na=ice-pwd:OtSK0WpNtpUjkY4+86js7Z/l\r\nm=audio 9 RTP/AVP 0\r\na=mid:0\r\na=candidate:1 1 udp 1 192.0.2.1 1 typ host\r\na=end-of-candidates\r\n";
-    assert_eq!(check_trickle(fragment, "ETEn"), Ok(()));
-    assert_eq!(check_trickle("", "ETEn"), Ok(()));
-    assert_eq!(check_trickle(fragment, "else"), Err(TrickleError::Restart));
-    assert_eq!(check_trickle("GET / HTTP/1.1", "ETEn"), Err(TrickleError::Syntax));
-    assert_eq!(check_trickle(&"a=\n".repeat(3000), "ETEn"), Err(TrickleError::TooLarge));
-    assert_eq!(check_trickle(&"a".repeat(70_000), "ETEn"), Err(TrickleError::TooLarge));
+    assert_eq!(check_trickle(fragment, Some("ETEn")), Ok(()));
+    assert_eq!(check_trickle("", Some("ETEn")), Ok(()));
+    assert_eq!(check_trickle(fragment, Some("else")), Err(TrickleError::Restart));
+    assert_eq!(check_trickle(fragment, None), Ok(()));
+    assert_eq!(check_trickle("GET / HTTP/1.1", None), Err(TrickleError::Syntax));
+    assert_eq!(check_trickle("GET / HTTP/1.1", Some("ETEn")), Err(TrickleError::Syntax));
+    assert_eq!(check_trickle(&"a=\n".repeat(3000), Some("ETEn")), Err(TrickleError::TooLarge));
+    assert_eq!(check_trickle(&"a".repeat(70_000), Some("ETEn")), Err(TrickleError::TooLarge));
 }

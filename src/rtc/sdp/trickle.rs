@@ -12,7 +12,7 @@ pub enum TrickleError {
     TooLarge,
     /// A line that is neither an attribute nor an m-line.
     Syntax,
-    /// Another `ice-ufrag`: an ICE restart (RFC 9725 section 4.3.2), which is done by a new session here.
+    /// Another `ice-ufrag`: an ICE restart (RFC 9725 section 4.3.3), which is done by a new session here.
     Restart,
 }
 
@@ -39,8 +39,8 @@ impl fmt::Display for TrickleError {
 
 impl std::error::Error for TrickleError {}
 
-/// Checks a fragment from the peer whose ufrag is `remote_ufrag`.
-pub fn check_trickle(fragment: &str, remote_ufrag: &str) -> Result<(), TrickleError> {
+/// Checks a fragment from the peer whose ufrag is `remote_ufrag`; where that is not known, its form alone.
+pub fn check_trickle(fragment: &str, remote_ufrag: Option<&str>) -> Result<(), TrickleError> {
     if fragment.len() > MAX_DESCRIPTION_BYTES {
         return Err(TrickleError::TooLarge);
     }
@@ -49,7 +49,7 @@ pub fn check_trickle(fragment: &str, remote_ufrag: &str) -> Result<(), TrickleEr
             return Err(TrickleError::TooLarge);
         }
         if let Some(ufrag) = line.strip_prefix("a=ice-ufrag:")
-            && ufrag.trim() != remote_ufrag
+            && remote_ufrag.is_some_and(|known| known != ufrag.trim())
         {
             return Err(TrickleError::Restart);
         }

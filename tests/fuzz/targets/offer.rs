@@ -11,7 +11,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     static CERTIFICATE: OnceLock<Certificate> = OnceLock::new();
-    let _ = check_trickle(text, "evtj");
+    let _ = check_trickle(text, Some("evtj"));
     let offer = match Offer::parse(text, RemoteAddresses::Any) {
         Ok(offer) => offer,
         Err(error) => {

@@ -164,3 +164,28 @@ fn events_are_for_a_limited_number_of_pages_and_head_listens_to_nothing() {
     });
     assert!(again);
 }
+
+#[test]
+fn without_the_media_threads_answer_nobody_is_told_that_a_guest_is_absent() {
+    let server = Server::new();
+    assert_eq!(server.offer("guest1", &[]).status, 201);
+    assert_eq!(server.offer("mute", &[]).status, 503);
+    for path in ["/api/guests", "/metrics", "/healthz"] {
+        let answer = server.get(path);
+        assert_eq!((answer.status, answer.body.as_str()), (503, "the media thread does not answer\n"), "{path}");
+    }
+    assert_eq!(server.get("/api/guests").header("retry-after"), "2");
+    // What the configuration says needs no answer.
+    let page = server.get("/api/page");
+    assert!(page.status == 200 && page.body.contains("\"id\":\"guest1\",\"name\":\"Guest 1\""), "{}", page.body);
+    let mut stream = server.connect();
+    stream.write_all(b"GET /api/events HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let mut text = String::new();
+    while !text.contains("\n\nevent: ") || !text.ends_with("\n\n") {
+        let mut chunk = [0; 1024];
+        let received = stream.read(&mut chunk).expect("something within the socket's deadline");
+        assert!(received > 0, "{text}");
+        text.push_str(std::str::from_utf8(&chunk[..received]).unwrap());
+    }
+    assert!(text.ends_with("event: unknown\ndata: {\"reason\":\"the media thread does not answer\"}\n\n"), "{text}");
+}

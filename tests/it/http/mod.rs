@@ -18,11 +18,11 @@ use std::time::{Duration, UNIX_EPOCH};
 use guest_relay_muxer::TrackKind;
 
 use guest_relay::config::{Config, Secret};
-use guest_relay::guest::State;
 use guest_relay::guest::id::{GuestId, ResourceId};
+use guest_relay::guest::{Guest, State};
 use guest_relay::http::backend::{
-    Admission, Backend, ClientInfo, Fault, GuestStatus, Health, IceServer, Left, MediaPath, Published, Refusal,
-    RtmpState,
+    Admission, Backend, ClientInfo, Fault, GuestStatus, Health, IceServer, Left, MediaPath, NoAnswer, Published,
+    Refusal, RtmpState,
 };
 use guest_relay::http::metrics::{GuestMeasurements, RtmpMeasurements, TrackMeasurements};
 use guest_relay::http::{Limits, Site, serve};
@@ -38,19 +38,28 @@ const SECOND: &str = "02020202020202020202020202020202";
 const OWN_PUBLIC_ADDRESS: &str = "198.51.100.20";
 
 /// guest1 and guest2 are open, guest3 is closed; guest2's offers are refused, those of "slow" take a while, those of
-/// "panic" end in a panic; of those through the SFU, guest2's are refused for a wrong secret. Every call is noted.
+/// "panic" end in a panic; since an offer of "mute" the media thread does not answer; of those through the SFU, guest2's are refused for a wrong secret. Every call is noted.
 #[derive(Default)]
 struct Fake {
     calls: RefCell<Vec<String>>,
     sessions: RefCell<u8>,
     holder: RefCell<Option<ResourceId>>,
     holder_path: RefCell<Option<MediaPath>>,
+    publisher: RefCell<Option<IpAddr>>,
+}
+
+impl Fake {
+    /// The media thread's answer, if it gives any.
+    fn answer<T>(&self, answer: T) -> Result<T, NoAnswer> {
+        let is_mute = self.calls.borrow().iter().any(|call| call.starts_with("publish mute"));
+        if is_mute { Err(NoAnswer) } else { Ok(answer) }
+    }
 }
 
 impl Backend for Fake {
     fn admission(&self, guest: &GuestId) -> Admission {
         match guest.as_str() {
-            "guest1" | "guest2" | "slow" | "panic" => Admission::Open,
+            "guest1" | "guest2" | "slow" | "panic" | "mute" => Admission::Open,
             "guest3" => Admission::Closed,
             _ => Admission::Unknown,
         }
@@ -71,6 +80,7 @@ impl Backend for Fake {
                 .fault(Fault::CallsMisconfigured)
                 .retry_after(Duration::from_secs(5))),
             "guest2" => Err(Refusal::new(406, "the offer has no H.264").retry_after(Duration::from_millis(1500))),
+            "mute" => Err(Refusal::new(503, "mute")),
             "panic" => panic!("a panic that a test asked for"),
             "slow" => {
                 smol::Timer::after(Duration::from_millis(400)).await;
@@ -82,6 +92,7 @@ impl Backend for Fake {
                 let resource = ResourceId::from_random([*self.sessions.borrow(); 16]);
                 *self.holder.borrow_mut() = Some(resource.clone());
                 *self.holder_path.borrow_mut() = Some(path);
+                *self.publisher.borrow_mut() = Some(client.network());
                 Ok(Published { resource, etag: "ice-1".into(), answer_sdp: ANSWER.into() })
             }
         }
@@ -148,9 +159,22 @@ impl Backend for Fake {
         }
     }
 
-    async fn guests(&self) -> Vec<GuestStatus> {
+    fn publisher(&self, guest: &GuestId) -> Option<IpAddr> {
+        (*self.publisher.borrow()).filter(|_| guest.as_str() == "guest1")
+    }
+
+    fn configured(&self) -> Vec<Guest> {
+        let guest = |id, name: &str, enabled| Guest { id: GuestId::parse(id).unwrap(), name: name.into(), enabled };
+        vec![guest("guest1", "Guest 1", true), guest("guest2", "Gjest på \"lufta\"", false)]
+    }
+
+    async fn state(&self, guest: &GuestId) -> Result<State, NoAnswer> {
+        self.answer(if guest.as_str() == "guest1" { State::Live } else { State::Absent })
+    }
+
+    async fn guests(&self) -> Result<Vec<GuestStatus>, NoAnswer> {
         let id = |text| GuestId::parse(text).unwrap();
-        vec![
+        self.answer(vec![
             GuestStatus {
                 state: State::Live,
                 path: Some(MediaPath::Direct),
@@ -170,14 +194,17 @@ impl Backend for Fake {
                 problem: Some("sessions/new: refused with 401".into()),
                 ..GuestStatus::absent(id("guest2"), "Gjest på \"lufta\"".into(), false)
             },
-        ]
+        ])
     }
 
-    async fn measurements(&self) -> Vec<GuestMeasurements> {
-        measured()
+    async fn measurements(&self) -> Result<Vec<GuestMeasurements>, NoAnswer> {
+        self.answer(measured())
     }
 
     async fn health(&self) -> Health {
+        if let Err(no_answer) = self.answer(()) {
+            return Health::Unhealthy(no_answer.to_string());
+        }
         match self.calls.borrow().iter().any(|call| call.starts_with("trickle")) {
             true => Health::Unhealthy("no RTMP server".into()),
             false => Health::Healthy,

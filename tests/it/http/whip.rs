@@ -121,6 +121,21 @@ fn a_page_that_comes_back_does_not_push_out_whoever_took_the_slot() {
 }
 
 #[test]
+fn a_page_that_comes_back_waits_when_it_is_not_known_whether_the_slot_is_empty() {
+    let server = Server::new();
+    assert_eq!(server.offer("guest1", &[]).status, 201);
+    assert_eq!(server.offer("mute", &[]).status, 503);
+    let calls = server.calls();
+    for guest in ["guest1", "guest2"] {
+        let refused = server.offer(guest, &[("Guest-Relay-Replaces", SECOND)]);
+        assert_eq!((refused.status, refused.header("retry-after")), (503, "2"), "{}", refused.body);
+    }
+    assert_eq!(server.calls(), calls, "neither offer went any further");
+    // The session that is in the slot is known without an answer.
+    assert_eq!(server.offer("guest1", &[("Guest-Relay-Replaces", FIRST)]).status, 201);
+}
+
+#[test]
 fn a_beacon_ends_a_session_whatever_its_media_type() {
     let server = Server::new();
     assert_eq!(server.offer("guest1", &[]).status, 201);

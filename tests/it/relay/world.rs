@@ -95,7 +95,7 @@ impl World {
         self.sessions += 1;
         self.key = SessionKey(self.key.0 + 1);
         let peer = Box::new(PlainSession::new(video, self.path.clone()));
-        self.slot.prepare(Joining { key: self.key, peer, video }, self.now);
+        self.slot.prepare(Joining { key: self.key, peer, video, announces: false }, self.now);
         self.slot.handle_timeout(self.now);
         self.guest = Some(Sender::new(clip, key_frames, self.sessions, self.now));
     }

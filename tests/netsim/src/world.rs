@@ -180,7 +180,7 @@ impl World {
 
     fn prepare(&mut self, peer: Box<dyn SessionPeer>, video: bool) {
         self.key = SessionKey(self.key.0 + 1);
-        self.slot.prepare(Joining { key: self.key, peer, video }, self.now);
+        self.slot.prepare(Joining { key: self.key, peer, video, announces: false }, self.now);
     }
 
     /// The guest's browser is gone without a word.

@@ -1,0 +1,266 @@
+//! The one table of the sessions: which of them holds which slot, with everything that belongs to it, and what is kept of
+//! a slot, whoever is in it.
+//!
+//! ```text
+//!  publish, restart ─▶ take ─┬─▶ session: key, resource, etag, the guest's ufrag, publication at the SFU
+//!                            └─▶ slot:    network of the last publisher
+//!  leave, end, takeover ─▶ release ─▶ all of the session at once; the slot keeps what is its own
+//! ```
+//!
+//! No borrow of the table outlives a call. Bounds: those of [`Table`].
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use guest_relay_muxer::TrackKind;
+
+use super::calls::Publication;
+use super::names::Name;
+use super::problem::Problem;
+use super::profiles::Profiles;
+use super::question::Question;
+use crate::calls::pull::PeerId;
+use crate::calls::subscriber::Inputs;
+use crate::guest::id::{GuestId, ResourceId};
+use crate::guest::{Guest, Held, Refusal, SessionKey, Slot, State, Table, store};
+use crate::rtc::srtp::SrtpProfile;
+use crate::rtmp::Target;
+use crate::slot::SessionEnd;
+
+/// A session that holds a slot.
+pub(super) struct Session {
+    /// Names it in its WHIP URL.
+    pub(super) resource: ResourceId,
+    /// Entity tag of the ICE session.
+    pub(super) etag: String,
+    /// The guest's own, of its offer; not known of a session that a state file without it told of.
+    pub(super) ufrag: Option<String>,
+    /// What the guest publishes at the SFU; `None` on the direct path.
+    pub(super) publication: Option<Publication>,
+}
+
+/// What is kept of a slot, whoever is in it.
+struct Facts {
+    profiles: Profiles,
+    problem: Option<Problem>,
+    /// The network from which the last session of this run was published.
+    publisher: Option<IpAddr>,
+    /// Of the RTMP server, where that has to be looked up.
+    server: Option<Name>,
+    /// How the slot is, for those who ask of it alone.
+    state: Rc<Question<State>>,
+}
+
+impl Facts {
+    fn new(target: &Target) -> Self {
+        Self {
+            profiles: Profiles::new(),
+            problem: None,
+            publisher: None,
+            server: Name::of(target),
+            // Whoever asks of one slot decides by the answer: that of a moment ago will not do.
+            state: Question::new(Duration::ZERO),
+        }
+    }
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Sessions(RefCell<Table<Facts, Session>>);
+
+impl Sessions {
+    /// `guests`: each with where it is published, in the order of the slots.
+    pub(super) fn new(guests: impl IntoIterator<Item = (Guest, Target)>) -> Self {
+        let sessions = Self::default();
+        for (guest, target) in guests {
+            sessions.add(guest, &target);
+        }
+        sessions
+    }
+
+    /// Gives a guest the next slot, with all that is kept of one.
+    pub(super) fn add(&self, guest: Guest, target: &Target) -> Slot {
+        self.0.borrow_mut().add(guest, Facts::new(target))
+    }
+
+    /// Takes over another configuration; returns the guests that have no slot yet.
+    pub(super) fn reload(&self, guests: Vec<Guest>) -> Vec<Guest> {
+        self.0.borrow_mut().reload(guests)
+    }
+
+    pub(super) fn slots(&self) -> usize {
+        self.0.borrow().slots()
+    }
+
+    /// The guests of the configuration, and those whose session outlasts their place in it.
+    pub(super) fn guests(&self) -> Vec<(Slot, Guest)> {
+        self.0.borrow().guests().map(|(slot, guest)| (slot, guest.clone())).collect()
+    }
+
+    pub(super) fn name(&self, slot: Slot) -> GuestId {
+        self.0.borrow().guest(slot).id.clone()
+    }
+
+    /// The slot of a guest that may publish.
+    pub(super) fn slot(&self, id: &GuestId) -> Result<Slot, Refusal> {
+        self.0.borrow().slot(id)
+    }
+
+    pub(super) fn next_key(&self) -> SessionKey {
+        self.0.borrow_mut().next_key()
+    }
+
+    /// See [`Table::is_outdated`].
+    pub(super) fn is_outdated(&self, slot: Slot, key: SessionKey) -> bool {
+        self.0.borrow().is_outdated(slot, key)
+    }
+
+    /// The way in: the session, published from `network`, holds the slot. Returns the one that held it before.
+    pub(super) fn take(
+        &self,
+        slot: Slot,
+        key: SessionKey,
+        network: Option<IpAddr>,
+        session: Session,
+    ) -> Option<Session> {
+        let mut table = self.0.borrow_mut();
+        let former = table.take(slot, key, session).map(|held| held.session);
+        let facts = table.facts_mut(slot);
+        facts.publisher = network;
+        facts.forget_problem_of(former.as_ref());
+        former
+    }
+
+    /// The way out: nothing of the session is kept. `None` when it holds no slot any more.
+    pub(super) fn release(&self, key: SessionKey) -> Option<(Slot, Session)> {
+        let mut table = self.0.borrow_mut();
+        let (slot, session) = table.release(key)?;
+        table.facts_mut(slot).forget_problem_of(Some(&session));
+        Some((slot, session))
+    }
+
+    /// The session that `resource` names, if it still holds the guest's slot.
+    pub(super) fn find(&self, id: &GuestId, resource: &ResourceId) -> Option<(Slot, SessionKey)> {
+        self.look(id, resource, |slot, held| (slot, held.key))
+    }
+
+    /// Its entity tag.
+    pub(super) fn etag(&self, id: &GuestId, resource: &ResourceId) -> Option<String> {
+        self.look(id, resource, |_, held| held.session.etag.clone())
+    }
+
+    /// The ufrag of its guest, as far as that is known.
+    pub(super) fn ufrag(&self, id: &GuestId, resource: &ResourceId) -> Option<Option<String>> {
+        self.look(id, resource, |_, held| held.session.ufrag.clone())
+    }
+
+    fn look<T>(&self, id: &GuestId, resource: &ResourceId, of: impl FnOnce(Slot, &Held<Session>) -> T) -> Option<T> {
+        let table = self.0.borrow();
+        let (slot, _, held) =
+            table.sessions().find(|(_, guest, held)| guest.id == *id && held.session.resource == *resource)?;
+        Some(of(slot, held))
+    }
+
+    /// The session at the SFU of the guest in this slot, and its key.
+    pub(super) fn publication<T>(&self, slot: Slot, of: impl FnOnce(SessionKey, &Publication) -> T) -> Option<T> {
+        let table = self.0.borrow();
+        let held = table.held(slot)?;
+        Some(of(held.key, held.session.publication.as_ref()?))
+    }
+
+    /// The slot of a guest who publishes through the SFU, and the session's key.
+    pub(super) fn published(&self, id: &GuestId) -> Option<SessionKey> {
+        let slot = self.0.borrow().listed_slot(id)?;
+        self.publication(slot, |key, _| key)
+    }
+
+    /// The SFU's session id of each guest that publishes there.
+    pub(super) fn sfu_sessions(&self) -> Vec<(GuestId, String)> {
+        self.stored().into_iter().map(|session| (session.guest, session.session_id)).collect()
+    }
+
+    /// Where a pull's peer of this name in the media thread is known.
+    pub(super) fn pull_of(&self, slot: Slot, key: SessionKey) -> Option<(Inputs, PeerId)> {
+        self.publication(slot, |_, publication| publication.pull_of(key))?
+    }
+
+    /// Tracks of the guest that the SFU has dropped.
+    pub(super) fn dropped_tracks(&self, slot: Slot) -> Vec<TrackKind> {
+        self.publication(slot, |_, publication| publication.dropped_tracks()).unwrap_or_default()
+    }
+
+    /// What a restarted daemon has to know.
+    pub(super) fn stored(&self) -> Vec<store::Session> {
+        let table = self.0.borrow();
+        let stored = |(_, guest, held): (Slot, &Guest, &Held<Session>)| {
+            let Session { resource, etag, ufrag, publication } = &held.session;
+            let publication = publication.as_ref()?;
+            Some(store::Session {
+                guest: guest.id.clone(),
+                resource: resource.clone(),
+                etag: etag.clone(),
+                ufrag: ufrag.clone(),
+                session_id: publication.session_id.clone(),
+                tracks: publication.tracks.clone(),
+            })
+        };
+        table.sessions().filter_map(stored).collect()
+    }
+
+    /// The network from which the slot was published last.
+    pub(super) fn publisher(&self, id: &GuestId) -> Option<IpAddr> {
+        let table = self.0.borrow();
+        table.facts(table.listed_slot(id)?).publisher
+    }
+
+    /// What is wrong in this slot, for the producer.
+    pub(super) fn problem(&self, slot: Slot, now: Instant) -> Option<String> {
+        self.0.borrow().facts(slot).problem.as_ref()?.text(now)
+    }
+
+    pub(super) fn note_problem(&self, slot: Slot, text: String, now: Instant) {
+        self.0.borrow_mut().facts_mut(slot).problem = Some(Problem::new(text, now));
+    }
+
+    /// Notes the problem of a session, or that it has none, if it still holds the slot.
+    pub(super) fn set_problem_of(&self, slot: Slot, key: SessionKey, problem: Option<Problem>) {
+        let mut table = self.0.borrow_mut();
+        if table.held(slot).is_some_and(|held| held.key == key) {
+            table.facts_mut(slot).problem = problem;
+        }
+    }
+
+    /// What to protect the media of the next guest on the direct path with.
+    pub(super) fn srtp_profiles(&self, slot: Slot) -> Vec<SrtpProfile> {
+        self.0.borrow().facts(slot).profiles.offer()
+    }
+
+    /// Learns from how a session ended.
+    pub(super) fn note_end(&self, slot: Slot, reason: &SessionEnd) {
+        self.0.borrow_mut().facts_mut(slot).profiles.note_end(slot, reason);
+    }
+
+    /// The RTMP server's name, where that has to be looked up.
+    pub(super) fn server(&self, slot: Slot) -> Option<Name> {
+        self.0.borrow().facts(slot).server.clone()
+    }
+
+    /// The question how the slot is.
+    pub(super) fn state_question(&self, slot: Slot) -> Rc<Question<State>> {
+        Rc::clone(&self.0.borrow().facts(slot).state)
+    }
+}
+
+impl Facts {
+    /// A problem of the way through the SFU goes with the guest who took it.
+    fn forget_problem_of(&mut self, session: Option<&Session>) {
+        if session.is_some_and(|session| session.publication.is_some()) {
+            self.problem = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
