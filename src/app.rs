@@ -405,19 +405,20 @@ impl Daemon {
         let ufrag = peer.remote_ufrag().map(str::to_owned);
         let resource = ResourceId::generate();
         let key = self.sessions.next_key();
-        let session = Session { resource: resource.clone(), etag: etag.clone(), ufrag, publication: None };
-        self.admit(slot, key, Some(client.network()), session);
         let (ready, is_ready) = smol::channel::bounded(1);
         let (video, peer) = (peer.has_track(TrackKind::Video), Box::new(peer));
         let joined = self.media.send(Command::Join { slot, key, peer, video, transport: Transport::Shared, ready });
         // The browser's first check comes milliseconds after the answer: its session must be known by then.
         let is_known = async { matches!(within(MEDIA_ANSWER, is_ready.recv()).await, Some(Ok(()))) };
         if joined.is_err() || !is_known.await {
-            self.release(key);
+            // Whoever has the slot keeps it, also from a media thread that comes to this session late.
+            let _ = self.media.send(Command::Leave { slot, key });
             return Err(
                 Refusal::new(503, "the relay is overloaded, please try again").retry_after(Duration::from_secs(2))
             );
         }
+        let session = Session { resource: resource.clone(), etag: etag.clone(), ufrag, publication: None };
+        self.admit(slot, key, Some(client.network()), session);
         log::info!("{id} {key}: joining over the direct path from {}", client.remote_ip);
         Ok(Published { resource, etag, answer_sdp: sdp })
     }

@@ -27,6 +27,7 @@ fn commands(queue: &std::sync::mpsc::Receiver<Command>) -> Vec<&'static str> {
         Command::Snapshot { .. } => "snapshot",
         Command::State { .. } => "state",
         Command::Join { .. } => "join",
+        Command::Leave { .. } => "leave",
         _ => "another",
     };
     queue.try_iter().map(name).collect()
@@ -57,14 +58,17 @@ fn nobody_is_said_to_be_absent_by_a_media_thread_that_does_not_answer() {
 }
 
 #[test]
-fn an_offer_that_the_media_thread_does_not_take_leaves_nothing_behind() {
+fn an_offer_that_the_media_thread_does_not_take_leaves_the_slot_as_it_was() {
     let (daemon, queue) = unanswered();
+    let (resource, key) = (ResourceId::generate(), daemon.sessions.next_key());
+    let session = Session { resource: resource.clone(), etag: "etag".to_owned(), ufrag: None, publication: None };
+    daemon.admit(Slot(0), key, None, session);
     let backend = DaemonBackend(Rc::clone(&daemon));
     let loopback = ([127, 0, 0, 1], 8000).into();
     let client = ClientInfo { local_addr: loopback, remote_ip: loopback.ip(), tunnelled: false };
     let guest = guest1();
     let published = backend.publish(&guest, MediaPath::Direct, OFFER.to_owned(), client);
     let refusal = smol::block_on(daemon.executor.run(published)).unwrap_err();
-    assert_eq!((refusal.status, commands(&queue)), (503, vec!["join"]));
-    assert!(!daemon.sessions.is_outdated(Slot(0), SessionKey(0)), "no session holds the slot");
+    assert_eq!((refusal.status, commands(&queue)), (503, vec!["join", "leave"]));
+    assert_eq!(daemon.sessions.find(&guest, &resource), Some((Slot(0), key)), "whoever has the slot keeps it");
 }
