@@ -7,10 +7,10 @@ help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## start the daemon, and a test RTMP server when port 1935 is free; Ctrl-C ends both
-	@tests/run.sh
+	@tests/scripts/run.sh
 
 run-sim: ## as run, with guests going through a simulated SFU: the remote path without an account
-	@tests/run.sh sim
+	@tests/scripts/run.sh sim
 
 # Nearly all of the time is spent waiting, so many tests wait side by side, however few cores there are.
 test: ## unit, golden and whole-daemon tests
@@ -21,28 +21,28 @@ netsim: ## guests behind bad networks, in virtual time: the table; ARGS="--seed 
 	@$${CARGO_TARGET_DIR:-target}/release/netsim $(ARGS)
 
 e2e: ## a real Chromium through the page, directly and through the simulated SFU, into RTMP servers; CHECKS="name ..." picks some
-	@tests/e2e.sh $(CHECKS)
+	@tests/scripts/e2e.sh $(CHECKS)
 
 lint: ## formatting, clippy, licences and bans, rules for source files
-	@tests/lint.sh
+	@tests/scripts/lint.sh
 
 golden: ## bless the muxer's golden files, after ffprobe has confirmed them
 	@muxer/tests/golden/bless.sh
 
 fuzz: ## fuzz each parser for FUZZ_SECONDS (20); TARGETS="name ..." picks some
-	@tests/fuzz.sh $(TARGETS)
+	@tests/scripts/fuzz.sh $(TARGETS)
 
 bench: ## instructions, time and allocations per packet on a recording
-	@tests/bench.sh
+	@tests/scripts/bench.sh
 
 bench-whole: ## the daemon under load, 1 to 32 guests, beside Janus, GStreamer and aiortc; QUICK=1 for a look
 	@tests/bench/whole.sh
 
 profile: ## instructions of the packet path by function, wake-ups and system calls of the daemon; PROFILE=cm, GUESTS=4
-	@tests/profile.sh
+	@tests/scripts/profile.sh
 
 size: ## build the shipped binary; its size, memory and threads, idle and with one guest; CPU of one guest
-	@tests/size.sh
+	@tests/scripts/size.sh
 
 cross: ## the daemon for the board (aarch64, Debian 12), checked; says what is missing here
 	@cross/build.sh

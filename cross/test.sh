@@ -5,7 +5,7 @@
 # qemu-user hangs at a dynamic binary's first thread, so these are the static ones.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-. tests/tools.sh
+. tests/scripts/tools.sh
 
 LIMIT_SECONDS=120 # of each run; seconds are what they take
 DAEMON_TESTS=(

@@ -1,10 +1,9 @@
 //! The composition root: builds every part, joins them, and runs the control side until a signal ends it.
 //!
 //! Threads: this one (HTTP, events, signals, one smol executor) and the media thread. Channels: commands to the media
-//! thread and events from it, both bounded (see [`crate::media_loop`]).
+//! thread and events from it, both bounded (see [`crate::media`]).
 
 mod backend;
-mod calls;
 mod ice_servers;
 mod measure;
 mod names;
@@ -14,6 +13,7 @@ pub(crate) mod public_address;
 mod question;
 mod reload;
 mod sessions;
+mod sfu;
 mod supervision;
 mod within;
 
@@ -30,29 +30,29 @@ use smol::LocalExecutor;
 use smol::channel::Receiver;
 use smol::stream::StreamExt;
 
-use crate::calls::pull::PeerEvent;
 use crate::config::{self, Config, ConfigError};
 use crate::guest::id::{GuestId, ResourceId};
 use crate::guest::{self, Guest, SessionKey, Slot, State};
 use crate::http::backend::{ClientInfo, NoAnswer, Published, Refusal};
 use crate::http::{Limits, Site, process, serve};
 use crate::journal;
-use crate::media_loop::{self, Budget, Command, Event, SlotSnapshot, Transport};
+use crate::media::{self, Budget, Command, Event, SlotSnapshot, Transport};
 use crate::panics;
 use crate::rtc::dtls::Certificate;
 use crate::rtc::peer::{self, AnswerConfig, Answered};
 use crate::rtc::sdp::{OpusSettings, RemoteAddresses};
 use crate::rtc::srtp::SrtpProfile;
 use crate::rtmp::{self, Target};
+use crate::sfu::pull::PeerEvent;
 use crate::slot::RelayConfig;
 use crate::systemd::Notifier;
 
 use backend::DaemonBackend;
-use calls::CallsPath;
 use ice_servers::IceServers;
 use public_address::PublicAddresses;
 use question::Question;
 use sessions::{Session, Sessions};
+use sfu::SfuPath;
 use within::within;
 
 /// How long a request waits for the media thread, which it wakes.
@@ -122,7 +122,7 @@ async fn serve_until_signal(
     let relays = config.guests.iter().map(|guest| relay_config(&config, guest)).collect::<Result<Vec<_>, _>>()?;
     let targets = relays.iter().map(|relay| relay.target.clone());
     let sessions = Sessions::new(config.guests.iter().map(slot_guest).zip(targets));
-    let (media, events, thread) = media_loop::spawn(config.rtc.listen, relays, budget(&config)).map_err(|error| {
+    let (media, events, thread) = media::spawn(config.rtc.listen, relays, budget(&config)).map_err(|error| {
         AppError::Listen { what: "WebRTC media (UDP)", key: "rtc.listen", address: config.rtc.listen, error }
     })?;
     let http_address = listener.local_addr().unwrap_or(config.http.listen);
@@ -135,9 +135,9 @@ async fn serve_until_signal(
 
     let daemon = Rc::new(Daemon::new(config, media, sessions, certificate, executor));
     (0..daemon.sessions.slots()).for_each(|slot| daemon.look_up_server(Slot(slot)));
-    calls::restore(&daemon);
+    sfu::restore(&daemon);
     // Without the way through the SFU there is nothing to choose.
-    if let Some(server) = daemon.config.rtc.stun_server.clone().filter(|_| daemon.calls.is_some()) {
+    if let Some(server) = daemon.config.rtc.stun_server.clone().filter(|_| daemon.sfu.is_some()) {
         let daemon = Rc::clone(&daemon);
         executor.spawn(async move { daemon.public_addresses.keep_asking(&server).await }).detach();
     }
@@ -240,13 +240,13 @@ struct Daemon {
     config: Config,
     /// What encoders are asked for; the one part of the configuration that may change.
     bitrates: Cell<Bitrates>,
-    media: media_loop::Handle,
+    media: media::Handle,
     certificate: Certificate,
     sessions: Sessions,
     /// How all slots are.
     snapshot: Rc<Question<Vec<SlotSnapshot>>>,
     /// The path through the SFU, where it is configured.
-    calls: Option<CallsPath>,
+    sfu: Option<SfuPath>,
     ice_servers: Rc<IceServers>,
     public_addresses: PublicAddresses,
     executor: &'static LocalExecutor<'static>,
@@ -255,12 +255,12 @@ struct Daemon {
 impl Daemon {
     fn new(
         config: Config,
-        media: media_loop::Handle,
+        media: media::Handle,
         sessions: Sessions,
         certificate: Certificate,
         executor: &'static LocalExecutor<'static>,
     ) -> Self {
-        let calls = CallsPath::new(&config, executor);
+        let sfu = SfuPath::new(&config, executor);
         let ice_servers = Rc::new(IceServers::new(&config, executor));
         Self {
             bitrates: Cell::new(Bitrates::of(&config)),
@@ -269,7 +269,7 @@ impl Daemon {
             certificate,
             sessions,
             snapshot: Question::new(SNAPSHOT_KEEPS),
-            calls,
+            sfu,
             ice_servers,
             public_addresses: PublicAddresses::default(),
             executor,
@@ -288,9 +288,9 @@ impl Daemon {
             Event::Heard { slot, key } => self.tell_pull(slot, key, PeerEvent::Connected),
             Event::Ended { slot, key, reason } => {
                 self.release(key);
-                self.sessions.note_end(slot, &reason);
+                self.sessions.record_end(slot, &reason);
                 log::info!("{} {key}: session over: {reason}", self.sessions.name(slot));
-                if let Some(event) = calls::ended(&reason) {
+                if let Some(event) = sfu::ended(&reason) {
                     self.tell_pull(slot, key, event);
                 }
             }
@@ -320,7 +320,7 @@ impl Daemon {
         }
     }
 
-    /// Addresses a guest may reach our UDP port at (RFC 8445 section 5.1.1.1).
+    /// Addresses a guest may reach our UDP port at (RFC 8445 §5.1.1.1).
     fn candidates(&self, client: &ClientInfo) -> Vec<SocketAddr> {
         let local = self.media.local_addr();
         let addresses: Vec<IpAddr> = if local.ip().is_unspecified() {
@@ -369,15 +369,15 @@ impl Daemon {
     }
 
     fn part_with(&self, slot: Slot, session: Session) -> Option<Receiver<()>> {
-        let (calls, publication) = (self.calls.as_ref()?, session.publication?);
-        drop(calls.save(self.sessions.stored()));
-        Some(calls.end(self.sessions.name(slot), publication))
+        let (path, publication) = (self.sfu.as_ref()?, session.publication?);
+        drop(path.save(self.sessions.stored()));
+        Some(path.end(self.sessions.name(slot), publication))
     }
 
     /// How we answer the SFU. It takes no notice of our candidates: it sees where our checks come from. One whose API
     /// is on this host (the only case of plain HTTP) may be on this host itself.
     fn pull_config(&self) -> AnswerConfig {
-        let remote_addresses = calls::remote_addresses(&self.config.cloudflare.api_base);
+        let remote_addresses = sfu::remote_addresses(&self.config.cloudflare.api_base);
         AnswerConfig { remote_addresses, ..self.answer_config(vec![self.media.local_addr()]) }
     }
 

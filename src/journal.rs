@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn our_own_records_obey_the_level_and_others_only_warn() {
-        for target in ["guest_relay", "guest_relay::media_loop"] {
+        for target in ["guest_relay", "guest_relay::media"] {
             assert_eq!(level_of(target, LevelFilter::Debug), LevelFilter::Debug, "{target}");
         }
         for target in ["guest_relay_other", "ureq", "rustls::client"] {

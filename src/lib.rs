@@ -20,7 +20,7 @@
 //! |---|---|---|---|
 //! | [`guest_relay_muxer`] | no | no: arrival times are arguments | appends to the caller's buffer |
 //! | [`rtc`], [`rtmp`], [`slot`], [`guest`] | no | `now` is an argument | at set-up; every queue has a named bound |
-//! | [`media_loop`], [`http`], [`app`], [`systemd`] | yes | yes | - |
+//! | [`media`], [`http`], [`app`], [`systemd`] | yes | yes | - |
 //! | [`doctor`] | yes, in a process of its own | yes | - |
 //!
 //! Protocol parts are state machines: `handle_*(input, now)`, then `poll_output()` until it is dry, then
@@ -38,20 +38,21 @@
 //!
 //! # Where to start reading
 //!
-//! [`app::run`] builds everything. The path of one packet is [`media_loop`] → [`slot::SlotMachine`] → [`rtc::peer`] →
+//! [`app::run`] builds everything. The path of one packet is [`media`] → [`slot::SlotMachine`] → [`rtc::peer`] →
 //! the slot's relay → [`guest_relay_muxer::Muxer`] → [`rtmp::Publisher`].
 
 pub mod app;
-pub mod calls;
 pub mod config;
 pub mod doctor;
 pub mod guest;
 pub mod http;
 pub mod journal;
-pub mod media_loop;
+pub mod media;
 pub mod panics;
 pub mod rtc;
 pub mod rtmp;
+pub mod secret;
+pub mod sfu;
 pub mod slot;
 pub mod systemd;
 pub mod utc;

@@ -358,7 +358,7 @@ impl Conversion<'_> {
     }
 }
 
-/// Reads the next packet of a compound: sender SSRC and times, if it is a sender report (RFC 3550 section 6.4.1).
+/// Reads the next packet of a compound: sender SSRC and times, if it is a sender report (RFC 3550 §6.4.1).
 fn sender_report(compound: &mut Reader<'_>) -> Result<Option<(u32, SenderReport)>, Truncated> {
     const SENDER_REPORT: u8 = 200;
     let [_, packet_type] = compound.take_array()?;

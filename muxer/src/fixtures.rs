@@ -21,7 +21,7 @@ pub(crate) const SEI: &[u8] = &[0x06, 0x05, 0x01, 0xaa, 0x80];
 pub(crate) const DELIMITER: &[u8] = &[0x09, 0xf0];
 pub(crate) const FILLER: &[u8] = &[0x0c, 0xff, 0xff, 0x80];
 
-/// A STAP-A of these NAL units (RFC 6184 section 5.7.1).
+/// A STAP-A of these NAL units (RFC 6184 §5.7.1).
 pub(crate) fn stap_a(nals: &[&[u8]]) -> Vec<u8> {
     let mut payload = vec![0x78];
     for nal in nals {
@@ -31,7 +31,7 @@ pub(crate) fn stap_a(nals: &[&[u8]]) -> Vec<u8> {
     payload
 }
 
-/// The FU-As of a NAL unit, `size` bytes of it in each (RFC 6184 section 5.8).
+/// The FU-As of a NAL unit, `size` bytes of it in each (RFC 6184 §5.8).
 pub(crate) fn fu_a(nal: &[u8], size: usize) -> Vec<Vec<u8>> {
     let (header, rbsp) = nal.split_first().expect("a NAL unit");
     let count = rbsp.len().div_ceil(size);

@@ -99,7 +99,7 @@ impl VideoHeader {
     }
 }
 
-/// Pre-skip every Opus encoder in a browser uses: 6.5 ms of look-ahead at 48 kHz (RFC 7845 section 5.1).
+/// Pre-skip every Opus encoder in a browser uses: 6.5 ms of look-ahead at 48 kHz (RFC 7845 §5.1).
 const OPUS_PRE_SKIP: u16 = 312;
 const OPUS_SAMPLE_RATE: u32 = 48_000;
 

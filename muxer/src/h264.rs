@@ -6,9 +6,9 @@
 //! Bounds: [`MAX_NAL_BYTES`], [`MAX_ACCESS_UNIT_BYTES`], [`MAX_UNITS`].
 //!
 //! ```text
-//! single    |F|NRI| 1..23 | RBSP                              section 5.6
-//! STAP-A    |F|NRI|   24  | (u16 size, NAL unit)*             section 5.7.1
-//! FU-A      |F|NRI|   28  | |S|E|R| type | part of the RBSP   section 5.8
+//! single    |F|NRI| 1..23 | RBSP                              §5.6
+//! STAP-A    |F|NRI|   24  | (u16 size, NAL unit)*             §5.7.1
+//! FU-A      |F|NRI|   28  | |S|E|R| type | part of the RBSP   §5.8
 //! ```
 
 use crate::bytes::Reader;
@@ -254,7 +254,7 @@ impl Depacketizer {
                     return;
                 };
                 self.append(start, nal);
-                self.note_slice_ids(nal_type, nal);
+                self.record_slice_ids(nal_type, nal);
             }
             SPS | PPS => self.store_set(nal),
             // Aggregates inside aggregates, and the modes nobody negotiated: part of the picture is in there.
@@ -357,7 +357,7 @@ impl Depacketizer {
         self.sets.settle();
     }
 
-    fn note_slice_ids(&mut self, nal_type: u8, nal: &[u8]) {
+    fn record_slice_ids(&mut self, nal_type: u8, nal: &[u8]) {
         self.set_slice_ids(nal_type, slice_ids(nal).ok());
     }
 

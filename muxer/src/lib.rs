@@ -88,7 +88,7 @@ pub use stats::{AudioStats, DroppedFrames, PacketStats, Stats, VideoStats};
 pub use time::MediaTime;
 pub use timeline::SenderReport;
 
-/// The RTP clock of H.264 (RFC 6184 section 8.1).
+/// The RTP clock of H.264 (RFC 6184 §8.1).
 pub const VIDEO_CLOCK_RATE: u32 = 90_000;
 
 /// One of the two tracks of a guest.

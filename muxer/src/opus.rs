@@ -1,4 +1,4 @@
-//! Opus packets as far as a relay must understand them (RFC 6716 section 3): how long one plays, and whether it
+//! Opus packets as far as a relay must understand them (RFC 6716 §3): how long one plays, and whether it
 //! keeps the rules R1-R7. RFC 7587: one Opus packet is one RTP payload, and the RTP clock runs at 48 kHz.
 //!
 //! ```text
@@ -12,7 +12,7 @@ use std::fmt;
 
 use crate::bytes::{Reader, Truncated};
 
-/// The RTP clock of Opus (RFC 7587 section 4.1).
+/// The RTP clock of Opus (RFC 7587 §4.1).
 pub const CLOCK_RATE: u32 = 48_000;
 /// R5: no packet is longer than 120 ms.
 pub const MAX_SAMPLES: u32 = 5760;
@@ -177,7 +177,7 @@ const SHORT_SILENCES: [(u32, [u8; 3]); 3] =
     [(480, [0xf0, 0xff, 0xfe]), (240, [0xe8, 0xff, 0xfe]), (120, [0xe0, 0xff, 0xfe])];
 
 /// A packet of one byte in the place of a lost one: a frame of length 0 is "no frame (DTX or lost packet)" (RFC 6716
-/// section 3.2.1), which the decoder conceals out of what it heard before. It has the mode, bandwidth and channels of
+/// §3.2.1), which the decoder conceals out of what it heard before. It has the mode, bandwidth and channels of
 /// `toc`, so that no decoder changes mode for it, and its frame size, or the largest one no longer than `samples`.
 /// Gives its samples; `None` when the mode has no frame that short.
 pub fn no_frame(toc: u8, samples: u32) -> Option<(u32, [u8; 1])> {

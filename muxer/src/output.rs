@@ -48,7 +48,7 @@ pub enum Frame {
     /// avcC.
     VideoSequenceHeader,
     /// An IDR picture.
-    KeyFrame,
+    Keyframe,
     /// Any other picture.
     InterFrame,
     /// OpusHead.
@@ -62,7 +62,7 @@ impl Frame {
     pub const fn kind(self) -> TagKind {
         match self {
             Frame::Metadata => TagKind::Script,
-            Frame::VideoSequenceHeader | Frame::KeyFrame | Frame::InterFrame => TagKind::Video,
+            Frame::VideoSequenceHeader | Frame::Keyframe | Frame::InterFrame => TagKind::Video,
             Frame::AudioSequenceHeader | Frame::Audio => TagKind::Audio,
         }
     }

@@ -1,4 +1,4 @@
-//! RTP packets (RFC 3550 section 5.1) and their header extensions (RFC 8285).
+//! RTP packets (RFC 3550 §5.1) and their header extensions (RFC 8285).
 //!
 //! Input: one decrypted datagram. Output: a view that borrows from it, with the payload already free of padding.
 //! Nothing is copied; work is linear in the header.
@@ -21,11 +21,11 @@ use std::fmt;
 
 use crate::bytes::{Reader, Truncated};
 
-/// RFC 8285 section 4.2: the profile field of one-byte extension headers.
+/// RFC 8285 §4.2: the profile field of one-byte extension headers.
 const ONE_BYTE_PROFILE: u16 = 0xbede;
-/// RFC 8285 section 4.3: the upper twelve bits of the profile field of two-byte extension headers.
+/// RFC 8285 §4.3: the upper twelve bits of the profile field of two-byte extension headers.
 const TWO_BYTE_PROFILE: u16 = 0x100;
-/// RFC 8285 section 4.2: this id ends one-byte extensions.
+/// RFC 8285 §4.2: this id ends one-byte extensions.
 const ONE_BYTE_END: u8 = 15;
 
 /// Why a datagram is not an RTP packet.
@@ -114,7 +114,7 @@ impl<'a> RtpPacket<'a> {
             Some(HeaderExtension { profile, data: reader.take(words * 4)? })
         };
         if first & 0x20 != 0 {
-            // RFC 3550 section 5.1: the count includes the byte that holds it, so it is at least 1.
+            // RFC 3550 §5.1: the count includes the byte that holds it, so it is at least 1.
             let have = reader.len();
             let padding = reader.rest().last().copied().unwrap_or(0);
             if padding == 0 || reader.take_back(usize::from(padding)).is_err() {
@@ -142,7 +142,7 @@ impl<'a> RtpPacket<'a> {
         Extensions { form, reader: Reader::new(data) }
     }
 
-    /// What a retransmission carries (RFC 4588 section 4): the original sequence number in front of the original
+    /// What a retransmission carries (RFC 4588 §4): the original sequence number in front of the original
     /// payload. `None` when there is none, as in a padding-only probe on the retransmission stream.
     pub fn undo_rtx(&self, payload_type: u8, ssrc: u32) -> Option<RtpPacket<'a>> {
         let mut reader = Reader::new(self.payload);
@@ -182,7 +182,7 @@ impl<'a> Extensions<'a> {
                 Form::OneByte => (first >> 4, usize::from(first & 0x0f) + 1),
                 Form::TwoByte => (first, usize::from(self.reader.u8()?)),
             };
-            // RFC 8285 section 4.2: id 15, and id 0 with a length, end the extension.
+            // RFC 8285 §4.2: id 15, and id 0 with a length, end the extension.
             if matches!(self.form, Form::OneByte) && (id == ONE_BYTE_END || id == 0) {
                 return Ok(None);
             }
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn two_byte_extensions_may_be_empty_and_use_id_15() {
-        // RFC 8285 section 4.3: profile 0x100 and four application bits.
+        // RFC 8285 §4.3: profile 0x100 and four application bits.
         let found = elements(&[0x10, 0x05, 0, 3, 1, 0, 0, 15, 1, 0xcc, 200, 3, 1, 2, 3, 0]);
         assert_eq!(found, [(1, vec![]), (15, vec![0xcc]), (200, vec![1, 2, 3])]);
     }

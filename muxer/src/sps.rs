@@ -1,4 +1,4 @@
-//! Sequence and picture parameter sets as far as a relay must understand them (H.264 section 7.3.2).
+//! Sequence and picture parameter sets as far as a relay must understand them (H.264 §7.3.2).
 //!
 //! Input: one NAL unit, header byte included, from the network. Output: what avcC and the metadata need. Bounds:
 //! [`MAX_PARAMETER_SET_BYTES`], [`MAX_DIMENSION`], [`MAX_REF_FRAMES`]; anything beyond is an error, never a panic.
@@ -15,7 +15,7 @@ pub const MAX_DIMENSION: u32 = 8192;
 pub const MAX_REF_FRAMES: u32 = 16;
 
 const MACROBLOCK: u32 = 16;
-/// H.264 section 7.4.2.1.1, aspect_ratio_idc: width and height follow.
+/// H.264 §7.4.2.1.1, aspect_ratio_idc: width and height follow.
 const EXTENDED_SAR: u32 = 255;
 
 /// Why a parameter set is not used.
@@ -174,7 +174,7 @@ pub fn pps_ids(nal: &[u8]) -> Result<(u8, u8), ParameterSetError> {
     Ok((id, up_to(&mut bits, "seq_parameter_set_id", 31)?))
 }
 
-/// first_mb_in_slice and pic_parameter_set_id of a slice (section 7.3.3); a few bytes of it are enough.
+/// first_mb_in_slice and pic_parameter_set_id of a slice (§7.3.3); a few bytes of it are enough.
 pub fn slice_ids(nal: &[u8]) -> Result<(u32, u8), ParameterSetError> {
     let (_, rbsp) = nal.split_first().ok_or(ParameterSetError::Truncated)?;
     let mut bits = RbspBits::new(rbsp);

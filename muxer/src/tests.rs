@@ -123,7 +123,7 @@ impl Guest {
                     let name = match tag.frame {
                         Frame::Metadata => "metadata",
                         Frame::VideoSequenceHeader => "avcC",
-                        Frame::KeyFrame => "key",
+                        Frame::Keyframe => "key",
                         Frame::InterFrame => "inter",
                         Frame::AudioSequenceHeader => "OpusHead",
                         Frame::Audio if body.ends_with(&opus::SILENCE_20_MS) => "silence",

@@ -1,7 +1,7 @@
 //! One timeline for both tracks.
 //!
 //! Input: RTP times (wrapping, each track with its own offset and rate), arrival times, sender reports
-//! (RFC 3550 section 6.4.1). Output: presentation times in microseconds from the configured start.
+//! (RFC 3550 §6.4.1). Output: presentation times in microseconds from the configured start.
 //!
 //! - A track's clock is its RTP clock: steps between packets are exact, whatever the network did to them.
 //! - The first packet of a track is placed by its arrival. The very first one defines the start.

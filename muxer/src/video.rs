@@ -100,7 +100,7 @@ impl VideoTrack {
         };
         let dts = self.times.floor(at).max(at);
         let header = VideoHeader::Picture { key: true, composition_time_ms: 0 };
-        let sent = shared.outbox.push_tag(Frame::KeyFrame, dts, |out| {
+        let sent = shared.outbox.push_tag(Frame::Keyframe, dts, |out| {
             out.extend_from_slice(body);
             overwrite_header(out, header);
         });
@@ -202,7 +202,7 @@ impl VideoTrack {
 
     fn push_picture(&mut self, key: bool, times: &Times, shared: &mut Shared) -> bool {
         let composition_time_ms = times.composition_time_ms();
-        let frame = if key { Frame::KeyFrame } else { Frame::InterFrame };
+        let frame = if key { Frame::Keyframe } else { Frame::InterFrame };
         let header = VideoHeader::Picture { key, composition_time_ms };
         let (depacketizer, keyframe) = (&mut self.depacketizer, &mut self.keyframe);
         shared.outbox.push_tag(frame, times.dts, |out| {

@@ -10,14 +10,14 @@
 # Each checks that its packets were seen, and that decoding times strictly increase and
 # are never later than presentation times.
 #
-# ffmpeg: $FFMPEG, else tests/tools.sh installs it.
+# ffmpeg: $FFMPEG, else tests/scripts/tools.sh installs it.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$root"
 
 if [ -z "${FFMPEG:-}" ]; then
   # shellcheck source=/dev/null
-  . tests/tools.sh
+  . tests/scripts/tools.sh
   need_ffmpeg
 fi
 cargo build -q --release --locked --workspace --example rtp2flv

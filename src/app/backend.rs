@@ -13,13 +13,13 @@ use crate::http::backend::{
     RtmpState,
 };
 use crate::http::metrics::GuestMeasurements;
-use crate::media_loop::{Command, SlotSnapshot};
+use crate::media::{Command, SlotSnapshot};
 use crate::rtc::sdp::check_trickle;
 use crate::rtmp;
 
 use super::measure::measure;
 use super::within::within;
-use super::{Daemon, calls};
+use super::{Daemon, sfu};
 
 pub(super) struct DaemonBackend(pub(super) Rc<Daemon>);
 
@@ -41,7 +41,7 @@ impl Backend for DaemonBackend {
     ) -> Result<Published, Refusal> {
         match path {
             MediaPath::Direct => self.0.publish_direct(guest, &offer, &client).await,
-            MediaPath::Calls => calls::publish_calls(&self.0, guest, &offer, &client).await,
+            MediaPath::Sfu => sfu::publish_at_sfu(&self.0, guest, &offer, &client).await,
         }
     }
 
@@ -49,7 +49,7 @@ impl Backend for DaemonBackend {
         self.0.sessions.etag(guest, resource)
     }
 
-    /// An ICE-lite agent learns the guest's addresses from its checks (RFC 8445 section 2.5): candidates are not needed. So do
+    /// An ICE-lite agent learns the guest's addresses from its checks (RFC 8445 §2.5): candidates are not needed. So do
     /// those at the SFU, as far as it is told of none.
     async fn trickle(&self, guest: &GuestId, resource: &ResourceId, fragment: String) -> Result<(), Refusal> {
         let ufrag = self.0.sessions.ufrag(guest, resource).ok_or_else(|| Refusal::new(404, "this session is over"))?;
@@ -62,7 +62,7 @@ impl Backend for DaemonBackend {
         };
         if let Some(closed) = self.0.release(key).flatten() {
             // Nothing is sent: the channel's end is the news. A close that takes longer goes on by itself.
-            let _ = within(calls::CLOSE_WAIT, closed.recv()).await;
+            let _ = within(sfu::CLOSE_WAIT, closed.recv()).await;
             return Left::Ended;
         }
         if self.0.media.send(Command::Leave { slot, key }).is_err() {
@@ -71,8 +71,8 @@ impl Backend for DaemonBackend {
         Left::Ended
     }
 
-    fn calls_configured(&self) -> bool {
-        self.0.calls.is_some()
+    fn sfu_configured(&self) -> bool {
+        self.0.sfu.is_some()
     }
 
     fn own_public_addresses(&self) -> Vec<IpAddr> {
@@ -87,11 +87,11 @@ impl Backend for DaemonBackend {
         self.0.sessions.slot(guest).map(|slot| self.0.sessions.dropped_tracks(slot)).unwrap_or_default()
     }
 
-    fn calls_sessions(&self) -> Vec<(GuestId, String)> {
+    fn sfu_sessions(&self) -> Vec<(GuestId, String)> {
         self.0.sessions.sfu_sessions()
     }
 
-    async fn close_calls_session(&self, guest: &GuestId) -> Left {
+    async fn close_sfu_session(&self, guest: &GuestId) -> Left {
         // Whoever is listed: a session outlasts its guest's place in the configuration, and ends by the same call.
         match self.0.sessions.published(guest).and_then(|key| self.0.release(key)) {
             Some(_) => Left::Ended,
@@ -127,7 +127,7 @@ impl Backend for DaemonBackend {
             }
             status.problem = sessions.problem(slot, now);
             if sessions.publication(slot, |_, _| ()).is_some() {
-                status.path = Some(MediaPath::Calls);
+                status.path = Some(MediaPath::Sfu);
                 status.state = self.0.state_with_pull(slot, status.state);
             }
             status

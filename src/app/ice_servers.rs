@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use smol::LocalExecutor;
 use smol::channel::{Receiver, bounded};
 
-use crate::calls::CallError;
-use crate::calls::turn::{self, TurnClient};
-use crate::config::{Config, Secret};
+use crate::config::Config;
 use crate::http::backend::IceServer;
+use crate::secret::Secret;
+use crate::sfu::CallError;
+use crate::sfu::turn::{self, TurnClient};
 
 use super::within::within;
 

@@ -7,7 +7,7 @@ use guest_relay_muxer::PacketStats;
 use super::backend::rtmp_state;
 use crate::guest::{Guest, State};
 use crate::http::metrics::{GuestMeasurements, RtmpMeasurements, TrackMeasurements};
-use crate::media_loop::SlotSnapshot;
+use crate::media::SlotSnapshot;
 use crate::rtc::peer::TrackStats;
 
 /// What has no meaning without a session is `None` without one.

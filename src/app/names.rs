@@ -10,7 +10,7 @@ use std::rc::Rc;
 use smol::LocalExecutor;
 
 use crate::guest::Slot;
-use crate::media_loop::{Command, Handle};
+use crate::media::{Command, Handle};
 use crate::rtmp::Target;
 
 /// The address of a target that names none but an address.

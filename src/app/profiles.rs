@@ -32,7 +32,7 @@ impl Profiles {
     }
 
     /// Learns from how a session ended.
-    pub(super) fn note_end(&mut self, slot: Slot, reason: &SessionEnd) {
+    pub(super) fn record_end(&mut self, slot: Slot, reason: &SessionEnd) {
         if self.prefers_gcm
             && let SessionEnd::Peer(EndReason::Dtls(error)) = reason
             && !std::mem::replace(&mut self.failed, true)
@@ -52,10 +52,10 @@ mod tests {
         let mut profiles = Profiles { prefers_gcm: true, failed: false };
         let alone = [SrtpProfile::AeadAes128Gcm];
         assert_eq!(profiles.offer(), alone);
-        profiles.note_end(Slot(0), &SessionEnd::Left);
-        profiles.note_end(Slot(0), &SessionEnd::Peer(EndReason::ConsentLost));
+        profiles.record_end(Slot(0), &SessionEnd::Left);
+        profiles.record_end(Slot(0), &SessionEnd::Peer(EndReason::ConsentLost));
         assert_eq!(profiles.offer(), alone);
-        profiles.note_end(Slot(0), &SessionEnd::Peer(EndReason::Dtls(DtlsError::NoSrtpProfile)));
+        profiles.record_end(Slot(0), &SessionEnd::Peer(EndReason::Dtls(DtlsError::NoSrtpProfile)));
         assert_eq!(profiles.offer(), SrtpProfile::OFFERED);
     }
 

@@ -1,5 +1,5 @@
 //! The addresses by which the internet knows this machine's network: what a STUN server sees our requests come from
-//! (RFC 8489 Binding; the server-reflexive address of RFC 8445 section 2.1). A guest who reaches the page from the same
+//! (RFC 8489 Binding; the server-reflexive address of RFC 8445 §2.1). A guest who reaches the page from the same
 //! address sits behind the same router, so that their media need not go out to the SFU and back.
 //!
 //! Asked once at the start and every [`REFRESH`], of one server, over IPv4 and IPv6 where it has both, from a socket of the
@@ -22,7 +22,7 @@ use crate::rtc::stun::{BINDING, Class, Message, MessageWriter, TransactionId};
 const REFRESH: Duration = Duration::from_secs(600);
 /// After a question without an answer, doubling up to [`REFRESH`].
 const RETRY: Duration = Duration::from_secs(15);
-/// RFC 8489 section 6.2.1: the first retransmission timeout, which doubles; fewer sendings than its seven, since somebody
+/// RFC 8489 §6.2.1: the first retransmission timeout, which doubles; fewer sendings than its seven, since somebody
 /// else's wait does not depend on it.
 const RTO: Duration = Duration::from_millis(500);
 const SENDINGS: u32 = 4;
@@ -156,7 +156,7 @@ pub(crate) fn mapped_address(datagram: &[u8], id: TransactionId) -> Option<IpAdd
 mod tests {
     use super::*;
 
-    /// RFC 5769 section 2.2, as far as its MESSAGE-INTEGRITY, which a public server does not send: SOFTWARE "test vector",
+    /// RFC 5769 §2.2, as far as its MESSAGE-INTEGRITY, which a public server does not send: SOFTWARE "test vector",
     /// XOR-MAPPED-ADDRESS 192.0.2.1 port 32853. The length in the header counts those two attributes.
     const RESPONSE: [u8; 48] = [
         0x01, 0x01, 0x00, 0x1c, 0x21, 0x12, 0xa4, 0x42, 0xb7, 0xe7, 0xa7, 0x01, 0xbc, 0x34, 0xd6, 0x86, 0xfa, 0x87,

@@ -19,7 +19,7 @@ use smol::channel::{Receiver, Sender, bounded};
 use super::MEDIA_ANSWER;
 use super::within::within;
 use crate::http::backend::NoAnswer;
-use crate::media_loop::Unavailable;
+use crate::media::Unavailable;
 
 /// See the module.
 pub(super) struct Question<A> {

@@ -9,7 +9,7 @@ use super::{Bitrates, Daemon, Source, budget, relay_config, slot_guest};
 use crate::config::{self, Config, GUESTS_MAX};
 use crate::http::Site;
 use crate::journal;
-use crate::media_loop::Command;
+use crate::media::Command;
 
 /// A slot once given is kept for its guest.
 const SLOTS_MAX: usize = 2 * GUESTS_MAX;

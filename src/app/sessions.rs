@@ -16,17 +16,18 @@ use std::time::{Duration, Instant};
 
 use guest_relay_muxer::TrackKind;
 
-use super::calls::Publication;
 use super::names::Name;
 use super::problem::Problem;
 use super::profiles::Profiles;
 use super::question::Question;
-use crate::calls::pull::PeerId;
-use crate::calls::subscriber::Inputs;
+use super::sfu::Publication;
 use crate::guest::id::{GuestId, ResourceId};
-use crate::guest::{Guest, Held, Refusal, SessionKey, Slot, State, Table, store};
+use crate::guest::{Guest, Held, Refusal, SessionKey, Slot, State, Table};
 use crate::rtc::srtp::SrtpProfile;
 use crate::rtmp::Target;
+use crate::sfu::pull::PeerId;
+use crate::sfu::store;
+use crate::sfu::subscriber::Inputs;
 use crate::slot::SessionEnd;
 
 /// A session that holds a slot.
@@ -220,7 +221,7 @@ impl Sessions {
         self.0.borrow().facts(slot).problem.as_ref()?.text(now)
     }
 
-    pub(super) fn note_problem(&self, slot: Slot, text: String, now: Instant) {
+    pub(super) fn record_problem(&self, slot: Slot, text: String, now: Instant) {
         self.0.borrow_mut().facts_mut(slot).problem = Some(Problem::new(text, now));
     }
 
@@ -238,8 +239,8 @@ impl Sessions {
     }
 
     /// Learns from how a session ended.
-    pub(super) fn note_end(&self, slot: Slot, reason: &SessionEnd) {
-        self.0.borrow_mut().facts_mut(slot).profiles.note_end(slot, reason);
+    pub(super) fn record_end(&self, slot: Slot, reason: &SessionEnd) {
+        self.0.borrow_mut().facts_mut(slot).profiles.record_end(slot, reason);
     }
 
     /// The RTMP server's name, where that has to be looked up.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::guest::State;
-use crate::media_loop::SlotSnapshot;
+use crate::media::SlotSnapshot;
 use crate::systemd::Notifier;
 
 /// Between two questions while there is no answer. Each waits for its answer first.

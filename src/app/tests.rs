@@ -9,7 +9,7 @@ const OFFER: &str = include_str!("../../tests/fuzz/seeds/offer/chromium");
 /// A daemon with two guests, and the queue of its media thread.
 fn unanswered() -> (Rc<Daemon>, std::sync::mpsc::Receiver<Command>) {
     let config = Config::default();
-    let (media, queue) = media_loop::unattended::media_thread();
+    let (media, queue) = media::unattended::media_thread();
     let target = Target::parse("rtmp://127.0.0.1:1935/live").unwrap();
     let guests = ["guest1", "guest2"].map(|id| GuestId::parse(id).unwrap());
     let guest = |id: GuestId| Guest { name: id.to_string(), id, enabled: true };

@@ -3,9 +3,10 @@
 
 use super::reader::{Found, Reader, excerpt, parse_bool};
 use super::tree::{Entry, Value};
-use super::{Cloudflare, GUESTS_MAX, Guest, MediaMtx, Secret};
-use crate::calls::pull::PullForm;
+use super::{Cloudflare, GUESTS_MAX, Guest, MediaMtx};
 use crate::guest::id::GuestId;
+use crate::secret::Secret;
+use crate::sfu::pull::PullForm;
 
 pub(super) fn cloudflare(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> Cloudflare {
     let mut section = reader.section(root, "cloudflare");

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Config;
-use crate::calls::pull::PullForm;
+use crate::sfu::pull::PullForm;
 
 pub(super) fn report(config: &Config) -> String {
     let mut text = String::from("The configuration is valid.\n\n");

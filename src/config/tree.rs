@@ -221,7 +221,7 @@ fn size(node: &Node) -> usize {
     }
 }
 
-/// YAML 1.2.2 section 10.3.2.
+/// YAML 1.2.2 §10.3.2.
 fn is_null(text: &str) -> bool {
     matches!(text, "" | "~" | "null" | "Null" | "NULL")
 }

@@ -318,5 +318,4 @@ fn clock(clock: &Clock) -> Check {
 }
 
 #[cfg(test)]
-#[path = "examine_tests.rs"]
 mod tests;

@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use crate::calls::error::CallError;
 use crate::config::ConfigError;
 use crate::guest::id::GuestId;
+use crate::sfu::error::CallError;
 
 /// All of it.
 #[derive(Debug)]

@@ -1,5 +1,5 @@
 //! One plain HTTP GET to a server beside us: address and path in, status and body out. HTTP/1.1, which is all that our
-//! own server takes; the body ends with the connection, in chunks where the server likes them (RFC 9112 section 7.1).
+//! own server takes; the body ends with the connection, in chunks where the server likes them (RFC 9112 §7.1).
 //!
 //! Bounds: [`TIMEOUT`] for connecting and between bytes, [`BYTES_MAX`] in all.
 

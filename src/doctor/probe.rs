@@ -1,7 +1,7 @@
 //! Looks at files, ports, servers and clocks for [`Findings`](super::Findings). Blocking; nothing here judges.
 //!
 //! Bounds: every server has a time limit (see [`super::http`], [`super::rtmp`], [`super::stun`],
-//! [`crate::calls::transport`]); MediaMTX is asked for at most [`crate::config::GUESTS_MAX`] paths, and not at all once it
+//! [`crate::sfu::transport`]); MediaMTX is asked for at most [`crate::config::GUESTS_MAX`] paths, and not at all once it
 //! has not answered.
 
 use std::fs;
@@ -20,12 +20,12 @@ use super::ports::{self, Transport};
 use super::rtmp;
 use super::stun;
 use crate::app::usable;
-use crate::calls::client::Client;
-use crate::calls::error::Cause;
-use crate::calls::turn::TurnClient;
 use crate::config::Config;
 use crate::guest::id::GuestId;
 use crate::rtmp::Target;
+use crate::sfu::client::Client;
+use crate::sfu::error::Cause;
+use crate::sfu::turn::TurnClient;
 
 /// How our own process is called, in `/proc/{pid}/comm`.
 const OWN_NAME: &str = "guest-relay";
@@ -101,7 +101,7 @@ fn look_at_http(listen: SocketAddr) -> Port {
     let is_ours = match &owner {
         Some(program) => program.name == OWN_NAME,
         // Not to be seen: another user's. Ours is known by what it serves.
-        None => http::get(server, "/api/page").is_ok_and(|answer| answer.body.contains("\"calls_configured\"")),
+        None => http::get(server, "/api/page").is_ok_and(|answer| answer.body.contains("\"sfu_configured\"")),
     };
     if !is_ours {
         return Port::Taken(owner);
@@ -314,7 +314,7 @@ fn ahead_of(date: &str) -> Option<i64> {
     Some(now - unix_seconds(date)?)
 }
 
-/// An IMF-fixdate (RFC 9110 section 5.6.7): `Sun, 06 Nov 1994 08:49:37 GMT`. Years count from March, so that the leap
+/// An IMF-fixdate (RFC 9110 §5.6.7): `Sun, 06 Nov 1994 08:49:37 GMT`. Years count from March, so that the leap
 /// day is the last of one.
 fn unix_seconds(date: &str) -> Option<i64> {
     const MONTHS: [&str; 12] = ["Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "Jan", "Feb"];

@@ -14,7 +14,7 @@ use crate::app::public_address::mapped_address;
 use crate::rtc::stun::{Class, MessageWriter, TransactionId};
 
 const NAME_TIMEOUT: Duration = Duration::from_secs(2);
-/// After each sending. The first is RFC 8489 section 6.2.1's; a person waits for the sum.
+/// After each sending. The first is RFC 8489 §6.2.1's; a person waits for the sum.
 const WAITS: [Duration; 3] = [Duration::from_millis(500), Duration::from_millis(500), Duration::from_secs(1)];
 const RESPONSE_MAX: usize = 1_024;
 

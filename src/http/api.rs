@@ -6,9 +6,9 @@ use std::time::SystemTime;
 use serde::{Serialize, Serializer};
 
 use super::backend::{Backend, ClientInfo, GuestStatus, Health, MediaPath, Refusal};
-use super::calls;
 use super::message::Response;
 use super::router::Site;
+use super::sfu;
 use crate::guest::Guest;
 use crate::guest::id::GuestId;
 use crate::utc;
@@ -24,7 +24,7 @@ pub(super) async fn guests<B: Backend>(backend: &B) -> Result<Response, Refusal>
     Ok(Response::json(200, &Guests { guests: backend.guests().await? }))
 }
 
-/// `{"public_url": …, "max_bitrate_kbps": …, "path": …, "calls_configured": …, "guests": [{"id", "name", "enabled"}]}`;
+/// `{"public_url": …, "max_bitrate_kbps": …, "path": …, "sfu_configured": …, "guests": [{"id", "name", "enabled"}]}`;
 /// `path` is the way the media of this client should try first.
 pub(super) fn page_facts<B: Backend>(site: &Site<B>, client: &ClientInfo) -> Response {
     #[derive(Serialize)]
@@ -38,15 +38,15 @@ pub(super) fn page_facts<B: Backend>(site: &Site<B>, client: &ClientInfo) -> Res
         public_url: Option<&'a str>,
         max_bitrate_kbps: u32,
         path: MediaPath,
-        calls_configured: bool,
+        sfu_configured: bool,
         guests: Vec<Slot>,
     }
     let slot = |guest: Guest| Slot { id: guest.id, name: guest.name, enabled: guest.enabled };
     let facts = Facts {
         public_url: site.public_url.as_deref(),
         max_bitrate_kbps: site.max_bitrate_kbps.get(),
-        path: calls::path_for(&site.backend, client),
-        calls_configured: site.backend.calls_configured(),
+        path: sfu::path_for(&site.backend, client),
+        sfu_configured: site.backend.sfu_configured(),
         guests: site.backend.configured().into_iter().map(slot).collect(),
     };
     Response::json(200, &facts)

@@ -11,9 +11,9 @@ use serde::{Serialize, Serializer};
 
 use super::metrics::GuestMeasurements;
 use super::rate::network_of;
-use crate::config::Secret;
 use crate::guest::id::{GuestId, ResourceId};
 use crate::guest::{Guest, State};
+use crate::secret::Secret;
 
 /// The daemon as the HTTP handlers see it.
 ///
@@ -45,7 +45,7 @@ pub trait Backend {
     async fn leave(&self, guest: &GuestId, resource: &ResourceId) -> Left;
 
     /// Whether guests can be taken in through the SFU: an app and its secret are configured.
-    fn calls_configured(&self) -> bool;
+    fn sfu_configured(&self) -> bool;
 
     /// The addresses by which the internet knows this machine's network, as far as they are known: what a STUN server
     /// says, global addresses of the interfaces. Who comes from the same address sits behind the same router.
@@ -59,10 +59,10 @@ pub trait Backend {
     fn dropped_tracks(&self, guest: &GuestId) -> Vec<TrackKind>;
 
     /// The SFU's session id of each guest that publishes there.
-    fn calls_sessions(&self) -> Vec<(GuestId, String)>;
+    fn sfu_sessions(&self) -> Vec<(GuestId, String)>;
 
     /// Ends the session that a guest publishes through the SFU, whichever it is.
-    async fn close_calls_session(&self, guest: &GuestId) -> Left;
+    async fn close_sfu_session(&self, guest: &GuestId) -> Left;
 
     /// The network from which a guest was published last, as far as this run of the daemon knows.
     fn publisher(&self, guest: &GuestId) -> Option<IpAddr>;
@@ -118,8 +118,9 @@ pub enum Admission {
 pub enum MediaPath {
     /// Straight to our UDP socket.
     Direct,
-    /// Through the Cloudflare Realtime SFU.
-    Calls,
+    /// Through the Cloudflare Realtime SFU, whose former name this is in the API.
+    #[serde(rename = "calls")]
+    Sfu,
 }
 
 /// Who asks.
@@ -168,23 +169,23 @@ pub struct Refusal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// No app or no secret is configured.
-    CallsNotConfigured,
+    SfuNotConfigured,
     /// The SFU's API knows the app or the secret not.
-    CallsMisconfigured,
+    SfuMisconfigured,
     /// The SFU's API cannot be reached, or answers with errors of its own.
-    CallsUnreachable,
+    SfuUnreachable,
 }
 
 impl Fault {
     /// All faults, for tables.
-    pub const ALL: [Self; 3] = [Self::CallsNotConfigured, Self::CallsMisconfigured, Self::CallsUnreachable];
+    pub const ALL: [Self; 3] = [Self::SfuNotConfigured, Self::SfuMisconfigured, Self::SfuUnreachable];
 
     /// As it stands in the response's `Guest-Relay-Fault`.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::CallsNotConfigured => "calls-not-configured",
-            Self::CallsMisconfigured => "calls-misconfigured",
-            Self::CallsUnreachable => "calls-unreachable",
+            Self::SfuNotConfigured => "calls-not-configured",
+            Self::SfuMisconfigured => "calls-misconfigured",
+            Self::SfuUnreachable => "calls-unreachable",
         }
     }
 }

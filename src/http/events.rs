@@ -1,4 +1,4 @@
-//! `GET /api/events`: server-sent events (HTML standard, section 9.2) for pages that show how things stand.
+//! `GET /api/events`: server-sent events (HTML standard, §9.2) for pages that show how things stand.
 //!
 //! ```text
 //! event: status    data: {"guests": […]}                     as GET /api/guests, at once and then each second in which it

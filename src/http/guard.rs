@@ -283,5 +283,4 @@ fn is_host(value: &str) -> bool {
 }
 
 #[cfg(test)]
-#[path = "guard_tests.rs"]
 mod tests;

@@ -11,9 +11,9 @@ use std::time::Duration;
 use super::backend::{Backend, Refusal, RtmpState};
 use super::message::Response;
 use super::process::Process;
-use crate::calls::counts::{self, Outcome};
 use crate::guest::State;
 use crate::guest::id::GuestId;
+use crate::sfu::counts::{self, Outcome};
 
 /// What Prometheus asks for, and what it takes this text for.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -12,7 +12,7 @@ use super::events::Events;
 use super::message::{Method, Request, Response};
 use super::pages::Pages;
 use super::rate::RateLimit;
-use super::{api, calls, events, metrics, whip};
+use super::{api, events, metrics, sfu, whip};
 use crate::config::Config;
 use crate::guest::id::{GuestId, ResourceId};
 
@@ -25,7 +25,7 @@ const OFFERS_PER_NETWORK_FACTOR: u32 = 4;
 
 /// The WHIP endpoints, each followed by a guest id: the way in decides how the media comes.
 pub(super) const ENDPOINTS: &[(&str, MediaPath)] =
-    &[("/whip/", MediaPath::Direct), ("/api/calls/whip/", MediaPath::Calls)];
+    &[("/whip/", MediaPath::Direct), ("/api/calls/whip/", MediaPath::Sfu)];
 
 /// Everything a request can reach.
 #[derive(Debug)]
@@ -96,9 +96,9 @@ impl<B: Backend> Site<B> {
             Route::Page(name) => Ok(self.pages.respond(name, request.header("if-none-match"))),
             Route::Guests => api::guests(&self.backend).await,
             Route::PageFacts => Ok(api::page_facts(self, &request.client)),
-            Route::IceServers => calls::ice_servers(self, &request.client, now).await,
-            Route::CallsSessions => Ok(calls::sessions(&self.backend)),
-            Route::CallsSession { guest } => calls::close(self, guest, &request, now).await,
+            Route::IceServers => sfu::ice_servers(self, &request.client, now).await,
+            Route::SfuSessions => Ok(sfu::sessions(&self.backend)),
+            Route::SfuSession { guest } => sfu::close(self, guest, &request, now).await,
             Route::Health => Ok(api::health(&self.backend).await),
             Route::Metrics => metrics::respond(&self.backend).await,
             Route::Events => events::respond(self, request.method).await,
@@ -133,9 +133,9 @@ pub enum Route {
     /// `/api/ice-servers`
     IceServers,
     /// `/api/calls/sessions`
-    CallsSessions,
+    SfuSessions,
     /// `/api/calls/session/{guest_id}`: whichever session a guest publishes through the SFU.
-    CallsSession {
+    SfuSession {
         /// Whose.
         guest: GuestId,
     },
@@ -181,14 +181,14 @@ impl Route {
             "/api/events" => return Ok(Self::Events),
             "/api/page" => return Ok(Self::PageFacts),
             "/api/ice-servers" => return Ok(Self::IceServers),
-            "/api/calls/sessions" => return Ok(Self::CallsSessions),
+            "/api/calls/sessions" => return Ok(Self::SfuSessions),
             _ => {}
         }
         let guest_id = |text| GuestId::parse(text).map_err(|error| Refusal::new(400, error.to_string()));
         if let Some(guest) = path.strip_prefix("/api/calls/session/") {
             return match guest.contains('/') {
                 true => Err(not_found()),
-                false => guest_id(guest).map(|guest| Self::CallsSession { guest }),
+                false => guest_id(guest).map(|guest| Self::SfuSession { guest }),
             };
         }
         let endpoint =
@@ -220,9 +220,9 @@ impl Route {
             | Self::Metrics
             | Self::Events
             | Self::IceServers
-            | Self::CallsSessions
+            | Self::SfuSessions
             | Self::Status { .. } => &[Method::Get, Method::Head],
-            Self::CallsSession { .. } => &[Method::Delete],
+            Self::SfuSession { .. } => &[Method::Delete],
             Self::Publish { .. } | Self::Leave { .. } => &[Method::Post],
             Self::Session { .. } => &[Method::Patch, Method::Delete],
         }

@@ -403,5 +403,4 @@ impl AsyncWrite for InMemory {
 }
 
 #[cfg(test)]
-#[path = "server_tests.rs"]
 mod tests;

@@ -65,7 +65,7 @@ pub(super) async fn publish<B: Backend>(
     let (prefix, _) = ENDPOINTS.iter().find(|(_, of)| *of == path).expect("every path has its endpoint");
     let mut response = Response::new(201);
     // The direct way needs none: our addresses are in the answer.
-    if path == MediaPath::Calls {
+    if path == MediaPath::Sfu {
         for link in site.backend.ice_servers().await.iter().flat_map(ice_links) {
             response = response.with("link", link);
         }

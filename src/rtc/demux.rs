@@ -1,6 +1,6 @@
 //! Which protocol a datagram is, and whose: the shared UDP socket's datagram -> [`Class`] and session key.
 //!
-//! RFC 7983 section 7 tells the protocols apart by the first byte, RFC 5761 section 4 RTCP from RTP by the second.
+//! RFC 7983 §7 tells the protocols apart by the first byte, RFC 5761 §4 RTCP from RTP by the second.
 //! Bounds: [`MAX_SESSIONS`] sessions, [`MAX_VALIDATED`] addresses each; an address enters the table only after the
 //! session's ICE agent has authenticated a check from it, so strangers leave no trace here.
 

@@ -135,7 +135,7 @@ impl Handshake {
         let mut has_sent = false;
         while let Some(datagram) = engine.poll_transmit() {
             has_sent = true;
-            self.guard.note_sent(&datagram);
+            self.guard.record_sent(&datagram);
             if self.transmits.len() < MAX_QUEUED_DATAGRAMS {
                 self.transmits.push_back(datagram);
             }

@@ -11,8 +11,8 @@
 //! Reports, transport-wide feedback and REMB wait up to [`LEEWAY`] for a packet: it wakes us anyway, and a timer's wake-up
 //! costs more than what it would send. NACK, PLI and FIR wait for nothing.
 //!
-//! Of feedback only what the peer's `a=rtcp-fb` lists is sent; extended reports need no leave (RFC 3611 section 5). Without `rtcp-rsize` every compound begins with a receiver report
-//! and CNAME (RFC 3550 section 6.1). Intervals are fixed: there are two participants, so nothing has to be spread.
+//! Of feedback only what the peer's `a=rtcp-fb` lists is sent; extended reports need no leave (RFC 3611 §5). Without `rtcp-rsize` every compound begins with a receiver report
+//! and CNAME (RFC 3550 §6.1). Intervals are fixed: there are two participants, so nothing has to be spread.
 
 use std::time::{Duration, Instant};
 
@@ -185,7 +185,7 @@ impl Feedback {
         }
     }
 
-    /// Takes what the sender says about a reference time of ours (RFC 3611 section 4.5).
+    /// Takes what the sender says about a reference time of ours (RFC 3611 §4.5).
     pub(super) fn record_reference_delay(&mut self, answer: &ReferenceDelay, now: Instant) {
         if answer.ssrc != self.sender_ssrc || answer.last_reference_time == 0 {
             return;

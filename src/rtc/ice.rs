@@ -1,6 +1,6 @@
 //! One ICE agent (RFC 8445): STUN datagrams in; replies, checks and events out.
 //!
-//! Two roles. **Lite** (section 2.5), towards browsers on the same network: it answers checks, and the pair is the
+//! Two roles. **Lite** (§2.5), towards browsers on the same network: it answers checks, and the pair is the
 //! one its controlling peer nominates. **Controlling** ([`checks`]), towards a peer that is itself lite: it sends the
 //! checks, nominates, and keeps consent alive (RFC 7675).
 //!
@@ -23,7 +23,7 @@ pub mod checks;
 
 use checks::Checks;
 
-/// RFC 7675 section 5.1: consent ends this long after the last proof of it. It is also how long an agent that does not
+/// RFC 7675 §5.1: consent ends this long after the last proof of it. It is also how long an agent that does not
 /// check itself waits to be checked.
 pub const CONSENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Addresses of one peer held as validated; the one silent for longest makes room.
@@ -31,7 +31,7 @@ pub const MAX_VALIDATED: usize = 8;
 
 const UFRAG_LEN: usize = 8;
 const PWD_LEN: usize = 24;
-/// RFC 8839 section 5.4: `ice-char`, 64 of them, so that a random byte's low six bits choose one evenly.
+/// RFC 8839 §5.4: `ice-char`, 64 of them, so that a random byte's low six bits choose one evenly.
 const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// `ice-ufrag` and `ice-pwd` of one agent.
@@ -53,7 +53,7 @@ impl Credentials {
         Self { ufrag: chars.by_ref().take(UFRAG_LEN).collect(), pwd: chars.collect() }
     }
 
-    /// Credentials received in SDP; `None` unless both have the length and characters of RFC 8839 section 5.4.
+    /// Credentials received in SDP; `None` unless both have the length and characters of RFC 8839 §5.4.
     pub fn parse(ufrag: &str, pwd: &str) -> Option<Self> {
         let is_ice_text =
             |text: &str, min| (min..=256).contains(&text.len()) && text.bytes().all(|c| ICE_CHARS.contains(&c));
@@ -145,7 +145,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// A lite agent, controlled for ever (RFC 8445 section 6.1.1).
+    /// A lite agent, controlled for ever (RFC 8445 §6.1.1).
     pub fn lite(local: Credentials, remote: Credentials, now: Instant) -> Self {
         Self::new(local, Some(remote), Role::Lite, now)
     }
@@ -235,7 +235,7 @@ impl Agent {
     }
 
     /// Notes that the path carries: something authenticated that is no STUN message came. It does not renew consent
-    /// (RFC 7675 section 5.1), but while it comes no extra checks are sent.
+    /// (RFC 7675 §5.1), but while it comes no extra checks are sent.
     pub fn record_heard(&mut self, now: Instant) {
         self.last_heard = Some(now);
     }
@@ -260,7 +260,7 @@ impl Agent {
         match message.class {
             Class::Request => self.handle_request(&message, datagram.len(), from, now),
             Class::Success | Class::Error => self.handle_response(&message, from, now),
-            // A keep-alive (RFC 8445 section 11): unauthenticated, so it proves nothing.
+            // A keep-alive (RFC 8445 §11): unauthenticated, so it proves nothing.
             Class::Indication => Err(Ignored::Unexpected),
         }
     }
@@ -312,7 +312,7 @@ impl Agent {
         Ok(())
     }
 
-    /// RFC 8445 section 7.3.1.1: whether the request's role goes with ours, after ours gave way if it had to. A lite
+    /// RFC 8445 §7.3.1.1: whether the request's role goes with ours, after ours gave way if it had to. A lite
     /// agent never does.
     fn resolve_role(&mut self, claimed: Option<RoleAttribute>) -> bool {
         match (&mut self.role, claimed) {
@@ -326,7 +326,7 @@ impl Agent {
         let Role::Full(checks) = &mut self.role else {
             return Err(Ignored::Unexpected);
         };
-        // RFC 8445 section 7.2.5.2.1: the response must come from where the request went.
+        // RFC 8445 §7.2.5.2.1: the response must come from where the request went.
         let Some(request) = checks.asked(response.transaction_id, from) else {
             return Err(Ignored::Unexpected);
         };

@@ -1,17 +1,17 @@
-//! RTCP (RFC 3550 section 6) as a receiver of media uses it: a decrypted compound packet -> [`Packet`]s, and the
+//! RTCP (RFC 3550 §6) as a receiver of media uses it: a decrypted compound packet -> [`Packet`]s, and the
 //! `write_*` functions -> a compound packet.
 //!
 //! ```text
 //! |V=2|P|  count  |  packet type  |   length in words minus one   |  every packet
 //! |             SSRC of the packet's sender                       |
-//! |             SSRC of the media it is about                     |  feedback packets (RFC 4585 section 6.1)
+//! |             SSRC of the media it is about                     |  feedback packets (RFC 4585 §6.1)
 //! ```
 //!
 //! | type | count | |
 //! |---|---|---|
 //! | 200 SR, 201 RR, 202 SDES, 203 BYE | number of blocks | RFC 3550 |
-//! | 205 RTPFB | 1 NACK, 15 transport-wide feedback | RFC 4585 section 6.2.1, [`transport_cc`] |
-//! | 206 PSFB | 1 PLI, 4 FIR, 15 REMB | RFC 4585 section 6.3.1, RFC 5104 section 4.3.1, draft-alvestrand-rmcat-remb-03 |
+//! | 205 RTPFB | 1 NACK, 15 transport-wide feedback | RFC 4585 §6.2.1, [`transport_cc`] |
+//! | 206 PSFB | 1 PLI, 4 FIR, 15 REMB | RFC 4585 §6.3.1, RFC 5104 §4.3.1, draft-alvestrand-rmcat-remb-03 |
 //! | 207 XR | | [`extended`] |
 //!
 //! Reading borrows from the datagram and takes time linear in it; a count that promises more than there is ends the
@@ -86,7 +86,7 @@ impl fmt::Display for RtcpError {
 
 impl std::error::Error for RtcpError {}
 
-/// A sender's clocks and counters (RFC 3550 section 6.4.1).
+/// A sender's clocks and counters (RFC 3550 §6.4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SenderReport {
     /// Whose report it is.
@@ -101,7 +101,7 @@ pub struct SenderReport {
     pub octet_count: u32,
 }
 
-/// What a receiver saw of one source (RFC 3550 section 6.4.1).
+/// What a receiver saw of one source (RFC 3550 §6.4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReportBlock {
     /// The source.

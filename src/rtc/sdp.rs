@@ -1,4 +1,4 @@
-//! Session descriptions (RFC 8866, RFC 9429, RFC 9725 section 4.4): a WHIP or SFU offer in, what we take of it as
+//! Session descriptions (RFC 8866, RFC 9429, RFC 9725 §4.4): a WHIP or SFU offer in, what we take of it as
 //! [`Offer`], and the answer's text out; or our own [`RecvOnlyOffer`] out and the answer to it in. The only place that
 //! knows the `sdp` crate, which reads the lines; what they mean is decided here.
 //!
@@ -73,7 +73,7 @@ pub enum OfferError {
 }
 
 impl OfferError {
-    /// The HTTP status a WHIP endpoint answers with (RFC 9725 section 4.2).
+    /// The HTTP status a WHIP endpoint answers with (RFC 9725 §4.2).
     pub fn status(&self) -> u16 {
         match self {
             Self::Text(TextError::TooLarge { .. }) => 413,

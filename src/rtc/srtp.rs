@@ -240,7 +240,7 @@ impl Inbound {
             let refused = match expected.and_then(|index| open_at(index).map(|len| (index, len))) {
                 Ok((index, len)) => {
                     stream.state.record(index);
-                    stream.heard(index, now);
+                    stream.record_heard(index, now);
                     return Ok(len);
                 }
                 Err(refused) => refused,
@@ -252,7 +252,7 @@ impl Inbound {
                 for index in number.beyond(stream.highest()) {
                     if let Ok(len) = open_at(index) {
                         stream.state.record(index);
-                        stream.heard(index, now);
+                        stream.record_heard(index, now);
                         return Ok(len);
                     }
                 }
@@ -291,7 +291,7 @@ impl Inbound {
         if let Some(stream) = self.rtcp.find(ssrc) {
             let opened = contained(&mut self.crashed, || decrypt(&mut stream.state).map_err(refusal));
             if opened.is_ok() {
-                stream.heard(index.into(), now);
+                stream.record_heard(index.into(), now);
             }
             return opened;
         }

@@ -1,4 +1,4 @@
-//! STUN messages as ICE uses them (RFC 8489, RFC 8445 section 7): datagram -> [`Message`], and
+//! STUN messages as ICE uses them (RFC 8489, RFC 8445 §7): datagram -> [`Message`], and
 //! [`MessageWriter`] -> datagram.
 //!
 //! ```text
@@ -27,21 +27,21 @@ mod write;
 
 pub use write::MessageWriter;
 
-/// RFC 8489 section 5.
+/// RFC 8489 §5.
 const MAGIC_COOKIE: u32 = 0x2112_A442;
 /// Its first half, which ports are XORed with.
 const MAGIC_COOKIE_HIGH: u16 = 0x2112;
 const HEADER_LEN: usize = 20;
 const INTEGRITY_LEN: usize = 20;
-/// RFC 8489 section 14.7: what the CRC-32 is XORed with.
+/// RFC 8489 §14.7: what the CRC-32 is XORed with.
 const FINGERPRINT_XOR: u32 = 0x5354_554E;
 /// Unknown comprehension-required attributes kept for the 420 answer; one more is as good as a hundred.
 pub const MAX_UNKNOWN_ATTRIBUTES: usize = 8;
 
-/// The method of every message that ICE sends (RFC 8489 section 18.2).
+/// The method of every message that ICE sends (RFC 8489 §18.2).
 pub const BINDING: u16 = 0x001;
 
-/// Error codes of RFC 8489 section 14.8 and RFC 8445 section 7.1 that we send or look for.
+/// Error codes of RFC 8489 §14.8 and RFC 8445 §7.1 that we send or look for.
 pub mod error_code {
     /// A comprehension-required attribute was not understood.
     pub const UNKNOWN_ATTRIBUTE: u16 = 420;
@@ -61,7 +61,7 @@ mod attribute {
     pub(super) const FINGERPRINT: u16 = 0x8028;
     pub(super) const ICE_CONTROLLED: u16 = 0x8029;
     pub(super) const ICE_CONTROLLING: u16 = 0x802A;
-    /// Types below this one must be understood (RFC 8489 section 14).
+    /// Types below this one must be understood (RFC 8489 §14).
     pub(super) const COMPREHENSION_OPTIONAL: u16 = 0x8000;
 }
 
@@ -73,7 +73,7 @@ const KNOWN_AND_IGNORED: [u16; 6] = [0x0001, 0x0014, 0x0015, attribute::MESSAGE_
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TransactionId(pub [u8; 12]);
 
-/// RFC 8489 section 5: the two class bits.
+/// RFC 8489 §5: the two class bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Class {
     /// Wants a response.
@@ -86,7 +86,7 @@ pub enum Class {
     Error,
 }
 
-/// The role a sender of a check claims, with its tie-breaker (RFC 8445 section 7.3.1.1).
+/// The role a sender of a check claims, with its tie-breaker (RFC 8445 §7.3.1.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RoleAttribute {
     /// ICE-CONTROLLING.
@@ -254,11 +254,11 @@ impl<'a> Message<'a> {
             return Ok(());
         }
         if self.integrity.is_some() {
-            return Ok(()); // RFC 8489 section 14.5
+            return Ok(()); // RFC 8489 §14.5
         }
         match kind {
             attribute::USERNAME => {
-                // RFC 8489 section 14.3: less than 509 bytes.
+                // RFC 8489 §14.3: less than 509 bytes.
                 if value.is_empty() || value.len() > 508 {
                     return Err(malformed);
                 }
@@ -308,7 +308,7 @@ impl<'a> Message<'a> {
     }
 
     /// Whether MESSAGE-INTEGRITY is there and was made with `key`, compared in constant time
-    /// (RFC 8489 section 14.5; the key is the ICE password).
+    /// (RFC 8489 §14.5; the key is the ICE password).
     pub fn is_authentic(&self, key: &[u8]) -> bool {
         let Some(integrity) = self.integrity else {
             return false;
@@ -342,7 +342,7 @@ pub fn named_ufrag(datagram: &[u8]) -> Option<&str> {
     None
 }
 
-/// `M11..M7 C1 M6..M4 C0 M3..M0` (RFC 8489 section 5, figure 3).
+/// `M11..M7 C1 M6..M4 C0 M3..M0` (RFC 8489 §5, figure 3).
 fn split_type(message_type: u16) -> (Class, u16) {
     let method = (message_type & 0x000F) | ((message_type & 0x00E0) >> 1) | ((message_type & 0x3E00) >> 2);
     let class = match (message_type & 0x0100 != 0, message_type & 0x0010 != 0) {
@@ -384,7 +384,7 @@ fn parse_xor_address(value: &[u8], transaction_id: TransactionId) -> Result<Opti
     Ok(reader.is_empty().then_some(SocketAddr::new(ip, port)))
 }
 
-/// Cookie and transaction id, which IPv6 addresses are XORed with (RFC 8489 section 14.2).
+/// Cookie and transaction id, which IPv6 addresses are XORed with (RFC 8489 §14.2).
 fn xor_mask(transaction_id: TransactionId) -> u128 {
     let mut mask = [0; 16];
     let (cookie, id) = mask.split_at_mut(4);

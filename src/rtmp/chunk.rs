@@ -1,4 +1,4 @@
-//! The chunk layer (RTMP 1.0 section 5.3): [`write_message`] cuts messages into chunks, [`ChunkReader`] puts the
+//! The chunk layer (RTMP 1.0 §5.3): [`write_message`] cuts messages into chunks, [`ChunkReader`] puts the
 //! server's chunks together.
 //!
 //! ```text
@@ -189,14 +189,14 @@ impl ChunkReader {
         }
     }
 
-    /// Set Chunk Size (section 5.4.1): 1 to 2^31 - 1. Large values cost nothing: payload is taken as it comes.
+    /// Set Chunk Size (§5.4.1): 1 to 2^31 - 1. Large values cost nothing: payload is taken as it comes.
     pub(super) fn set_chunk_size(&mut self, size: u32) -> Result<(), ChunkError> {
         let valid = (1..1 << 31).contains(&size);
         self.chunk_size = usize::try_from(size).ok().filter(|_| valid).ok_or(ChunkError::ChunkSize(size))?;
         Ok(())
     }
 
-    /// Abort (section 5.4.2): drops what was received of the message on this chunk stream.
+    /// Abort (§5.4.2): drops what was received of the message on this chunk stream.
     pub(super) fn abort(&mut self, chunk_stream_id: u32) {
         if let Some(stream) = self.streams.iter_mut().find(|stream| stream.id == chunk_stream_id) {
             stream.open = false;
@@ -309,7 +309,7 @@ impl ChunkReader {
         }
         stream.extended = header.extended;
         match (header.format, header.time) {
-            // A fmt 3 that starts a message after a fmt 0 uses that time as the delta (section 5.3.1.2.4).
+            // A fmt 3 that starts a message after a fmt 0 uses that time as the delta (§5.3.1.2.4).
             (0, Some(time)) => (stream.timestamp, stream.delta) = (time, time),
             (_, Some(delta)) => {
                 stream.delta = delta;

@@ -11,7 +11,7 @@ use super::queue::Class;
 const TRACK_START_MAX_MS: i64 = 1500;
 /// A step back up to this is smoothed into +1 ms; a larger one gets a new connection.
 const STEP_BACK_MAX_MS: i64 = 1000;
-/// An hour before 2^32 ms, after 49 days, the next key frame goes to a new connection.
+/// An hour before 2^32 ms, after 49 days, the next keyframe goes to a new connection.
 const HANDOVER_AT_MS: i64 = (1 << 32) - 3_600_000;
 
 /// What to do with a tag.
@@ -30,7 +30,7 @@ pub(super) struct Flow {
     last_audio: Option<u32>,
     last_video: Option<u32>,
     audio_began: bool,
-    awaits_key_frame: bool,
+    awaits_keyframe: bool,
     written_ms: u32,
 }
 
@@ -43,7 +43,7 @@ impl Flow {
             last_audio: None,
             last_video: None,
             audio_began: false,
-            awaits_key_frame: false,
+            awaits_keyframe: false,
             written_ms: 0,
         }
     }
@@ -52,9 +52,9 @@ impl Flow {
         self.tracks
     }
 
-    /// A picture was lost: nothing but a key frame may follow.
-    pub(super) fn await_key_frame(&mut self) {
-        self.awaits_key_frame = true;
+    /// A picture was lost: nothing but a keyframe may follow.
+    pub(super) fn await_keyframe(&mut self) {
+        self.awaits_keyframe = true;
     }
 
     /// Whether the Opus SequenceStart is still to be sent; once per connection, as servers close on a second one.
@@ -63,7 +63,7 @@ impl Flow {
     }
 
     /// Media up to this timestamp was written.
-    pub(super) fn note_written(&mut self, ms: u32) {
+    pub(super) fn record_written(&mut self, ms: u32) {
         self.written_ms = self.written_ms.max(ms);
     }
 
@@ -82,18 +82,18 @@ impl Flow {
             },
             Frame::VideoSequenceHeader => self.send_config(Class::VideoConfig, ms),
             Frame::Audio => self.admit_audio(ms),
-            Frame::KeyFrame if ms >= HANDOVER_AT_MS => Verdict::Reconnect(LostReason::TimestampLimit),
-            Frame::KeyFrame => {
-                self.awaits_key_frame = false;
+            Frame::Keyframe if ms >= HANDOVER_AT_MS => Verdict::Reconnect(LostReason::TimestampLimit),
+            Frame::Keyframe => {
+                self.awaits_keyframe = false;
                 match step(self.last_video, ms) {
                     Ok(ms) => {
                         self.last_video = Some(ms);
-                        Verdict::Send { class: Class::KeyFrame, ms }
+                        Verdict::Send { class: Class::Keyframe, ms }
                     }
                     Err(reason) => Verdict::Reconnect(reason),
                 }
             }
-            Frame::InterFrame if self.awaits_key_frame => Verdict::Drop,
+            Frame::InterFrame if self.awaits_keyframe => Verdict::Drop,
             Frame::InterFrame => match step(self.last_video, ms) {
                 Ok(ms) => {
                     self.last_video = Some(ms);

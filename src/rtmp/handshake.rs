@@ -1,4 +1,4 @@
-//! The plain RTMP handshake, client side (RTMP 1.0 section 5.2).
+//! The plain RTMP handshake, client side (RTMP 1.0 §5.2).
 //!
 //! ```text
 //! -> C0 (03)  C1 (time u32, zero u32, 1528 random bytes)

@@ -24,7 +24,7 @@ mod type_id {
     pub(super) const COMMAND_AMF0: u8 = 20;
 }
 
-/// User control events (section 7.1.7).
+/// User control events (§7.1.7).
 mod event {
     pub(super) const PING_REQUEST: u16 = 6;
     pub(super) const PING_RESPONSE: u16 = 7;

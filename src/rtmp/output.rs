@@ -36,7 +36,7 @@ pub enum Output {
     Connect,
     /// Close the TCP connection, or give up opening it. No `handle_disconnected` for it.
     Disconnect,
-    /// Ask the guest for a key frame.
+    /// Ask the guest for a keyframe.
     KeyframeNeeded,
     Event(Event),
 }
@@ -149,7 +149,7 @@ pub struct Stats {
     pub bytes_written: u64,
     pub video_frames_queued: u64,
     pub audio_frames_queued: u64,
-    /// Frames that came while no connection could take them, or before its first key frame.
+    /// Frames that came while no connection could take them, or before its first keyframe.
     pub frames_unsent: u64,
     /// Pictures dropped because the server is slow, and how many times that happened.
     pub video_frames_dropped: u64,

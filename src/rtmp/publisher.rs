@@ -46,8 +46,8 @@ pub const PROOF: Duration = Duration::from_secs(3);
 const PROOF_MEDIA_MS: u32 = 2000;
 /// From [`Publisher::stop`] to the close, flushed or not.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(1);
-/// Between requests for a key frame while one is needed.
-const KEY_FRAME_RETRY: Duration = Duration::from_secs(1);
+/// Between requests for a keyframe while one is needed.
+const KEYFRAME_RETRY: Duration = Duration::from_secs(1);
 
 /// Media time the queue holds at most.
 pub const QUEUE_MEDIA_MS_MAX: u32 = 2000;
@@ -119,7 +119,7 @@ pub struct Publisher {
     session: Option<Session>,
     headers: Headers,
     flow: Option<Flow>,
-    /// A planned reconnect, at the next key frame.
+    /// A planned reconnect, at the next keyframe.
     handover: Option<LostReason>,
     queue: Queue,
     replies: Vec<u8>,
@@ -194,13 +194,13 @@ impl Publisher {
     }
 
     /// Another set of tracks, from the next connection on: a server fixes it when a connection begins. Where media flows
-    /// already, the next key frame brings that connection.
+    /// already, the next keyframe brings that connection.
     pub fn set_tracks(&mut self, tracks: Tracks, now: Instant) {
         if tracks == self.tracks {
             return;
         }
         self.tracks = tracks;
-        self.timers.key_frame_retry = None;
+        self.timers.keyframe_retry = None;
         if self.flow.is_some() {
             self.plan_handover(LostReason::LateTrack, now);
         }
@@ -291,7 +291,7 @@ impl Publisher {
     fn queue_replies(&mut self, now: Instant) {
         let replies = &mut self.replies;
         self.queue.push(Class::Control, 0, |out| out.append(replies));
-        self.note_waiting(now);
+        self.record_waiting(now);
     }
 
     fn handle_notice(&mut self, notice: Notice, now: Instant) {
@@ -299,7 +299,7 @@ impl Publisher {
             (Notice::PublishStarted, Phase::Handshaking { .. }) => {
                 self.phase = Phase::Publishing;
                 self.outputs.push_back(Output::Event(Event::Publishing));
-                self.need_key_frame(now);
+                self.need_keyframe(now);
             }
             (Notice::Rejected(code), _) => self.lose_or_close(LostReason::Rejected(code), now),
             (Notice::ReconnectRequest { tc_url }, Phase::Publishing | Phase::Live) => {
@@ -325,19 +325,19 @@ impl Publisher {
         }
     }
 
-    /// Ends this connection at the next key frame.
+    /// Ends this connection at the next keyframe.
     fn plan_handover(&mut self, reason: LostReason, now: Instant) {
         if self.handover.is_none() {
             self.handover = Some(reason);
-            self.need_key_frame(now);
+            self.need_keyframe(now);
         }
     }
 
-    fn need_key_frame(&mut self, now: Instant) {
+    fn need_keyframe(&mut self, now: Instant) {
         if self.tracks == Tracks::AudioOnly {
             return;
         }
-        self.timers.key_frame_retry = Some(now + KEY_FRAME_RETRY);
+        self.timers.keyframe_retry = Some(now + KEYFRAME_RETRY);
         if self.outputs.back() != Some(&Output::KeyframeNeeded) {
             self.outputs.push_back(Output::KeyframeNeeded);
         }
@@ -378,7 +378,7 @@ impl Publisher {
         self.queue.clear();
         self.replies.clear();
         self.timers.write_progress = None;
-        self.timers.key_frame_retry = None;
+        self.timers.keyframe_retry = None;
     }
 
     /// An error while closing only ends the wait.
@@ -429,7 +429,7 @@ impl Publisher {
         if let Some(flow) = &mut self.flow
             && let Some(ms) = last_media
         {
-            flow.note_written(ms);
+            flow.record_written(ms);
             self.timers.first_media_written.get_or_insert(now);
             self.check_proof(now);
         }
@@ -441,7 +441,7 @@ impl Publisher {
         }
     }
 
-    fn note_waiting(&mut self, now: Instant) {
+    fn record_waiting(&mut self, now: Instant) {
         if !self.queue.is_empty() {
             self.timers.write_progress.get_or_insert(now);
         }

@@ -5,7 +5,7 @@
 //!                    ^ head
 //! ```
 //! First in, first out, and a message once begun is completed. [`Queue::trim`] keeps the backlog within its bounds by
-//! dropping video from the front up to the next key frame (a whole GOP, or what was left of one), never a single
+//! dropping video from the front up to the next keyframe (a whole GOP, or what was left of one), never a single
 //! reference frame; audio goes only when it is itself too old; control and configuration stay.
 
 use std::collections::VecDeque;
@@ -26,17 +26,17 @@ pub(super) enum Class {
     /// AVC sequence header: kept for the GOP behind it.
     VideoConfig,
     Audio,
-    KeyFrame,
+    Keyframe,
     InterFrame,
 }
 
 impl Class {
     fn is_media(self) -> bool {
-        matches!(self, Class::Audio | Class::KeyFrame | Class::InterFrame)
+        matches!(self, Class::Audio | Class::Keyframe | Class::InterFrame)
     }
 
     fn is_picture(self) -> bool {
-        matches!(self, Class::KeyFrame | Class::InterFrame)
+        matches!(self, Class::Keyframe | Class::InterFrame)
     }
 }
 
@@ -64,8 +64,8 @@ pub(super) struct Trimmed {
     pub(super) pictures: u64,
     pub(super) audio_frames: u64,
     pub(super) gops: u64,
-    /// The newest GOP was among them: nothing may follow but a key frame.
-    pub(super) needs_key_frame: bool,
+    /// The newest GOP was among them: nothing may follow but a keyframe.
+    pub(super) needs_keyframe: bool,
 }
 
 #[derive(Default)]
@@ -195,15 +195,15 @@ impl Queue {
         }
     }
 
-    /// Drops the pictures from `start` up to the next key frame.
+    /// Drops the pictures from `start` up to the next keyframe.
     fn drop_gop(&mut self, start: usize, trimmed: &mut Trimmed) {
         let first = self.first_whole();
         let next_key = self
             .whole_media()
-            .find(|(index, record)| *index > start && record.class == Class::KeyFrame)
+            .find(|(index, record)| *index > start && record.class == Class::Keyframe)
             .map(|(index, _)| index);
         let end = next_key.unwrap_or(self.records.len());
-        // Of several parameter sets in front of the next key frame only the last one counts.
+        // Of several parameter sets in front of the next keyframe only the last one counts.
         let config = (first..end)
             .rev()
             .find(|index| self.records.get(*index).is_some_and(|record| record.class == Class::VideoConfig));
@@ -214,7 +214,7 @@ impl Queue {
             gone
         });
         trimmed.gops += 1;
-        trimmed.needs_key_frame |= next_key.is_none();
+        trimmed.needs_keyframe |= next_key.is_none();
     }
 
     /// Takes messages out of the middle; returns how many.

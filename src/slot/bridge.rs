@@ -67,7 +67,7 @@ impl Bridge {
     }
 
     /// A packet came.
-    pub(super) fn hear(&mut self, kind: TrackKind, now: Instant) {
+    pub(super) fn record_packet(&mut self, kind: TrackKind, now: Instant) {
         match kind {
             TrackKind::Audio => self.audio = Feed { heard: now, next: None },
             TrackKind::Video => self.video.heard = now,
@@ -79,7 +79,7 @@ impl Bridge {
         self.video.next = None;
     }
 
-    /// A connection waits for a key frame: the repetition comes now.
+    /// A connection waits for a keyframe: the repetition comes now.
     pub(super) fn hasten_picture(&mut self, now: Instant) {
         if let Some(next) = &mut self.video.next {
             *next = now.min(*next);

@@ -25,7 +25,7 @@ pub(super) struct Freezes {
 
 impl Freezes {
     /// A picture went out.
-    pub(super) fn note_picture(&mut self, now: Instant) {
+    pub(super) fn record_picture(&mut self, now: Instant) {
         let Some(last) = self.last.replace(now) else {
             return;
         };
@@ -53,10 +53,10 @@ mod tests {
 
     fn play(freezes: &mut Freezes, from: Instant, gaps_ms: &[u64]) -> Instant {
         let mut now = from;
-        freezes.note_picture(now);
+        freezes.record_picture(now);
         for gap in gaps_ms {
             now += Duration::from_millis(*gap);
-            freezes.note_picture(now);
+            freezes.record_picture(now);
         }
         now
     }

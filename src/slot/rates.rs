@@ -19,12 +19,12 @@ impl Rates {
         Self { since: now, bytes: 0, frames: 0, fps: 0.0, kbps: 0 }
     }
 
-    pub(super) fn count_bytes(&mut self, bytes: usize, now: Instant) {
+    pub(super) fn record_bytes(&mut self, bytes: usize, now: Instant) {
         self.roll(now);
         self.bytes = self.bytes.saturating_add(bytes as u64);
     }
 
-    pub(super) fn count_frame(&mut self, now: Instant) {
+    pub(super) fn record_frame(&mut self, now: Instant) {
         self.roll(now);
         self.frames += 1;
     }
@@ -55,9 +55,9 @@ mod tests {
         let mut rates = Rates::new(start);
         let at = |ms| start + Duration::from_millis(ms);
         for n in 0..=150 {
-            rates.count_bytes(1250, at(n * 20));
+            rates.record_bytes(1250, at(n * 20));
             if n % 2 == 0 {
-                rates.count_frame(at(n * 20));
+                rates.record_frame(at(n * 20));
             }
         }
         let (fps, kbps) = rates.rates(at(3000));

@@ -221,8 +221,8 @@ impl Relay {
         source.receiving = true;
         let video = source.video;
         self.heard = now;
-        self.bridge.hear(kind, now);
-        self.rates.count_bytes(packet.payload.len(), now);
+        self.bridge.record_packet(kind, now);
+        self.rates.record_bytes(packet.payload.len(), now);
         self.publish(video, now);
         self.muxer.handle_rtp(kind, packet, self.media_time(now));
         self.drain_muxer(Origin::Guest, now);
@@ -403,15 +403,15 @@ impl Relay {
     fn forward(&mut self, tag: Tag, body: &[u8], origin: Origin, now: Instant) {
         let own = origin == Origin::Guest;
         match tag.frame {
-            Frame::KeyFrame if own => {
+            Frame::Keyframe if own => {
                 self.bridge.end_picture();
                 self.keyframe_received = true;
                 self.last_keyframe = Some(now);
                 self.sound_alone_at = None;
                 self.publisher.set_tracks(Tracks::AudioVideo, now);
-                self.note_picture(tag.dts, now);
+                self.record_picture(tag.dts, now);
             }
-            Frame::InterFrame if own => self.note_picture(tag.dts, now),
+            Frame::InterFrame if own => self.record_picture(tag.dts, now),
             Frame::Audio => {
                 self.audio_until = Some(tag.dts);
                 self.audio_began = true;
@@ -422,9 +422,9 @@ impl Relay {
     }
 
     /// A picture went out: sound must not stay behind it.
-    fn note_picture(&mut self, dts: MediaTime, now: Instant) {
-        self.rates.count_frame(now);
-        self.freezes.note_picture(now);
+    fn record_picture(&mut self, dts: MediaTime, now: Instant) {
+        self.rates.record_frame(now);
+        self.freezes.record_picture(now);
         let audio_until = *self.audio_until.get_or_insert(dts);
         let waited_for = limit(&self.config.muxer, TrackKind::Audio) + SILENCE_MARGIN;
         if dts - audio_until > MediaTime::from(if self.audio_began { waited_for } else { SILENCE_AFTER }) {

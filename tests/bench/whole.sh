@@ -12,7 +12,7 @@
 # namespaces: two addresses of this machine, nothing else to reach or to hear.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-. tests/tools.sh
+. tests/scripts/tools.sh
 
 if [ -n "${QUICK:-}" ]; then
     ROW_SECONDS=${ROW_SECONDS:-8} GUESTS=${GUESTS:-1 4} PEER_GUESTS=${PEER_GUESTS:-1}

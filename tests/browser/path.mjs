@@ -1,5 +1,5 @@
 // The whole path on one machine: Chromium with fake devices -> the guest page
-// -> the daemon -> an RTMP server. Run through tests/e2e.sh; names of checks as
+// -> the daemon -> an RTMP server. Run through tests/scripts/e2e.sh; names of checks as
 // arguments run only those.
 
 import fs from "node:fs";

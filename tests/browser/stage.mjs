@@ -13,10 +13,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 const STOP_GRACE_MS = 5_000;
 
-/** The program a test needs, by the name of the variable that tests/e2e.sh sets. */
+/** The program a test needs, by the name of the variable that tests/scripts/e2e.sh sets. */
 export function program(variable) {
   const found = process.env[variable];
-  if (!found) throw new Error(`${variable} is not set: run this through tests/e2e.sh`);
+  if (!found) throw new Error(`${variable} is not set: run this through tests/scripts/e2e.sh`);
   return found;
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""systemctl for tests/deploy.sh, where no systemd runs: starts and ends the daemon
+"""systemctl for tests/scripts/deploy.sh, where no systemd runs: starts and ends the daemon
 as the unit file says, in one process a service, below the directory ROOT.
 
 What it takes from the unit: ExecStart, User, Type=notify with TimeoutStartSec and

@@ -6,9 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use guest_relay::calls::pull::PullForm;
 use guest_relay::config::{Config, OutputTemplate};
 use guest_relay::guest::id::GuestId;
+use guest_relay::sfu::pull::PullForm;
 
 fn parse(text: &str) -> Config {
     Config::parse(text, "config.yml", &|_| None).unwrap()

@@ -12,17 +12,17 @@ use guest_relay::slot::RelayConfig;
 use guest_relay_muxer::TrackKind::{Audio, Video};
 use ingest::{Kind, Stage};
 
-use sender::{Clip, KeyFrames, picture_number};
+use sender::{Clip, Keyframes, picture_number};
 use world::{HOLD, World, longest_steps, own_sounds, pictures, repetitions, seconds};
 
 /// A guest that is live.
-fn live(key_frames: KeyFrames) -> World {
-    live_with(key_frames, |_| {})
+fn live(keyframes: Keyframes) -> World {
+    live_with(keyframes, |_| {})
 }
 
-fn live_with(key_frames: KeyFrames, change: impl FnOnce(&mut RelayConfig)) -> World {
+fn live_with(keyframes: Keyframes, change: impl FnOnce(&mut RelayConfig)) -> World {
     let mut world = World::with(change);
-    world.join(Clip::large(), key_frames);
+    world.join(Clip::large(), keyframes);
     world.pass(seconds(4.0));
     assert_eq!(world.rtmp_state(), State::Live, "{:?}", world.events);
     world
@@ -30,23 +30,23 @@ fn live_with(key_frames: KeyFrames, change: impl FnOnce(&mut RelayConfig)) -> Wo
 
 #[test]
 fn nothing_is_added_to_a_guest_that_sends() {
-    let mut world = live(KeyFrames::OnRequest);
+    let mut world = live(Keyframes::OnRequest);
     world.pass(seconds(10.0));
     let guest_requests = world.guest().requests;
     let seen = world.finish_untouched();
     assert_eq!(repetitions(&seen).len(), 0);
     assert_eq!((longest_steps(&seen), seen.audio.unwrap().gaps), ((20, 40), 0));
-    assert_eq!(guest_requests, 1, "the connection's first key frame alone");
+    assert_eq!(guest_requests, 1, "the connection's first keyframe alone");
     assert_eq!(seen.video.unwrap().sequence_headers, 1);
 }
 
 #[test]
 fn a_guest_that_leaves_and_returns_goes_on_in_the_same_publication() {
-    let mut world = live(KeyFrames::OnRequest);
+    let mut world = live(Keyframes::OnRequest);
     world.leave();
     world.pass(seconds(7.5));
     assert!(world.is_published() && !world.is_receiving());
-    world.join(Clip::large(), KeyFrames::OnRequest);
+    world.join(Clip::large(), Keyframes::OnRequest);
     world.pass(seconds(4.0));
     assert!(world.is_receiving());
     let seen = world.finish_untouched();
@@ -64,10 +64,10 @@ fn a_guest_that_leaves_and_returns_goes_on_in_the_same_publication() {
 
 #[test]
 fn a_return_in_another_size_brings_one_sequence_header_and_no_reconnect() {
-    let mut world = live(KeyFrames::EachGop);
+    let mut world = live(Keyframes::EachGop);
     world.leave();
     world.pass(seconds(3.5));
-    world.join(Clip::small(), KeyFrames::EachGop);
+    world.join(Clip::small(), Keyframes::EachGop);
     world.pass(seconds(3.0));
     let seen = world.finish_untouched();
     let video = seen.video.as_ref().unwrap();
@@ -77,9 +77,9 @@ fn a_return_in_another_size_brings_one_sequence_header_and_no_reconnect() {
 
 #[test]
 fn a_newer_session_that_takes_over_at_once_shows_no_old_picture() {
-    let mut world = live(KeyFrames::OnRequest);
+    let mut world = live(Keyframes::OnRequest);
     world.leave();
-    world.join(Clip::large(), KeyFrames::OnRequest);
+    world.join(Clip::large(), Keyframes::OnRequest);
     world.pass(seconds(2.0));
     let seen = world.finish_untouched();
     assert_eq!(repetitions(&seen).len(), 0);
@@ -88,7 +88,7 @@ fn a_newer_session_that_takes_over_at_once_shows_no_old_picture() {
 
 #[test]
 fn the_hold_ends_with_a_clean_unpublish_and_the_next_guest_starts_afresh() {
-    let mut world = live(KeyFrames::EachGop);
+    let mut world = live(Keyframes::EachGop);
     world.leave();
     world.pass(HOLD - seconds(0.1));
     assert_eq!(world.rtmp_state(), State::Live);
@@ -96,7 +96,7 @@ fn the_hold_ends_with_a_clean_unpublish_and_the_next_guest_starts_afresh() {
     assert_eq!((world.is_published(), world.rtmp_state()), (false, State::Stopped));
     assert_eq!(world.slot.poll_timeout(), None, "an empty slot costs nothing");
     world.pass(seconds(5.0));
-    world.join(Clip::small(), KeyFrames::EachGop);
+    world.join(Clip::small(), Keyframes::EachGop);
     world.pass(seconds(4.0));
     let connections = world.finish();
     assert_eq!(connections.len(), 2);
@@ -108,7 +108,7 @@ fn the_hold_ends_with_a_clean_unpublish_and_the_next_guest_starts_afresh() {
 #[test]
 fn the_hold_counts_from_when_the_guest_was_last_heard_of() {
     // The network is gone for 30 s, and with it the session, before anybody can tell.
-    let mut world = live(KeyFrames::EachGop);
+    let mut world = live(Keyframes::EachGop);
     world.network = false;
     world.pass(seconds(30.0));
     assert_eq!(world.rtmp_state(), State::Live, "while the session stands the guest may come back");
@@ -120,7 +120,7 @@ fn the_hold_counts_from_when_the_guest_was_last_heard_of() {
 
 #[test]
 fn a_blackout_is_bridged_and_ends_with_the_guest_s_next_idr() {
-    let mut world = live(KeyFrames::OnRequest);
+    let mut world = live(Keyframes::OnRequest);
     world.network = false;
     world.pass(seconds(0.9));
     assert!(world.is_receiving());
@@ -143,7 +143,7 @@ fn a_blackout_is_bridged_and_ends_with_the_guest_s_next_idr() {
 
 #[test]
 fn a_camera_that_is_off_is_bridged_while_the_sound_goes_on() {
-    let mut world = live(KeyFrames::OnRequest);
+    let mut world = live(Keyframes::OnRequest);
     world.switch(Video, false);
     world.pass(seconds(2.9));
     let before = world.ingest.inspect(|all| repetitions(&all[0]).len());
@@ -165,7 +165,7 @@ fn a_camera_that_is_off_is_bridged_while_the_sound_goes_on() {
 
 #[test]
 fn a_microphone_that_is_off_for_a_minute_leaves_no_gap() {
-    let mut world = live(KeyFrames::EachGop);
+    let mut world = live(Keyframes::EachGop);
     world.switch(Audio, false);
     world.pass(seconds(61.0));
     world.switch(Audio, true);
@@ -179,7 +179,7 @@ fn a_microphone_that_is_off_for_a_minute_leaves_no_gap() {
 
 #[test]
 fn a_microphone_whose_clock_stood_still_while_it_was_off_is_heard_again_in_step() {
-    let mut world = live(KeyFrames::EachGop);
+    let mut world = live(Keyframes::EachGop);
     world.switch(Audio, false);
     world.pass(seconds(31.0));
     world.switch(Audio, true);
@@ -193,7 +193,7 @@ fn a_microphone_whose_clock_stood_still_while_it_was_off_is_heard_again_in_step(
 
 #[test]
 fn sound_that_comes_back_on_a_slower_path_is_not_lost_to_the_silence_before_it() {
-    let mut world = live(KeyFrames::EachGop);
+    let mut world = live(Keyframes::EachGop);
     world.switch(Audio, false);
     world.pass(seconds(5.0));
     let before = world.guest().sounds;
@@ -215,7 +215,7 @@ fn sound_that_comes_back_on_a_slower_path_is_not_lost_to_the_silence_before_it()
 
 #[test]
 fn sound_behind_a_gap_is_not_lost_to_silence_while_the_gap_is_waited_for() {
-    let mut world = live(KeyFrames::EachGop);
+    let mut world = live(Keyframes::EachGop);
     let repeated = Delivery { round_trip: Some(Duration::from_millis(100)), jitter: Duration::ZERO, retransmits: true };
     world.path.set(Audio, repeated);
     world.pass(seconds(0.03));
@@ -236,7 +236,7 @@ fn sound_behind_a_gap_is_not_lost_to_silence_while_the_gap_is_waited_for() {
 
 #[test]
 fn camera_and_microphone_off_for_a_minute_is_a_picture_and_silence() {
-    let mut world = live(KeyFrames::OnRequest);
+    let mut world = live(Keyframes::OnRequest);
     world.switch(Video, false);
     world.switch(Audio, false);
     world.pass(seconds(60.0));
@@ -255,7 +255,7 @@ fn camera_and_microphone_off_for_a_minute_is_a_picture_and_silence() {
 fn tracks_that_start_seconds_apart_begin_together() {
     for (first, second) in [(Audio, Video), (Video, Audio)] {
         let mut world = World::new();
-        world.join(Clip::large(), KeyFrames::EachGop);
+        world.join(Clip::large(), Keyframes::EachGop);
         world.switch(second, false);
         world.pass(seconds(3.0));
         world.switch(second, true);
@@ -270,7 +270,7 @@ fn tracks_that_start_seconds_apart_begin_together() {
 #[test]
 fn a_guest_without_a_microphone_is_published_with_silence() {
     let mut world = World::new();
-    world.join(Clip::large(), KeyFrames::EachGop);
+    world.join(Clip::large(), Keyframes::EachGop);
     world.switch(Audio, false);
     world.pass(seconds(10.0));
     assert_eq!(world.rtmp_state(), State::Live);
@@ -288,7 +288,7 @@ fn a_guest_without_a_microphone_is_published_with_silence() {
 #[test]
 fn a_guest_whose_camera_never_comes_is_published_as_sound_and_a_late_camera_joins() {
     let mut world = World::new();
-    world.join(Clip::large(), KeyFrames::OnRequest);
+    world.join(Clip::large(), Keyframes::OnRequest);
     world.switch(Video, false);
     world.pass(seconds(4.9));
     assert_eq!(world.rtmp_state(), State::Publishing);
@@ -312,14 +312,14 @@ fn a_guest_whose_camera_never_comes_is_published_as_sound_and_a_late_camera_join
 #[test]
 fn a_guest_of_sound_alone_is_held_and_may_come_back_with_a_camera() {
     let mut world = World::new();
-    world.join_with(false, Clip::large(), KeyFrames::EachGop);
+    world.join_with(false, Clip::large(), Keyframes::EachGop);
     world.switch(Video, false);
     world.pass(seconds(5.0));
     assert_eq!(world.rtmp_state(), State::Live);
     world.leave();
     world.pass(seconds(5.0));
     assert_eq!(world.rtmp_state(), State::Live);
-    world.join(Clip::large(), KeyFrames::EachGop);
+    world.join(Clip::large(), Keyframes::EachGop);
     world.pass(seconds(5.0));
     let connections = world.finish();
     assert_eq!(connections.len(), 2);
@@ -329,7 +329,7 @@ fn a_guest_of_sound_alone_is_held_and_may_come_back_with_a_camera() {
 
 #[test]
 fn clocks_that_jump_leave_no_trace_in_the_publication() {
-    let mut world = live(KeyFrames::EachGop);
+    let mut world = live(Keyframes::EachGop);
     for jump in [48_000 * 600, -48_000 * 600, i32::MIN, i32::MAX, -90_000 * 3] {
         for kind in [Audio, Video] {
             world.guest().jump(kind, jump);
@@ -345,7 +345,7 @@ fn clocks_that_jump_leave_no_trace_in_the_publication() {
 
 #[test]
 fn a_server_that_is_lost_during_a_hold_gets_the_last_picture_when_it_is_back() {
-    let mut world = live(KeyFrames::EachGop);
+    let mut world = live(Keyframes::EachGop);
     world.leave();
     world.pass(seconds(3.0));
     world.ingest.stop_listening();
@@ -365,7 +365,7 @@ fn a_server_that_is_lost_during_a_hold_gets_the_last_picture_when_it_is_back() {
     world.pass(seconds(5.0));
     let frames = world.ingest.inspect(|all| all.get(1).map_or(0, |connection| pictures(connection).count()));
     assert!(frames >= 2, "{frames} pictures while the guest is away: {:?}", world.events);
-    world.join(Clip::large(), KeyFrames::EachGop);
+    world.join(Clip::large(), Keyframes::EachGop);
     world.pass(seconds(4.0));
     assert_eq!(world.rtmp_state(), State::Live);
     let connections = world.finish();
@@ -379,7 +379,7 @@ fn a_server_that_is_lost_during_a_hold_gets_the_last_picture_when_it_is_back() {
 
 #[test]
 fn ssrc_and_payload_type_may_change_without_a_reconnect() {
-    let mut world = live(KeyFrames::OnRequest);
+    let mut world = live(Keyframes::OnRequest);
     for kind in [Audio, Video] {
         world.guest().change_ssrc(kind);
         world.pass(seconds(2.0));
@@ -395,7 +395,7 @@ fn ssrc_and_payload_type_may_change_without_a_reconnect() {
 
 #[test]
 fn a_camera_that_turns_changes_the_size_at_its_idr() {
-    let mut world = live(KeyFrames::OnRequest);
+    let mut world = live(Keyframes::OnRequest);
     world.guest().change_clip(Clip::small());
     world.pass(seconds(2.0));
     world.guest().change_clip(Clip::large());
@@ -409,7 +409,7 @@ fn a_camera_that_turns_changes_the_size_at_its_idr() {
 #[test]
 fn a_keyframe_is_asked_for_when_the_last_one_has_grown_old() {
     let interval = |config: &mut RelayConfig| config.keyframe_interval = Some(seconds(4.0));
-    let mut world = live_with(KeyFrames::OnRequest, interval);
+    let mut world = live_with(Keyframes::OnRequest, interval);
     let before = world.guest().requests;
     world.pass(seconds(20.0));
     assert_eq!(world.guest().requests - before, 5);
@@ -418,13 +418,13 @@ fn a_keyframe_is_asked_for_when_the_last_one_has_grown_old() {
     assert!(keys.windows(2).all(|pair| pair[1] - pair[0] <= 4100), "{keys:?}");
 
     // A stream that has them anyway is left alone.
-    let mut world = live_with(KeyFrames::EachGop, interval);
+    let mut world = live_with(Keyframes::EachGop, interval);
     let before = world.guest().requests;
     world.pass(seconds(21.0));
     assert_eq!(world.guest().requests, before);
 
     // So is one that nobody reads: no server, or none asked for.
-    let mut world = live_with(KeyFrames::OnRequest, interval);
+    let mut world = live_with(Keyframes::OnRequest, interval);
     world.ingest.stop_listening();
     world.ingest.kill_connections();
     assert!(world.ingest.wait_until(seconds(5.0), |all| all[0].stage == Stage::Ended));
@@ -432,7 +432,7 @@ fn a_keyframe_is_asked_for_when_the_last_one_has_grown_old() {
     let before = world.guest().requests;
     world.pass(seconds(21.0));
     assert_eq!(world.guest().requests, before);
-    let mut world = live(KeyFrames::OnRequest);
+    let mut world = live(Keyframes::OnRequest);
     let before = world.guest().requests;
     world.pass(seconds(21.0));
     assert_eq!(world.guest().requests, before);
@@ -440,7 +440,7 @@ fn a_keyframe_is_asked_for_when_the_last_one_has_grown_old() {
 
 #[test]
 fn each_track_waits_for_a_missing_packet_as_its_own_path_demands() {
-    let mut world = live(KeyFrames::OnRequest);
+    let mut world = live(Keyframes::OnRequest);
     let delivery = |round_trip, jitter, retransmits| Delivery {
         round_trip: Some(Duration::from_millis(round_trip)),
         jitter: Duration::from_millis(jitter),

@@ -166,9 +166,9 @@ fn everything_published_arrives_byte_for_byte_and_becomes_ready() {
     assert_eq!(metadata.member("width").unwrap().as_number(), Some(320.0));
 
     // What the publisher was given from the first picture on.
-    let first = guest.tags.iter().find(|(tag, _)| tag.frame == Frame::KeyFrame).unwrap().0.dts.millis();
+    let first = guest.tags.iter().find(|(tag, _)| tag.frame == Frame::Keyframe).unwrap().0.dts.millis();
     let given = guest.tags.iter().take(guest.next).filter(|(tag, _)| {
-        let media = matches!(tag.frame, Frame::KeyFrame | Frame::InterFrame | Frame::Audio);
+        let media = matches!(tag.frame, Frame::Keyframe | Frame::InterFrame | Frame::Audio);
         media && tag.dts.millis() >= first
     });
     let given: Vec<_> = given.map(|(tag, body)| (u32::try_from(tag.dts.millis() - first).unwrap(), body)).collect();
@@ -216,7 +216,7 @@ fn wrong_credentials_are_a_rejection_that_is_retried_more_and_more_slowly() {
 }
 
 #[test]
-fn a_killed_server_is_back_after_one_backoff_step_and_a_key_frame() {
+fn a_killed_server_is_back_after_one_backoff_step_and_a_keyframe() {
     let ingest = ingest(Options::default());
     let mut guest = Guest::new(&ingest, "guest1");
     guest.publish();
@@ -232,11 +232,11 @@ fn a_killed_server_is_back_after_one_backoff_step_and_a_key_frame() {
 
     ingest.start_listening().unwrap();
     let returned = guest.driver.now;
-    guest.driver.key_frame_requests = 0;
+    guest.driver.keyframe_requests = 0;
     assert!(guest.idle_until(|guest| guest.state() == State::Handshaking));
     guest.publish();
     assert!(guest.driver.now - returned <= Duration::from_secs(2));
-    assert!(guest.driver.key_frame_requests > 0);
+    assert!(guest.driver.keyframe_requests > 0);
     guest.play(Duration::from_secs(5));
     assert_eq!(guest.state(), State::Live);
     wait(&ingest, |all| all.last().unwrap().stage == Stage::Ready);
@@ -254,7 +254,7 @@ fn a_hundred_reconnects_leave_no_descriptor_behind() {
     let mut before = None;
     for round in 0..100 {
         guest.publish();
-        guest.play(Duration::from_millis(4500)); // up to a second to the key frame, three for the proof
+        guest.play(Duration::from_millis(4500)); // up to a second to the keyframe, three for the proof
         assert_eq!(guest.state(), State::Live, "round {round}");
         ingest.kill_connections();
         assert!(guest.driver.settle(|driver| driver.publisher.state() == State::Backoff), "round {round}");
@@ -331,7 +331,7 @@ fn an_idle_publication_outlives_the_server_s_read_deadline() {
 }
 
 #[test]
-fn a_reconnect_request_moves_the_publication_at_a_key_frame() {
+fn a_reconnect_request_moves_the_publication_at_a_keyframe() {
     let ingest = ingest(Options::default());
     let mut guest = Guest::new(&ingest, "live/guest1");
     guest.publish();
@@ -341,7 +341,7 @@ fn a_reconnect_request_moves_the_publication_at_a_key_frame() {
     ingest.request_reconnect("live/guest1", Some("rtmp://127.0.0.2:1935/elsewhere")).unwrap();
     ingest.request_reconnect("live/guest1", Some(&url)).unwrap();
     assert!(guest.driver.settle(|driver| driver.publisher.stats().reconnect_requests_refused == 1));
-    guest.play(Duration::from_millis(1200)); // a key frame each second
+    guest.play(Duration::from_millis(1200)); // a keyframe each second
     guest.publish();
     guest.play(Duration::from_secs(4));
     assert_eq!(guest.state(), State::Live);
@@ -361,8 +361,8 @@ fn a_slow_server_gets_whole_gops_and_is_kept() {
     assert_eq!(guest.state(), State::Live);
     // A picture of 256 KiB in place of each: the kernels' buffers fill while the server does not read, for 4 s.
     for (tag, body) in &mut guest.tags {
-        if matches!(tag.frame, Frame::KeyFrame | Frame::InterFrame) {
-            let header = if tag.frame == Frame::KeyFrame { 0x65 } else { 0x41 };
+        if matches!(tag.frame, Frame::Keyframe | Frame::InterFrame) {
+            let header = if tag.frame == Frame::Keyframe { 0x65 } else { 0x41 };
             let size = 256 * 1024_u32;
             body.truncate(5);
             body.extend(size.to_be_bytes());
@@ -383,7 +383,7 @@ fn a_slow_server_gets_whole_gops_and_is_kept() {
     guest.stop();
     wait(&ingest, |all| all[0].stage == Stage::Ended);
     assert_clean(&ingest);
-    // Gaps in the pictures end in a key frame.
+    // Gaps in the pictures end in a keyframe.
     let seen = ingest.connections().remove(0);
     let pictures: Vec<_> = seen.frames.iter().filter(|frame| frame.kind == Kind::Video).collect();
     let gaps: Vec<_> = pictures.windows(2).filter(|pair| pair[1].timestamp - pair[0].timestamp > 60).collect();

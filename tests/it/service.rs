@@ -1,5 +1,5 @@
 //! The daemon as a service of systemd: what stands in the journal, and what the service manager is told. The unit and the
-//! way back of a guest are shown by `tests/deploy.sh`, where a stand-in for systemd runs it.
+//! way back of a guest are shown by `tests/scripts/deploy.sh`, where a stand-in for systemd runs it.
 
 use std::fs::{self, File};
 use std::net::TcpListener;

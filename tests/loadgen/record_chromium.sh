@@ -8,7 +8,7 @@
 # fake camera's own picture needs a third of the bitrate. The first 12 s of `load` are the encoder's start and are not kept.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-. tests/tools.sh
+. tests/scripts/tools.sh
 
 case "${1:-} ${2:-}" in
     "small "?*) page="width=640&height=360&fps=30&kbps=260" options=(--seconds 4 --start-kbps 300) ;;

@@ -55,9 +55,9 @@ impl Promises {
             Frame::Metadata => return,
             Frame::VideoSequenceHeader => return self.has_avcc = true,
             Frame::AudioSequenceHeader => return self.opus_heads += 1,
-            Frame::KeyFrame | Frame::InterFrame => {
+            Frame::Keyframe | Frame::InterFrame => {
                 assert!(self.has_avcc, "a picture before its sequence header");
-                assert!(tag.frame == Frame::KeyFrame || !self.shut, "a picture behind a loss");
+                assert!(tag.frame == Frame::Keyframe || !self.shut, "a picture behind a loss");
                 self.shut = false;
                 self.check_picture();
                 &mut self.last_video

@@ -71,7 +71,7 @@ impl Run {
 
     /// The one media tag that the last packet made.
     fn media(&self) -> i64 {
-        let media = |frame| matches!(frame, Frame::Audio | Frame::KeyFrame | Frame::InterFrame);
+        let media = |frame| matches!(frame, Frame::Audio | Frame::Keyframe | Frame::InterFrame);
         let mut found = self.out.iter().filter(|(frame, _)| media(*frame)).map(|(_, millis)| *millis);
         let millis = found.next().expect("a tag");
         assert_eq!(found.next(), None);
@@ -124,7 +124,7 @@ fn eight_weeks_cross_every_wrap_many_times() {
     assert_eq!(stats.video.packets.restarts + stats.audio.packets.restarts + stats.audio.overtaken, 0);
 }
 
-/// NTP time of a moment (RFC 3550 section 4).
+/// NTP time of a moment (RFC 3550 §4).
 fn ntp(micros: i64) -> u64 {
     let since_1900 = 3_900_000_000_000_000 + i128::from(micros);
     u64::try_from((since_1900 << 32) / 1_000_000).expect("before 2036")

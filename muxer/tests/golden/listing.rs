@@ -182,7 +182,7 @@ fn describe_video(video: &VideoData<'_>) -> String {
     }
 }
 
-/// The NAL units of one access unit (ISO/IEC 14496-15 section 5.3.3: 4-byte length, NAL unit), as `type:bytes`.
+/// The NAL units of one access unit (ISO/IEC 14496-15 §5.3.3: 4-byte length, NAL unit), as `type:bytes`.
 fn nal_units(access_unit: &[u8]) -> String {
     let mut text = String::new();
     let mut rest = access_unit;

@@ -10,7 +10,7 @@
 # SSRCs, first sequence numbers and times are the packetisers' random choice, so a
 # new recording differs from the old one: run edit.py and bless.sh afterwards.
 #
-# Needs ffmpeg >= 8 with libx264 and libopus (tests/tools.sh), python3, and for
+# Needs ffmpeg >= 8 with libx264 and libopus (tests/scripts/tools.sh), python3, and for
 # `fu_a` and `headers_between_slices` GStreamer 1.22 with x264enc (Debian: gstreamer1.0-tools,
 # -plugins-base, -plugins-good, -plugins-ugly).
 set -euo pipefail
@@ -19,7 +19,7 @@ cd "$(dirname "$0")"
 GOLDEN=${GOLDEN:-../golden}
 SOURCES=$(mktemp -d)
 trap 'rm -rf "$SOURCES"' EXIT
-: "${FFMPEG:?set FFMPEG to an ffmpeg >= 8 (. tests/tools.sh; need_ffmpeg)}"
+: "${FFMPEG:?set FFMPEG to an ffmpeg >= 8 (. tests/scripts/tools.sh; need_ffmpeg)}"
 
 # 72 pictures in four groups of 18, about 160 kbit/s: small, and with an IDR to
 # come back on after each loss.

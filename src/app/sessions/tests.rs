@@ -91,7 +91,7 @@ fn a_takeover_leaves_nothing_of_the_former_session_and_its_late_end_changes_noth
     let (sessions, slot) = (sessions(), Slot(0));
     let (old, new) = (sessions.next_key(), sessions.next_key());
     sessions.take(slot, old, network(1), through_the_sfu(slot, old));
-    sessions.note_problem(slot, "not published at the SFU".to_owned(), Instant::now());
+    sessions.record_problem(slot, "not published at the SFU".to_owned(), Instant::now());
     assert!(!sessions.is_outdated(slot, old));
     let former = sessions.take(slot, new, network(2), direct()).unwrap();
     assert_eq!(former.etag, "calls-1");
@@ -115,7 +115,7 @@ fn a_slot_that_is_taken_out_of_the_configuration_keeps_its_session_and_what_is_i
     let key = sessions.next_key();
     sessions.take(slot, key, network(1), through_the_sfu(slot, key));
     let failed = SessionEnd::Peer(EndReason::Dtls(DtlsError::NoSrtpProfile));
-    sessions.note_end(slot, &failed);
+    sessions.record_end(slot, &failed);
     let new = sessions.reload(vec![guest("guest2"), guest("guest3")]);
     assert_eq!(new, [guest("guest3")]);
     assert_eq!(sessions.add(guest("guest3"), &Target::parse("rtmp://192.0.2.1/live").unwrap()), Slot(2));

@@ -194,7 +194,7 @@ async fn handshake(
                 Ok(()) => Ok(()),
                 Err(error) => {
                     let _ = mismatch.set(error);
-                    // Makes the crate send bad_certificate, as RFC 8122 section 6.2 asks.
+                    // Makes the crate send bad_certificate, as RFC 8122 §6.2 asks.
                     Err(webrtc_dtls::Error::Other("fingerprint".to_owned()))
                 }
             }

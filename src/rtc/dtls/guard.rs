@@ -135,7 +135,7 @@ impl Guard {
     }
 
     /// Sees what webrtc-dtls sends: once our ChangeCipherSpec is out it has keys, and the peer's may come.
-    pub(super) fn note_sent(&mut self, datagram: &[u8]) {
+    pub(super) fn record_sent(&mut self, datagram: &[u8]) {
         let mut reader = Reader::new(datagram);
         while let Ok(record) = Record::parse(&mut reader) {
             self.our_cipher_is_on |= record.content_type == CHANGE_CIPHER_SPEC;

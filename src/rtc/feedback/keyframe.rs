@@ -1,5 +1,5 @@
-//! When to ask for a keyframe, and how: PLI (RFC 4585 section 6.3.1) at once, again until the keyframe came, FIR (RFC
-//! 5104 section 4.3.1) when PLIs go unanswered. Never more than one request in [`MIN_INTERVAL`].
+//! When to ask for a keyframe, and how: PLI (RFC 4585 §6.3.1) at once, again until the keyframe came, FIR (RFC
+//! 5104 §4.3.1) when PLIs go unanswered. Never more than one request in [`MIN_INTERVAL`].
 
 use std::time::{Duration, Instant};
 

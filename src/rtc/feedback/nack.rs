@@ -1,4 +1,4 @@
-//! Which packets to ask for again (RFC 4585 section 6.2.1): sequence numbers in, sequence numbers to request out.
+//! Which packets to ask for again (RFC 4585 §6.2.1): sequence numbers in, sequence numbers to request out.
 //!
 //! A gap is asked for [`REORDER_GRACE`] after it showed, so that mere reordering asks for nothing; again when
 //! the answer is overdue, then twice a round trip ([`RoundTrip::interval`]), as long as the answer can still come in time; given up when whoever puts the

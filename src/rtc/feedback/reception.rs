@@ -7,7 +7,7 @@ use guest_relay_muxer::seq::SeqNo;
 use super::super::rtcp::ReportBlock;
 use super::middle;
 
-/// RFC 3550 section 6.4.1: the cumulative count has 24 bits, signed.
+/// RFC 3550 §6.4.1: the cumulative count has 24 bits, signed.
 const CUMULATIVE_LOST: std::ops::RangeInclusive<i64> = -0x80_0000..=0x7F_FFFF;
 /// Unwrapped numbers start one cycle up (see [`guest_relay_muxer::seq::Unwrapper`]); reports count cycles from 0.
 const FIRST_CYCLE: u64 = 1 << 16;

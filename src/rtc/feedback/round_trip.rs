@@ -1,7 +1,7 @@
-//! The path's round trip time: samples in, a time smoothed as by RFC 6298 section 2 out.
+//! The path's round trip time: samples in, a time smoothed as by RFC 6298 §2 out.
 //!
 //! Samples come from retransmissions (NACK to packet), from the sender's answers to our reference times (RFC 3611
-//! section 4.5) and, where we check the peer, from ICE.
+//! §4.5) and, where we check the peer, from ICE.
 
 use std::time::Duration;
 

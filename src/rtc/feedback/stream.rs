@@ -13,7 +13,7 @@ use super::nack::NackList;
 use super::reception::Reception;
 use super::round_trip::RoundTrip;
 
-/// Clock rates of the two codecs (RFC 6184 section 8.2.1, RFC 7587 section 7).
+/// Clock rates of the two codecs (RFC 6184 §8.2.1, RFC 7587 §7).
 fn clock_rate_hz(kind: TrackKind) -> u32 {
     match kind {
         TrackKind::Video => 90_000,
@@ -57,7 +57,7 @@ pub(super) struct Stream {
     stats: StreamStats,
 }
 
-/// Which SSRC retransmits the current media SSRC. A description may name it; where it does not (RFC 4588 section 5.3
+/// Which SSRC retransmits the current media SSRC. A description may name it; where it does not (RFC 4588 §5.3
 /// would pair them by the request), the first one that comes is it.
 #[derive(Debug, Default)]
 struct RtxPairing {

@@ -7,7 +7,7 @@
 //! [`PROBE_AFTER`], then each [`PROBE_INTERVAL`].
 //!
 //! A 487 or a stronger claim by the peer switches the role (sections 7.2.5.1, 7.3.1.1), unless the peer is lite: such a
-//! one never controls (section 6.1.1), and if we gave way nobody would nominate. Bounds: [`MAX_REMOTE_CANDIDATES`]
+//! one never controls (§6.1.1), and if we gave way nobody would nominate. Bounds: [`MAX_REMOTE_CANDIDATES`]
 //! pairs, [`MAX_OPEN_CHECKS`] open transactions each; refused checks are repeated ever more slowly.
 
 use std::collections::VecDeque;
@@ -19,17 +19,17 @@ use super::{fill_random, random_u64};
 
 /// Candidates of the peer that are tried; the rest is ignored.
 pub const MAX_REMOTE_CANDIDATES: usize = 8;
-/// RFC 8445 section 5.1.2.1 for a peer-reflexive candidate of component 1 with the highest local preference.
+/// RFC 8445 §5.1.2.1 for a peer-reflexive candidate of component 1 with the highest local preference.
 pub const PEER_REFLEXIVE_PRIORITY: u32 = (110 << 24) | (0xFFFF << 8) | 255;
 
-/// RFC 8445 section 14.2: Ta, the gap between new checks.
+/// RFC 8445 §14.2: Ta, the gap between new checks.
 const PACING: Duration = Duration::from_millis(50);
-/// RFC 8445 section 14.3: RTO is at least this; it doubles up to [`MAX_RETRANSMIT`].
+/// RFC 8445 §14.3: RTO is at least this; it doubles up to [`MAX_RETRANSMIT`].
 const FIRST_RETRANSMIT: Duration = Duration::from_millis(500);
 const MAX_RETRANSMIT: Duration = Duration::from_secs(2);
 /// A refused check is repeated after [`PACING`], then after twice that, up to 3.2 s.
 const MAX_REFUSAL_DOUBLINGS: u32 = 6;
-/// RFC 7675 section 5.1: 5 s times 0.8 to 1.2.
+/// RFC 7675 §5.1: 5 s times 0.8 to 1.2.
 const CONSENT_INTERVAL_MS: std::ops::Range<u64> = 4_000..6_000;
 /// How long the selected pair may be silent before it is checked out of turn.
 pub const PROBE_AFTER: Duration = Duration::from_millis(1_500);
@@ -159,7 +159,7 @@ impl Checks {
         }
     }
 
-    /// RFC 8445 section 7.3.1.1; `false`: answer 487.
+    /// RFC 8445 §7.3.1.1; `false`: answer 487.
     pub(super) fn resolve_role(&mut self, claimed: RoleAttribute) -> bool {
         match (self.role, claimed) {
             (RoleAttribute::Controlling(ours), RoleAttribute::Controlling(theirs)) => {
@@ -304,7 +304,7 @@ impl Pair {
         Check { to: self.remote, transaction_id: id, role, nominate }
     }
 
-    /// The same request again (same transaction id, RFC 8489 section 6.2.1).
+    /// The same request again (same transaction id, RFC 8489 §6.2.1).
     fn resend(&mut self, now: Instant) -> Option<Check> {
         let transaction = self.open.back_mut()?;
         transaction.repeated = true;

@@ -1,6 +1,6 @@
 //! The media phase: SRTP datagrams -> packets of the two tracks, SRTCP -> reports; feedback -> SRTCP datagrams.
 //!
-//! A packet's track is told by its payload type, which is unique in a BUNDLE group (RFC 8843 section 9.2), not by its
+//! A packet's track is told by its payload type, which is unique in a BUNDLE group (RFC 8843 §9.2), not by its
 //! SSRC, which an offer need not name and which may change. A packet whose MID extension names another m-line is
 //! dropped. Nothing is allocated here per packet.
 
@@ -185,7 +185,7 @@ impl Media {
             let packet = RtpPacket { payload_type: format.payload_type, payload: red.primary, ..packet };
             return Ok(Some(Received { kind, packet, redundant }));
         }
-        // RFC 4588 section 4. A retransmission without payload is a probe of the sender's bandwidth estimate.
+        // RFC 4588 §4. A retransmission without payload is a probe of the sender's bandwidth estimate.
         let original = feedback
             .original_of(kind, packet.ssrc)
             .and_then(|ssrc| packet.undo_rtx(format.payload_type, ssrc))

@@ -3,9 +3,9 @@
 //! ```text
 //! |V=2|P|reserved |   PT = 207    |            length             |
 //! |                             SSRC                              |
-//! |    BT = 4     |   reserved    |       block length = 2        |  receiver reference time (section 4.4): ours
+//! |    BT = 4     |   reserved    |       block length = 2        |  receiver reference time (§4.4): ours
 //! |                 NTP timestamp (64)                            |
-//! |    BT = 5     |   reserved    |   block length = 3 per entry  |  its answer, DLRR (section 4.5): the sender's
+//! |    BT = 5     |   reserved    |   block length = 3 per entry  |  its answer, DLRR (§4.5): the sender's
 //! |  SSRC that asked  |  LRR: middle of its NTP time  |  delay since, 65536ths of a second  |
 //! ```
 //!

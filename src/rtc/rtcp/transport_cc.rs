@@ -1,4 +1,4 @@
-//! Transport-wide congestion control feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01 section 3.1).
+//! Transport-wide congestion control feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01 §3.1).
 //!
 //! ```text
 //! |  base sequence number (16)    |    packet status count (16)   |

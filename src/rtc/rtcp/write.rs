@@ -1,4 +1,4 @@
-//! Writing RTCP packets one behind the other into a compound (RFC 3550 section 6.1).
+//! Writing RTCP packets one behind the other into a compound (RFC 3550 §6.1).
 
 use super::super::bytes::Writer;
 use super::{REMB_IDENTIFIER, ReportBlock, feedback_type, packet_type};
@@ -40,7 +40,7 @@ pub fn write_receiver_report(out: &mut Writer, sender_ssrc: u32, blocks: &[Repor
     });
 }
 
-/// SDES with the CNAME item (RFC 3550 section 6.5.1), which every full compound has.
+/// SDES with the CNAME item (RFC 3550 §6.5.1), which every full compound has.
 pub fn write_cname(out: &mut Writer, sender_ssrc: u32, cname: &str) {
     const CNAME: u8 = 1;
     let cname = cname.as_bytes();
@@ -60,7 +60,7 @@ pub fn write_bye(out: &mut Writer, sender_ssrc: u32) {
     write_packet(out, packet_type::BYE, 1, |out| out.u32(sender_ssrc));
 }
 
-/// PLI (RFC 4585 section 6.3.1).
+/// PLI (RFC 4585 §6.3.1).
 pub fn write_pli(out: &mut Writer, sender_ssrc: u32, media_ssrc: u32) {
     write_packet(out, packet_type::PAYLOAD_FEEDBACK, feedback_type::PLI, |out| {
         out.u32(sender_ssrc);
@@ -68,7 +68,7 @@ pub fn write_pli(out: &mut Writer, sender_ssrc: u32, media_ssrc: u32) {
     });
 }
 
-/// FIR (RFC 5104 section 4.3.1): the media SSRC stands in the entry, the header's is 0.
+/// FIR (RFC 5104 §4.3.1): the media SSRC stands in the entry, the header's is 0.
 pub fn write_fir(out: &mut Writer, sender_ssrc: u32, media_ssrc: u32, sequence: u8) {
     write_packet(out, packet_type::PAYLOAD_FEEDBACK, feedback_type::FIR, |out| {
         out.u32(sender_ssrc);
@@ -79,7 +79,7 @@ pub fn write_fir(out: &mut Writer, sender_ssrc: u32, media_ssrc: u32, sequence: 
     });
 }
 
-/// Generic NACK (RFC 4585 section 6.2.1) of `lost`, which ascends (across the wrap, too). Returns how many of them
+/// Generic NACK (RFC 4585 §6.2.1) of `lost`, which ascends (across the wrap, too). Returns how many of them
 /// fitted into [`MAX_NACK_PAIRS`].
 pub fn write_nack(out: &mut Writer, sender_ssrc: u32, media_ssrc: u32, lost: &[u16]) -> usize {
     let mut written = 0;
@@ -110,7 +110,7 @@ pub fn write_nack(out: &mut Writer, sender_ssrc: u32, media_ssrc: u32, lost: &[u
     written
 }
 
-/// REMB (draft-alvestrand-rmcat-remb-03 section 2.2), rounded down to 18 significant bits.
+/// REMB (draft-alvestrand-rmcat-remb-03 §2.2), rounded down to 18 significant bits.
 pub fn write_remb(out: &mut Writer, sender_ssrc: u32, bitrate_bps: u64, ssrcs: &[u32]) {
     let ssrcs = ssrcs.get(..255).unwrap_or(ssrcs);
     let bits = u64::BITS - bitrate_bps.leading_zeros();

@@ -1,4 +1,4 @@
-//! The text of an answer (RFC 9429 section 5.3, RFC 9725 section 4.4): as many m-lines as the offer, those we take
+//! The text of an answer (RFC 9429 §5.3, RFC 9725 §4.4): as many m-lines as the offer, those we take
 //! `recvonly`, the others with port 0.
 
 use std::fmt::Write;
@@ -11,7 +11,7 @@ use super::super::ice::{Credentials, random_u64};
 use super::offer::{Offer, Section};
 use super::track::{Format, Track};
 
-/// What the answer asks of the guest's Opus encoder (RFC 7587 section 6.1).
+/// What the answer asks of the guest's Opus encoder (RFC 7587 §6.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpusSettings {
     /// `maxaveragebitrate`, bits per second.
@@ -52,7 +52,7 @@ impl Origin {
     /// Of a new session.
     pub fn generate() -> Self {
         Self {
-            // RFC 9429 section 5.2.1: 63 random bits.
+            // RFC 9429 §5.2.1: 63 random bits.
             session_id: random_u64() >> 1,
             version: 2,
         }
@@ -97,7 +97,7 @@ impl Answer<'_> {
             out.push_str("\r\n");
         }
         if !self.offer.transport.ice_lite {
-            // We do the checks where the peer does not (RFC 8445 section 6.1.1).
+            // We do the checks where the peer does not (RFC 8445 §6.1.1).
             out.push_str("a=ice-lite\r\n");
         }
         // Browsers look for candidates in the first m-line of the group only.
@@ -229,7 +229,7 @@ fn write_mid(out: &mut String, section: &Section) -> std::fmt::Result {
     }
 }
 
-/// RFC 9429 section 5.3.1: port 0, the protocol and a format as offered.
+/// RFC 9429 §5.3.1: port 0, the protocol and a format as offered.
 fn write_refused(out: &mut String, section: &Section) -> std::fmt::Result {
     write!(out, "m={} 0 {} {}\r\nc=IN IP4 0.0.0.0\r\n", section.media, section.proto, section.format)?;
     write_mid(out, section)?;
@@ -237,7 +237,7 @@ fn write_refused(out: &mut String, section: &Section) -> std::fmt::Result {
     Ok(())
 }
 
-/// RFC 8445 section 5.1.2.1: type preference 126 (host), local preference falling with the index, component 1.
+/// RFC 8445 §5.1.2.1: type preference 126 (host), local preference falling with the index, component 1.
 fn host_priority(index: u32) -> u32 {
     (126 << 24) | (65_535_u32.saturating_sub(index) << 8) | 255
 }

@@ -1,4 +1,4 @@
-//! Our own offer to receive (RFC 9429 section 5.2.1), and the answer to it: which tracks come, and from where.
+//! Our own offer to receive (RFC 9429 §5.2.1), and the answer to it: which tracks come, and from where.
 //!
 //! Payload types, header extension ids and mids are fixed: audio has mid `0`, video mid `1`. We offer `actpass`, as an
 //! offerer has to, and take no answer but `passive`: we are the DTLS client everywhere.

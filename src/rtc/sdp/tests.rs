@@ -315,7 +315,7 @@ fn of_simulcast_nothing_is_answered_so_that_one_stream_comes() {
         "a=extmap:14 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id",
     );
     assert_ne!(offer, CHROMIUM);
-    // RFC 8853 section 5.3.2: an answer without it means that the offerer sends no simulcast.
+    // RFC 8853 §5.3.2: an answer without it means that the offerer sends no simulcast.
     assert_eq!(answer_to(&offer)[2..], answer_to(CHROMIUM)[2..]);
 }
 

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! m=video 9 UDP/TLS/RTP/SAVPF 96 102 103
-//! a=rtpmap:102 H264/90000                    <- payload types by their properties (RFC 6184 section 8.1)
+//! a=rtpmap:102 H264/90000                    <- payload types by their properties (RFC 6184 §8.1)
 //! a=fmtp:102 ...;packetization-mode=1;profile-level-id=42e01f
-//! a=rtpmap:103 rtx/90000                     <- its retransmissions (RFC 4588 section 8.6)
+//! a=rtpmap:103 rtx/90000                     <- its retransmissions (RFC 4588 §8.6)
 //! a=fmtp:103 apt=102
 //! a=ssrc-group:FID 1111 2222                 <- SSRCs, if the offer names them
 //! ```
@@ -17,7 +17,7 @@ pub(super) const TRANSPORT_CC: &str = "http://www.ietf.org/id/draft-holmer-rmcat
 const ABS_SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
 pub(super) const SDES_MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 
-/// RFC 8285 section 4.2: ids of one-byte header extensions. Others would need `extmap-allow-mixed`.
+/// RFC 8285 §4.2: ids of one-byte header extensions. Others would need `extmap-allow-mixed`.
 const ONE_BYTE_EXTENSION_IDS: std::ops::RangeInclusive<u8> = 1..=14;
 
 /// A track that is taken.
@@ -154,7 +154,7 @@ pub struct HeaderExtensions {
     pub transport_cc: Option<u8>,
     /// Absolute send time.
     pub abs_send_time: Option<u8>,
-    /// MID (RFC 8843 section 15).
+    /// MID (RFC 8843 §15).
     pub mid: Option<u8>,
 }
 
@@ -295,7 +295,7 @@ impl<'a> Formats<'a> {
         opus.filter(|payload_type| self.is(*payload_type, "opus/48000/2")).collect()
     }
 
-    /// RFC 2198 section 5: `a=fmtp:<red> <primary>/<redundant>...`, all of them this one.
+    /// RFC 2198 §5: `a=fmtp:<red> <primary>/<redundant>...`, all of them this one.
     fn red_of(&self, payload_type: u8) -> Option<u8> {
         let carries_it = |red: &u8| {
             let fmtp = self.fmtp.get(usize::from(*red)).copied().flatten();
@@ -314,7 +314,7 @@ impl<'a> Formats<'a> {
                 self.is(*payload_type, "H264/90000") && self.parameter(*payload_type, "packetization-mode") == Some("1")
             })
             .filter_map(|payload_type| {
-                // RFC 6184 section 8.1: without the parameter it is Baseline at level 1.
+                // RFC 6184 §8.1: without the parameter it is Baseline at level 1.
                 let profile_level_id = self.parameter(payload_type, "profile-level-id").unwrap_or("420010");
                 Some((profile_rank(profile_level_id)?, payload_type))
             })
@@ -357,7 +357,7 @@ fn profile_rank(profile_level_id: &str) -> Option<u8> {
     }
 }
 
-/// A payload type that can be told from RTCP when both share a port (RFC 5761 section 4).
+/// A payload type that can be told from RTCP when both share a port (RFC 5761 §4).
 fn payload_type(format: &str) -> Option<u8> {
     let payload_type: u8 = format.parse().ok()?;
     matches!(payload_type, 0..=63 | 96..=127).then_some(payload_type)

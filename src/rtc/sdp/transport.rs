@@ -1,7 +1,7 @@
 //! What holds for the transport that the m-lines of a BUNDLE group share: ICE credentials and candidates (RFC 8839),
 //! `a=fingerprint` (RFC 8122), `a=setup` (RFC 8842).
 //!
-//! They belong to the tagged m-line of the group (RFC 8843 section 7.1.3) or to the session; senders that repeat them
+//! They belong to the tagged m-line of the group (RFC 8843 §7.1.3) or to the session; senders that repeat them
 //! repeat the same. They are looked for in the m-line that is taken first, at session level, then in every other
 //! m-line: a tagged one that is inactive by now may still be the only one to have them.
 //!
@@ -97,7 +97,7 @@ pub(super) fn setup(description: &SessionDescription, taken: usize) -> Option<Se
     })
 }
 
-/// `a=ice-lite`, which stands at session level (RFC 8839 section 5.3).
+/// `a=ice-lite`, which stands at session level (RFC 8839 §5.3).
 pub(super) fn is_ice_lite(description: &SessionDescription) -> bool {
     Attributes(&description.attributes).has("ice-lite")
 }
@@ -118,7 +118,7 @@ fn levels(description: &SessionDescription, taken: usize) -> impl Iterator<Item 
         .chain(sections.iter().map(|media| Attributes(&media.attributes)))
 }
 
-/// `a=candidate:<foundation> <component> <transport> <priority> <address> <port> typ ...` (RFC 8839 section 5.1) of
+/// `a=candidate:<foundation> <component> <transport> <priority> <address> <port> typ ...` (RFC 8839 §5.1) of
 /// component 1 over UDP with a literal address; names (mDNS) are passed over.
 fn candidates(description: &SessionDescription, addresses: RemoteAddresses) -> Vec<SocketAddr> {
     let mut found: Vec<SocketAddr> = Vec::new();

@@ -12,7 +12,7 @@ pub enum TrickleError {
     TooLarge,
     /// A line that is neither an attribute nor an m-line.
     Syntax,
-    /// Another `ice-ufrag`: an ICE restart (RFC 9725 section 4.3.3), which is done by a new session here.
+    /// Another `ice-ufrag`: an ICE restart (RFC 9725 §4.3.3), which is done by a new session here.
     Restart,
 }
 

@@ -87,7 +87,7 @@ impl<S> Stream<S> {
         now.saturating_duration_since(self.heard_at)
     }
 
-    pub(super) fn heard(&mut self, index: u64, now: Instant) {
+    pub(super) fn record_heard(&mut self, index: u64, now: Instant) {
         self.highest = self.highest.max(index);
         self.heard_at = now;
     }

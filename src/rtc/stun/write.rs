@@ -96,7 +96,7 @@ impl MessageWriter {
         self.attribute(kind, value)
     }
 
-    /// The datagram as it is, for a server that asks nobody who they are (RFC 8489 section 6.1).
+    /// The datagram as it is, for a server that asks nobody who they are (RFC 8489 §6.1).
     pub fn finish_without_integrity(mut self) -> Vec<u8> {
         let length = self.writer.len() - HEADER_LEN;
         self.writer.set_u16(2, u16::try_from(length).expect("our messages are shorter than a datagram"));

@@ -1,4 +1,4 @@
-//! Vectors: the examples of RTMP 1.0 section 5.3.2 and what FFmpeg 8 sends (tests/it/rtmp/README.md).
+//! Vectors: the examples of RTMP 1.0 §5.3.2 and what FFmpeg 8 sends (tests/it/rtmp/README.md).
 
 #![allow(clippy::unwrap_used)]
 
@@ -147,7 +147,7 @@ fn a_timestamp_of_24_bits_or_more_is_extended_in_each_chunk() {
 
 #[test]
 fn two_and_three_byte_chunk_stream_ids_are_told_apart() {
-    // 64 as 00 00 and as 01 00 00 is the same chunk stream; 319 as 00 ff; 65599 as 01 ff ff (section 5.3.1.1).
+    // 64 as 00 00 and as 01 00 00 is the same chunk stream; 319 as 00 ff; 65599 as 01 ff ff (§5.3.1.1).
     let message = [0, 0, 0, 0, 0, 0, 1, 20, 0, 0, 0, 0, 0xaa];
     let bytes = [
         &[0x00, 0x00][..],

@@ -16,7 +16,7 @@ impl Publisher {
     pub fn push(&mut self, tag: Tag, body: &[u8], now: Instant) {
         if body.is_empty() || body.len() > BODY_MAX {
             self.stats.oversized += 1;
-            if tag.frame == Frame::KeyFrame || tag.frame == Frame::InterFrame {
+            if tag.frame == Frame::Keyframe || tag.frame == Frame::InterFrame {
                 self.miss_picture(now);
             }
             return;
@@ -25,20 +25,20 @@ impl Publisher {
             Frame::Metadata => replace(&mut self.headers.metadata, body),
             Frame::VideoSequenceHeader => replace(&mut self.headers.video, body),
             Frame::AudioSequenceHeader => replace(&mut self.headers.audio, body),
-            Frame::KeyFrame | Frame::InterFrame | Frame::Audio => {}
+            Frame::Keyframe | Frame::InterFrame | Frame::Audio => {}
         }
         if !matches!(self.phase, Phase::Publishing | Phase::Live) {
-            self.count_unsent(tag.frame);
+            self.record_unsent(tag.frame);
             return;
         }
-        let starts_connection = if self.tracks == Tracks::AudioOnly { Frame::Audio } else { Frame::KeyFrame };
+        let starts_connection = if self.tracks == Tracks::AudioOnly { Frame::Audio } else { Frame::Keyframe };
         if tag.frame == starts_connection
             && let Some(reason) = self.handover.take()
         {
             return self.hand_over(reason, now);
         }
         if !self.carries(tag.frame) || (self.flow.is_none() && !self.begin_flow(tag)) {
-            self.count_unsent(tag.frame);
+            self.record_unsent(tag.frame);
             return;
         }
         self.forward(tag, body, now);
@@ -50,20 +50,20 @@ impl Publisher {
         let tracks = self.flow.as_ref().map_or(self.tracks, Flow::tracks);
         match frame {
             Frame::Metadata => true,
-            Frame::VideoSequenceHeader | Frame::KeyFrame | Frame::InterFrame => tracks != Tracks::AudioOnly,
+            Frame::VideoSequenceHeader | Frame::Keyframe | Frame::InterFrame => tracks != Tracks::AudioOnly,
             Frame::AudioSequenceHeader | Frame::Audio => tracks != Tracks::VideoOnly,
         }
     }
 
-    fn count_unsent(&mut self, frame: Frame) {
-        self.stats.frames_unsent += u64::from(matches!(frame, Frame::KeyFrame | Frame::InterFrame | Frame::Audio));
+    fn record_unsent(&mut self, frame: Frame) {
+        self.stats.frames_unsent += u64::from(matches!(frame, Frame::Keyframe | Frame::InterFrame | Frame::Audio));
     }
 
     /// A picture will not be sent: the ones that refer to it must not be either.
     fn miss_picture(&mut self, now: Instant) {
         if let Some(flow) = &mut self.flow {
-            flow.await_key_frame();
-            self.need_key_frame(now);
+            flow.await_keyframe();
+            self.need_keyframe(now);
         }
     }
 
@@ -71,12 +71,12 @@ impl Publisher {
     fn begin_flow(&mut self, tag: Tag) -> bool {
         let starts = match (self.tracks, tag.frame) {
             (Tracks::AudioOnly, Frame::Audio) => !self.headers.audio.is_empty(),
-            (Tracks::AudioVideo | Tracks::VideoOnly, Frame::KeyFrame) => !self.headers.video.is_empty(),
+            (Tracks::AudioVideo | Tracks::VideoOnly, Frame::Keyframe) => !self.headers.video.is_empty(),
             _ => false,
         };
         if starts {
             self.flow = Some(Flow::new(tag.dts, self.tracks));
-            self.timers.key_frame_retry = None;
+            self.timers.keyframe_retry = None;
             self.queue_message(Frame::Metadata, Class::Config, 0, None);
             self.queue_message(Frame::VideoSequenceHeader, Class::VideoConfig, 0, None);
             self.queue_audio_header(0);
@@ -95,7 +95,7 @@ impl Publisher {
         let Some(session) = &self.session else { return };
         let (kind, remembered) = match frame {
             Frame::Metadata => (TagKind::Script, &self.headers.metadata),
-            Frame::VideoSequenceHeader | Frame::KeyFrame | Frame::InterFrame => (TagKind::Video, &self.headers.video),
+            Frame::VideoSequenceHeader | Frame::Keyframe | Frame::InterFrame => (TagKind::Video, &self.headers.video),
             Frame::AudioSequenceHeader | Frame::Audio => (TagKind::Audio, &self.headers.audio),
         };
         let body = body.unwrap_or(remembered);
@@ -113,9 +113,9 @@ impl Publisher {
         };
         let (class, ms) = match flow.admit(tag) {
             Verdict::Send { class, ms } => (class, ms),
-            Verdict::Drop => return self.count_unsent(tag.frame),
+            Verdict::Drop => return self.record_unsent(tag.frame),
             Verdict::Reconnect(reason) => {
-                self.count_unsent(tag.frame);
+                self.record_unsent(tag.frame);
                 return match reason {
                     LostReason::TimeWentBack | LostReason::TimestampLimit => self.hand_over(reason, now),
                     reason => self.plan_handover(reason, now),
@@ -125,15 +125,15 @@ impl Publisher {
         match tag.frame {
             Frame::AudioSequenceHeader => return self.queue_audio_header(ms),
             Frame::Audio => self.stats.audio_frames_queued += 1,
-            Frame::KeyFrame => {
-                self.timers.key_frame_retry = None;
+            Frame::Keyframe => {
+                self.timers.keyframe_retry = None;
                 self.stats.video_frames_queued += 1;
             }
             Frame::InterFrame => self.stats.video_frames_queued += 1,
             Frame::Metadata | Frame::VideoSequenceHeader => {}
         }
         self.queue_message(tag.frame, class, ms, Some(body));
-        self.note_waiting(now);
+        self.record_waiting(now);
     }
 
     fn keep_within_bounds(&mut self, now: Instant) {
@@ -145,7 +145,7 @@ impl Publisher {
         self.stats.video_frames_dropped += trimmed.pictures;
         self.stats.audio_frames_dropped += trimmed.audio_frames;
         self.stats.gops_dropped += trimmed.gops;
-        if trimmed.needs_key_frame {
+        if trimmed.needs_keyframe {
             self.miss_picture(now);
         }
         // What is left cannot be dropped: a partly written frame, or configurations beyond reason.

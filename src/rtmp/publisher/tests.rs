@@ -116,14 +116,14 @@ impl World {
         self.push(TagKind::Audio, Frame::AudioSequenceHeader, at, b"OpusHead");
     }
 
-    /// `ms` of media in real time, a picture and an Opus packet each 20 ms; each `gop` pictures a key frame.
+    /// `ms` of media in real time, a picture and an Opus packet each 20 ms; each `gop` pictures a keyframe.
     fn play(&mut self, ms: i64, gop: i64) {
         let end = self.media + ms;
         // bounded: each turn adds media
         while self.media < end {
             let at = self.media;
             if (at / FRAME_MS) % gop == 0 {
-                self.push(TagKind::Video, Frame::KeyFrame, at, format!("key {at}").as_bytes());
+                self.push(TagKind::Video, Frame::Keyframe, at, format!("key {at}").as_bytes());
             } else {
                 self.push(TagKind::Video, Frame::InterFrame, at, format!("inter {at}").as_bytes());
             }
@@ -214,10 +214,10 @@ fn a_connection_starts_with_its_headers_and_an_idr_at_zero() {
     let mut world = World::new(URL);
     world.publisher.start(world.now);
     world.headers();
-    world.media = 1_000_020; // not a key frame
+    world.media = 1_000_020; // not a keyframe
     world.serve();
     world.outputs.clear();
-    world.play(100, 50); // no key frame in it
+    world.play(100, 50); // no keyframe in it
     assert_eq!(world.media_sent(), []);
     world.media = 1_001_000;
     world.push(TagKind::Audio, Frame::Audio, 1_000_990, b"older than the picture");
@@ -242,7 +242,7 @@ fn audio_in_the_gap_before_the_first_picture_is_dropped_once_the_flow_began() {
     world.publisher.start(world.now);
     world.headers();
     world.serve();
-    world.push(TagKind::Video, Frame::KeyFrame, 1000, b"key");
+    world.push(TagKind::Video, Frame::Keyframe, 1000, b"key");
     world.push(TagKind::Audio, Frame::Audio, 990, b"too old");
     world.push(TagKind::Audio, Frame::Audio, 1010, b"opus");
     assert_eq!(world.media_sent().last().unwrap(), &(10, "opus".to_owned()));
@@ -250,7 +250,7 @@ fn audio_in_the_gap_before_the_first_picture_is_dropped_once_the_flow_began() {
 }
 
 #[test]
-fn a_key_frame_is_asked_for_until_one_comes() {
+fn a_keyframe_is_asked_for_until_one_comes() {
     let mut world = World::new(URL);
     world.publisher.start(world.now);
     world.headers();

@@ -17,8 +17,8 @@ pub(super) struct Timers {
     pub(super) answers_pings: bool,
     pub(super) next_ping: Instant,
     pub(super) first_media_written: Option<Instant>,
-    /// When to ask again for the key frame that is missing.
-    pub(super) key_frame_retry: Option<Instant>,
+    /// When to ask again for the keyframe that is missing.
+    pub(super) keyframe_retry: Option<Instant>,
 }
 
 impl Timers {
@@ -30,7 +30,7 @@ impl Timers {
             answers_pings: false,
             next_ping: now + PING_INTERVAL,
             first_media_written: None,
-            key_frame_retry: None,
+            keyframe_retry: None,
         }
     }
 }
@@ -76,7 +76,7 @@ impl Publisher {
             Phase::Publishing | Phase::Live => Some(self.timers.next_ping),
             Phase::Idle | Phase::Stopped => None,
         };
-        let retry = self.timers.key_frame_retry.filter(|_| self.is_flowing());
+        let retry = self.timers.keyframe_retry.filter(|_| self.is_flowing());
         [phase, self.proof_at(), self.silence_at(), self.stall_at(), retry].into_iter().flatten().min()
     }
 
@@ -112,10 +112,10 @@ impl Publisher {
                 let since = now.saturating_duration_since(self.timers.connected).as_millis();
                 let timestamp = u32::try_from(since & u128::from(u32::MAX)).expect("masked");
                 self.queue.push(Class::Control, 0, |out| message::write_ping_request(out, timestamp));
-                self.note_waiting(now);
+                self.record_waiting(now);
             }
-            if due(self.timers.key_frame_retry) {
-                self.need_key_frame(now);
+            if due(self.timers.keyframe_retry) {
+                self.need_keyframe(now);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The drop policy, on messages that are one repeated letter: `K` key frame, `i` inter frame, `a` audio, `V` and `M`
+//! The drop policy, on messages that are one repeated letter: `K` keyframe, `i` inter frame, `a` audio, `V` and `M`
 //! configurations, `c` control.
 
 #![allow(clippy::unwrap_used)]
@@ -9,7 +9,7 @@ const LEN: usize = 10;
 
 fn class(letter: char) -> Class {
     match letter {
-        'K' => Class::KeyFrame,
+        'K' => Class::Keyframe,
         'i' => Class::InterFrame,
         'a' => Class::Audio,
         'V' => Class::VideoConfig,
@@ -52,7 +52,7 @@ fn whole_gops_go_oldest_first_and_audio_stays() {
     let mut queue = queue("KiaiKiaiKiai");
     let trimmed = trim(&mut queue, 900);
     assert_eq!(letters(&queue), "aKiaiKiai", "the first GOP's pictures");
-    assert_eq!(trimmed, Trimmed { pictures: 3, audio_frames: 0, gops: 1, needs_key_frame: false });
+    assert_eq!(trimmed, Trimmed { pictures: 3, audio_frames: 0, gops: 1, needs_keyframe: false });
     let trimmed = trim(&mut queue, 500);
     assert_eq!(letters(&queue), "aKiai", "then the second, and the audio that is too old by itself");
     assert_eq!((trimmed.gops, trimmed.audio_frames), (1, 1));
@@ -67,11 +67,11 @@ fn the_rest_of_a_gop_whose_start_was_written_goes_as_a_whole() {
 }
 
 #[test]
-fn a_single_gop_is_cut_and_a_key_frame_asked_for() {
+fn a_single_gop_is_cut_and_a_keyframe_asked_for() {
     let mut queue = queue("Kiiiia");
     let trimmed = trim(&mut queue, 300);
     assert_eq!(letters(&queue), "a");
-    assert_eq!((trimmed.pictures, trimmed.needs_key_frame), (5, true));
+    assert_eq!((trimmed.pictures, trimmed.needs_keyframe), (5, true));
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn a_partly_written_message_is_completed() {
 }
 
 #[test]
-fn the_parameter_sets_in_front_of_the_next_key_frame_stay_and_older_ones_go() {
+fn the_parameter_sets_in_front_of_the_next_keyframe_stay_and_older_ones_go() {
     let mut queue = queue("KiVKiVKicM");
     trim(&mut queue, 100);
     assert_eq!(letters(&queue), "VKicM");
@@ -103,7 +103,7 @@ fn pictures_make_room_before_the_sound_behind_them_is_too_old() {
     let mut queue = queue("aKiaiKiai");
     let trimmed = queue.trim(Bounds { picture_ms: 600, media_ms: 800, bytes: usize::MAX });
     assert_eq!(letters(&queue), "aaKiai");
-    assert_eq!(trimmed, Trimmed { pictures: 3, audio_frames: 0, gops: 1, needs_key_frame: false });
+    assert_eq!(trimmed, Trimmed { pictures: 3, audio_frames: 0, gops: 1, needs_keyframe: false });
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn bytes_are_bounded_as_well_as_time() {
     let mut queue = queue("KiiKiiKii");
     let trimmed = queue.trim(Bounds { picture_ms: u32::MAX, media_ms: u32::MAX, bytes: 4 * LEN });
     assert_eq!(letters(&queue), "Kii");
-    assert_eq!((trimmed.gops, trimmed.needs_key_frame), (2, false));
+    assert_eq!((trimmed.gops, trimmed.needs_keyframe), (2, false));
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //!
 //! The first quarter of the recording warms up, the rest is measured. `count` runs it once, for callgrind to count; `time`
 //! prints the median of many runs in ns per packet; `allocations` those of the measured part. All print the number of
-//! packets first. tests/bench.sh makes the table; tests/bench/whole.sh and tests/size.sh ask for the wake-ups.
+//! packets first. tests/scripts/bench.sh makes the table; tests/bench/whole.sh and tests/scripts/size.sh ask for the wake-ups.
 
 #![forbid(unsafe_code)]
 

@@ -30,7 +30,7 @@ impl Outlet {
                     assert_eq!(tag.len, self.body.len());
                     assert_eq!(tag.kind, tag.frame.kind());
                     let last = match tag.frame {
-                        Frame::KeyFrame | Frame::InterFrame => &mut self.last_video,
+                        Frame::Keyframe | Frame::InterFrame => &mut self.last_video,
                         Frame::Audio => &mut self.last_audio,
                         _ => continue,
                     };
@@ -41,7 +41,7 @@ impl Outlet {
                     );
                     *last = Some(dts);
                     if tag.kind == TagKind::Video {
-                        self.is_open |= tag.frame == Frame::KeyFrame;
+                        self.is_open |= tag.frame == Frame::Keyframe;
                         assert!(
                             self.is_open,
                             "a picture that refers to one that did not go out"

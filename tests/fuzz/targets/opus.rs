@@ -1,4 +1,4 @@
-//! An Opus packet: its TOC, frames and duration (RFC 6716 section 3).
+//! An Opus packet: its TOC, frames and duration (RFC 6716 §3).
 #![no_main]
 
 use guest_relay_muxer::opus::OpusPacket;

@@ -37,7 +37,7 @@ fuzz_target!(|input: &[u8]| {
         let body = [0x17, 1, 0, 0, 0, 0, 0, 0, 1, 0x65];
         let tag = Tag {
             kind: TagKind::Video,
-            frame: Frame::KeyFrame,
+            frame: Frame::Keyframe,
             dts,
             len: body.len(),
         };

@@ -1,4 +1,4 @@
-//! AMF0 (Adobe "Action Message Format", AMF 0, section 2): bytes -> [`Value`] list, and back for the few
+//! AMF0 (Adobe "Action Message Format", AMF 0, §2): bytes -> [`Value`] list, and back for the few
 //! replies the ingest sends. Bounds: depth 16, 1024 values a message; strings end with the message.
 //!
 //! This is the ingest's own code on purpose: a test peer must not share the code under test.

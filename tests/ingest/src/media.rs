@@ -9,7 +9,7 @@ use crate::sps;
 /// Largest number of NAL units and of bytes in an access unit.
 const NAL_UNITS_MAX: usize = 50;
 const ACCESS_UNIT_MAX: usize = 8 * 1024 * 1024;
-/// `OpusHead` without a mapping table (RFC 7845 section 5.1).
+/// `OpusHead` without a mapping table (RFC 7845 §5.1).
 const OPUS_HEAD_MIN: usize = 19;
 
 /// A video message that was accepted.
@@ -21,7 +21,7 @@ pub(crate) enum Video {
         size: Option<(u32, u32)>,
     },
     Frame {
-        /// The tag says key frame.
+        /// The tag says keyframe.
         key: bool,
         /// An IDR slice (NAL unit type 5) is in it.
         idr: bool,
@@ -95,7 +95,7 @@ fn enhanced_video(first: u8, rest: &[u8]) -> Result<Video, End> {
     }
 }
 
-/// AVCDecoderConfigurationRecord (ISO/IEC 14496-15 section 5.3.3.1).
+/// AVCDecoderConfigurationRecord (ISO/IEC 14496-15 §5.3.3.1).
 fn config(avcc: &[u8], legacy: bool) -> Result<Video, End> {
     let broken = || End::refused("unable to parse H264 config: not enough bytes");
     let ([_version, _profile, _compatibility, _level, _length_size, sps_count], mut rest) =
@@ -187,7 +187,7 @@ pub(crate) fn audio(body: &[u8]) -> Result<Audio, End> {
     }
 }
 
-/// RFC 7845 section 5.1: magic, version, channel count; the rest is not looked at.
+/// RFC 7845 §5.1: magic, version, channel count; the rest is not looked at.
 fn opus_head(head: &[u8]) -> Result<Audio, End> {
     let refuse = |why: &str| End::refused(format!("invalid Opus ID header: {why}"));
     if head.len() < OPUS_HEAD_MIN {
@@ -200,7 +200,7 @@ fn opus_head(head: &[u8]) -> Result<Audio, End> {
     }
 }
 
-/// Duration of an Opus packet in 48 kHz samples, from its TOC byte (RFC 6716 section 3.1).
+/// Duration of an Opus packet in 48 kHz samples, from its TOC byte (RFC 6716 §3.1).
 fn opus_samples(packet: &[u8]) -> u32 {
     let Some(&toc) = packet.first() else { return 0 };
     let frame = match toc >> 3 {

@@ -35,7 +35,7 @@ pub struct VideoTrack {
     pub height: u32,
     pub sequence_headers: u32,
     pub frames: u64,
-    pub key_frames: u64,
+    pub keyframes: u64,
 }
 
 /// The audio track of a connection.

@@ -1,4 +1,4 @@
-//! Width and height from an H.264 sequence parameter set (H.264 section 7.3.2.1.1), nothing else.
+//! Width and height from an H.264 sequence parameter set (H.264 §7.3.2.1.1), nothing else.
 
 /// Bits of an RBSP, most significant first.
 struct Bits {
@@ -18,7 +18,7 @@ impl Bits {
         (0..count).try_fold(0_u32, |value, _| Some(value << 1 | self.bit()?))
     }
 
-    /// ue(v), section 9.1; at most 31 leading zeros.
+    /// ue(v), §9.1; at most 31 leading zeros.
     fn unsigned(&mut self) -> Option<u32> {
         let mut zeros = 0;
         while self.bit()? == 0 {
@@ -30,7 +30,7 @@ impl Bits {
         Some((1_u32 << zeros) - 1 + self.bits(zeros)?)
     }
 
-    /// se(v), section 9.1.1.
+    /// se(v), §9.1.1.
     fn signed(&mut self) -> Option<i64> {
         let code = i64::from(self.unsigned()?);
         Some(if code % 2 == 1 { (code + 1) / 2 } else { -code / 2 })

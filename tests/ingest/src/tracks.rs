@@ -99,7 +99,7 @@ impl Tracks {
                     return Ok(Step::Quiet);
                 };
                 track.frames += 1;
-                track.key_frames += u64::from(idr);
+                track.keyframes += u64::from(idr);
                 if key != idr {
                     seen.violations
                         .push(format!("at {timestamp} ms the tag says key={key}, the access unit idr={idr}"));

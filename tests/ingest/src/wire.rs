@@ -1,4 +1,4 @@
-//! RTMP chunk layer, server side (RTMP 1.0 section 5.3): a byte stream in, whole messages out.
+//! RTMP chunk layer, server side (RTMP 1.0 §5.3): a byte stream in, whole messages out.
 //!
 //! Refuses what MediaMTX refuses: chunk stream ids above 63, a header in the middle of a message, a
 //! continuation without a start, a chunk size or body above 10 MiB.

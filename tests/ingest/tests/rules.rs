@@ -65,7 +65,7 @@ const AVC_CONFIG: [u8; 45] = [
 ];
 const IDR: [u8; 11] = [0x17, 1, 0, 0, 0, 0, 0, 0, 2, 0x65, 0x88];
 const INTER: [u8; 11] = [0x27, 1, 0, 0, 0, 0, 0, 0, 2, 0x41, 0x9a];
-/// OpusHead for stereo: version 1, 2 channels, pre-skip 312, 48000 Hz (RFC 7845 section 5.1).
+/// OpusHead for stereo: version 1, 2 channels, pre-skip 312, 48000 Hz (RFC 7845 §5.1).
 const OPUS_START: [u8; 24] = *b"\x90OpusOpusHead\x01\x02\x38\x01\x80\xbb\0\0\0\0\0";
 /// 20 ms of silence.
 const OPUS_FRAME: [u8; 8] = *b"\x91Opus\xf8\xff\xfe";
@@ -165,7 +165,7 @@ fn a_correct_publisher_becomes_ready_when_the_media_clock_passes_two_seconds() {
     assert_eq!(seen.commands, ["connect", "createStream", "publish", "deleteStream"]);
     assert!(seen.unpublished && !seen.refused);
     let video = seen.video.clone().unwrap();
-    assert_eq!((video.width, video.height, video.frames, video.key_frames), (320, 240, 101, 1));
+    assert_eq!((video.width, video.height, video.frames, video.keyframes), (320, 240, 101, 1));
     let audio = seen.audio.clone().unwrap();
     assert_eq!((audio.channels, audio.frames, audio.gaps), (2, 101, 0));
     assert_eq!(seen.timestamps(Kind::Video), (0..=2000).step_by(20).collect::<Vec<_>>());

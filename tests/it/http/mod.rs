@@ -17,7 +17,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use guest_relay_muxer::TrackKind;
 
-use guest_relay::config::{Config, Secret};
+use guest_relay::config::Config;
 use guest_relay::guest::id::{GuestId, ResourceId};
 use guest_relay::guest::{Guest, State};
 use guest_relay::http::backend::{
@@ -26,6 +26,7 @@ use guest_relay::http::backend::{
 };
 use guest_relay::http::metrics::{GuestMeasurements, RtmpMeasurements, TrackMeasurements};
 use guest_relay::http::{Limits, Site, serve};
+use guest_relay::secret::Secret;
 use loadgen::patience::PATIENCE;
 
 const OFFER: &str = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n";
@@ -76,8 +77,8 @@ impl Backend for Fake {
         self.calls.borrow_mut().push(format!("publish {guest} {path:?} {remote_ip} tunnelled={tunnelled}"));
         assert!(client.local_addr.ip().is_loopback());
         match guest.as_str() {
-            "guest2" if path == MediaPath::Calls => Err(Refusal::new(503, "not set up correctly")
-                .fault(Fault::CallsMisconfigured)
+            "guest2" if path == MediaPath::Sfu => Err(Refusal::new(503, "not set up correctly")
+                .fault(Fault::SfuMisconfigured)
                 .retry_after(Duration::from_secs(5))),
             "guest2" => Err(Refusal::new(406, "the offer has no H.264").retry_after(Duration::from_millis(1500))),
             "mute" => Err(Refusal::new(503, "mute")),
@@ -116,7 +117,7 @@ impl Backend for Fake {
         Left::Ended
     }
 
-    fn calls_configured(&self) -> bool {
+    fn sfu_configured(&self) -> bool {
         true
     }
 
@@ -136,22 +137,22 @@ impl Backend for Fake {
 
     fn dropped_tracks(&self, _: &GuestId) -> Vec<TrackKind> {
         match *self.holder_path.borrow() {
-            Some(MediaPath::Calls) => vec![TrackKind::Video],
+            Some(MediaPath::Sfu) => vec![TrackKind::Video],
             _ => vec![],
         }
     }
 
-    fn calls_sessions(&self) -> Vec<(GuestId, String)> {
+    fn sfu_sessions(&self) -> Vec<(GuestId, String)> {
         let held = self.holder.borrow().is_some();
         match *self.holder_path.borrow() {
-            Some(MediaPath::Calls) if held => {
+            Some(MediaPath::Sfu) if held => {
                 vec![(GuestId::parse("guest1").unwrap(), "5f".repeat(16))]
             }
             _ => vec![],
         }
     }
 
-    async fn close_calls_session(&self, guest: &GuestId) -> Left {
+    async fn close_sfu_session(&self, guest: &GuestId) -> Left {
         self.calls.borrow_mut().push(format!("close {guest}"));
         match self.holder.borrow_mut().take() {
             Some(_) => Left::Ended,

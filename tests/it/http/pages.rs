@@ -94,7 +94,7 @@ fn the_page_learns_the_slots_and_nothing_about_the_guests() {
         "public_url": "https://recorder.example.org",
         "max_bitrate_kbps": 2500,
         "path": "direct",
-        "calls_configured": true,
+        "sfu_configured": true,
         "guests": [
             {"id": "guest1", "name": "Guest 1", "enabled": true},
             {"id": "guest2", "name": "Gjest på \"lufta\"", "enabled": false},

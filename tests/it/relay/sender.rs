@@ -50,8 +50,8 @@ impl Clip {
                     let length = usize::from(avcc.u16()?);
                     clip.parameter_sets = vec![sps, avcc.take(length)?.to_vec()];
                 }
-                Frame::KeyFrame | Frame::InterFrame => {
-                    gops += usize::from(tag.frame == Frame::KeyFrame);
+                Frame::Keyframe | Frame::InterFrame => {
+                    gops += usize::from(tag.frame == Frame::Keyframe);
                     if gops == 1 {
                         clip.gop.push(nal_units(&body)?);
                     }
@@ -84,7 +84,7 @@ pub(crate) fn picture_number(body: &[u8]) -> u64 {
 
 /// When the camera makes IDR pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum KeyFrames {
+pub(crate) enum Keyframes {
     /// One each GOP of the recording, and on request.
     EachGop,
     /// At the start and on request, as browsers do.
@@ -129,7 +129,7 @@ struct Stream {
 
 pub(crate) struct Sender {
     clip: Clip,
-    key_frames: KeyFrames,
+    keyframes: Keyframes,
     began: Instant,
     video: Stream,
     audio: Stream,
@@ -144,7 +144,7 @@ pub(crate) struct Sender {
 
 impl Sender {
     /// `session` makes SSRCs, offsets and picture numbers differ.
-    pub(crate) fn new(clip: Clip, key_frames: KeyFrames, session: u32, now: Instant) -> Self {
+    pub(crate) fn new(clip: Clip, keyframes: Keyframes, session: u32, now: Instant) -> Self {
         let stream = |kind: u32, payload_type| Stream {
             ssrc: session << 8 | kind,
             payload_type,
@@ -155,7 +155,7 @@ impl Sender {
         };
         Self {
             clip,
-            key_frames,
+            keyframes,
             began: now,
             video: stream(1, 102),
             audio: stream(2, 111),
@@ -249,7 +249,7 @@ impl Sender {
     /// The payloads of the next picture: SPS and PPS in a STAP-A, large NAL units in FU-As (RFC 6184 sections 5.7, 5.8).
     fn picture(&mut self) -> Vec<Vec<u8>> {
         if self.place_in_gop == self.clip.gop.len() {
-            self.place_in_gop = usize::from(self.key_frames == KeyFrames::OnRequest);
+            self.place_in_gop = usize::from(self.keyframes == Keyframes::OnRequest);
         }
         if std::mem::take(&mut self.idr_wanted) {
             self.place_in_gop = 0;

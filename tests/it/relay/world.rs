@@ -15,7 +15,7 @@ use ingest::{Connection, Frame, Ingest, Kind, Options, Stage};
 use loadgen::patience::PATIENCE;
 use netsim::plain::{KEYFRAME_REQUEST, Path, PlainSession, serialise, source};
 
-use super::sender::{Clip, KeyFrames, Packet, Sender, picture_number};
+use super::sender::{Clip, Keyframes, Packet, Sender, picture_number};
 use crate::rtmp::driver::close;
 
 pub(crate) const HOLD: Duration = Duration::from_secs(15);
@@ -86,18 +86,18 @@ impl World {
     }
 
     /// A guest joins with camera and microphone.
-    pub(crate) fn join(&mut self, clip: Clip, key_frames: KeyFrames) {
-        self.join_with(true, clip, key_frames);
+    pub(crate) fn join(&mut self, clip: Clip, keyframes: Keyframes) {
+        self.join_with(true, clip, keyframes);
     }
 
     /// A guest joins whose SDP has a video track, or none.
-    pub(crate) fn join_with(&mut self, video: bool, clip: Clip, key_frames: KeyFrames) {
+    pub(crate) fn join_with(&mut self, video: bool, clip: Clip, keyframes: Keyframes) {
         self.sessions += 1;
         self.key = SessionKey(self.key.0 + 1);
         let peer = Box::new(PlainSession::new(video, self.path.clone()));
         self.slot.prepare(Joining { key: self.key, peer, video, announces: false }, self.now);
         self.slot.handle_timeout(self.now);
-        self.guest = Some(Sender::new(clip, key_frames, self.sessions, self.now));
+        self.guest = Some(Sender::new(clip, keyframes, self.sessions, self.now));
     }
 
     /// A guest's session ends.

@@ -17,12 +17,12 @@ pub(crate) struct Driver {
     /// The connection before: for as long as it may take the server to read its end.
     closing: Option<TcpStream>,
     pub(crate) events: Vec<Event>,
-    pub(crate) key_frame_requests: usize,
+    pub(crate) keyframe_requests: usize,
 }
 
 impl Driver {
     pub(crate) fn new(publisher: Publisher, now: Instant) -> Driver {
-        Driver { publisher, now, stream: None, closing: None, events: Vec::new(), key_frame_requests: 0 }
+        Driver { publisher, now, stream: None, closing: None, events: Vec::new(), keyframe_requests: 0 }
     }
 
     /// Does what is due and what the socket allows, without blocking.
@@ -50,7 +50,7 @@ impl Driver {
             match output {
                 Output::Connect => self.connect(),
                 Output::Disconnect => self.closing = self.stream.take().map(close),
-                Output::KeyframeNeeded => self.key_frame_requests += 1,
+                Output::KeyframeNeeded => self.keyframe_requests += 1,
                 Output::Event(event) => self.events.push(event),
             }
         }
@@ -137,7 +137,7 @@ pub(crate) fn flv_tags(file: &[u8]) -> Result<Vec<(Tag, Vec<u8>)>, Truncated> {
         let (kind, frame) = match (kind, body) {
             (18, _) => (TagKind::Script, Frame::Metadata),
             (9, [0x17, 0, ..]) => (TagKind::Video, Frame::VideoSequenceHeader),
-            (9, [0x17, 1, ..]) => (TagKind::Video, Frame::KeyFrame),
+            (9, [0x17, 1, ..]) => (TagKind::Video, Frame::Keyframe),
             (9, [0x27, 1, ..]) => (TagKind::Video, Frame::InterFrame),
             (8, [0x90, ..]) => (TagKind::Audio, Frame::AudioSequenceHeader),
             (8, [0x91, ..]) => (TagKind::Audio, Frame::Audio),

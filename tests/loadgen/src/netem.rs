@@ -241,5 +241,4 @@ impl<P> PartialEq for Queued<P> {
 impl<P> Eq for Queued<P> {}
 
 #[cfg(test)]
-#[path = "netem_tests.rs"]
 mod tests;

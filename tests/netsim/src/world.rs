@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use guest_relay::guest::{SessionKey, Slot};
-use guest_relay::media_loop::pace::Pace;
+use guest_relay::media::pace::Pace;
 use guest_relay::rtc::demux::{Class, Routes, classify};
 use guest_relay::rtc::dtls::Certificate;
 use guest_relay::rtc::peer::{self, AnswerConfig, Answered, PeerStats};

@@ -1,5 +1,5 @@
 //! Media between sessions: packets from a publisher to its subscribers under new payload types, SSRCs and sequence
-//! numbers, key frame requests the other way. RTP timestamps and payloads stay as they are, and so does what sender
+//! numbers, keyframe requests the other way. RTP timestamps and payloads stay as they are, and so does what sender
 //! reports say about audio against video.
 
 use std::sync::Arc;

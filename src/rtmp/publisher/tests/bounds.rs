@@ -23,7 +23,7 @@ fn a_slow_server_loses_whole_gops_and_no_audio_younger_than_two_seconds() {
     let stats = *world.publisher.stats();
     assert!(stats.gops_dropped >= 2 && stats.video_frames_dropped >= 50, "{stats:?}");
     assert_eq!(world.publisher.state(), State::Live);
-    // After each gap in the pictures stands a key frame, and what follows a key frame is complete.
+    // After each gap in the pictures stands a keyframe, and what follows a keyframe is complete.
     let pictures: Vec<_> = world
         .media_sent()
         .into_iter()
@@ -44,11 +44,11 @@ fn a_slow_server_loses_whole_gops_and_no_audio_younger_than_two_seconds() {
 }
 
 #[test]
-fn a_gop_longer_than_the_queue_is_cut_and_a_key_frame_asked_for() {
+fn a_gop_longer_than_the_queue_is_cut_and_a_keyframe_asked_for() {
     let mut world = World::live(URL);
     world.media = 4000;
     world.takes = false;
-    world.play(2100, 1000); // one key frame at most, at 20 s
+    world.play(2100, 1000); // one keyframe at most, at 20 s
     let outputs = world.take_outputs();
     assert!(outputs.contains(&Output::KeyframeNeeded));
     world.takes = true;
@@ -59,7 +59,7 @@ fn a_gop_longer_than_the_queue_is_cut_and_a_key_frame_asked_for() {
     world.play(40, 1000);
     let texts: Vec<_> = world.wire[HANDSHAKE_LEN..].to_vec();
     let find = |text: &[u8]| texts.windows(text.len()).position(|window| window == text);
-    assert!(find(b"inter 6200").is_none(), "no picture between the cut and the key frame");
+    assert!(find(b"inter 6200").is_none(), "no picture between the cut and the keyframe");
     assert!(find(b"opus 6200").is_some());
     assert!(find(b"key 20000").is_some() && find(b"inter 20020").is_some());
 }
@@ -109,7 +109,7 @@ fn a_stop_ends_after_a_second_even_if_nothing_is_written_and_at_once_without_a_p
 }
 
 #[test]
-fn a_reconnect_request_is_followed_at_the_next_key_frame_on_the_same_host_only() {
+fn a_reconnect_request_is_followed_at_the_next_keyframe_on_the_same_host_only() {
     let code = ("code", "NetConnection.Connect.ReconnectRequest");
     let mut world = World::live(URL);
     world.hear(&on_status(&[code, ("tcUrl", "rtmp://evil.example/live")]));
@@ -119,9 +119,9 @@ fn a_reconnect_request_is_followed_at_the_next_key_frame_on_the_same_host_only()
     world.hear(&on_status(&[code, ("tcUrl", "rtmp://127.0.0.1/live2")]));
     assert_eq!(world.take_outputs(), [Output::KeyframeNeeded]);
     world.play(100, 50);
-    assert_eq!(world.publisher.state(), State::Live, "until a key frame comes");
+    assert_eq!(world.publisher.state(), State::Live, "until a keyframe comes");
     world.media = 10_000;
-    world.push(TagKind::Video, Frame::KeyFrame, 10_000, b"key");
+    world.push(TagKind::Video, Frame::Keyframe, 10_000, b"key");
     let outputs = world.take_outputs();
     let lost = Event::Lost { reason: LostReason::ReconnectRequested, retry_in: Duration::ZERO };
     assert_eq!(outputs, [Output::Event(lost), Output::Disconnect, Output::Connect]);
@@ -146,7 +146,7 @@ fn reconnect_requests_before_the_proof_cannot_make_a_fast_loop() {
         world.serve();
         world.hear(&on_status(&[("code", "NetConnection.Connect.ReconnectRequest")]));
         world.media += 1000 - world.media % 1000;
-        world.push(TagKind::Video, Frame::KeyFrame, world.media, b"first key");
+        world.push(TagKind::Video, Frame::Keyframe, world.media, b"first key");
         let (reason, retry_in) = lost(&world.take_outputs()).unwrap();
         assert_eq!(reason, LostReason::ReconnectRequested);
         world.wait(retry_in);
@@ -162,8 +162,8 @@ fn the_end_of_the_timestamps_is_met_with_a_new_connection_at_an_idr() {
     world.media -= world.media % 20;
     world.push(TagKind::Video, Frame::InterFrame, world.media, b"inter");
     world.push(TagKind::Video, Frame::InterFrame, world.media + 40_000, b"past the limit");
-    assert_eq!(world.publisher.state(), State::Live, "not without a key frame; base {base}");
-    world.push(TagKind::Video, Frame::KeyFrame, world.media + 80_000, b"key");
+    assert_eq!(world.publisher.state(), State::Live, "not without a keyframe; base {base}");
+    world.push(TagKind::Video, Frame::Keyframe, world.media + 80_000, b"key");
     let outputs = world.take_outputs();
     let lost = Event::Lost { reason: LostReason::TimestampLimit, retry_in: Duration::ZERO };
     assert_eq!(outputs, [Output::Event(lost), Output::Disconnect, Output::Connect]);
@@ -197,7 +197,7 @@ fn a_track_that_begins_late_gets_a_new_connection_instead_of_a_refusal() {
     world.push(TagKind::Video, Frame::VideoSequenceHeader, 0, b"avcC");
     world.serve();
     for at in (0..4000).step_by(20) {
-        let frame = if at == 0 { Frame::KeyFrame } else { Frame::InterFrame };
+        let frame = if at == 0 { Frame::Keyframe } else { Frame::InterFrame };
         world.push(TagKind::Video, frame, at, b"picture");
         world.wait(Duration::from_millis(20));
     }
@@ -206,7 +206,7 @@ fn a_track_that_begins_late_gets_a_new_connection_instead_of_a_refusal() {
     world.push(TagKind::Audio, Frame::Audio, 4000, b"opus");
     assert!(world.sent().iter().all(|sent| sent.type_id != 8), "audio would end this connection");
     world.outputs.clear();
-    world.push(TagKind::Video, Frame::KeyFrame, 4020, b"key");
+    world.push(TagKind::Video, Frame::Keyframe, 4020, b"key");
     assert_eq!(lost(&world.take_outputs()).unwrap().0, LostReason::LateTrack);
 }
 
@@ -216,7 +216,7 @@ fn audio_that_begins_within_the_window_joins_the_connection() {
     world.publisher.start(world.now);
     world.push(TagKind::Video, Frame::VideoSequenceHeader, 0, b"avcC");
     world.serve();
-    world.push(TagKind::Video, Frame::KeyFrame, 0, b"key");
+    world.push(TagKind::Video, Frame::Keyframe, 0, b"key");
     world.push(TagKind::Audio, Frame::Audio, 900, b"before its header");
     world.push(TagKind::Audio, Frame::AudioSequenceHeader, 1000, b"OpusHead");
     world.push(TagKind::Audio, Frame::Audio, 1000, b"opus");
@@ -237,7 +237,7 @@ fn a_second_opus_sequence_start_is_kept_for_the_next_connection() {
     world.publisher.handle_disconnected(Disconnected::Closed, world.now);
     world.wait(Duration::from_secs(1));
     world.serve();
-    world.push(TagKind::Video, Frame::KeyFrame, 20_000, b"key");
+    world.push(TagKind::Video, Frame::Keyframe, 20_000, b"key");
     let texts: Vec<_> = world.media_sent().into_iter().map(|(_, text)| text).collect();
     assert_eq!(texts[1..], ["avcC 2", "OpusHead mono", "key"]);
 }
@@ -302,7 +302,7 @@ fn a_picture_that_no_server_takes_is_left_out_with_all_that_refer_to_it() {
     world.push(TagKind::Video, Frame::InterFrame, at, &huge);
     world.push(TagKind::Video, Frame::InterFrame, at + 20, b"refers to it");
     assert!(world.take_outputs().contains(&Output::KeyframeNeeded));
-    world.push(TagKind::Video, Frame::KeyFrame, at + 40, b"fresh");
+    world.push(TagKind::Video, Frame::Keyframe, at + 40, b"fresh");
     let texts: Vec<_> = world.media_sent().into_iter().map(|(_, text)| text).collect();
     assert!(!texts.contains(&"refers to it".to_owned()));
     assert_eq!(texts.last().unwrap(), "fresh");

@@ -92,7 +92,7 @@ fn a_new_set_of_tracks_waits_for_the_next_connection() {
     world.publisher.set_tracks(Tracks::AudioVideo, world.now);
     world.publisher.set_tracks(Tracks::AudioVideo, world.now);
     assert_eq!(world.take_outputs(), [Output::KeyframeNeeded]);
-    world.play(400, 1000); // no key frame in it
+    world.play(400, 1000); // no keyframe in it
     assert!(world.sent().iter().all(|sent| sent.type_id != 9), "a picture would end this connection");
     world.media = 10_000;
     world.play(20, 50);

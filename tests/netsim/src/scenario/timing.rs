@@ -90,7 +90,7 @@ pub(super) fn days(name: &'static str, length: Length, seed: u64) -> Row {
         }
         if next_picture <= now {
             row.figures.frames += 1;
-            publisher.push(tag(Frame::KeyFrame, &idr, now), &idr, now);
+            publisher.push(tag(Frame::Keyframe, &idr, now), &idr, now);
             next_picture += every;
         }
         loop {
@@ -141,7 +141,7 @@ fn first_picture(clip: &Arc<Clip>) -> (Vec<u8>, Vec<u8>) {
     while let Some(output) = muxer.poll_output(&mut body) {
         match output {
             Output::Tag(Tag { frame: Frame::VideoSequenceHeader, .. }) => header.clone_from(&body),
-            Output::Tag(Tag { frame: Frame::KeyFrame, .. }) => picture.clone_from(&body),
+            Output::Tag(Tag { frame: Frame::Keyframe, .. }) => picture.clone_from(&body),
             _ => {}
         }
         body.clear();

@@ -178,7 +178,7 @@ fn padding_stands_between_media_and_takes_numbers() {
 }
 
 #[test]
-fn key_frame_requests_reach_the_publisher_and_nothing_is_asked_unasked() {
+fn keyframe_requests_reach_the_publisher_and_nothing_is_asked_unasked() {
     let (sfu, api) = start();
     let mut publisher = live_publisher(&sfu, &api);
     let mut subscriber = Subscriber::pull(&api, &both(&publisher));

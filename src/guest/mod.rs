@@ -1,9 +1,0 @@
-//! What a guest is: a validated name, a slot, the session that holds it, and a life cycle.
-
-pub mod id;
-mod state;
-pub mod store;
-mod table;
-
-pub use state::{Signs, State};
-pub use table::{Guest, Held, Refusal, SessionKey, Slot, Table};
