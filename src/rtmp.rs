@@ -16,10 +16,9 @@
 mod backoff;
 mod chunk;
 mod flow;
-mod greeting;
 mod handshake;
+mod interface;
 mod message;
-mod output;
 mod publisher;
 mod queue;
 mod rng;
@@ -27,13 +26,15 @@ mod session;
 mod target;
 
 pub use chunk::ChunkError;
-pub use greeting::{Greeted, Greeting};
 pub use handshake::WrongVersion;
-pub use message::{MessageError, StatusCode};
-pub use output::{Disconnected, Event, LostReason, Output, State, Stats};
-pub use publisher::{
-    CONNECT_DEADLINE, CONTROL_BYTES_MAX, PING_INTERVAL, PROOF, PUBLISH_DEADLINE, Publisher, PublisherConfig,
-    QUEUE_BYTES_MAX, QUEUE_MEDIA_MS_MAX, SILENCE_DEADLINE, STOP_DEADLINE, Tracks, WRITE_STALL_DEADLINE,
+pub use interface::{
+    CONNECT_DEADLINE, Disconnected, Event, LostReason, Output, PUBLISH_DEADLINE, SILENCE_DEADLINE, State, Stats,
+    Tracks, WRITE_STALL_DEADLINE,
 };
-pub use session::ProtocolError;
+pub use message::{MessageError, StatusCode};
+pub use publisher::{
+    CONTROL_BYTES_MAX, PING_INTERVAL, PROOF, Publisher, PublisherConfig, QUEUE_BYTES_MAX, QUEUE_MEDIA_MS_MAX,
+    STOP_DEADLINE,
+};
+pub use session::{Greeted, Greeting, ProtocolError};
 pub use target::{Target, TargetError};

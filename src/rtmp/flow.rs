@@ -3,8 +3,7 @@
 
 use guest_relay_muxer::{Frame, MediaTime, Tag};
 
-use super::output::LostReason;
-use super::publisher::Tracks;
+use super::interface::{LostReason, Tracks};
 use super::queue::Class;
 
 /// Servers fix the tracks after 2 s of media: a track that begins later than this gets a new connection.

@@ -12,32 +12,24 @@
 //! Media: a connection starts with metadata, AVC sequence header, Opus SequenceStart and an IDR at timestamp 0; nothing is
 //! kept for it before. Bounds: [`QUEUE_MEDIA_MS_MAX`], [`QUEUE_BYTES_MAX`], [`CONTROL_BYTES_MAX`].
 
-mod media;
-mod timers;
-
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use guest_relay_muxer::{Frame, Tag, TagKind};
+
 use super::backoff::{Backoff, Failure};
-use super::flow::Flow;
+use super::flow::{Flow, Verdict};
+use super::interface::{
+    CONNECT_DEADLINE, Disconnected, Event, LostReason, Output, PUBLISH_DEADLINE, SILENCE_DEADLINE, State, Stats,
+    Tracks, WRITE_STALL_DEADLINE,
+};
 use super::message;
-use super::output::{Disconnected, Event, LostReason, Output, State, Stats};
-use super::queue::{Class, Queue};
+use super::queue::{Bounds, Class, Queue};
 use super::rng::Rng;
 use super::session::{Notice, ProtocolError, Session};
 use super::target::Target;
-use timers::Timers;
 
-/// From asking for a TCP connection to having it. A first packet that is lost goes out again after a second; asking anew
-/// finds a server that has come back sooner than the kernel's next tries, which take ever longer.
-pub const CONNECT_DEADLINE: Duration = Duration::from_millis(1500);
-/// From the TCP connection to Publish.Start.
-pub const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
-/// Without a byte taken by the socket while there are some to write.
-pub const WRITE_STALL_DEADLINE: Duration = Duration::from_secs(5);
-/// Without a byte from a server that answers pings: stopped, or behind a dead network whose buffers still take bytes.
-pub const SILENCE_DEADLINE: Duration = Duration::from_millis(4500);
 /// Between pings: well within servers' 10 s read deadlines, and two fit into [`SILENCE_DEADLINE`].
 pub const PING_INTERVAL: Duration = Duration::from_secs(2);
 /// From the first media written to [`State::Live`].
@@ -59,15 +51,6 @@ pub const QUEUE_BYTES_MAX: usize = 8 << 20;
 pub const CONTROL_BYTES_MAX: usize = 64 * 1024;
 /// Largest tag body sent; servers close on access units above 8 MiB.
 const BODY_MAX: usize = 8 << 20;
-
-/// Which kinds of media the connection carries. Servers fix the set of tracks in the first 2 s.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Tracks {
-    #[default]
-    AudioVideo,
-    AudioOnly,
-    VideoOnly,
-}
 
 /// What differs between publications besides the target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,6 +87,34 @@ enum Phase {
         reconnect: bool,
     },
     Stopped,
+}
+
+/// Times of the current connection.
+#[derive(Clone, Copy)]
+struct Timers {
+    connected: Instant,
+    /// When the queue began to wait for the socket, or was last taken from.
+    write_progress: Option<Instant>,
+    last_inbound: Instant,
+    answers_pings: bool,
+    next_ping: Instant,
+    first_media_written: Option<Instant>,
+    /// When to ask again for the keyframe that is missing.
+    keyframe_retry: Option<Instant>,
+}
+
+impl Timers {
+    fn new(now: Instant) -> Timers {
+        Timers {
+            connected: now,
+            write_progress: None,
+            last_inbound: now,
+            answers_pings: false,
+            next_ping: now + PING_INTERVAL,
+            first_media_written: None,
+            keyframe_retry: None,
+        }
+    }
 }
 
 /// See the module.
@@ -446,6 +457,233 @@ impl Publisher {
             self.timers.write_progress.get_or_insert(now);
         }
     }
+
+    /// One tag of the muxer; `body` is what goes into the RTMP message. Metadata and sequence headers are remembered for
+    /// the connections to come; media is dropped unless a connection can take it.
+    pub fn push(&mut self, tag: Tag, body: &[u8], now: Instant) {
+        if body.is_empty() || body.len() > BODY_MAX {
+            self.stats.oversized += 1;
+            if tag.frame == Frame::Keyframe || tag.frame == Frame::InterFrame {
+                self.miss_picture(now);
+            }
+            return;
+        }
+        match tag.frame {
+            Frame::Metadata => replace(&mut self.headers.metadata, body),
+            Frame::VideoSequenceHeader => replace(&mut self.headers.video, body),
+            Frame::AudioSequenceHeader => replace(&mut self.headers.audio, body),
+            Frame::Keyframe | Frame::InterFrame | Frame::Audio => {}
+        }
+        if !matches!(self.phase, Phase::Publishing | Phase::Live) {
+            self.record_unsent(tag.frame);
+            return;
+        }
+        let starts_connection = if self.tracks == Tracks::AudioOnly { Frame::Audio } else { Frame::Keyframe };
+        if tag.frame == starts_connection
+            && let Some(reason) = self.handover.take()
+        {
+            return self.hand_over(reason, now);
+        }
+        if !self.carries(tag.frame) || (self.flow.is_none() && !self.begin_flow(tag)) {
+            self.record_unsent(tag.frame);
+            return;
+        }
+        self.forward(tag, body, now);
+        self.keep_within_bounds(now);
+    }
+
+    /// Whether this connection, or the one to come, has the tag's track.
+    fn carries(&self, frame: Frame) -> bool {
+        let tracks = self.flow.as_ref().map_or(self.tracks, Flow::tracks);
+        match frame {
+            Frame::Metadata => true,
+            Frame::VideoSequenceHeader | Frame::Keyframe | Frame::InterFrame => tracks != Tracks::AudioOnly,
+            Frame::AudioSequenceHeader | Frame::Audio => tracks != Tracks::VideoOnly,
+        }
+    }
+
+    fn record_unsent(&mut self, frame: Frame) {
+        self.stats.frames_unsent += u64::from(matches!(frame, Frame::Keyframe | Frame::InterFrame | Frame::Audio));
+    }
+
+    /// A picture will not be sent: the ones that refer to it must not be either.
+    fn miss_picture(&mut self, now: Instant) {
+        if let Some(flow) = &mut self.flow {
+            flow.await_keyframe();
+            self.need_keyframe(now);
+        }
+    }
+
+    /// Whether the connection's media starts with this tag: configurations are queued in front of it then.
+    fn begin_flow(&mut self, tag: Tag) -> bool {
+        let starts = match (self.tracks, tag.frame) {
+            (Tracks::AudioOnly, Frame::Audio) => !self.headers.audio.is_empty(),
+            (Tracks::AudioVideo | Tracks::VideoOnly, Frame::Keyframe) => !self.headers.video.is_empty(),
+            _ => false,
+        };
+        if starts {
+            self.flow = Some(Flow::new(tag.dts, self.tracks));
+            self.timers.keyframe_retry = None;
+            self.queue_message(Frame::Metadata, Class::Config, 0, None);
+            self.queue_message(Frame::VideoSequenceHeader, Class::VideoConfig, 0, None);
+            self.queue_audio_header(0);
+        }
+        starts
+    }
+
+    fn queue_audio_header(&mut self, ms: u32) {
+        if !self.headers.audio.is_empty() && self.flow.as_mut().is_some_and(Flow::begin_audio) {
+            self.queue_message(Frame::AudioSequenceHeader, Class::Config, ms, None);
+        }
+    }
+
+    /// Queues a tag on the flowing connection, or one of the remembered headers when `body` is `None`.
+    fn queue_message(&mut self, frame: Frame, class: Class, ms: u32, body: Option<&[u8]>) {
+        let Some(session) = &self.session else { return };
+        let (kind, remembered) = match frame {
+            Frame::Metadata => (TagKind::Script, &self.headers.metadata),
+            Frame::VideoSequenceHeader | Frame::Keyframe | Frame::InterFrame => (TagKind::Video, &self.headers.video),
+            Frame::AudioSequenceHeader | Frame::Audio => (TagKind::Audio, &self.headers.audio),
+        };
+        let body = body.unwrap_or(remembered);
+        if body.is_empty() || !self.carries(frame) {
+            return;
+        }
+        let (chunk_size, stream) = (session.chunk_size(), session.stream());
+        self.queue.push(class, ms, |out| message::write_media(out, chunk_size, stream, kind, ms, body));
+    }
+
+    /// Queues a tag with the connection's timestamp.
+    fn forward(&mut self, tag: Tag, body: &[u8], now: Instant) {
+        let Some(flow) = self.flow.as_mut() else {
+            return;
+        };
+        let (class, ms) = match flow.admit(tag) {
+            Verdict::Send { class, ms } => (class, ms),
+            Verdict::Drop => return self.record_unsent(tag.frame),
+            Verdict::Reconnect(reason) => {
+                self.record_unsent(tag.frame);
+                return match reason {
+                    LostReason::TimeWentBack | LostReason::TimestampLimit => self.hand_over(reason, now),
+                    reason => self.plan_handover(reason, now),
+                };
+            }
+        };
+        match tag.frame {
+            Frame::AudioSequenceHeader => return self.queue_audio_header(ms),
+            Frame::Audio => self.stats.audio_frames_queued += 1,
+            Frame::Keyframe => {
+                self.timers.keyframe_retry = None;
+                self.stats.video_frames_queued += 1;
+            }
+            Frame::InterFrame => self.stats.video_frames_queued += 1,
+            Frame::Metadata | Frame::VideoSequenceHeader => {}
+        }
+        self.queue_message(tag.frame, class, ms, Some(body));
+        self.record_waiting(now);
+    }
+
+    fn keep_within_bounds(&mut self, now: Instant) {
+        let trimmed = self.queue.trim(Bounds {
+            picture_ms: QUEUE_PICTURE_MS_MAX,
+            media_ms: QUEUE_MEDIA_MS_MAX,
+            bytes: QUEUE_BYTES_MAX,
+        });
+        self.stats.video_frames_dropped += trimmed.pictures;
+        self.stats.audio_frames_dropped += trimmed.audio_frames;
+        self.stats.gops_dropped += trimmed.gops;
+        if trimmed.needs_keyframe {
+            self.miss_picture(now);
+        }
+        // What is left cannot be dropped: a partly written frame, or configurations beyond reason.
+        if self.queue.len() > QUEUE_BYTES_MAX + BODY_MAX {
+            self.lose(LostReason::Overflow, now);
+        }
+    }
+
+    /// When media of more than the detection window was written and [`PROOF`] is over.
+    fn proof_at(&self) -> Option<Instant> {
+        let flowed = self.flow.as_ref().is_some_and(|flow| flow.written_ms() >= PROOF_MEDIA_MS);
+        let since = self.timers.first_media_written.filter(|_| flowed && self.phase == Phase::Publishing)?;
+        Some(since + PROOF)
+    }
+
+    fn check_proof(&mut self, now: Instant) {
+        if self.proof_at().is_some_and(|at| at <= now) {
+            self.phase = Phase::Live;
+            self.stats.lives += 1;
+            self.backoff.reset();
+            self.outputs.push_back(Output::Event(Event::Live));
+        }
+    }
+
+    fn is_flowing(&self) -> bool {
+        matches!(self.phase, Phase::Publishing | Phase::Live)
+    }
+
+    fn silence_at(&self) -> Option<Instant> {
+        let heard = self.timers.answers_pings && self.is_flowing();
+        heard.then(|| self.timers.last_inbound + SILENCE_DEADLINE)
+    }
+
+    fn stall_at(&self) -> Option<Instant> {
+        let since = self.timers.write_progress.filter(|_| self.session.is_some())?;
+        Some(since + WRITE_STALL_DEADLINE)
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout).
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let phase = match self.phase {
+            Phase::Connecting { deadline } | Phase::Handshaking { deadline } | Phase::Closing { deadline, .. } => {
+                Some(deadline)
+            }
+            Phase::Backoff { until } => Some(until),
+            Phase::Publishing | Phase::Live => Some(self.timers.next_ping),
+            Phase::Idle | Phase::Stopped => None,
+        };
+        let retry = self.timers.keyframe_retry.filter(|_| self.is_flowing());
+        [phase, self.proof_at(), self.silence_at(), self.stall_at(), retry].into_iter().flatten().min()
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        match self.phase {
+            Phase::Connecting { deadline } if deadline <= now => {
+                return self.lose(LostReason::ConnectTimeout, now);
+            }
+            Phase::Handshaking { deadline } if deadline <= now => {
+                return self.lose(LostReason::PublishTimeout, now);
+            }
+            Phase::Backoff { until } if until <= now => return self.connect(now),
+            Phase::Closing { deadline, reconnect } if deadline <= now => {
+                self.outputs.push_back(Output::Disconnect);
+                return self.closed(reconnect, now);
+            }
+            _ => {}
+        }
+        if due(self.stall_at()) {
+            return self.lose_or_close(LostReason::WriteStalled, now);
+        }
+        if due(self.silence_at()) {
+            return self.lose(LostReason::Silent, now);
+        }
+        self.check_proof(now);
+        if self.is_flowing() {
+            if self.timers.next_ping <= now {
+                self.timers.next_ping = now + PING_INTERVAL;
+                self.stats.pings_sent += 1;
+                // The server repeats it: milliseconds since the connection, which wrap after 49 days unnoticed.
+                let since = now.saturating_duration_since(self.timers.connected).as_millis();
+                let timestamp = u32::try_from(since & u128::from(u32::MAX)).expect("masked");
+                self.queue.push(Class::Control, 0, |out| message::write_ping_request(out, timestamp));
+                self.record_waiting(now);
+            }
+            if due(self.timers.keyframe_retry) {
+                self.need_keyframe(now);
+            }
+        }
+    }
 }
 
 impl fmt::Debug for Publisher {
@@ -457,6 +695,11 @@ impl fmt::Debug for Publisher {
             .field("stats", &self.stats)
             .finish_non_exhaustive()
     }
+}
+
+fn replace(remembered: &mut Vec<u8>, body: &[u8]) {
+    remembered.clear();
+    remembered.extend_from_slice(body);
 }
 
 #[cfg(test)]

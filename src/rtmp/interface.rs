@@ -4,8 +4,26 @@ use std::fmt;
 use std::time::Duration;
 
 use super::message::StatusCode;
-use super::publisher::{CONNECT_DEADLINE, PUBLISH_DEADLINE, SILENCE_DEADLINE, WRITE_STALL_DEADLINE};
 use super::session::ProtocolError;
+
+/// From asking for a TCP connection to having it. A first packet that is lost goes out again after a second; asking anew
+/// finds a server that has come back sooner than the kernel's next tries, which take ever longer.
+pub const CONNECT_DEADLINE: Duration = Duration::from_millis(1500);
+/// From the TCP connection to Publish.Start.
+pub const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
+/// Without a byte taken by the socket while there are some to write.
+pub const WRITE_STALL_DEADLINE: Duration = Duration::from_secs(5);
+/// Without a byte from a server that answers pings: stopped, or behind a dead network whose buffers still take bytes.
+pub const SILENCE_DEADLINE: Duration = Duration::from_millis(4500);
+
+/// Which kinds of media the connection carries. Servers fix the set of tracks in the first 2 s.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tracks {
+    #[default]
+    AudioVideo,
+    AudioOnly,
+    VideoOnly,
+}
 
 /// Where the publication is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
