@@ -237,22 +237,9 @@ impl Publisher {
         }
     }
 
-    fn finish_stop(&mut self) {
-        self.end_connection();
-        self.phase = Phase::Stopped;
-        self.outputs.push_back(Output::Event(Event::Stopped));
-    }
-
     /// The next thing for the caller to do.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
-    }
-
-    fn connect(&mut self, now: Instant) {
-        self.target = self.next_target.take().unwrap_or_else(|| self.configured.clone());
-        self.stats.attempts += 1;
-        self.phase = Phase::Connecting { deadline: now + CONNECT_DEADLINE };
-        self.outputs.push_back(Output::Connect);
     }
 
     /// The TCP connection is there.
@@ -299,165 +286,6 @@ impl Publisher {
         }
     }
 
-    fn queue_replies(&mut self, now: Instant) {
-        let replies = &mut self.replies;
-        self.queue.push(Class::Control, 0, |out| out.append(replies));
-        self.record_waiting(now);
-    }
-
-    fn handle_notice(&mut self, notice: Notice, now: Instant) {
-        match (notice, self.phase) {
-            (Notice::PublishStarted, Phase::Handshaking { .. }) => {
-                self.phase = Phase::Publishing;
-                self.outputs.push_back(Output::Event(Event::Publishing));
-                self.need_keyframe(now);
-            }
-            (Notice::Rejected(code), _) => self.lose_or_close(LostReason::Rejected(code), now),
-            (Notice::ReconnectRequest { tc_url }, Phase::Publishing | Phase::Live) => {
-                let next = match tc_url {
-                    Some(url) => self.target.redirected(&url),
-                    None => Some(self.target.clone()),
-                };
-                match next {
-                    None => self.stats.reconnect_requests_refused += 1,
-                    Some(next) => {
-                        self.next_target = Some(next);
-                        self.plan_handover(LostReason::ReconnectRequested, now);
-                    }
-                }
-            }
-            (Notice::Pong(sent_ms), _) => {
-                self.timers.answers_pings = true;
-                self.stats.pings_answered += 1;
-                let sent = self.timers.connected + Duration::from_millis(u64::from(sent_ms));
-                self.stats.round_trip = now.checked_duration_since(sent).or(self.stats.round_trip);
-            }
-            _ => {}
-        }
-    }
-
-    /// Ends this connection at the next keyframe.
-    fn plan_handover(&mut self, reason: LostReason, now: Instant) {
-        if self.handover.is_none() {
-            self.handover = Some(reason);
-            self.need_keyframe(now);
-        }
-    }
-
-    fn need_keyframe(&mut self, now: Instant) {
-        if self.tracks == Tracks::AudioOnly {
-            return;
-        }
-        self.timers.keyframe_retry = Some(now + KEYFRAME_RETRY);
-        if self.outputs.back() != Some(&Output::KeyframeNeeded) {
-            self.outputs.push_back(Output::KeyframeNeeded);
-        }
-    }
-
-    /// Ends this connection for a planned reason: flushed and at once when it was live, as a failure otherwise.
-    fn hand_over(&mut self, reason: LostReason, now: Instant) {
-        if self.phase != Phase::Live {
-            return self.lose(reason, now);
-        }
-        self.outputs.push_back(Output::Event(Event::Lost { reason, retry_in: Duration::ZERO }));
-        self.close_after_flush(true, now);
-    }
-
-    fn close_after_flush(&mut self, reconnect: bool, now: Instant) {
-        if let Some(session) = self.session.as_ref().filter(|session| session.is_publishing()) {
-            let (chunk_size, stream, target) = (session.chunk_size(), session.stream(), &self.target);
-            self.queue.push(Class::Control, 0, |out| message::write_unpublish(out, chunk_size, target, stream));
-        }
-        self.phase = Phase::Closing { deadline: now + STOP_DEADLINE, reconnect };
-        self.flow = None;
-    }
-
-    /// The connection of [`Phase::Closing`] is over.
-    fn closed(&mut self, reconnect: bool, now: Instant) {
-        if reconnect {
-            self.end_connection();
-            self.connect(now);
-        } else {
-            self.finish_stop();
-        }
-    }
-
-    fn end_connection(&mut self) {
-        self.session = None;
-        self.flow = None;
-        self.handover = None;
-        self.queue.clear();
-        self.replies.clear();
-        self.timers.write_progress = None;
-        self.timers.keyframe_retry = None;
-    }
-
-    /// An error while closing only ends the wait.
-    fn lose_or_close(&mut self, reason: LostReason, now: Instant) {
-        if let Phase::Closing { reconnect, .. } = self.phase {
-            self.outputs.push_back(Output::Disconnect);
-            self.closed(reconnect, now);
-        } else if self.session.is_some() {
-            self.lose(reason, now);
-        }
-    }
-
-    /// The connection or the attempt is over; the next one comes after the backoff.
-    fn lose(&mut self, reason: LostReason, now: Instant) {
-        let gone = matches!(reason, LostReason::Closed { .. } | LostReason::Unreachable(_));
-        if !gone {
-            self.outputs.push_back(Output::Disconnect);
-        }
-        if !matches!(reason, LostReason::ReconnectRequested) {
-            self.next_target = None;
-        }
-        let failure = match reason {
-            LostReason::Unreachable(_) => Failure::Unreachable,
-            LostReason::ConnectTimeout | LostReason::PublishTimeout | LostReason::WriteStalled | LostReason::Silent => {
-                Failure::Unanswered
-            }
-            _ => Failure::Rejected,
-        };
-        self.end_connection();
-        let retry_in = self.backoff.next(failure, &mut self.rng);
-        self.phase = Phase::Backoff { until: now + retry_in };
-        self.outputs.push_back(Output::Event(Event::Lost { reason, retry_in }));
-    }
-
-    /// What the socket should take next. Ask again after [`handle_written`](Self::handle_written).
-    pub fn write_buffer(&mut self) -> &[u8] {
-        self.queue.unwritten()
-    }
-
-    /// The socket took the first `count` bytes of [`write_buffer`](Self::write_buffer).
-    pub fn handle_written(&mut self, count: usize, now: Instant) {
-        if count == 0 {
-            return;
-        }
-        self.stats.bytes_written += u64::try_from(count).expect("a buffer's length");
-        let last_media = self.queue.handle_written(count);
-        self.timers.write_progress = (!self.queue.is_empty()).then_some(now);
-        if let Some(flow) = &mut self.flow
-            && let Some(ms) = last_media
-        {
-            flow.record_written(ms);
-            self.timers.first_media_written.get_or_insert(now);
-            self.check_proof(now);
-        }
-        if let Phase::Closing { reconnect, .. } = self.phase
-            && self.queue.is_empty()
-        {
-            self.outputs.push_back(Output::Disconnect);
-            self.closed(reconnect, now);
-        }
-    }
-
-    fn record_waiting(&mut self, now: Instant) {
-        if !self.queue.is_empty() {
-            self.timers.write_progress.get_or_insert(now);
-        }
-    }
-
     /// One tag of the muxer; `body` is what goes into the RTMP message. Metadata and sequence headers are remembered for
     /// the connections to come; media is dropped unless a connection can take it.
     pub fn push(&mut self, tag: Tag, body: &[u8], now: Instant) {
@@ -492,6 +320,222 @@ impl Publisher {
         self.keep_within_bounds(now);
     }
 
+    /// What the socket should take next. Ask again after [`handle_written`](Self::handle_written).
+    pub fn write_buffer(&mut self) -> &[u8] {
+        self.queue.unwritten()
+    }
+
+    /// The socket took the first `count` bytes of [`write_buffer`](Self::write_buffer).
+    pub fn handle_written(&mut self, count: usize, now: Instant) {
+        if count == 0 {
+            return;
+        }
+        self.stats.bytes_written += u64::try_from(count).expect("a buffer's length");
+        let last_media = self.queue.handle_written(count);
+        self.timers.write_progress = (!self.queue.is_empty()).then_some(now);
+        if let Some(flow) = &mut self.flow
+            && let Some(ms) = last_media
+        {
+            flow.record_written(ms);
+            self.timers.first_media_written.get_or_insert(now);
+            self.check_proof(now);
+        }
+        if let Phase::Closing { reconnect, .. } = self.phase
+            && self.queue.is_empty()
+        {
+            self.outputs.push_back(Output::Disconnect);
+            self.closed(reconnect, now);
+        }
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout).
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let phase = match self.phase {
+            Phase::Connecting { deadline } | Phase::Handshaking { deadline } | Phase::Closing { deadline, .. } => {
+                Some(deadline)
+            }
+            Phase::Backoff { until } => Some(until),
+            Phase::Publishing | Phase::Live => Some(self.timers.next_ping),
+            Phase::Idle | Phase::Stopped => None,
+        };
+        let retry = self.timers.keyframe_retry.filter(|_| self.is_flowing());
+        [phase, self.proof_at(), self.silence_at(), self.stall_at(), retry].into_iter().flatten().min()
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        match self.phase {
+            Phase::Connecting { deadline } if deadline <= now => {
+                return self.lose(LostReason::ConnectTimeout, now);
+            }
+            Phase::Handshaking { deadline } if deadline <= now => {
+                return self.lose(LostReason::PublishTimeout, now);
+            }
+            Phase::Backoff { until } if until <= now => return self.connect(now),
+            Phase::Closing { deadline, reconnect } if deadline <= now => {
+                self.outputs.push_back(Output::Disconnect);
+                return self.closed(reconnect, now);
+            }
+            _ => {}
+        }
+        if due(self.stall_at()) {
+            return self.lose_or_close(LostReason::WriteStalled, now);
+        }
+        if due(self.silence_at()) {
+            return self.lose(LostReason::Silent, now);
+        }
+        self.check_proof(now);
+        if self.is_flowing() {
+            if self.timers.next_ping <= now {
+                self.timers.next_ping = now + PING_INTERVAL;
+                self.stats.pings_sent += 1;
+                // The server repeats it: milliseconds since the connection, which wrap after 49 days unnoticed.
+                let since = now.saturating_duration_since(self.timers.connected).as_millis();
+                let timestamp = u32::try_from(since & u128::from(u32::MAX)).expect("masked");
+                self.queue.push(Class::Control, 0, |out| message::write_ping_request(out, timestamp));
+                self.record_waiting(now);
+            }
+            if due(self.timers.keyframe_retry) {
+                self.need_keyframe(now);
+            }
+        }
+    }
+
+    fn connect(&mut self, now: Instant) {
+        self.target = self.next_target.take().unwrap_or_else(|| self.configured.clone());
+        self.stats.attempts += 1;
+        self.phase = Phase::Connecting { deadline: now + CONNECT_DEADLINE };
+        self.outputs.push_back(Output::Connect);
+    }
+
+    fn handle_notice(&mut self, notice: Notice, now: Instant) {
+        match (notice, self.phase) {
+            (Notice::PublishStarted, Phase::Handshaking { .. }) => {
+                self.phase = Phase::Publishing;
+                self.outputs.push_back(Output::Event(Event::Publishing));
+                self.need_keyframe(now);
+            }
+            (Notice::Rejected(code), _) => self.lose_or_close(LostReason::Rejected(code), now),
+            (Notice::ReconnectRequest { tc_url }, Phase::Publishing | Phase::Live) => {
+                let next = match tc_url {
+                    Some(url) => self.target.redirected(&url),
+                    None => Some(self.target.clone()),
+                };
+                match next {
+                    None => self.stats.reconnect_requests_refused += 1,
+                    Some(next) => {
+                        self.next_target = Some(next);
+                        self.plan_handover(LostReason::ReconnectRequested, now);
+                    }
+                }
+            }
+            (Notice::Pong(sent_ms), _) => {
+                self.timers.answers_pings = true;
+                self.stats.pings_answered += 1;
+                let sent = self.timers.connected + Duration::from_millis(u64::from(sent_ms));
+                self.stats.round_trip = now.checked_duration_since(sent).or(self.stats.round_trip);
+            }
+            _ => {}
+        }
+    }
+
+    fn queue_replies(&mut self, now: Instant) {
+        let replies = &mut self.replies;
+        self.queue.push(Class::Control, 0, |out| out.append(replies));
+        self.record_waiting(now);
+    }
+
+    fn record_waiting(&mut self, now: Instant) {
+        if !self.queue.is_empty() {
+            self.timers.write_progress.get_or_insert(now);
+        }
+    }
+
+    /// Ends this connection at the next keyframe.
+    fn plan_handover(&mut self, reason: LostReason, now: Instant) {
+        if self.handover.is_none() {
+            self.handover = Some(reason);
+            self.need_keyframe(now);
+        }
+    }
+
+    /// Ends this connection for a planned reason: flushed and at once when it was live, as a failure otherwise.
+    fn hand_over(&mut self, reason: LostReason, now: Instant) {
+        if self.phase != Phase::Live {
+            return self.lose(reason, now);
+        }
+        self.outputs.push_back(Output::Event(Event::Lost { reason, retry_in: Duration::ZERO }));
+        self.close_after_flush(true, now);
+    }
+
+    fn close_after_flush(&mut self, reconnect: bool, now: Instant) {
+        if let Some(session) = self.session.as_ref().filter(|session| session.is_publishing()) {
+            let (chunk_size, stream, target) = (session.chunk_size(), session.stream(), &self.target);
+            self.queue.push(Class::Control, 0, |out| message::write_unpublish(out, chunk_size, target, stream));
+        }
+        self.phase = Phase::Closing { deadline: now + STOP_DEADLINE, reconnect };
+        self.flow = None;
+    }
+
+    /// The connection of [`Phase::Closing`] is over.
+    fn closed(&mut self, reconnect: bool, now: Instant) {
+        if reconnect {
+            self.end_connection();
+            self.connect(now);
+        } else {
+            self.finish_stop();
+        }
+    }
+
+    fn finish_stop(&mut self) {
+        self.end_connection();
+        self.phase = Phase::Stopped;
+        self.outputs.push_back(Output::Event(Event::Stopped));
+    }
+
+    /// The connection or the attempt is over; the next one comes after the backoff.
+    fn lose(&mut self, reason: LostReason, now: Instant) {
+        let gone = matches!(reason, LostReason::Closed { .. } | LostReason::Unreachable(_));
+        if !gone {
+            self.outputs.push_back(Output::Disconnect);
+        }
+        if !matches!(reason, LostReason::ReconnectRequested) {
+            self.next_target = None;
+        }
+        let failure = match reason {
+            LostReason::Unreachable(_) => Failure::Unreachable,
+            LostReason::ConnectTimeout | LostReason::PublishTimeout | LostReason::WriteStalled | LostReason::Silent => {
+                Failure::Unanswered
+            }
+            _ => Failure::Rejected,
+        };
+        self.end_connection();
+        let retry_in = self.backoff.next(failure, &mut self.rng);
+        self.phase = Phase::Backoff { until: now + retry_in };
+        self.outputs.push_back(Output::Event(Event::Lost { reason, retry_in }));
+    }
+
+    /// An error while closing only ends the wait.
+    fn lose_or_close(&mut self, reason: LostReason, now: Instant) {
+        if let Phase::Closing { reconnect, .. } = self.phase {
+            self.outputs.push_back(Output::Disconnect);
+            self.closed(reconnect, now);
+        } else if self.session.is_some() {
+            self.lose(reason, now);
+        }
+    }
+
+    fn end_connection(&mut self) {
+        self.session = None;
+        self.flow = None;
+        self.handover = None;
+        self.queue.clear();
+        self.replies.clear();
+        self.timers.write_progress = None;
+        self.timers.keyframe_retry = None;
+    }
+
     /// Whether this connection, or the one to come, has the tag's track.
     fn carries(&self, frame: Frame) -> bool {
         let tracks = self.flow.as_ref().map_or(self.tracks, Flow::tracks);
@@ -499,18 +543,6 @@ impl Publisher {
             Frame::Metadata => true,
             Frame::VideoSequenceHeader | Frame::Keyframe | Frame::InterFrame => tracks != Tracks::AudioOnly,
             Frame::AudioSequenceHeader | Frame::Audio => tracks != Tracks::VideoOnly,
-        }
-    }
-
-    fn record_unsent(&mut self, frame: Frame) {
-        self.stats.frames_unsent += u64::from(matches!(frame, Frame::Keyframe | Frame::InterFrame | Frame::Audio));
-    }
-
-    /// A picture will not be sent: the ones that refer to it must not be either.
-    fn miss_picture(&mut self, now: Instant) {
-        if let Some(flow) = &mut self.flow {
-            flow.await_keyframe();
-            self.need_keyframe(now);
         }
     }
 
@@ -601,6 +633,32 @@ impl Publisher {
         }
     }
 
+    fn record_unsent(&mut self, frame: Frame) {
+        self.stats.frames_unsent += u64::from(matches!(frame, Frame::Keyframe | Frame::InterFrame | Frame::Audio));
+    }
+
+    /// A picture will not be sent: the ones that refer to it must not be either.
+    fn miss_picture(&mut self, now: Instant) {
+        if let Some(flow) = &mut self.flow {
+            flow.await_keyframe();
+            self.need_keyframe(now);
+        }
+    }
+
+    fn need_keyframe(&mut self, now: Instant) {
+        if self.tracks == Tracks::AudioOnly {
+            return;
+        }
+        self.timers.keyframe_retry = Some(now + KEYFRAME_RETRY);
+        if self.outputs.back() != Some(&Output::KeyframeNeeded) {
+            self.outputs.push_back(Output::KeyframeNeeded);
+        }
+    }
+
+    fn is_flowing(&self) -> bool {
+        matches!(self.phase, Phase::Publishing | Phase::Live)
+    }
+
     /// When media of more than the detection window was written and [`PROOF`] is over.
     fn proof_at(&self) -> Option<Instant> {
         let flowed = self.flow.as_ref().is_some_and(|flow| flow.written_ms() >= PROOF_MEDIA_MS);
@@ -617,10 +675,6 @@ impl Publisher {
         }
     }
 
-    fn is_flowing(&self) -> bool {
-        matches!(self.phase, Phase::Publishing | Phase::Live)
-    }
-
     fn silence_at(&self) -> Option<Instant> {
         let heard = self.timers.answers_pings && self.is_flowing();
         heard.then(|| self.timers.last_inbound + SILENCE_DEADLINE)
@@ -629,60 +683,6 @@ impl Publisher {
     fn stall_at(&self) -> Option<Instant> {
         let since = self.timers.write_progress.filter(|_| self.session.is_some())?;
         Some(since + WRITE_STALL_DEADLINE)
-    }
-
-    /// When to call [`handle_timeout`](Self::handle_timeout).
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        let phase = match self.phase {
-            Phase::Connecting { deadline } | Phase::Handshaking { deadline } | Phase::Closing { deadline, .. } => {
-                Some(deadline)
-            }
-            Phase::Backoff { until } => Some(until),
-            Phase::Publishing | Phase::Live => Some(self.timers.next_ping),
-            Phase::Idle | Phase::Stopped => None,
-        };
-        let retry = self.timers.keyframe_retry.filter(|_| self.is_flowing());
-        [phase, self.proof_at(), self.silence_at(), self.stall_at(), retry].into_iter().flatten().min()
-    }
-
-    /// Does what is due at `now`.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        match self.phase {
-            Phase::Connecting { deadline } if deadline <= now => {
-                return self.lose(LostReason::ConnectTimeout, now);
-            }
-            Phase::Handshaking { deadline } if deadline <= now => {
-                return self.lose(LostReason::PublishTimeout, now);
-            }
-            Phase::Backoff { until } if until <= now => return self.connect(now),
-            Phase::Closing { deadline, reconnect } if deadline <= now => {
-                self.outputs.push_back(Output::Disconnect);
-                return self.closed(reconnect, now);
-            }
-            _ => {}
-        }
-        if due(self.stall_at()) {
-            return self.lose_or_close(LostReason::WriteStalled, now);
-        }
-        if due(self.silence_at()) {
-            return self.lose(LostReason::Silent, now);
-        }
-        self.check_proof(now);
-        if self.is_flowing() {
-            if self.timers.next_ping <= now {
-                self.timers.next_ping = now + PING_INTERVAL;
-                self.stats.pings_sent += 1;
-                // The server repeats it: milliseconds since the connection, which wrap after 49 days unnoticed.
-                let since = now.saturating_duration_since(self.timers.connected).as_millis();
-                let timestamp = u32::try_from(since & u128::from(u32::MAX)).expect("masked");
-                self.queue.push(Class::Control, 0, |out| message::write_ping_request(out, timestamp));
-                self.record_waiting(now);
-            }
-            if due(self.timers.keyframe_retry) {
-                self.need_keyframe(now);
-            }
-        }
     }
 }
 
