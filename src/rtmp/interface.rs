@@ -1,4 +1,5 @@
-//! What the publisher tells its caller: [`State`], [`Output`], [`Event`], [`LostReason`], [`Stats`].
+//! The words between the publisher and its caller: [`Tracks`] in; [`State`], [`Output`], [`Event`], [`LostReason`],
+//! [`Stats`] out; and the deadlines that a [`LostReason`] prints.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,8 +7,8 @@ use std::time::Duration;
 use super::message::StatusCode;
 use super::session::ProtocolError;
 
-/// From asking for a TCP connection to having it. A first packet that is lost goes out again after a second; asking anew
-/// finds a server that has come back sooner than the kernel's next tries, which take ever longer.
+/// Time allowed for the TCP connect. Linux resends a lost SYN after 1 s, then after 2, 4, … s; a fresh connect after
+/// 1.5 s notices a restarted server sooner.
 pub const CONNECT_DEADLINE: Duration = Duration::from_millis(1500);
 /// From the TCP connection to Publish.Start.
 pub const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);

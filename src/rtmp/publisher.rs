@@ -2,10 +2,21 @@
 //! write and [`Output`]s out; the caller owns socket and clock.
 //!
 //! ```text
-//! Idle -start-> Connecting -> Handshaking -Publish.Start-> Publishing -proof-> Live
-//!                   ^             |               |                             |
-//!                   +-- Backoff <-+---- Lost -----+-----------------------------+      any -stop-> Stopping -> Stopped
+//!           start             TCP is there             Publish.Start              proof
+//! Idle ───────────▶ Connecting ──────────▶ Handshaking ────────────▶ Publishing ───────▶ Live
+//! Stopped            ▲ ▲ │ fail               │ fail                   │ fail       fail │ │ reconnect_now
+//!                    │ │ ▼                    ▼                        ▼                 ▼ │
+//!              time  │ └── Backoff ◀──────────┴────────────────────────┴─────────────────┘ │
+//!                    │                                                                     ▼
+//!                    └───── on_closed ─────────────────────────────── Closing { reconnect: true }
+//!
+//! stop in   Idle, Backoff, Connecting, Handshaking ────────────────────────────────────────▶ Stopped
+//!           Publishing, Live, Closing ──▶ Closing { reconnect: false } ──── on_closed ─────▶ Stopped
 //! ```
+//! Closing ends when the queue is flushed, when the connection breaks, or after [`STOP_DEADLINE`]. A planned reconnect
+//! (the server asks for it, the timestamps end, a track comes late) waits for the next keyframe. Only a live connection then
+//! goes over without a backoff, so that no server can make a fast loop of it.
+//!
 //! *Proof*: Publish.Start says nothing. A server that does not want the stream closes within its detection window of 2 s of
 //! media, so a connection counts as live 3 s after its first media was written; closed before, it was a rejection.
 //!
@@ -81,7 +92,8 @@ enum Phase {
     Backoff {
         until: Instant,
     },
-    /// The queue is flushed, then closed. A planned reconnect ends in the next connection, a stop in Stopped.
+    /// The queue is flushed, then the connection is closed. A planned reconnect ends in the next connection, a stop in
+    /// Stopped.
     Closing {
         deadline: Instant,
         reconnect: bool,
@@ -130,8 +142,8 @@ pub struct Publisher {
     session: Option<Session>,
     headers: Headers,
     flow: Option<Flow>,
-    /// A planned reconnect, at the next keyframe.
-    handover: Option<LostReason>,
+    /// Why the next keyframe begins a new connection, when it does.
+    planned_reconnect: Option<LostReason>,
     queue: Queue,
     replies: Vec<u8>,
     outputs: VecDeque<Output>,
@@ -153,7 +165,7 @@ impl Publisher {
             session: None,
             headers: Headers::default(),
             flow: None,
-            handover: None,
+            planned_reconnect: None,
             queue: Queue::default(),
             replies: Vec::new(),
             outputs: VecDeque::new(),
@@ -213,7 +225,7 @@ impl Publisher {
         self.tracks = tracks;
         self.timers.keyframe_retry = None;
         if self.flow.is_some() {
-            self.plan_handover(LostReason::LateTrack, now);
+            self.reconnect_at_next_keyframe(LostReason::LateTrack, now);
         }
     }
 
@@ -227,7 +239,7 @@ impl Publisher {
     pub fn stop(&mut self, now: Instant) {
         match self.phase {
             Phase::Stopped | Phase::Closing { reconnect: false, .. } => {}
-            Phase::Publishing | Phase::Live => self.close_after_flush(false, now),
+            Phase::Publishing | Phase::Live => self.begin_close(false, now),
             Phase::Closing { deadline, .. } => self.phase = Phase::Closing { deadline, reconnect: false },
             Phase::Connecting { .. } | Phase::Handshaking { .. } => {
                 self.outputs.push_back(Output::Disconnect);
@@ -256,15 +268,15 @@ impl Publisher {
     /// The TCP connection ended, or did not come about.
     pub fn handle_disconnected(&mut self, how: Disconnected, now: Instant) {
         match (self.phase, how) {
-            (Phase::Connecting { .. }, Disconnected::Failed(kind)) => self.lose(LostReason::Unreachable(kind), now),
+            (Phase::Connecting { .. }, Disconnected::Failed(kind)) => self.fail(LostReason::Unreachable(kind), now),
             (Phase::Connecting { .. }, Disconnected::Closed) => {
-                self.lose(LostReason::Unreachable(std::io::ErrorKind::ConnectionReset), now);
+                self.fail(LostReason::Unreachable(std::io::ErrorKind::ConnectionReset), now);
             }
             (Phase::Handshaking { .. } | Phase::Publishing, how) => {
-                self.lose(LostReason::Closed { proven: false, how }, now);
+                self.fail(LostReason::Closed { proven: false, how }, now);
             }
-            (Phase::Live, how) => self.lose(LostReason::Closed { proven: true, how }, now),
-            (Phase::Closing { reconnect, .. }, _) => self.closed(reconnect, now),
+            (Phase::Live, how) => self.fail(LostReason::Closed { proven: true, how }, now),
+            (Phase::Closing { reconnect, .. }, _) => self.on_closed(reconnect, now),
             (Phase::Idle | Phase::Backoff { .. } | Phase::Stopped, _) => {}
         }
     }
@@ -278,11 +290,11 @@ impl Publisher {
             match notice {
                 Ok(None) => break,
                 Ok(Some(notice)) => self.handle_notice(notice, now),
-                Err(error) => self.lose_or_close(LostReason::Protocol(error), now),
+                Err(error) => self.fail_or_finish_close(LostReason::Protocol(error), now),
             }
         }
         if self.queue.control_len() > CONTROL_BYTES_MAX {
-            self.lose_or_close(LostReason::Protocol(ProtocolError::Flood), now);
+            self.fail_or_finish_close(LostReason::Protocol(ProtocolError::Flood), now);
         }
     }
 
@@ -308,9 +320,9 @@ impl Publisher {
         }
         let starts_connection = if self.tracks == Tracks::AudioOnly { Frame::Audio } else { Frame::Keyframe };
         if tag.frame == starts_connection
-            && let Some(reason) = self.handover.take()
+            && let Some(reason) = self.planned_reconnect.take()
         {
-            return self.hand_over(reason, now);
+            return self.reconnect_now(reason, now);
         }
         if !self.carries(tag.frame) || (self.flow.is_none() && !self.begin_flow(tag)) {
             self.record_unsent(tag.frame);
@@ -344,7 +356,7 @@ impl Publisher {
             && self.queue.is_empty()
         {
             self.outputs.push_back(Output::Disconnect);
-            self.closed(reconnect, now);
+            self.on_closed(reconnect, now);
         }
     }
 
@@ -367,23 +379,23 @@ impl Publisher {
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         match self.phase {
             Phase::Connecting { deadline } if deadline <= now => {
-                return self.lose(LostReason::ConnectTimeout, now);
+                return self.fail(LostReason::ConnectTimeout, now);
             }
             Phase::Handshaking { deadline } if deadline <= now => {
-                return self.lose(LostReason::PublishTimeout, now);
+                return self.fail(LostReason::PublishTimeout, now);
             }
             Phase::Backoff { until } if until <= now => return self.connect(now),
             Phase::Closing { deadline, reconnect } if deadline <= now => {
                 self.outputs.push_back(Output::Disconnect);
-                return self.closed(reconnect, now);
+                return self.on_closed(reconnect, now);
             }
             _ => {}
         }
         if due(self.stall_at()) {
-            return self.lose_or_close(LostReason::WriteStalled, now);
+            return self.fail_or_finish_close(LostReason::WriteStalled, now);
         }
         if due(self.silence_at()) {
-            return self.lose(LostReason::Silent, now);
+            return self.fail(LostReason::Silent, now);
         }
         self.check_proof(now);
         if self.is_flowing() {
@@ -416,7 +428,7 @@ impl Publisher {
                 self.outputs.push_back(Output::Event(Event::Publishing));
                 self.need_keyframe(now);
             }
-            (Notice::Rejected(code), _) => self.lose_or_close(LostReason::Rejected(code), now),
+            (Notice::Rejected(code), _) => self.fail_or_finish_close(LostReason::Rejected(code), now),
             (Notice::ReconnectRequest { tc_url }, Phase::Publishing | Phase::Live) => {
                 let next = match tc_url {
                     Some(url) => self.target.redirected(&url),
@@ -426,7 +438,7 @@ impl Publisher {
                     None => self.stats.reconnect_requests_refused += 1,
                     Some(next) => {
                         self.next_target = Some(next);
-                        self.plan_handover(LostReason::ReconnectRequested, now);
+                        self.reconnect_at_next_keyframe(LostReason::ReconnectRequested, now);
                     }
                 }
             }
@@ -452,24 +464,27 @@ impl Publisher {
         }
     }
 
-    /// Ends this connection at the next keyframe.
-    fn plan_handover(&mut self, reason: LostReason, now: Instant) {
-        if self.handover.is_none() {
-            self.handover = Some(reason);
+    /// Plans a new connection for the next keyframe (the next sound, where there are no pictures): [`push`](Self::push)
+    /// then calls [`reconnect_now`](Self::reconnect_now).
+    fn reconnect_at_next_keyframe(&mut self, reason: LostReason, now: Instant) {
+        if self.planned_reconnect.is_none() {
+            self.planned_reconnect = Some(reason);
             self.need_keyframe(now);
         }
     }
 
-    /// Ends this connection for a planned reason: flushed and at once when it was live, as a failure otherwise.
-    fn hand_over(&mut self, reason: LostReason, now: Instant) {
+    /// Goes over to a new connection: without a wait when this one is live, as after a failure when it is not proven.
+    fn reconnect_now(&mut self, reason: LostReason, now: Instant) {
         if self.phase != Phase::Live {
-            return self.lose(reason, now);
+            return self.fail(reason, now);
         }
         self.outputs.push_back(Output::Event(Event::Lost { reason, retry_in: Duration::ZERO }));
-        self.close_after_flush(true, now);
+        self.begin_close(true, now);
     }
 
-    fn close_after_flush(&mut self, reconnect: bool, now: Instant) {
+    /// Enters [`Phase::Closing`]: the queue and an unpublish still go out, no more media. Then comes the next connection if
+    /// `reconnect`, or the stop.
+    fn begin_close(&mut self, reconnect: bool, now: Instant) {
         if let Some(session) = self.session.as_ref().filter(|session| session.is_publishing()) {
             let (chunk_size, stream, target) = (session.chunk_size(), session.stream(), &self.target);
             self.queue.push(Class::Control, 0, |out| message::write_unpublish(out, chunk_size, target, stream));
@@ -478,24 +493,25 @@ impl Publisher {
         self.flow = None;
     }
 
-    /// The connection of [`Phase::Closing`] is over.
-    fn closed(&mut self, reconnect: bool, now: Instant) {
+    /// The connection of [`Phase::Closing`] is gone: connects anew, or stops.
+    fn on_closed(&mut self, reconnect: bool, now: Instant) {
         if reconnect {
-            self.end_connection();
+            self.reset_connection();
             self.connect(now);
         } else {
             self.finish_stop();
         }
     }
 
+    /// Enters [`Phase::Stopped`].
     fn finish_stop(&mut self) {
-        self.end_connection();
+        self.reset_connection();
         self.phase = Phase::Stopped;
         self.outputs.push_back(Output::Event(Event::Stopped));
     }
 
-    /// The connection or the attempt is over; the next one comes after the backoff.
-    fn lose(&mut self, reason: LostReason, now: Instant) {
+    /// Enters [`Phase::Backoff`]: the connection, or the attempt to make one, has failed with `reason`.
+    fn fail(&mut self, reason: LostReason, now: Instant) {
         let gone = matches!(reason, LostReason::Closed { .. } | LostReason::Unreachable(_));
         if !gone {
             self.outputs.push_back(Output::Disconnect);
@@ -510,26 +526,28 @@ impl Publisher {
             }
             _ => Failure::Rejected,
         };
-        self.end_connection();
+        self.reset_connection();
         let retry_in = self.backoff.next(failure, &mut self.rng);
         self.phase = Phase::Backoff { until: now + retry_in };
         self.outputs.push_back(Output::Event(Event::Lost { reason, retry_in }));
     }
 
-    /// An error while closing only ends the wait.
-    fn lose_or_close(&mut self, reason: LostReason, now: Instant) {
+    /// An error on the connection: [`fail`](Self::fail), but in [`Phase::Closing`] it only means that nothing more can be
+    /// flushed.
+    fn fail_or_finish_close(&mut self, reason: LostReason, now: Instant) {
         if let Phase::Closing { reconnect, .. } = self.phase {
             self.outputs.push_back(Output::Disconnect);
-            self.closed(reconnect, now);
+            self.on_closed(reconnect, now);
         } else if self.session.is_some() {
-            self.lose(reason, now);
+            self.fail(reason, now);
         }
     }
 
-    fn end_connection(&mut self) {
+    /// Forgets everything that belongs to one connection. Phase and outputs are the caller's business.
+    fn reset_connection(&mut self) {
         self.session = None;
         self.flow = None;
-        self.handover = None;
+        self.planned_reconnect = None;
         self.queue.clear();
         self.replies.clear();
         self.timers.write_progress = None;
@@ -596,8 +614,8 @@ impl Publisher {
             Verdict::Reconnect(reason) => {
                 self.record_unsent(tag.frame);
                 return match reason {
-                    LostReason::TimeWentBack | LostReason::TimestampLimit => self.hand_over(reason, now),
-                    reason => self.plan_handover(reason, now),
+                    LostReason::TimeWentBack | LostReason::TimestampLimit => self.reconnect_now(reason, now),
+                    reason => self.reconnect_at_next_keyframe(reason, now),
                 };
             }
         };
@@ -629,7 +647,7 @@ impl Publisher {
         }
         // What is left cannot be dropped: a partly written frame, or configurations beyond reason.
         if self.queue.len() > QUEUE_BYTES_MAX + BODY_MAX {
-            self.lose(LostReason::Overflow, now);
+            self.fail(LostReason::Overflow, now);
         }
     }
 
