@@ -33,8 +33,7 @@ pub use interface::{
 };
 pub use message::{MessageError, StatusCode};
 pub use publisher::{
-    CONTROL_BYTES_MAX, PING_INTERVAL, PROOF, Publisher, PublisherConfig, QUEUE_BYTES_MAX, QUEUE_MEDIA_MS_MAX,
-    STOP_DEADLINE,
+    CONTROL_BYTES_MAX, PING_INTERVAL, PROOF, Publisher, QUEUE_BYTES_MAX, QUEUE_MEDIA_MS_MAX, STOP_DEADLINE,
 };
 pub use session::{Greeted, Greeting, ProtocolError};
 pub use target::{Target, TargetError};

@@ -18,12 +18,10 @@ pub const WRITE_STALL_DEADLINE: Duration = Duration::from_secs(5);
 pub const SILENCE_DEADLINE: Duration = Duration::from_millis(4500);
 
 /// Which kinds of media the connection carries. Servers fix the set of tracks in the first 2 s.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tracks {
-    #[default]
     AudioVideo,
     AudioOnly,
-    VideoOnly,
 }
 
 /// Where the publication is.

@@ -63,12 +63,6 @@ pub const CONTROL_BYTES_MAX: usize = 64 * 1024;
 /// Largest tag body sent; servers close on access units above 8 MiB.
 const BODY_MAX: usize = 8 << 20;
 
-/// What differs between publications besides the target.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PublisherConfig {
-    pub tracks: Tracks,
-}
-
 /// What every connection starts with.
 #[derive(Default)]
 struct Headers {
@@ -152,13 +146,13 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Idle until [`start`](Self::start). `seed` drives the jitter of the backoff.
-    pub fn new(target: Target, config: PublisherConfig, seed: u64, now: Instant) -> Publisher {
+    /// Idle until [`start`](Self::start), with sound and pictures unless [`renew`](Self::renew) says otherwise. `seed` drives the jitter of the backoff.
+    pub fn new(target: Target, seed: u64, now: Instant) -> Publisher {
         Publisher {
             configured: target.clone(),
             target,
             next_target: None,
-            tracks: config.tracks,
+            tracks: Tracks::AudioVideo,
             rng: Rng::new(seed),
             backoff: Backoff::new(),
             phase: Phase::Idle,
@@ -558,9 +552,8 @@ impl Publisher {
     fn carries(&self, frame: Frame) -> bool {
         let tracks = self.flow.as_ref().map_or(self.tracks, Flow::tracks);
         match frame {
-            Frame::Metadata => true,
-            Frame::VideoSequenceHeader | Frame::Keyframe | Frame::InterFrame => tracks != Tracks::AudioOnly,
-            Frame::AudioSequenceHeader | Frame::Audio => tracks != Tracks::VideoOnly,
+            Frame::Metadata | Frame::AudioSequenceHeader | Frame::Audio => true,
+            Frame::VideoSequenceHeader | Frame::Keyframe | Frame::InterFrame => tracks == Tracks::AudioVideo,
         }
     }
 
@@ -568,7 +561,7 @@ impl Publisher {
     fn begin_flow(&mut self, tag: Tag) -> bool {
         let starts = match (self.tracks, tag.frame) {
             (Tracks::AudioOnly, Frame::Audio) => !self.headers.audio.is_empty(),
-            (Tracks::AudioVideo | Tracks::VideoOnly, Frame::Keyframe) => !self.headers.video.is_empty(),
+            (Tracks::AudioVideo, Frame::Keyframe) => !self.headers.video.is_empty(),
             _ => false,
         };
         if starts {
