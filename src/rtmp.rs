@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! tag -> publisher (when to connect, proof, backoff) -> flow (timestamps) -> queue (bounded, whole GOPs) -> write_buffer
-//! bytes -> session (handshake -> chunk -> message) -> publisher
+//! bytes -> connection (handshake -> chunk -> message) -> publisher
 //! ```
 //! Made for servers that are strict about what they take (MediaMTX): one Opus SequenceStart per connection, timestamps
 //! from 0 strictly increasing per track, both tracks from the start, chunk stream ids below 64.
@@ -15,6 +15,7 @@
 
 mod backoff;
 mod chunk;
+mod connection;
 mod flow;
 mod handshake;
 mod interface;
@@ -22,10 +23,10 @@ mod message;
 mod publisher;
 mod queue;
 mod rng;
-mod session;
 mod target;
 
 pub use chunk::ChunkError;
+pub use connection::{Greeted, Greeting, ProtocolError};
 pub use handshake::WrongVersion;
 pub use interface::{
     CONNECT_DEADLINE, Disconnected, Event, LostReason, Output, PUBLISH_DEADLINE, SILENCE_DEADLINE, State, Stats,
@@ -35,5 +36,4 @@ pub use message::{MessageError, StatusCode};
 pub use publisher::{
     CONTROL_BYTES_MAX, PING_INTERVAL, PROOF, Publisher, QUEUE_BYTES_MAX, QUEUE_MEDIA_MS_MAX, STOP_DEADLINE,
 };
-pub use session::{Greeted, Greeting, ProtocolError};
 pub use target::{Target, TargetError};

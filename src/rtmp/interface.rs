@@ -4,8 +4,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::connection::ProtocolError;
 use super::message::StatusCode;
-use super::session::ProtocolError;
 
 /// Time allowed for the TCP connect. Linux resends a lost SYN after 1 s, then after 2, 4, … s; a fresh connect after
 /// 1.5 s notices a restarted server sooner.

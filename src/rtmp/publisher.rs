@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 use guest_relay_muxer::{Frame, Tag, TagKind};
 
 use super::backoff::{Backoff, Failure};
+use super::connection::{Connection, Notice, ProtocolError};
 use super::flow::{Flow, Verdict};
 use super::interface::{
     CONNECT_DEADLINE, Disconnected, Event, LostReason, Output, PUBLISH_DEADLINE, SILENCE_DEADLINE, State, Stats,
@@ -38,7 +39,6 @@ use super::interface::{
 use super::message;
 use super::queue::{Bounds, Class, Queue};
 use super::rng::Rng;
-use super::session::{Notice, ProtocolError, Session};
 use super::target::Target;
 
 /// Between pings: well within servers' 10 s read deadlines, and two fit into [`SILENCE_DEADLINE`].
@@ -133,7 +133,7 @@ pub struct Publisher {
     rng: Rng,
     backoff: Backoff,
     phase: Phase,
-    session: Option<Session>,
+    connection: Option<Connection>,
     headers: Headers,
     flow: Option<Flow>,
     /// Why the next keyframe begins a new connection, when it does.
@@ -156,7 +156,7 @@ impl Publisher {
             rng: Rng::new(seed),
             backoff: Backoff::new(),
             phase: Phase::Idle,
-            session: None,
+            connection: None,
             headers: Headers::default(),
             flow: None,
             planned_reconnect: None,
@@ -255,7 +255,7 @@ impl Publisher {
         }
         self.timers = Timers::new(now);
         self.phase = Phase::Handshaking { deadline: now + PUBLISH_DEADLINE };
-        self.session = Some(Session::start(&mut self.replies, &mut self.rng));
+        self.connection = Some(Connection::start(&mut self.replies, &mut self.rng));
         self.queue_replies(now);
     }
 
@@ -278,8 +278,8 @@ impl Publisher {
     /// Bytes from the server. They are taken whole; any error in them ends the connection.
     pub fn handle_bytes(&mut self, mut bytes: &[u8], now: Instant) {
         self.timers.last_inbound = now;
-        while let Some(session) = self.session.as_mut() {
-            let notice = session.handle_bytes(&mut bytes, &self.target, &mut self.replies);
+        while let Some(connection) = self.connection.as_mut() {
+            let notice = connection.handle_bytes(&mut bytes, &self.target, &mut self.replies);
             self.queue_replies(now);
             match notice {
                 Ok(None) => break,
@@ -479,8 +479,8 @@ impl Publisher {
     /// Enters [`Phase::Closing`]: the queue and an unpublish still go out, no more media. Then comes the next connection if
     /// `reconnect`, or the stop.
     fn begin_close(&mut self, reconnect: bool, now: Instant) {
-        if let Some(session) = self.session.as_ref().filter(|session| session.is_publishing()) {
-            let (chunk_size, stream, target) = (session.chunk_size(), session.stream(), &self.target);
+        if let Some(connection) = self.connection.as_ref().filter(|connection| connection.is_publishing()) {
+            let (chunk_size, stream, target) = (connection.chunk_size(), connection.stream(), &self.target);
             self.queue.push(Class::Control, 0, |out| message::write_unpublish(out, chunk_size, target, stream));
         }
         self.phase = Phase::Closing { deadline: now + STOP_DEADLINE, reconnect };
@@ -532,14 +532,14 @@ impl Publisher {
         if let Phase::Closing { reconnect, .. } = self.phase {
             self.outputs.push_back(Output::Disconnect);
             self.on_closed(reconnect, now);
-        } else if self.session.is_some() {
+        } else if self.connection.is_some() {
             self.fail(reason, now);
         }
     }
 
     /// Forgets everything that belongs to one connection. Phase and outputs are the caller's business.
     fn reset_connection(&mut self) {
-        self.session = None;
+        self.connection = None;
         self.flow = None;
         self.planned_reconnect = None;
         self.queue.clear();
@@ -582,7 +582,7 @@ impl Publisher {
 
     /// Queues a tag on the flowing connection, or one of the remembered headers when `body` is `None`.
     fn queue_message(&mut self, frame: Frame, class: Class, ms: u32, body: Option<&[u8]>) {
-        let Some(session) = &self.session else { return };
+        let Some(connection) = &self.connection else { return };
         let (kind, remembered) = match frame {
             Frame::Metadata => (TagKind::Script, &self.headers.metadata),
             Frame::VideoSequenceHeader | Frame::Keyframe | Frame::InterFrame => (TagKind::Video, &self.headers.video),
@@ -592,7 +592,7 @@ impl Publisher {
         if body.is_empty() || !self.carries(frame) {
             return;
         }
-        let (chunk_size, stream) = (session.chunk_size(), session.stream());
+        let (chunk_size, stream) = (connection.chunk_size(), connection.stream());
         self.queue.push(class, ms, |out| message::write_media(out, chunk_size, stream, kind, ms, body));
     }
 
@@ -692,7 +692,7 @@ impl Publisher {
     }
 
     fn stall_at(&self) -> Option<Instant> {
-        let since = self.timers.write_progress.filter(|_| self.session.is_some())?;
+        let since = self.timers.write_progress.filter(|_| self.connection.is_some())?;
         Some(since + WRITE_STALL_DEADLINE)
     }
 }
