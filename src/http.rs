@@ -1,13 +1,15 @@
 //! The HTTP side of the daemon: WHIP endpoint, guest API, pages.
 //!
 //! ```text
-//!  TCP ─▶ server ─▶ guard ─▶ router ─┬─▶ whip   /whip/… /api/calls/whip/…   (RFC 9725)
-//!         sockets,  head      route  ├─▶ calls  /api/calls/… /api/ice-servers
-//!                                    ├─▶ api    /api/guests /api/page /healthz
-//!         deadlines rules            ├─▶ events /api/events     metrics /metrics
+//!  TCP ─▶ server ─▶ guard ─▶ routes ─┬─▶ whip   /whip/… /api/calls/whip/…   (RFC 9725)
+//!         sockets,  head     path to ├─▶ sfu    /api/calls/… /api/ice-servers
+//!         deadlines rules    handler ├─▶ api    /api/guests /api/page /healthz
+//!                                    ├─▶ events /api/events     metrics /metrics
 //!                                    └─▶ pages  /guest_join /static/…
 //!                                          │
-//!                                    backend::Backend (implemented by the composition root)
+//!                              site::Site: limits, listeners, the backend
+//!                                          │
+//!                              backend::Backend (implemented by the composition root)
 //! ```
 //!
 //! Everything here runs on the control thread, on a `LocalExecutor`; nothing here touches the packet path. One request
@@ -19,17 +21,19 @@ pub mod api;
 pub mod backend;
 pub mod events;
 pub mod guard;
+pub mod listeners;
 pub mod message;
 pub mod metrics;
 pub mod pages;
 pub mod process;
 pub mod rate;
-pub mod router;
+pub mod routes;
 pub mod server;
 mod sfu;
+pub mod site;
 pub mod whip;
 
 pub use backend::Backend;
 pub use message::{Method, Request, Response};
-pub use router::Site;
 pub use server::{Limits, serve};
+pub use site::Site;

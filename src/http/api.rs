@@ -1,17 +1,14 @@
 //! What producers and monitoring read: `GET /api/guests` (JSON) and `GET /healthz` (plain text); and what the guest
 //! page needs to know before it joins: `GET /api/page` (JSON).
 
-use std::time::SystemTime;
+use serde::Serialize;
 
-use serde::{Serialize, Serializer};
-
-use super::backend::{Backend, ClientInfo, GuestStatus, Health, MediaPath, Refusal};
-use super::message::Response;
-use super::router::Site;
+use super::backend::{Backend, GuestStatus, Health, MediaPath};
+use super::message::{ClientInfo, Refusal, Response};
 use super::sfu;
+use super::site::Site;
 use crate::guest::Guest;
 use crate::guest::id::GuestId;
-use crate::utc;
 
 /// `{"guests": […]}`, in the order of the configuration.
 #[derive(Serialize)]
@@ -59,12 +56,4 @@ pub(super) async fn health<B: Backend>(backend: &B) -> Response {
         Health::Unhealthy(reason) => Response::text(503, reason),
     };
     response.with("cache-control", "no-store")
-}
-
-/// Writes a moment as `2026-02-28T23:59:59Z` (RFC 3339, whole seconds), or null.
-pub(super) fn serialize_utc<S: Serializer>(moment: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
-    match moment.and_then(utc::seconds) {
-        Some(text) => serializer.serialize_str(&text),
-        None => serializer.serialize_none(),
-    }
 }

@@ -1,19 +1,19 @@
-//! What the HTTP handlers ask of the rest of the daemon, and the types that cross that seam.
+//! What the HTTP handlers ask of the rest of the daemon, and the types that cross that seam, measurements among them.
 //!
 //! The composition root implements [`Backend`]; tests implement it with a fake. All calls happen on the control thread.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use guest_relay_muxer::TrackKind;
 use serde::{Serialize, Serializer};
 
-use super::metrics::GuestMeasurements;
-use super::rate::network_of;
+pub use super::message::{ClientInfo, Fault, Refusal};
 use crate::guest::id::{GuestId, ResourceId};
 use crate::guest::{Guest, State};
 use crate::secret::Secret;
+use crate::utc;
 
 /// The daemon as the HTTP handlers see it.
 ///
@@ -123,24 +123,6 @@ pub enum MediaPath {
     Sfu,
 }
 
-/// Who asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClientInfo {
-    /// Our address that the connection reached.
-    pub local_addr: SocketAddr,
-    /// The client's address: of the TCP peer, or as reported by the tunnel on this host.
-    pub remote_ip: IpAddr,
-    /// The request came through the tunnel on this host.
-    pub tunnelled: bool,
-}
-
-impl ClientInfo {
-    /// What counts as one client.
-    pub fn network(&self) -> IpAddr {
-        network_of(self.remote_ip)
-    }
-}
-
 /// A session that began.
 #[derive(Debug, Clone)]
 pub struct Published {
@@ -150,65 +132,6 @@ pub struct Published {
     pub etag: String,
     /// SDP answer.
     pub answer_sdp: String,
-}
-
-/// Why something was not done, in words for the person at the other end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// HTTP status, 400 to 599.
-    pub status: u16,
-    /// One line of plain text; no secrets, it is shown to guests.
-    pub reason: String,
-    /// When it is worth trying again.
-    pub retry_after: Option<Duration>,
-    /// What is at fault, where the page has words of its own for it.
-    pub fault: Option<Fault>,
-}
-
-/// Faults that a guest is told about in the guest's own language.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// No app or no secret is configured.
-    SfuNotConfigured,
-    /// The SFU's API knows the app or the secret not.
-    SfuMisconfigured,
-    /// The SFU's API cannot be reached, or answers with errors of its own.
-    SfuUnreachable,
-}
-
-impl Fault {
-    /// All faults, for tables.
-    pub const ALL: [Self; 3] = [Self::SfuNotConfigured, Self::SfuMisconfigured, Self::SfuUnreachable];
-
-    /// As it stands in the response's `Guest-Relay-Fault`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::SfuNotConfigured => "calls-not-configured",
-            Self::SfuMisconfigured => "calls-misconfigured",
-            Self::SfuUnreachable => "calls-unreachable",
-        }
-    }
-}
-
-impl Refusal {
-    /// A refusal that trying again will not change.
-    pub fn new(status: u16, reason: impl Into<String>) -> Self {
-        Self { status, reason: reason.into(), retry_after: None, fault: None }
-    }
-
-    /// Adds when to try again.
-    #[must_use]
-    pub fn retry_after(mut self, delay: Duration) -> Self {
-        self.retry_after = Some(delay);
-        self
-    }
-
-    /// Adds what is at fault.
-    #[must_use]
-    pub fn fault(mut self, fault: Fault) -> Self {
-        self.fault = Some(fault);
-        self
-    }
 }
 
 /// A STUN or TURN server, in the shape of W3C WebRTC's `RTCIceServer`.
@@ -311,7 +234,7 @@ pub struct GuestStatus {
     /// RTMP side.
     pub rtmp: RtmpState,
     /// When `state` was entered.
-    #[serde(serialize_with = "super::api::serialize_utc")]
+    #[serde(serialize_with = "serialize_utc")]
     pub since: Option<SystemTime>,
     /// What is wrong just now, for whoever runs the show, with the remedy where there is one.
     pub problem: Option<String>,
@@ -340,6 +263,99 @@ impl GuestStatus {
             problem: None,
         }
     }
+}
+
+/// Writes a moment as `2026-02-28T23:59:59Z` (RFC 3339, whole seconds), or null.
+fn serialize_utc<S: Serializer>(moment: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    match moment.and_then(utc::seconds) {
+        Some(text) => serializer.serialize_str(&text),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// Everything measured of one guest. What cannot be known now is `None`, and its line is left out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GuestMeasurements {
+    /// Slot.
+    pub id: GuestId,
+    /// Life cycle.
+    pub state: State,
+    /// How long in all the publication was kept for a guest who was away.
+    pub held: Duration,
+    /// Received media, lately.
+    pub bitrate_kbps: Option<u32>,
+    /// Frames per second, lately.
+    pub fps: Option<f64>,
+    /// Picture size in pixels, after cropping.
+    pub size: Option<(u32, u32)>,
+    /// Sound.
+    pub audio: TrackMeasurements,
+    /// Picture.
+    pub video: TrackMeasurements,
+    /// Of the media path.
+    pub round_trip: Option<Duration>,
+    /// PLIs sent.
+    pub pli: u64,
+    /// FIRs sent.
+    pub fir: u64,
+    /// Age of the last IDR.
+    pub keyframe_age: Option<Duration>,
+    /// Pictures that went out, and the IDR pictures among them.
+    pub frames: u64,
+    /// See `frames`.
+    pub keyframes: u64,
+    /// Pictures that came and could not go out.
+    pub frames_dropped: u64,
+    /// Times the picture stood still (W3C `freezeCount`).
+    pub freezes: u64,
+    /// How long it stood still in all (W3C `totalFreezesDuration`).
+    pub frozen: Duration,
+    /// How far the picture still has to be moved to be with the sound.
+    pub av_skew_micros: Option<i64>,
+    /// The RTMP side.
+    pub rtmp: RtmpMeasurements,
+}
+
+/// One track of a session.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct TrackMeasurements {
+    /// Packets of the media stream itself.
+    pub packets: u64,
+    /// Payload bytes, retransmitted ones included.
+    pub payload_bytes: u64,
+    /// Packets that never came in time, after every repair.
+    pub lost: u64,
+    /// Packets that came by retransmission (RFC 4588).
+    pub recovered_by_rtx: u64,
+    /// Packets that came late or again after they had been asked for.
+    pub recovered_by_nack: u64,
+    /// Packets that came as redundancy of later ones (RFC 2198).
+    pub recovered_by_red: u64,
+    /// Sequence numbers asked for again, repetitions included.
+    pub nacked: u64,
+    /// Interarrival jitter.
+    pub jitter: Option<Duration>,
+}
+
+/// A guest's publication.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RtmpMeasurements {
+    /// Where it is.
+    pub state: RtmpState,
+    /// Connections asked for.
+    pub connections: u64,
+    /// Bytes the server's socket took.
+    pub bytes_written: u64,
+    /// Pictures dropped because the server is slow.
+    pub pictures_dropped: u64,
+    /// Sound dropped because the server is slow.
+    pub audio_frames_dropped: u64,
+    /// Bytes that wait for the socket.
+    pub queued_bytes: u64,
+    /// Media time that waits for the socket.
+    pub queued: Duration,
+    /// From a ping to its answer.
+    pub round_trip: Option<Duration>,
 }
 
 /// Outcome of the health check.

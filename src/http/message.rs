@@ -1,12 +1,16 @@
-//! A checked request and a response to be sent: the types the handlers work on.
+//! A checked request, a response to be sent, a refusal: the types the handlers work on.
 //!
 //! Bounds: those of [`super::guard`] (8 KiB head, 64 header fields, 64 KiB body); a response body is in memory, unless
-//! it is a stream of events, whose bounds are those of [`super::events`].
+//! it is a stream of events, whose bounds are those of [`super::listeners`].
 
 use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::backend::ClientInfo;
-use super::events::Messages;
+use smol::channel::Receiver;
+
+use super::rate::network_of;
 
 /// The methods that are let through; anything else is answered 501 by the guard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +54,24 @@ impl Method {
     }
 }
 
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientInfo {
+    /// Our address that the connection reached.
+    pub local_addr: SocketAddr,
+    /// The client's address: of the TCP peer, or as reported by the tunnel on this host.
+    pub remote_ip: IpAddr,
+    /// The request came through the tunnel on this host.
+    pub tunnelled: bool,
+}
+
+impl ClientInfo {
+    /// What counts as one client.
+    pub fn network(&self) -> IpAddr {
+        network_of(self.remote_ip)
+    }
+}
+
 /// One complete, checked request.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -83,6 +105,11 @@ impl Request {
     }
 }
 
+/// One event of a stream, ready to be written; all listeners share it.
+pub type ServerSentEvent = Arc<[u8]>;
+/// The receiving end of a listener's queue; closed when the listener is dropped.
+pub type ServerSentEvents = Receiver<ServerSentEvent>;
+
 /// A response to be sent.
 #[derive(Debug, Clone)]
 pub struct Response {
@@ -93,7 +120,7 @@ pub struct Response {
     /// Body; empty for none.
     pub body: Cow<'static, [u8]>,
     /// What follows as it happens, until either side closes; without a body then.
-    pub stream: Option<Messages>,
+    pub stream: Option<ServerSentEvents>,
 }
 
 impl Response {
@@ -139,5 +166,79 @@ impl Response {
     /// The value of a header field set so far.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| *n == name).map(|(_, value)| value.as_ref())
+    }
+}
+
+/// Why something was not done, in words for the person at the other end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// HTTP status, 400 to 599.
+    pub status: u16,
+    /// One line of plain text; no secrets, it is shown to guests.
+    pub reason: String,
+    /// When it is worth trying again.
+    pub retry_after: Option<Duration>,
+    /// What is at fault, where the page has words of its own for it.
+    pub fault: Option<Fault>,
+}
+
+/// Faults that a guest is told about in the guest's own language.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// No app or no secret is configured.
+    SfuNotConfigured,
+    /// The SFU rejected the app id or its secret.
+    SfuMisconfigured,
+    /// The SFU's API cannot be reached, or answers with errors of its own.
+    SfuUnreachable,
+}
+
+impl Fault {
+    /// All faults, for tables.
+    pub const ALL: [Self; 3] = [Self::SfuNotConfigured, Self::SfuMisconfigured, Self::SfuUnreachable];
+
+    /// As it stands in the response's `Guest-Relay-Fault`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SfuNotConfigured => "calls-not-configured",
+            Self::SfuMisconfigured => "calls-misconfigured",
+            Self::SfuUnreachable => "calls-unreachable",
+        }
+    }
+}
+
+impl Refusal {
+    /// A refusal that trying again will not change.
+    pub fn new(status: u16, reason: impl Into<String>) -> Self {
+        Self { status, reason: reason.into(), retry_after: None, fault: None }
+    }
+
+    /// Adds when to try again.
+    #[must_use]
+    pub fn retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after = Some(delay);
+        self
+    }
+
+    /// Adds what is at fault.
+    #[must_use]
+    pub fn fault(mut self, fault: Fault) -> Self {
+        self.fault = Some(fault);
+        self
+    }
+}
+
+impl From<Refusal> for Response {
+    /// The response that tells a refusal.
+    fn from(refusal: Refusal) -> Self {
+        let mut response = Response::text(refusal.status, refusal.reason);
+        if let Some(fault) = refusal.fault {
+            response = response.with("guest-relay-fault", fault.as_str());
+        }
+        match refusal.retry_after {
+            // Whole seconds (RFC 9110 §10.2.3), rounded up: a client that obeys finds the door open.
+            Some(delay) => response.with("retry-after", delay.as_secs_f64().ceil().to_string()),
+            None => response,
+        }
     }
 }

@@ -8,102 +8,17 @@
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-use super::backend::{Backend, Refusal, RtmpState};
-use super::message::Response;
+use super::backend::{Backend, RtmpState};
+pub use super::backend::{GuestMeasurements, RtmpMeasurements, TrackMeasurements};
+use super::message::{Refusal, Response};
 use super::process::Process;
 use crate::guest::State;
-use crate::guest::id::GuestId;
 use crate::sfu::counts::{self, Outcome};
 
 /// What Prometheus asks for, and what it takes this text for.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Lines about one guest.
 pub const LINES_PER_GUEST: usize = 48;
-
-/// Everything measured of one guest. What cannot be known now is `None`, and its line is left out.
-#[derive(Debug, Clone, PartialEq)]
-pub struct GuestMeasurements {
-    /// Slot.
-    pub id: GuestId,
-    /// Life cycle.
-    pub state: State,
-    /// How long in all the publication was kept for a guest who was away.
-    pub held: Duration,
-    /// Received media, lately.
-    pub bitrate_kbps: Option<u32>,
-    /// Frames per second, lately.
-    pub fps: Option<f64>,
-    /// Picture size in pixels, after cropping.
-    pub size: Option<(u32, u32)>,
-    /// Sound.
-    pub audio: TrackMeasurements,
-    /// Picture.
-    pub video: TrackMeasurements,
-    /// Of the media path.
-    pub round_trip: Option<Duration>,
-    /// PLIs sent.
-    pub pli: u64,
-    /// FIRs sent.
-    pub fir: u64,
-    /// Age of the last IDR.
-    pub keyframe_age: Option<Duration>,
-    /// Pictures that went out, and the IDR pictures among them.
-    pub frames: u64,
-    /// See `frames`.
-    pub keyframes: u64,
-    /// Pictures that came and could not go out.
-    pub frames_dropped: u64,
-    /// Times the picture stood still (W3C `freezeCount`).
-    pub freezes: u64,
-    /// And for how long (W3C `totalFreezesDuration`).
-    pub frozen: Duration,
-    /// How far the picture still has to be moved to be with the sound.
-    pub av_skew_micros: Option<i64>,
-    /// The RTMP side.
-    pub rtmp: RtmpMeasurements,
-}
-
-/// One track of a session.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct TrackMeasurements {
-    /// Packets of the media stream itself.
-    pub packets: u64,
-    /// Payload bytes, retransmitted ones included.
-    pub payload_bytes: u64,
-    /// Packets that never came in time, after every repair.
-    pub lost: u64,
-    /// Packets that came by retransmission (RFC 4588).
-    pub recovered_by_rtx: u64,
-    /// Packets that came late or again after they had been asked for.
-    pub recovered_by_nack: u64,
-    /// Packets that came as redundancy of later ones (RFC 2198).
-    pub recovered_by_red: u64,
-    /// Sequence numbers asked for again, repetitions included.
-    pub nacked: u64,
-    /// Interarrival jitter.
-    pub jitter: Option<Duration>,
-}
-
-/// A guest's publication.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RtmpMeasurements {
-    /// Where it is.
-    pub state: RtmpState,
-    /// Connections asked for.
-    pub connections: u64,
-    /// Bytes the server's socket took.
-    pub bytes_written: u64,
-    /// Pictures dropped because the server is slow.
-    pub pictures_dropped: u64,
-    /// Sound dropped because the server is slow.
-    pub audio_frames_dropped: u64,
-    /// Bytes that wait for the socket.
-    pub queued_bytes: u64,
-    /// Media time that waits for the socket.
-    pub queued: Duration,
-    /// From a ping to its answer.
-    pub round_trip: Option<Duration>,
-}
 
 /// The response.
 pub(super) async fn respond<B: Backend>(backend: &B) -> Result<Response, Refusal> {

@@ -26,11 +26,12 @@ use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Cursor};
 use smol::net::{TcpListener, TcpStream};
 use smol::{LocalExecutor, Task, Timer};
 
-use super::backend::{Backend, ClientInfo, Refusal};
-use super::events::{self, Messages};
+use super::backend::Backend;
+use super::events;
 use super::guard::{Head, HeadReader, Refused};
-use super::message::{Method, Request, Response};
-use super::router::{Site, refuse};
+use super::message::{ClientInfo, Method, Refusal, Request, Response, ServerSentEvents};
+use super::routes;
+use super::site::Site;
 use crate::utc;
 
 /// How much and how long a client may occupy.
@@ -185,17 +186,19 @@ async fn converse<B: Backend>(
             let method = head.method;
             waiting.set(false);
             let response = match decode_request(head, body, local_addr, peer.ip()).await {
-                Some(request) => site.respond(request).await,
-                None => refuse(Refusal::new(400, "the request could not be read")),
+                Some(request) => routes::respond(site, request).await,
+                None => Response::from(Refusal::new(400, "the request could not be read")),
             };
             waiting.set(true);
             (response, method)
         }
         Err(ReadError::Refused(refused)) => {
             debug!("http: request of {peer} refused: {refused}");
-            (refuse(Refusal::new(refused.status(), refused.to_string())), Method::Get)
+            (Response::from(Refusal::new(refused.status(), refused.to_string())), Method::Get)
         }
-        Err(ReadError::TooSlow) => (refuse(Refusal::new(408, "the request took too long to arrive")), Method::Get),
+        Err(ReadError::TooSlow) => {
+            (Response::from(Refusal::new(408, "the request took too long to arrive")), Method::Get)
+        }
         Err(ReadError::NothingCame) => return Ok(()),
         Err(ReadError::Io(error)) => return Err(error),
     };
@@ -214,7 +217,7 @@ async fn converse<B: Backend>(
 async fn write_events(
     mut stream: TcpStream,
     response: &Response,
-    messages: &Messages,
+    messages: &ServerSentEvents,
     limits: &Limits,
 ) -> io::Result<()> {
     let head = head_of(response, SystemTime::now());

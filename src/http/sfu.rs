@@ -16,11 +16,10 @@ use std::time::Instant;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::backend::{Backend, ClientInfo, IceServer, Left, MediaPath, Refusal};
-use super::message::{Request, Response};
+use super::backend::{Backend, IceServer, Left, MediaPath};
+use super::message::{ClientInfo, Refusal, Request, Response};
 use super::rate::network_of;
-use super::router::Site;
-use super::whip;
+use super::site::Site;
 use crate::guest::id::GuestId;
 
 /// The way the media of this client should try first.
@@ -91,7 +90,7 @@ pub(super) async fn close<B: Backend>(
         guest_id: GuestId,
     }
     let client = request.client;
-    whip::limit_session_request(site, client, now)?;
+    site.limit_session_request(client, now)?;
     if !is_of_our_origin(request, site.public_url.as_deref()) {
         return Err(Refusal::new(403, "only the guest page may do this"));
     }

@@ -27,9 +27,9 @@ use std::time::Instant;
 use guest_relay_muxer::TrackKind;
 use serde::Serialize;
 
-use super::backend::{Admission, Backend, ClientInfo, IceServer, Left, MediaPath, Refusal};
-use super::message::{Request, Response};
-use super::router::{ENDPOINTS, Site};
+use super::backend::{Admission, Backend, IceServer, Left, MediaPath};
+use super::message::{ClientInfo, Refusal, Request, Response};
+use super::site::{ENDPOINTS, Site};
 use crate::guest::State;
 use crate::guest::id::{GuestId, ResourceId};
 
@@ -87,7 +87,7 @@ pub(super) async fn trickle<B: Backend>(
     request: Request,
     now: Instant,
 ) -> Result<Response, Refusal> {
-    limit_session_request(site, request.client, now)?;
+    site.limit_session_request(request.client, now)?;
     let etag = site.backend.session_etag(&guest, &resource).ok_or_else(no_such_session)?;
     check_if_match(request.header("if-match"), &etag)?;
     let fragment = text_body(request, FRAGMENT_TYPE)?;
@@ -103,7 +103,7 @@ pub(super) async fn leave<B: Backend>(
     client: ClientInfo,
     now: Instant,
 ) -> Result<Response, Refusal> {
-    limit_session_request(site, client, now)?;
+    site.limit_session_request(client, now)?;
     match site.backend.leave(&guest, &resource).await {
         Left::Ended => Ok(Response::text(200, "left")),
         Left::NoSuchSession => Err(no_such_session()),
@@ -123,7 +123,7 @@ pub(super) fn status<B: Backend>(
         holds_slot: bool,
         dropped: Vec<&'static str>,
     }
-    limit_session_request(site, client, now)?;
+    site.limit_session_request(client, now)?;
     let holds_slot = site.backend.session_etag(guest, resource).is_some();
     let dropped = if holds_slot { site.backend.dropped_tracks(guest) } else { Vec::new() };
     let dropped = dropped.into_iter().map(kind_name).collect();
@@ -166,17 +166,6 @@ async fn check_not_taken<B: Backend>(backend: &B, guest: &GuestId, former: &str)
 
 fn no_such_session() -> Refusal {
     Refusal::new(404, "this session has ended")
-}
-
-pub(super) fn limit_session_request<B: Backend>(
-    site: &Site<B>,
-    client: ClientInfo,
-    now: Instant,
-) -> Result<(), Refusal> {
-    site.session_requests
-        .borrow_mut()
-        .take(&client.network(), now)
-        .map_err(|delay| Refusal::new(429, "too many requests").retry_after(delay))
 }
 
 /// RFC 9725 §4.3.1: a PATCH names the ICE session it belongs to; RFC 9110 §13.1.1: strong comparison.

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use guest_relay::guest::State;
-use guest_relay::http::events::LISTENERS_MAX;
+use guest_relay::http::listeners::LISTENERS_MAX;
 use guest_relay::http::metrics::{LINES_PER_GUEST, exposition};
 use guest_relay::http::process::Process;
 use loadgen::patience::Deadline;
