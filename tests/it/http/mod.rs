@@ -1,10 +1,10 @@
 //! The HTTP server over loopback, byte by byte, with a backend that only remembers what it was asked.
 #![allow(clippy::unwrap_used)]
 
-mod calls;
 mod metrics;
 mod pages;
 mod server;
+mod sfu;
 mod whip;
 
 use std::cell::RefCell;

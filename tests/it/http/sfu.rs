@@ -25,7 +25,7 @@ fn an_offer_for_the_sfu_is_answered_with_201_and_a_location_below_its_endpoint()
              credential=\"can\\\"ary\"; credential-type=\"password\"",
         ]
     );
-    assert_eq!(server.calls()[0], "publish guest1 Calls 127.0.0.1 tunnelled=false");
+    assert_eq!(server.calls()[0], "publish guest1 Sfu 127.0.0.1 tunnelled=false");
     let headers = [("Content-Type", "application/trickle-ice-sdpfrag"), ("If-Match", "\"ice-1\"")];
     assert_eq!(server.request("PATCH", &location, &headers, "a=x").status, 204);
     let options = server.request("OPTIONS", "/api/calls/whip/guest1", &[], "");
