@@ -43,6 +43,7 @@
 
 pub mod app;
 pub mod config;
+pub mod deadline;
 pub mod doctor;
 pub mod guest;
 pub mod http;

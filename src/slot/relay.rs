@@ -23,6 +23,7 @@ use super::bridge::Bridge;
 use super::freezes::Freezes;
 use super::rates::Rates;
 use super::wait;
+use crate::deadline::earliest;
 use crate::rtc::peer::Delivery;
 use crate::rtmp::{self, Disconnected, Publisher, PublisherConfig, Target, Tracks};
 
@@ -252,7 +253,7 @@ impl Relay {
     pub(super) fn media_timeout(&self) -> Option<Instant> {
         let muxer = self.muxer.poll_timeout().map(|at| self.instant(at));
         let bridge = self.published.then(|| self.bridge.poll_timeout());
-        [muxer, bridge, self.hold_until, self.sound_alone_at, self.keyframe_at()].into_iter().flatten().min()
+        earliest([muxer, bridge, self.hold_until, self.sound_alone_at, self.keyframe_at()])
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::{PING_INTERVAL, PROOF, PROOF_MEDIA_MS, Phase, Publisher, SILENCE_DEADLINE, WRITE_STALL_DEADLINE};
+use crate::deadline::earliest;
 use crate::rtmp::message;
 use crate::rtmp::output::{Event, LostReason, Output};
 use crate::rtmp::queue::Class;
@@ -77,7 +78,7 @@ impl Publisher {
             Phase::Idle | Phase::Stopped => None,
         };
         let retry = self.timers.keyframe_retry.filter(|_| self.is_flowing());
-        [phase, self.proof_at(), self.silence_at(), self.stall_at(), retry].into_iter().flatten().min()
+        earliest([phase, self.proof_at(), self.silence_at(), self.stall_at(), retry])
     }
 
     /// Does what is due at `now`.
