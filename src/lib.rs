@@ -42,6 +42,7 @@
 //! the slot's relay → [`guest_relay_muxer::Muxer`] → [`rtmp::Publisher`].
 
 pub mod app;
+mod backoff;
 pub mod config;
 pub mod doctor;
 pub mod guest;

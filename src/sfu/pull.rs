@@ -35,10 +35,10 @@ use guest_relay_muxer::TrackKind;
 
 use super::api::SessionReply;
 use super::error::CallError;
+use crate::backoff::{Backoff, Rng};
 
 mod absence;
 mod attempt;
-mod backoff;
 mod call;
 mod closing;
 mod interface;
@@ -49,7 +49,6 @@ pub use interface::{CallId, EndReason, Output, PeerEvent, PeerId, Publication, P
 
 use absence::Absences;
 use attempt::Attempt;
-use backoff::Backoff;
 use closing::Closings;
 use link::{Exchange, Link, Pulled, Transport};
 
@@ -105,8 +104,11 @@ pub struct Pull {
     asked_at: Option<Instant>,
     absences: Absences,
     backoff: Backoff,
+    /// All was well until now: the next attempt begins at once.
+    was_well: bool,
     /// For tracks asked for on a link that has others.
     track_backoff: Backoff,
+    rng: Rng,
     never_connected: u32,
     /// Attempts in a row that found no track.
     denials: u32,
@@ -136,8 +138,10 @@ impl Pull {
             inquiry: None,
             asked_at: None,
             absences: Absences::default(),
-            backoff: Backoff::new(backoff::ATTEMPTS_MAX, seed),
-            track_backoff: Backoff::new(backoff::TRACKS_MAX, seed.rotate_left(32)),
+            backoff: Backoff::new(),
+            was_well: true,
+            track_backoff: Backoff::new(),
+            rng: Rng::new(seed),
             never_connected: 0,
             denials: 0,
             sign_of_life: now,

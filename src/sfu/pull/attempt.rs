@@ -13,6 +13,7 @@ use super::{
     ApiCall, ApiReply, CallId, DENIALS_PER_INQUIRY, EndReason, Output, PeerId, Publication, Pull, PullForm,
     SIGN_OF_LIFE_WITHIN, Trouble,
 };
+use crate::backoff::Failure;
 
 /// A publisher is not taken for gone before so many attempts found no track.
 const DENIALS_AT_LEAST: u32 = 6;
@@ -171,7 +172,10 @@ impl Pull {
     /// Plans the next attempt: at once if all was well until now, else after a pause that depends on when the last one
     /// began.
     pub(super) fn schedule(&mut self, started: Instant, now: Instant) {
-        let until = self.backoff.next(started, now);
+        let until = match std::mem::take(&mut self.was_well) {
+            true => now,
+            false => self.backoff.next_start(Failure::Rejected, started, now, &mut self.rng),
+        };
         self.attempt = Attempt::Waiting { until };
     }
 

@@ -8,6 +8,7 @@ use guest_relay_muxer::TrackKind;
 use super::super::error::CallError;
 use super::closing::GivenUp;
 use super::{ApiCall, ApiCalls, ApiReply, Attempt, CallId, Output, PeerId, Pull, Trouble};
+use crate::backoff::Failure;
 
 /// From the end of the SDP exchange to a connected transport; good ones take a tenth of it.
 pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -287,6 +288,7 @@ impl Pull {
         // One that has to be replaced may flow all the while.
         if link.is_stable(now) && link.fault(now).is_none() {
             self.backoff.reset();
+            self.was_well = true;
             self.is_troubled = false;
         }
         if link.drop_collected(now) {
@@ -304,7 +306,9 @@ impl Pull {
             return;
         }
         match link.ask_again {
-            None => link.ask_again = Some(self.track_backoff.after_failure(now, now)),
+            None => {
+                link.ask_again = Some(self.track_backoff.next_start(Failure::TrackMissing, now, now, &mut self.rng))
+            }
             Some(at) if at <= now && self.cannot_renew => {
                 link.lacks = missing.first().map(|(kind, _)| *kind);
             }
@@ -345,7 +349,8 @@ impl Pull {
                 let mut found = outcome.good;
                 found.retain(|(kind, _)| !link.has(*kind));
                 if found.is_empty() {
-                    link.ask_again = Some(self.track_backoff.after_failure(started, now));
+                    link.ask_again =
+                        Some(self.track_backoff.next_start(Failure::TrackMissing, started, now, &mut self.rng));
                 } else {
                     self.sign_of_life = now;
                 }
@@ -363,7 +368,7 @@ impl Pull {
                 if !error.is_outcome_unknown() && !error.is_gone() && error.status() != Some(406) =>
             {
                 link.offer_open = false;
-                let again = self.track_backoff.after_failure(started, now);
+                let again = self.track_backoff.next_start(Failure::TrackMissing, started, now, &mut self.rng);
                 let asked_to_wait = error.retry_after().unwrap_or_default();
                 link.ask_again = Some(again.max(now + asked_to_wait));
                 self.report(Trouble::Call(error));
