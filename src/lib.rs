@@ -48,6 +48,7 @@ pub mod doctor;
 pub mod guest;
 pub mod http;
 pub mod journal;
+mod log_once;
 pub mod media;
 pub mod panics;
 pub mod rtc;

@@ -35,6 +35,7 @@ use rustix::event::epoll::{self, CreateFlags, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 
 use crate::guest::{SessionKey, Slot, State};
+use crate::log_once::LogOnce;
 use crate::rtc::demux::Routes;
 use crate::rtmp::Disconnected;
 #[cfg(doc)]
@@ -124,8 +125,8 @@ struct MediaLoop {
     budget: Budget,
     /// A guest came or went: each one's share of the way in is another.
     share_due: bool,
-    /// When a socket's failure was last told.
-    refusal_told: Option<Instant>,
+    /// Failures of sockets that pass.
+    refusals: LogOnce,
 }
 
 impl MediaLoop {
@@ -162,7 +163,7 @@ impl MediaLoop {
             own_ip: listen.ip(),
             budget,
             share_due: false,
-            refusal_told: None,
+            refusals: LogOnce::new(Some(REFUSAL_EVERY)),
         };
         Ok((media_loop, Handle { commands: command_sender, wake, local_addr }, event_receiver))
     }
@@ -284,9 +285,7 @@ impl MediaLoop {
     /// A socket gave nothing for now. Datagrams may wait there, and no event of the poller would speak of them again.
     fn handle_refusal(&mut self, error: &io::Error, now: Instant) {
         self.pace.record_failed(now);
-        let told_lately = self.refusal_told.is_some_and(|told| now.saturating_duration_since(told) < REFUSAL_EVERY);
-        if !told_lately {
-            self.refusal_told = Some(now);
+        if self.refusals.warns((), now) {
             log::warn!(
                 "a UDP socket cannot be read for now: {error}; trying again; if it goes on, the system lacks memory"
             );

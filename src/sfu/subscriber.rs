@@ -19,6 +19,7 @@ use smol::channel::{Receiver, Sender, bounded, unbounded};
 use super::client::Client;
 use super::error::CallError;
 use super::pull::{ApiReply, CallId, Output, PeerEvent, PeerId, Pull, State, Stats, Trouble};
+use crate::log_once::LogOnce;
 
 /// Inputs that wait to be handled.
 pub const INPUTS_MAX: usize = 64;
@@ -209,32 +210,23 @@ enum Next {
 /// One warning for each kind of trouble and minute.
 struct TroubleLog {
     name: String,
-    last: Option<(String, Instant)>,
+    troubles: LogOnce<String>,
 }
 
 impl TroubleLog {
     fn new(name: String) -> Self {
-        Self { name, last: None }
+        Self { name, troubles: LogOnce::new(Some(REMIND_AFTER)) }
     }
 
     fn trouble(&mut self, trouble: &Trouble) {
-        let kind = kind_of(trouble);
-        let is_news = match &self.last {
-            Some((last, at)) => *last != kind || at.elapsed() >= REMIND_AFTER,
-            None => true,
-        };
-        if is_news {
-            log::warn!("{}: {trouble}", self.name);
-            self.last = Some((kind, Instant::now()));
-        } else {
-            log::debug!("{}: {trouble}", self.name);
-        }
+        let level = self.troubles.level(kind_of(trouble), Instant::now());
+        log::log!(level, "{}: {trouble}", self.name);
     }
 
     fn state(&mut self, state: &State) {
         match state {
             State::Flowing => {
-                self.last = None;
+                self.troubles.reset();
                 log::info!("{}: the SFU gives every track", self.name);
             }
             state => log::debug!("{}: pull {state:?}", self.name),
