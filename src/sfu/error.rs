@@ -104,6 +104,18 @@ impl CallError {
         }
     }
 
+    /// True if a close that failed so is worth another try. A close that was carried out twice does no harm. One that timed
+    /// out is no lost one: it hangs on a session that is dead, and is still under way, so that a second one would overlap
+    /// with it.
+    pub(super) fn is_worth_repeating(&self) -> bool {
+        let code = match &self.cause {
+            Cause::TimedOut(_) => return false,
+            Cause::Refused { code, .. } => code.as_str(),
+            Cause::Unreachable(_) | Cause::ReplyLost(_) => "",
+        };
+        self.is_transient() || matches!(code, "internal_error" | "backend_error")
+    }
+
     /// Key, app or host are wrong: nothing will work until the operator mends them.
     pub fn is_misconfiguration(&self) -> bool {
         match self.status() {

@@ -279,7 +279,7 @@ pub async fn close(client: &Arc<Client>, session_id: &str, mids: &[String]) -> R
             Ok(()) => return Ok(()),
             // It has no transport to close anything on, and will not get one any more.
             Err(error) if error.status() == Some(425) => return Ok(()),
-            Err(error) if attempt >= CLOSE_ATTEMPTS || !is_worth_repeating(&error) => {
+            Err(error) if attempt >= CLOSE_ATTEMPTS || !error.is_worth_repeating() => {
                 return Err(error);
             }
             Err(error) => log::debug!("{error}"),
@@ -288,17 +288,6 @@ pub async fn close(client: &Arc<Client>, session_id: &str, mids: &[String]) -> R
         smol::Timer::after(pause).await;
         pause *= 2;
     }
-}
-
-/// A close that was carried out twice does no harm. One that timed out is no lost one: it hangs on a session that is dead,
-/// and is still under way, so that a second one would overlap with it.
-pub(super) fn is_worth_repeating(error: &CallError) -> bool {
-    let code = match &error.cause {
-        Cause::TimedOut(_) => return false,
-        Cause::Refused { code, .. } => code.as_str(),
-        Cause::Unreachable(_) | Cause::ReplyLost(_) => "",
-    };
-    error.is_transient() || matches!(code, "internal_error" | "backend_error")
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  Inputs::peer, stop ─▶ run ─▶ PeerHost: answer, offer, connect, drop    (media thread, behind the host)
-//!            replies ─▶     └─▶ ApiCall::make on a worker thread ─▶ replies
+//!            replies ─▶     └─▶ make on a worker thread ─▶ replies
 //! ```
 //!
 //! Bounds: [`INPUTS_MAX`] inputs (one that does not fit is dropped: the pull notices silence by itself), one reply per
@@ -18,7 +18,7 @@ use smol::channel::{Receiver, Sender, bounded, unbounded};
 
 use super::client::Client;
 use super::error::CallError;
-use super::pull::{ApiReply, CallId, Output, PeerEvent, PeerId, Pull, State, Stats, Trouble};
+use super::pull::{ApiCall, ApiReply, CallId, Output, PeerEvent, PeerId, Pull, State, Stats, Trouble};
 use crate::log_once::LogOnce;
 
 /// Inputs that wait to be handled.
@@ -166,7 +166,7 @@ impl Subscriber {
                     let (client, replies) = (Arc::clone(&self.client), replies.clone());
                     let task = smol::unblock(move || {
                         // Nobody waits for the reply any more once the pull is over.
-                        let _ = replies.try_send((id, call.make(&client)));
+                        let _ = replies.try_send((id, make(&client, &call)));
                     });
                     task.detach();
                 }
@@ -195,6 +195,17 @@ impl Subscriber {
                 Output::Dropped(kinds) => host.tracks_dropped(&kinds),
             }
         }
+    }
+}
+
+/// Makes a call. Blocks.
+fn make(client: &Client, call: &ApiCall) -> Result<ApiReply, CallError> {
+    match call {
+        ApiCall::NewSession => client.new_session().map(ApiReply::Session),
+        ApiCall::NewTracks { session, request } => client.new_tracks(session, request).map(ApiReply::Tracks),
+        ApiCall::Renegotiate { session, answer } => client.renegotiate(session, answer).map(|()| ApiReply::Done),
+        ApiCall::CloseTracks { session, mids } => client.close_tracks(session, mids).map(|()| ApiReply::Done),
+        ApiCall::Inspect { session } => client.inspect(session).map(ApiReply::Inspected),
     }
 }
 

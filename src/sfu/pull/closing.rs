@@ -9,9 +9,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::publish::is_worth_repeating;
-use super::call::{ApiCall, ApiReply};
-use super::{ApiCalls, CallId, PeerId, Stats};
+use super::calls::ApiCalls;
+use super::interface::{ApiCall, ApiReply, CallId, PeerId, Stats};
 use crate::sfu::error::{Call, CallError};
 
 /// Sessions in the process of being closed.
@@ -71,7 +70,7 @@ pub(super) struct Closings {
 
 impl Closings {
     pub(super) fn is_empty(&self) -> bool {
-        self.list.is_empty() && self.unwanted.is_empty()
+        self.len() == 0 && self.unwanted.is_empty()
     }
 
     /// Sessions that are neither closed nor abandoned yet.
@@ -90,7 +89,7 @@ impl Closings {
             stats.sessions_abandoned += 1;
             return;
         }
-        if self.list.len() >= CLOSINGS_MAX {
+        if self.len() >= CLOSINGS_MAX {
             self.abandon(0, calls, stats);
         }
         let lingering = peer.filter(|_| peer_is_needed).map(|peer| (peer, now + LINGER));
@@ -116,7 +115,7 @@ impl Closings {
     }
 
     /// Gives up a session whose id is not known yet.
-    pub(super) fn add_unborn(&mut self, call: CallId) {
+    pub(super) fn abandon_pending(&mut self, call: CallId) {
         if self.unwanted.len() >= CLOSINGS_MAX {
             self.unwanted.remove(0);
         }
@@ -161,7 +160,7 @@ impl Closings {
             }
             // 425: it never had a transport and will not get one any more.
             (_, Err(error))
-                if error.status() == Some(425) || closing.attempts >= ATTEMPTS || !is_worth_repeating(&error) =>
+                if error.status() == Some(425) || closing.attempts >= ATTEMPTS || !error.is_worth_repeating() =>
             {
                 log::debug!("{error}");
                 self.abandon(at, calls, stats);
