@@ -56,3 +56,4 @@ pub mod sfu;
 pub mod slot;
 pub mod systemd;
 pub mod utc;
+pub mod within;
