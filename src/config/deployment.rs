@@ -3,7 +3,8 @@
 
 use super::reader::{Found, Reader, excerpt, parse_bool};
 use super::tree::{Entry, Value};
-use super::{Cloudflare, GUESTS_MAX, Guest, MediaMtx};
+use super::values::{Cloudflare, Guest, MediaMtx};
+use crate::guest::GUESTS_MAX;
 use crate::guest::id::GuestId;
 use crate::secret::Secret;
 use crate::sfu::pull::PullForm;

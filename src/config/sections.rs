@@ -4,9 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::deployment;
+use super::error::Place;
 use super::reader::{Found, Reader, Section, excerpt, override_of};
 use super::tree::{Entry, Node, Value};
-use super::{CANDIDATES_MAX, Config, Guest, Http, Log, MediaMtx, OutputTemplate, Place, Relay, Rtc, deployment};
+use super::values::{CANDIDATES_MAX, Config, Guest, Http, Log, MediaMtx, OutputTemplate, Relay, Rtc};
 
 /// Reads all sections. What is wrong is left in `reader.problems`; the values then do not matter.
 pub(super) fn read(reader: &mut Reader<'_>, root: Node) -> Config {

@@ -1,7 +1,7 @@
 //! Looks at files, ports, servers and clocks for [`Findings`](super::Findings). Blocking; nothing here judges.
 //!
 //! Bounds: every server has a time limit (see [`super::http`], [`super::rtmp`], [`super::stun`],
-//! [`crate::sfu::transport`]); MediaMTX is asked for at most [`crate::config::GUESTS_MAX`] paths, and not at all once it
+//! [`crate::sfu::transport`]); MediaMTX is asked for at most [`crate::guest::GUESTS_MAX`] paths, and not at all once it
 //! has not answered.
 
 use std::fs;
