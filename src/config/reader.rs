@@ -177,6 +177,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Keys that are known to be of use to others only: they give no notice, and nobody looks at their values.
+    pub(super) fn pass_over(&mut self, section: &mut Section, keys: &[&str]) {
+        section.entries.retain(|entry| !keys.contains(&entry.key.as_str()));
+    }
+
     /// Keys of a section that others read too may be theirs.
     pub(super) fn tolerate_rest(&mut self, section: Section) {
         for entry in section.entries {

@@ -97,14 +97,10 @@ pub struct Log {
 /// Credentials of the Cloudflare Realtime SFU and of Cloudflare's TURN service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cloudflare {
-    /// Account.
-    pub account_id: Option<String>,
     /// App of the SFU.
     pub app_id: Option<String>,
     /// The app's secret.
     pub api_token: Option<Secret<String>>,
-    /// Display name of the app.
-    pub app_name: Option<String>,
     /// Where the API is.
     pub api_base: String,
     /// Who makes the offer when a guest is pulled.
@@ -146,12 +142,8 @@ pub struct Guest {
 pub struct MediaMtx {
     /// Whether the deployment uses it.
     pub enabled: bool,
-    /// Where the mixer reads.
-    pub rtsp_port: u16,
     /// Where we publish, unless `relay.output` says otherwise.
     pub rtmp_port: u16,
-    /// Not used here.
-    pub srt_port: u16,
     /// Its API, which `doctor` asks.
     pub api_port: u16,
 }

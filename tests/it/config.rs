@@ -87,10 +87,8 @@ mediamtx:
 #[test]
 fn the_file_of_the_existing_deployment_is_taken_as_it_is() {
     let config = parse(DEPLOYMENT);
-    assert_eq!(config.cloudflare.account_id.as_deref(), Some("0123456789abcdef0123456789abcdef"));
     let (app_id, token) = config.cloudflare.app().unwrap();
     assert_eq!((app_id, token.expose().as_str()), ("12345678901234567890123456789012", "canary-token"));
-    assert_eq!(config.cloudflare.app_name.as_deref(), Some("r58-guests"));
     let guests: Vec<_> = config.guests.iter().map(|guest| (guest.name.as_str(), guest.enabled)).collect();
     assert_eq!(guests, [("Remote Guest 1", true), ("Gjest på lufta", false)]);
     assert_eq!(config.mediamtx.rtmp_port, 1936);
@@ -103,6 +101,19 @@ fn the_file_of_the_existing_deployment_is_taken_as_it_is() {
             "sections that are not used here: mode, cameras, recording"
         ]
     );
+}
+
+#[test]
+fn keys_that_only_the_application_beside_us_needs_are_accepted_and_change_nothing() {
+    let keys = ["account_id", "calls_app_name", "rtsp_port", "srt_port"];
+    let without: Vec<_> = DEPLOYMENT.lines().filter(|line| !keys.iter().any(|key| line.contains(key))).collect();
+    assert_eq!(without.len() + keys.len(), DEPLOYMENT.lines().count());
+    let (with, without) = (parse(DEPLOYMENT), parse(&without.join("\n")));
+    assert_eq!((with.cloudflare, with.mediamtx), (without.cloudflare, without.mediamtx));
+    assert_eq!(with.notices.len(), without.notices.len(), "none about these keys");
+    for key in ["account_id: [1, 2]", "calls_app_name: {a: b}"] {
+        assert_eq!(parse(&format!("cloudflare: {{{key}}}\n")), Config::default(), "{key}");
+    }
 }
 
 #[test]
@@ -165,7 +176,6 @@ fn each_variable_is_the_key_that_it_stands_for_and_wins_over_it() {
         ("GUEST_RELAY_RELAY_KEYFRAME_INTERVAL_SECONDS", "relay", "keyframe_interval_seconds", "7", "8"),
         ("GUEST_RELAY_RELAY_STATE_FILE", "relay", "state_file", "/a", "/b"),
         ("GUEST_RELAY_LOG_LEVEL", "log", "level", "trace", "error"),
-        ("CLOUDFLARE_ACCOUNT_ID", "cloudflare", "account_id", "a", "b"),
         ("CLOUDFLARE_CALLS_APP_ID", "cloudflare", "calls_app_id", "a", "b"),
         ("CLOUDFLARE_CALLS_APP_ID", "cloudflare", "app_id", "a", "b"),
         ("CLOUDFLARE_CALLS_API_TOKEN", "cloudflare", "calls_api_token", "a", "b"),
