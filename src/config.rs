@@ -9,6 +9,7 @@
 
 mod deployment;
 mod error;
+mod notice;
 mod reader;
 mod report;
 mod sections;
@@ -21,6 +22,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 pub use error::{ConfigError, Place, Problem};
+pub use notice::Notice;
 pub use values::{CANDIDATES_MAX, Cloudflare, Config, Guest, Http, Log, MediaMtx, OutputTemplate, Relay, Rtc};
 
 use reader::{Environment, Reader};
@@ -42,15 +44,17 @@ impl Config {
             Ok((text, mode)) => {
                 let mut config = Self::parse(&text, &file, environment)?;
                 if mode & 0o077 != 0 && config.has_secrets_not_in(environment) {
-                    config.notices.push(format!(
-                        "{file} holds a secret and other users may read it (mode {mode:04o}); run: chmod 600 {file}"
-                    ));
+                    config.notices.push(Notice {
+                        finding: format!("{file} holds a secret and other users may read it (mode {mode:04o})"),
+                        remedy: Some(format!("run: chmod 600 {file}")),
+                    });
                 }
                 Ok(config)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound && !named => {
                 let mut config = Self::parse("", &file, environment)?;
-                config.notices.insert(0, format!("no {file} here, the defaults hold: guests {}", config.guest_list()));
+                let finding = format!("no {file} here, the defaults hold: guests {}", config.guest_list());
+                config.notices.insert(0, Notice::new(finding));
                 Ok(config)
             }
             Err(error) => Err(ConfigError {

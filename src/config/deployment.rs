@@ -56,7 +56,7 @@ pub(super) fn cloudflare(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> Clou
             (false, true) => (other, key),
             _ => continue,
         };
-        reader.notices.push(format!("cloudflare.{there} is not used, because cloudflare.{missing} is missing"));
+        reader.notice(format!("cloudflare.{there} is not used, because cloudflare.{missing} is missing"));
     }
     reader.pass_over(&mut section, &["account_id", "calls_app_name"]);
     reader.tolerate_rest(section);
@@ -134,7 +134,7 @@ fn guest(reader: &mut Reader<'_>, entry: Entry) -> Option<Guest> {
                 reader.problem(place, path, problem, "write a short name in one line");
             }
             "name" => guest.name = found.text,
-            _ => reader.notices.push(format!("{place}: {path} is not used here")),
+            _ => reader.notice(format!("{place}: {path} is not used here")),
         }
     }
     Some(guest)

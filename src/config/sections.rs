@@ -30,7 +30,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: Node) -> Config {
     let cloudflare = deployment::cloudflare(reader, &mut root);
     if !root.is_empty() {
         let names: Vec<_> = root.iter().map(|entry| excerpt(&entry.key)).collect();
-        reader.notices.push(format!("sections that are not used here: {}", names.join(", ")));
+        reader.notice(format!("sections that are not used here: {}", names.join(", ")));
     }
     Config { http, rtc, relay, log, cloudflare, guests, mediamtx, notices: Vec::new() }
 }
@@ -68,7 +68,7 @@ fn rtc(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> Rtc {
     );
     reader.refuse_rest(section);
     if start > max_bitrate_kbps {
-        reader.notices.push(format!(
+        reader.notice(format!(
             "rtc.start_bitrate_kbps: lowered from {start} to {max_bitrate_kbps}, which is rtc.max_bitrate_kbps"
         ));
     }

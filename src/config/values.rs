@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::notice::Notice;
 use crate::guest::id::GuestId;
 use crate::secret::Secret;
 use crate::sfu::pull::PullForm;
@@ -31,7 +32,7 @@ pub struct Config {
     /// Section `mediamtx`.
     pub mediamtx: MediaMtx,
     /// What an operator should know although nothing is wrong, one line each, to be logged at start.
-    pub notices: Vec<String>,
+    pub notices: Vec<Notice>,
 }
 
 /// The HTTP server.

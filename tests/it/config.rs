@@ -14,6 +14,11 @@ fn parse(text: &str) -> Config {
     Config::parse(text, "config.yml", &|_| None).unwrap()
 }
 
+/// One line each, as they are logged.
+fn notices(config: &Config) -> Vec<String> {
+    config.notices.iter().map(ToString::to_string).collect()
+}
+
 fn problems(text: &str) -> Vec<String> {
     let error = Config::parse(text, "config.yml", &|_| None).unwrap_err();
     error.to_string().lines().map(str::to_owned).collect()
@@ -95,7 +100,7 @@ fn the_file_of_the_existing_deployment_is_taken_as_it_is() {
     let guest = GuestId::parse("guest1").unwrap();
     assert_eq!(config.relay.output.for_guest(&guest), "rtmp://127.0.0.1:1936/guest1");
     assert_eq!(
-        config.notices,
+        notices(&config),
         [
             "config.yml:20: guests.guest2.color is not used here",
             "sections that are not used here: mode, cameras, recording"
@@ -126,7 +131,7 @@ fn the_short_names_of_the_cloudflare_keys_are_understood() {
 #[test]
 fn half_of_a_pair_of_credentials_is_named() {
     assert_eq!(
-        parse("cloudflare: {calls_app_id: app, turn_api_token: x}\n").notices,
+        notices(&parse("cloudflare: {calls_app_id: app, turn_api_token: x}\n")),
         [
             "cloudflare.calls_app_id is not used, because cloudflare.calls_api_token is missing",
             "cloudflare.turn_api_token is not used, because cloudflare.turn_token_id is missing",
@@ -349,16 +354,16 @@ fn a_named_file_that_is_missing_is_an_error_and_a_directory_is_no_file() {
 fn a_file_with_a_secret_that_others_may_read_is_told() {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("secrets-{}.yml", std::process::id()));
     std::fs::write(&path, "cloudflare: {calls_app_id: a, calls_api_token: canary}\n").unwrap();
-    let notices = |mode: u32, environment: &dyn Fn(&str) -> Option<String>| {
+    let noticed = |mode: u32, environment: &dyn Fn(&str) -> Option<String>| {
         std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
-        Config::load(Some(&path), environment).unwrap().notices
+        notices(&Config::load(Some(&path), environment).unwrap())
     };
-    let open = notices(0o644, &|_| None);
+    let open = noticed(0o644, &|_| None);
     assert_eq!(open.len(), 1);
     assert!(open[0].ends_with(&format!("(mode 0644); run: chmod 600 {}", path.display())), "{open:?}");
-    assert!(notices(0o600, &|_| None).is_empty());
+    assert!(noticed(0o600, &|_| None).is_empty());
     let given = |name: &str| (name == "CLOUDFLARE_CALLS_API_TOKEN").then(|| "x".to_owned());
-    assert!(notices(0o644, &given).is_empty());
+    assert!(noticed(0o644, &given).is_empty());
     std::fs::remove_file(&path).unwrap();
 }
 
@@ -368,7 +373,7 @@ fn without_a_file_the_defaults_hold_and_a_notice_says_so() {
     assert!(!Path::new("config.yml").exists(), "a config.yml here would be read by this test");
     let config = Config::load(None, &|_| None).unwrap();
     assert_eq!(config.guests, Config::default().guests);
-    assert_eq!(config.notices, ["no config.yml here, the defaults hold: guests guest1, guest2"]);
+    assert_eq!(notices(&config), ["no config.yml here, the defaults hold: guests guest1, guest2"]);
 }
 
 #[test]
