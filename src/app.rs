@@ -15,7 +15,6 @@ mod reload;
 mod sessions;
 mod sfu;
 mod supervision;
-mod within;
 
 use std::cell::Cell;
 use std::fmt;
@@ -46,6 +45,7 @@ use crate::rtmp::{self, Target};
 use crate::sfu::pull::PeerEvent;
 use crate::slot::RelayConfig;
 use crate::systemd::Notifier;
+use crate::within::within;
 
 use backend::DaemonBackend;
 use ice_servers::IceServers;
@@ -53,7 +53,6 @@ use public_address::PublicAddresses;
 use question::Question;
 use sessions::{Session, Sessions};
 use sfu::SfuPath;
-use within::within;
 
 /// How long a request waits for the media thread, which it wakes.
 const MEDIA_ANSWER: Duration = Duration::from_secs(2);

@@ -58,3 +58,4 @@ pub mod sfu;
 pub mod slot;
 pub mod systemd;
 pub mod utc;
+pub mod within;

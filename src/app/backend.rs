@@ -16,9 +16,9 @@ use crate::http::metrics::GuestMeasurements;
 use crate::media::{Command, SlotSnapshot};
 use crate::rtc::sdp::check_trickle;
 use crate::rtmp;
+use crate::within::within;
 
 use super::measure::measure;
-use super::within::within;
 use super::{Daemon, sfu};
 
 pub(super) struct DaemonBackend(pub(super) Rc<Daemon>);

@@ -18,8 +18,7 @@ use crate::log_once::LogOnce;
 use crate::secret::Secret;
 use crate::sfu::CallError;
 use crate::sfu::turn::{self, TurnClient};
-
-use super::within::within;
+use crate::within::within;
 
 /// Credentials live for a day ([`turn::TTL`]): whoever gets them may then stay for most of it.
 const FRESH: Duration = Duration::from_secs(3_600);

@@ -33,6 +33,7 @@ use super::message::{Method, Request, Response};
 use super::router::{Site, refuse};
 use crate::log_once::LogOnce;
 use crate::utc;
+use crate::within::within;
 
 /// How much and how long a client may occupy.
 #[derive(Debug, Clone, Copy)]
@@ -308,16 +309,6 @@ async fn read_head(stream: &mut TcpStream, first: &[u8]) -> Result<Head, ReadErr
         }
         head = reader.push(chunk.get(..received).unwrap_or_default()).map_err(ReadError::Refused)?;
     }
-}
-
-/// The future's output, or `None` when the time is over first. A large one is passed by reference: by value it would lie in
-/// the caller's future several times.
-async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
-    smol::future::or(async { Some(future.await) }, async {
-        Timer::after(limit).await;
-        None
-    })
-    .await
 }
 
 /// Has `async-h1` read the request from memory. `None` when it does not take what the guard let through.

@@ -21,6 +21,7 @@ use super::api::{MID_MAX, SdpType, SessionDescription, Track, TracksReply, Track
 use super::client::Client;
 use super::error::{Call, CallError, Cause};
 use crate::rtc::sdp::{MAX_DESCRIPTION_BYTES, Offer, OfferError, RemoteAddresses};
+use crate::within::within;
 
 mod edit;
 
@@ -235,11 +236,8 @@ impl Prepared {
 /// [`ANSWER_WITHIN`] makes a session that nobody will connect to.
 pub async fn publish(client: &Arc<Client>, offer: &str) -> Result<PublishedSession, PublishError> {
     let prepared = Arc::new(prepare(offer)?);
-    let late = async {
-        smol::Timer::after(ANSWER_WITHIN).await;
-        Err(PublishError::Call(CallError { call: Call::NewTracks, cause: Cause::TimedOut(ANSWER_WITHIN) }))
-    };
-    smol::future::or(publish_prepared(client, prepared), late).await
+    let late = PublishError::Call(CallError { call: Call::NewTracks, cause: Cause::TimedOut(ANSWER_WITHIN) });
+    within(ANSWER_WITHIN, publish_prepared(client, prepared)).await.unwrap_or(Err(late))
 }
 
 async fn publish_prepared(client: &Arc<Client>, prepared: Arc<Prepared>) -> Result<PublishedSession, PublishError> {

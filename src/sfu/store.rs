@@ -25,7 +25,7 @@ use std::sync::{Mutex, PoisonError};
 use guest_relay_muxer::TrackKind;
 use serde::{Deserialize, Serialize};
 
-use crate::config::GUESTS_MAX;
+use crate::guest::GUESTS_MAX;
 use crate::guest::id::{GuestId, ResourceId};
 use crate::sfu::api::MID_MAX;
 use crate::sfu::client::is_session_id;

@@ -9,13 +9,13 @@ use std::time::Instant;
 use guest_relay_muxer::TrackKind;
 
 use crate::app::problem::Problem;
-use crate::app::within::within;
 use crate::app::{Daemon, MEDIA_ANSWER};
 use crate::guest::{SessionKey, Slot};
 use crate::media::{Command, Transport};
 use crate::rtc::peer::{self, Answered, OfferConfig, Peer};
 use crate::sfu::pull::{PeerId, State, Stats, Trouble};
 use crate::sfu::subscriber::PeerHost;
+use crate::within::within;
 
 /// A peer that the pull has asked for.
 struct PullPeer {
