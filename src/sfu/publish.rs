@@ -97,45 +97,6 @@ pub enum PublishError {
 }
 
 impl PublishError {
-    /// What the WHIP endpoint answers with.
-    pub fn status(&self) -> u16 {
-        match self {
-            Self::Offer(error) => error.status(),
-            Self::FurtherMedia | Self::NoMid => 400,
-            Self::Call(error) if error.is_misconfiguration() => 503,
-            Self::Call(error) => match error.cause {
-                Cause::Unreachable(_) => 503,
-                Cause::Refused { status: 429, .. } => 429,
-                // The API found fault with the offer that we passed on.
-                Cause::Refused { status: 400, ref code, .. } if code == "invalid_session_description" => 400,
-                Cause::Refused { .. } | Cause::ReplyLost(_) | Cause::TimedOut(_) => 502,
-            },
-            Self::Track { .. } | Self::NoAnswer(_) => 502,
-        }
-    }
-
-    /// When the guest may try again, for the answers that say so.
-    pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Call(error) if self.status() == 429 || self.status() == 503 => {
-                Some(error.retry_after().unwrap_or(Duration::from_secs(5)))
-            }
-            _ => None,
-        }
-    }
-
-    /// For the guest; the operator's text is [`fmt::Display`]'s.
-    pub fn guest_text(&self) -> String {
-        match self {
-            Self::Offer(error) => error.to_string(),
-            Self::FurtherMedia | Self::NoMid => self.to_string(),
-            Self::Call(error) => error.guest_text().to_owned(),
-            Self::Track { .. } | Self::NoAnswer(_) => {
-                "The video service did not accept the camera or the microphone. Please try again.".to_owned()
-            }
-        }
-    }
-
     /// Whether a new session may do better.
     fn is_worth_a_new_session(&self) -> bool {
         match self {

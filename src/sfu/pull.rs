@@ -44,14 +44,15 @@ mod interface;
 mod link;
 
 pub use interface::{
-    ApiCall, ApiReply, CallId, EndReason, Output, PeerEvent, PeerId, Publication, PullForm, State, Stats, Trouble,
+    ApiCall, ApiReply, CallId, DescriptionError, EndReason, Output, PeerEvent, PeerId, Publication, PullForm, State,
+    Stats, Trouble,
 };
 
 use absence::Absences;
 use attempt::Attempt;
 use calls::ApiCalls;
 use closing::{Closings, GivenUp};
-use link::{ASK_AFTER, ASK_EVERY, CONNECT_WITHIN, Exchange, Link, Pulled, Transport};
+use link::{ASK_AFTER, ASK_EVERY, CONNECT_WITHIN, Connectivity, Exchange, Link, Pulled};
 
 /// A publisher of whom nothing was seen for so long is gone, even if the API does not say so: it may hang instead.
 pub const SIGN_OF_LIFE_WITHIN: Duration = Duration::from_secs(120);
@@ -197,7 +198,7 @@ impl Pull {
     }
 
     /// The answer or the offer that was asked for, or why there is none.
-    pub fn handle_described(&mut self, peer: PeerId, sdp: Result<String, String>, now: Instant) {
+    pub fn handle_described(&mut self, peer: PeerId, sdp: Result<String, DescriptionError>, now: Instant) {
         if matches!(self.attempt, Attempt::Offering { peer: own, .. } if own == peer) {
             self.handle_offer_made(peer, sdp, now);
         } else if let Some(link) =
@@ -210,7 +211,7 @@ impl Pull {
                     link.exchange = Exchange::Renegotiating(call);
                 }
                 Err(reason) => {
-                    self.cannot_renew |= link.transport != Transport::New;
+                    self.cannot_renew |= link.connectivity != Connectivity::New;
                     self.exchange_failed(Trouble::Description(reason), true, now);
                 }
             }
@@ -219,7 +220,7 @@ impl Pull {
     }
 
     /// Whether the peer took the SFU's answer.
-    pub fn handle_applied(&mut self, peer: PeerId, result: Result<(), String>, now: Instant) {
+    pub fn handle_applied(&mut self, peer: PeerId, result: Result<(), DescriptionError>, now: Instant) {
         if let Some(link) =
             self.link.as_mut().filter(|link| link.peer == peer && matches!(link.exchange, Exchange::Applying))
         {
@@ -234,23 +235,23 @@ impl Pull {
     /// What became of a peer.
     pub fn handle_peer(&mut self, peer: PeerId, event: PeerEvent, now: Instant) {
         if let Some(link) = self.link.as_mut().filter(|link| link.peer == peer) {
-            match (event, link.transport) {
-                (PeerEvent::Connected, Transport::New | Transport::Connecting { .. }) => {
-                    link.transport = Transport::Up { since: now };
+            match (event, link.connectivity) {
+                (PeerEvent::Connected, Connectivity::New | Connectivity::Connecting { .. }) => {
+                    link.connectivity = Connectivity::Up { since: now };
                     self.never_connected = 0;
                 }
-                (PeerEvent::Connected, Transport::Lost { up_since, .. }) => {
-                    link.transport = Transport::Up { since: up_since };
+                (PeerEvent::Connected, Connectivity::Lost { up_since, .. }) => {
+                    link.connectivity = Connectivity::Up { since: up_since };
                     // What was silent with the path is given time to come back with it.
                     self.asked_at = Some(now);
                 }
-                (PeerEvent::Lost, Transport::Up { since: up_since }) => {
+                (PeerEvent::Lost, Connectivity::Up { since: up_since }) => {
                     // Of what was heard, not of the moment in which somebody noticed.
                     let since = link.heard().unwrap_or(now);
-                    link.transport = Transport::Lost { since, up_since };
+                    link.connectivity = Connectivity::Lost { since, up_since };
                 }
-                (PeerEvent::Media(kind), Transport::Up { .. } | Transport::Lost { .. }) => {
-                    if matches!(link.transport, Transport::Lost { .. }) {
+                (PeerEvent::Media(kind), Connectivity::Up { .. } | Connectivity::Lost { .. }) => {
+                    if matches!(link.connectivity, Connectivity::Lost { .. }) {
                         self.asked_at = Some(now);
                     }
                     let before = link.flowing(now);
@@ -403,9 +404,9 @@ impl Pull {
     fn exchange_done(link: &mut Link, calls: &mut ApiCalls, now: Instant) {
         link.exchange = Exchange::Idle;
         link.offer_open = false;
-        if link.transport == Transport::New {
+        if link.connectivity == Connectivity::New {
             let deadline = now + CONNECT_WITHIN;
-            link.transport = Transport::Connecting { deadline };
+            link.connectivity = Connectivity::Connecting { deadline };
             let peer = link.peer;
             calls.outputs.push_back(Output::Connect { peer });
         }
@@ -415,7 +416,7 @@ impl Pull {
     fn exchange_failed(&mut self, trouble: Trouble, curable: bool, now: Instant) {
         let Some(link) = &mut self.link else { return };
         link.exchange = Exchange::Idle;
-        if matches!(link.transport, Transport::Up { .. } | Transport::Lost { .. }) {
+        if matches!(link.connectivity, Connectivity::Up { .. } | Connectivity::Lost { .. }) {
             // Tracks that came with this exchange will never be heard of.
             // The attempt that follows tells why.
             link.spent = Some(trouble);
@@ -495,7 +496,7 @@ impl Pull {
         };
     }
 
-    fn handle_offer_made(&mut self, peer: PeerId, sdp: Result<String, String>, now: Instant) {
+    fn handle_offer_made(&mut self, peer: PeerId, sdp: Result<String, DescriptionError>, now: Instant) {
         let started = self.attempt.started(now);
         match sdp {
             Ok(sdp) => {

@@ -18,7 +18,9 @@ use smol::channel::{Receiver, Sender, bounded, unbounded};
 
 use super::client::Client;
 use super::error::CallError;
-use super::pull::{ApiCall, ApiReply, CallId, Output, PeerEvent, PeerId, Pull, State, Stats, Trouble};
+use super::pull::{
+    ApiCall, ApiReply, CallId, DescriptionError, Output, PeerEvent, PeerId, Pull, State, Stats, Trouble,
+};
 use crate::log_once::LogOnce;
 
 /// Inputs that wait to be handled.
@@ -35,13 +37,13 @@ const REMIND_AFTER: Duration = Duration::from_secs(60);
 pub trait PeerHost {
     /// Answers the SFU's offer with a new peer, or, if `renewed`, with the one that exists. A host that can only do the
     /// former says so: the tracks are then taken over to a new peer.
-    async fn answer(&self, peer: PeerId, offer: &str, renewed: bool) -> Result<String, String>;
+    async fn answer(&self, peer: PeerId, offer: &str, renewed: bool) -> Result<String, DescriptionError>;
 
     /// An offer of a new peer to receive these tracks, complete: nothing can be trickled.
-    async fn offer(&self, peer: PeerId, kinds: &[TrackKind]) -> Result<String, String>;
+    async fn offer(&self, peer: PeerId, kinds: &[TrackKind]) -> Result<String, DescriptionError>;
 
     /// Gives the SFU's answer to the peer that made the offer.
-    async fn apply_answer(&self, peer: PeerId, answer: &str) -> Result<(), String>;
+    async fn apply_answer(&self, peer: PeerId, answer: &str) -> Result<(), DescriptionError>;
 
     /// The SFU knows the peer: its connectivity checks may begin.
     fn connect(&self, peer: PeerId);
@@ -50,7 +52,7 @@ pub trait PeerHost {
     fn drop_peer(&self, peer: PeerId);
 
     /// Where the pull stands has changed.
-    fn state_changed(&self, state: &State, stats: Stats);
+    fn state_changed(&self, state: &State);
 
     /// Something went wrong.
     fn troubled(&self, trouble: &Trouble);
@@ -186,7 +188,7 @@ impl Subscriber {
                 Output::DropPeer { peer } => host.drop_peer(peer),
                 Output::State(state) => {
                     log.state(&state);
-                    host.state_changed(&state, pull.stats());
+                    host.state_changed(&state);
                 }
                 Output::Trouble(trouble) => {
                     log.trouble(&trouble);

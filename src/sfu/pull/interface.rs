@@ -9,6 +9,7 @@ use super::super::api::{
     SdpType, SessionDescription, SessionReply, TRACK_NOT_FOUND, Track, TracksReply, TracksRequest,
 };
 use super::super::error::CallError;
+use crate::rtc::sdp::{AnswerError, OfferError};
 
 /// Who makes the offer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -206,7 +207,7 @@ pub enum Trouble {
     /// A reply with tracks, but without the description that belongs to them.
     NoDescription,
     /// The SFU's offer or answer is of no use to us, or we could not make ours.
-    Description(String),
+    Description(DescriptionError),
     /// The transport did not come up.
     NeverConnected,
     /// Nothing was heard from the SFU for [`LOST_FOR`](super::link::LOST_FOR).
@@ -218,6 +219,40 @@ pub enum Trouble {
     /// The peer ended.
     PeerEnded(String),
 }
+
+/// Why there is no session description of ours, or why one of the SFU's was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DescriptionError {
+    /// The SFU's offer cannot be answered.
+    Offer(OfferError),
+    /// The SFU's answer does not fit our offer.
+    Answer(AnswerError),
+    /// Of the peer that was to answer anew.
+    SessionOver,
+    PeerGone,
+    /// The daemon is being stopped.
+    Ending,
+    MediaBusy,
+    MediaEnded,
+    MediaSilent,
+}
+
+impl fmt::Display for DescriptionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Offer(error) => return error.fmt(f),
+            Self::Answer(error) => return error.fmt(f),
+            Self::SessionOver => "the session is over",
+            Self::PeerGone => "the peer is gone",
+            Self::Ending => "the daemon ends",
+            Self::MediaBusy => "the media thread takes no commands",
+            Self::MediaEnded => "the media thread ended",
+            Self::MediaSilent => "the media thread does not answer",
+        })
+    }
+}
+
+impl std::error::Error for DescriptionError {}
 
 /// What has been done so far. Sessions made are closed, abandoned, about to be, or in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -66,8 +66,9 @@ pub(super) enum Exchange {
     Applying,
 }
 
+/// Whether datagrams pass between the SFU and the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Transport {
+pub(super) enum Connectivity {
     /// The SDP exchange is under way.
     New,
     Connecting {
@@ -90,7 +91,7 @@ pub(super) struct Link {
     /// Of tracks that the SFU ended.
     pub(super) former_mids: Vec<String>,
     pub(super) exchange: Exchange,
-    pub(super) transport: Transport,
+    pub(super) connectivity: Connectivity,
     /// The SFU waits for our answer, or may do so: until it has it, it refuses every other mutation.
     pub(super) offer_open: bool,
     /// It lacks a track that only another link can bring.
@@ -121,7 +122,7 @@ impl Link {
             pulled: pulled.collect(),
             former_mids: Vec::new(),
             exchange,
-            transport: Transport::New,
+            connectivity: Connectivity::New,
             offer_open,
             lacks: None,
             spent: None,
@@ -133,7 +134,7 @@ impl Link {
     /// What is to be closed in the end. Nothing where the SFU would refuse it, or wait for a transport first: such a
     /// session expires by itself.
     pub(super) fn mids(&self) -> Vec<String> {
-        let was_up = matches!(self.transport, Transport::Up { .. } | Transport::Lost { .. });
+        let was_up = matches!(self.connectivity, Connectivity::Up { .. } | Connectivity::Lost { .. });
         if !was_up || self.offer_open && self.under_way().is_none() {
             return Vec::new();
         }
@@ -155,7 +156,7 @@ impl Link {
 
     /// Tracks that have been heard of within the last seconds, over a transport that stands.
     pub(super) fn flowing(&self, now: Instant) -> usize {
-        let is_up = matches!(self.transport, Transport::Up { .. });
+        let is_up = matches!(self.connectivity, Connectivity::Up { .. });
         let recent = |heard: Instant| now.saturating_duration_since(heard) < LOST_FOR;
         let flows = |track: &&Pulled| is_up && track.heard.is_some_and(recent);
         self.pulled.iter().filter(flows).count()
@@ -163,17 +164,17 @@ impl Link {
 
     /// All its tracks have been heard of since it is up.
     pub(super) fn all_heard(&self) -> bool {
-        matches!(self.transport, Transport::Up { .. }) && self.pulled.iter().all(|track| track.heard.is_some())
+        matches!(self.connectivity, Connectivity::Up { .. }) && self.pulled.iter().all(|track| track.heard.is_some())
     }
 
     pub(super) fn is_stable(&self, now: Instant) -> bool {
-        matches!(self.transport, Transport::Up { since } if now.saturating_duration_since(since) >= STABLE_AFTER)
+        matches!(self.connectivity, Connectivity::Up { since } if now.saturating_duration_since(since) >= STABLE_AFTER)
             && self.all_heard()
     }
 
     pub(super) fn handle_media(&mut self, kind: TrackKind, now: Instant) {
-        if let Transport::Lost { up_since, .. } = self.transport {
-            self.transport = Transport::Up { since: up_since };
+        if let Connectivity::Lost { up_since, .. } = self.connectivity {
+            self.connectivity = Connectivity::Up { since: up_since };
         }
         if let Some(track) = self.pulled.iter_mut().find(|track| track.kind == kind) {
             track.heard = Some(now);
@@ -185,16 +186,16 @@ impl Link {
         if let Some(trouble) = &self.spent {
             return Some(trouble.clone());
         }
-        match self.transport {
-            Transport::Lost { since, .. } if now >= since + LOST_FOR => Some(Trouble::PathLost),
-            Transport::Up { .. } if self.silent_at().is_some_and(|at| at <= now) => Some(Trouble::Silent),
+        match self.connectivity {
+            Connectivity::Lost { since, .. } if now >= since + LOST_FOR => Some(Trouble::PathLost),
+            Connectivity::Up { .. } if self.silent_at().is_some_and(|at| at <= now) => Some(Trouble::Silent),
             _ => self.lacks.map(Trouble::Missing),
         }
     }
 
     /// Whether the link cannot come up any more.
     pub(super) fn never_connected(&self, now: Instant) -> bool {
-        matches!(self.transport, Transport::Connecting { deadline } if deadline <= now)
+        matches!(self.connectivity, Connectivity::Connecting { deadline } if deadline <= now)
     }
 
     /// When packets last came.
@@ -204,15 +205,15 @@ impl Link {
 
     /// Since when a track that was heard of has been silent over a transport that stands, the longest.
     pub(super) fn silent_since(&self) -> Option<Instant> {
-        match self.transport {
-            Transport::Up { .. } if self.spent.is_none() => self.pulled.iter().filter_map(|track| track.heard).min(),
+        match self.connectivity {
+            Connectivity::Up { .. } if self.spent.is_none() => self.pulled.iter().filter_map(|track| track.heard).min(),
             _ => None,
         }
     }
 
     /// When the link as a whole counts as silent.
     fn silent_at(&self) -> Option<Instant> {
-        let Transport::Up { since } = self.transport else {
+        let Connectivity::Up { since } = self.connectivity else {
             return None;
         };
         match self.heard() {
@@ -223,7 +224,7 @@ impl Link {
 
     /// Takes out the tracks that the SFU must have ended by now, while others flow.
     pub(super) fn drop_collected(&mut self, now: Instant) -> bool {
-        let Transport::Up { since } = self.transport else {
+        let Connectivity::Up { since } = self.connectivity else {
             return false;
         };
         self.flowing(now) > 0 && self.remove(|track| track.collected_at(since) <= now)
@@ -245,23 +246,23 @@ impl Link {
 
     /// Whether tracks can be asked for: before the transport stands the SFU would hold the call and then refuse it.
     pub(super) fn can_ask(&self) -> bool {
-        let is_up = matches!(self.transport, Transport::Up { .. });
+        let is_up = matches!(self.connectivity, Connectivity::Up { .. });
         is_up && self.lacks.is_none() && matches!(self.exchange, Exchange::Idle) && self.spent.is_none()
     }
 
     /// When something of this is due.
     pub(super) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
-        let transport = match self.transport {
-            Transport::New => None,
-            Transport::Connecting { deadline } => Some(deadline),
-            Transport::Lost { since, .. } => Some(since + LOST_FOR),
-            Transport::Up { since } => {
+        let connectivity = match self.connectivity {
+            Connectivity::New => None,
+            Connectivity::Connecting { deadline } => Some(deadline),
+            Connectivity::Lost { since, .. } => Some(since + LOST_FOR),
+            Connectivity::Up { since } => {
                 let collected = self.pulled.iter().map(|track| track.collected_at(since));
                 let stable = Some(since + STABLE_AFTER);
                 collected.chain(self.silent_at()).chain(stable).filter(|at| *at > now).min()
             }
         };
         let ask_again = self.ask_again.filter(|_| self.can_ask());
-        transport.filter(|at| *at > now).into_iter().chain(ask_again).min()
+        connectivity.filter(|at| *at > now).into_iter().chain(ask_again).min()
     }
 }
