@@ -4,6 +4,9 @@
 //! ```text
 //!  Inputs::peer, stop ─▶ run ─▶ PeerHost: answer, offer, connect, drop    (media thread, behind the host)
 //!            replies ─▶     └─▶ make on a worker thread ─▶ replies
+//!
+//!  running ──stop, or every sender gone──▶ stopping ──every session closed, or STOP_WITHIN over──▶ over
+//!     └───────────────────the pull ended by itself: the publisher is gone──────────────────────────▲
 //! ```
 //!
 //! Bounds: [`INPUTS_MAX`] inputs (one that does not fit is dropped: the pull notices silence by itself), one reply per

@@ -5,6 +5,14 @@
 //! Tracks first, then the peer: of a session whose peer is gone the SFU knows that it is disconnected, and a close of its
 //! tracks may hang. So the peer lives until the close is answered, but no longer than [`LINGER`].
 //!
+//! ```text
+//!  Awaiting ──reply to what was under way──▶ Due ──call──▶ Closing ──done──▶ closed
+//!     │                                       ▲               │
+//!     │ an offer of the SFU is open           └──worth────────┤ failed
+//!     ▼                                          another try  ▼
+//!  abandoned                                               abandoned
+//! ```
+//!
 //! Bounds: [`CLOSINGS_MAX`] at once, [`ATTEMPTS`] calls for each; whoever exceeds them is abandoned, which is counted.
 
 use std::time::{Duration, Instant};
@@ -43,6 +51,7 @@ struct Closing {
     lingering: Option<(PeerId, Instant)>,
 }
 
+/// See the module.
 #[derive(Debug)]
 enum Phase {
     /// A call that was under way when the session was given up has to end first.

@@ -67,6 +67,13 @@ pub(super) enum Exchange {
 }
 
 /// Whether datagrams pass between the SFU and the peer.
+///
+/// ```text
+///  New ──exchange done──▶ Connecting ──connected──▶ Up ──path lost──▶ Lost
+///                             │                     ▲                  │ │ LOST_FOR over: another link is wanted
+///                             ▼ CONNECT_WITHIN over └─media, connected─┘ ▼ which takes its place when it has tracks
+///                          given up
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Connectivity {
     /// The SDP exchange is under way.
