@@ -44,8 +44,8 @@ mod interface;
 mod link;
 
 pub use interface::{
-    ApiCall, ApiReply, CallId, DescriptionError, EndReason, Output, PeerEvent, PeerId, Publication, PullForm, State,
-    Stats, Trouble,
+    ApiCall, ApiReply, CallId, EndReason, HostError, Output, PeerEvent, PeerId, Publication, PullForm, State, Stats,
+    Trouble,
 };
 
 use absence::Absences;
@@ -198,7 +198,7 @@ impl Pull {
     }
 
     /// The answer or the offer that was asked for, or why there is none.
-    pub fn handle_described(&mut self, peer: PeerId, sdp: Result<String, DescriptionError>, now: Instant) {
+    pub fn handle_described(&mut self, peer: PeerId, sdp: Result<String, HostError>, now: Instant) {
         if matches!(self.attempt, Attempt::Offering { peer: own, .. } if own == peer) {
             self.handle_offer_made(peer, sdp, now);
         } else if let Some(link) =
@@ -220,7 +220,7 @@ impl Pull {
     }
 
     /// Whether the peer took the SFU's answer.
-    pub fn handle_applied(&mut self, peer: PeerId, result: Result<(), DescriptionError>, now: Instant) {
+    pub fn handle_applied(&mut self, peer: PeerId, result: Result<(), HostError>, now: Instant) {
         if let Some(link) =
             self.link.as_mut().filter(|link| link.peer == peer && matches!(link.exchange, Exchange::Applying))
         {
@@ -496,7 +496,7 @@ impl Pull {
         };
     }
 
-    fn handle_offer_made(&mut self, peer: PeerId, sdp: Result<String, DescriptionError>, now: Instant) {
+    fn handle_offer_made(&mut self, peer: PeerId, sdp: Result<String, HostError>, now: Instant) {
         let started = self.attempt.started(now);
         match sdp {
             Ok(sdp) => {

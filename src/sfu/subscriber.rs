@@ -21,9 +21,7 @@ use smol::channel::{Receiver, Sender, bounded, unbounded};
 
 use super::client::Client;
 use super::error::CallError;
-use super::pull::{
-    ApiCall, ApiReply, CallId, DescriptionError, Output, PeerEvent, PeerId, Pull, State, Stats, Trouble,
-};
+use super::pull::{ApiCall, ApiReply, CallId, HostError, Output, PeerEvent, PeerId, Pull, State, Stats, Trouble};
 use crate::log_once::LogOnce;
 
 /// Inputs that wait to be handled.
@@ -40,13 +38,13 @@ const REMIND_AFTER: Duration = Duration::from_secs(60);
 pub trait PeerHost {
     /// Answers the SFU's offer with a new peer, or, if `renewed`, with the one that exists. A host that can only do the
     /// former says so: the tracks are then taken over to a new peer.
-    async fn answer(&self, peer: PeerId, offer: &str, renewed: bool) -> Result<String, DescriptionError>;
+    async fn answer(&self, peer: PeerId, offer: &str, renewed: bool) -> Result<String, HostError>;
 
     /// An offer of a new peer to receive these tracks, complete: nothing can be trickled.
-    async fn offer(&self, peer: PeerId, kinds: &[TrackKind]) -> Result<String, DescriptionError>;
+    async fn offer(&self, peer: PeerId, kinds: &[TrackKind]) -> Result<String, HostError>;
 
     /// Gives the SFU's answer to the peer that made the offer.
-    async fn apply_answer(&self, peer: PeerId, answer: &str) -> Result<(), DescriptionError>;
+    async fn apply_answer(&self, peer: PeerId, answer: &str) -> Result<(), HostError>;
 
     /// The SFU knows the peer: its connectivity checks may begin.
     fn connect(&self, peer: PeerId);

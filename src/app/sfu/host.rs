@@ -12,7 +12,7 @@ use crate::app::{Daemon, MEDIA_ANSWER};
 use crate::guest::{SessionKey, Slot};
 use crate::media::{Command, UdpSocketKind};
 use crate::rtc::peer::{self, Answered, OfferConfig, Peer};
-use crate::sfu::pull::{DescriptionError, PeerId, State, Trouble};
+use crate::sfu::pull::{HostError, PeerId, State, Trouble};
 use crate::sfu::subscriber::PeerHost;
 use crate::slot::ReofferError;
 use crate::within::within;
@@ -34,18 +34,18 @@ impl Host {
     }
 
     /// Has the peer on the media thread answer a further offer of its session.
-    async fn answer_anew(&self, id: PeerId, offer: &str, daemon: &Daemon) -> Result<String, DescriptionError> {
-        let key = self.peers.all.borrow().get(&id).map(|peer| peer.key).ok_or(DescriptionError::PeerGone)?;
+    async fn answer_anew(&self, id: PeerId, offer: &str, daemon: &Daemon) -> Result<String, HostError> {
+        let key = self.peers.all.borrow().get(&id).map(|peer| peer.key).ok_or(HostError::PeerGone)?;
         let (answer, answered) = smol::channel::bounded(1);
         let command = Command::Reoffer { slot: self.slot, key, offer: offer.to_owned(), answer };
-        daemon.media.send(command).map_err(|_| DescriptionError::MediaBusy)?;
+        daemon.media.send(command).map_err(|_| HostError::MediaBusy)?;
         match within(MEDIA_ANSWER, answered.recv()).await {
             Some(Ok(answer)) => answer.map_err(|error| match error {
-                ReofferError::SessionOver => DescriptionError::SessionOver,
-                ReofferError::Offer(error) => DescriptionError::Offer(error),
+                ReofferError::SessionOver => HostError::SessionOver,
+                ReofferError::Offer(error) => HostError::Offer(error),
             }),
-            Some(Err(_)) => Err(DescriptionError::MediaEnded),
-            None => Err(DescriptionError::MediaSilent),
+            Some(Err(_)) => Err(HostError::MediaEnded),
+            None => Err(HostError::MediaSilent),
         }
     }
 
@@ -57,19 +57,19 @@ impl Host {
 }
 
 impl PeerHost for Host {
-    async fn answer(&self, peer: PeerId, offer: &str, renewed: bool) -> Result<String, DescriptionError> {
-        let daemon = self.daemon.upgrade().ok_or(DescriptionError::Ending)?;
+    async fn answer(&self, peer: PeerId, offer: &str, renewed: bool) -> Result<String, HostError> {
+        let daemon = self.daemon.upgrade().ok_or(HostError::Ending)?;
         if renewed {
             return self.answer_anew(peer, offer, &daemon).await;
         }
         let Answered { peer: made, sdp } =
-            peer::answer(offer, &daemon.pull_config(), Instant::now()).map_err(DescriptionError::Offer)?;
+            peer::answer(offer, &daemon.pull_config(), Instant::now()).map_err(HostError::Offer)?;
         self.add(peer, made, &daemon);
         Ok(sdp)
     }
 
-    async fn offer(&self, peer: PeerId, kinds: &[TrackKind]) -> Result<String, DescriptionError> {
-        let daemon = self.daemon.upgrade().ok_or(DescriptionError::Ending)?;
+    async fn offer(&self, peer: PeerId, kinds: &[TrackKind]) -> Result<String, HostError> {
+        let daemon = self.daemon.upgrade().ok_or(HostError::Ending)?;
         let config = daemon.pull_config();
         let offering = peer::offer(
             &OfferConfig {
@@ -87,10 +87,10 @@ impl PeerHost for Host {
         Ok(offering.sdp)
     }
 
-    async fn apply_answer(&self, id: PeerId, answer: &str) -> Result<(), DescriptionError> {
+    async fn apply_answer(&self, id: PeerId, answer: &str) -> Result<(), HostError> {
         let mut peers = self.peers.all.borrow_mut();
-        let peer = peers.get_mut(&id).and_then(|peer| peer.waiting.as_mut()).ok_or(DescriptionError::PeerGone)?;
-        peer.handle_answer(answer, Instant::now()).map_err(DescriptionError::Answer)
+        let peer = peers.get_mut(&id).and_then(|peer| peer.waiting.as_mut()).ok_or(HostError::PeerGone)?;
+        peer.handle_answer(answer, Instant::now()).map_err(HostError::Answer)
     }
 
     fn connect(&self, id: PeerId) {

@@ -207,7 +207,7 @@ pub enum Trouble {
     /// A reply with tracks, but without the description that belongs to them.
     NoDescription,
     /// The SFU's offer or answer is of no use to us, or we could not make ours.
-    Description(DescriptionError),
+    Description(HostError),
     /// The transport did not come up.
     NeverConnected,
     /// Nothing was heard from the SFU for [`LOST_FOR`](super::link::LOST_FOR).
@@ -220,9 +220,9 @@ pub enum Trouble {
     PeerEnded(String),
 }
 
-/// Why there is no session description of ours, or why one of the SFU's was not taken.
+/// Why a host has made no session description, or has not taken the one of the SFU.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DescriptionError {
+pub enum HostError {
     /// The SFU's offer cannot be answered.
     Offer(OfferError),
     /// The SFU's answer does not fit our offer.
@@ -237,7 +237,7 @@ pub enum DescriptionError {
     MediaSilent,
 }
 
-impl fmt::Display for DescriptionError {
+impl fmt::Display for HostError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Offer(error) => return error.fmt(f),
@@ -252,7 +252,7 @@ impl fmt::Display for DescriptionError {
     }
 }
 
-impl std::error::Error for DescriptionError {}
+impl std::error::Error for HostError {}
 
 /// What has been done so far. Sessions made are closed, abandoned, about to be, or in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -42,7 +42,7 @@ fn mutated(call: &ApiCall) -> Option<&str> {
 #[derive(Debug)]
 enum Happening {
     Reply(CallId, Result<ApiReply, CallError>),
-    Described(PeerId, Result<String, DescriptionError>),
+    Described(PeerId, Result<String, HostError>),
     Applied(PeerId),
     Peer(PeerId, PeerEvent),
 }
@@ -118,12 +118,12 @@ impl World {
                     let fails = (renewed && !self.can_renew) || (self.faults && self.rng.percent(5));
                     let session = self.last_tracks.clone();
                     self.peers.entry(peer).or_insert(Peer { session, connected: false, path_lost: false });
-                    let sdp = if fails { Err(DescriptionError::PeerGone) } else { Ok("answer".to_owned()) };
+                    let sdp = if fails { Err(HostError::PeerGone) } else { Ok("answer".to_owned()) };
                     let after = self.rng.ms(1, 50);
                     self.plan(after, Happening::Described(peer, sdp));
                 }
                 Output::MakeOffer { peer, .. } => {
-                    let sdp = if self.can_offer { Ok("offer".to_owned()) } else { Err(DescriptionError::PeerGone) };
+                    let sdp = if self.can_offer { Ok("offer".to_owned()) } else { Err(HostError::PeerGone) };
                     self.peers.insert(peer, Peer { session: None, connected: false, path_lost: false });
                     let after = self.rng.ms(1, 50);
                     self.plan(after, Happening::Described(peer, sdp));

@@ -10,7 +10,7 @@ fn a_peer_that_cannot_take_a_second_offer_is_replaced_when_its_successor_has_bot
     let (id, ..) = script.asked("one");
     script.reply(id, Ok(tracks(&[("video", Ok("1"))], Some("offer"))));
     let Some(Output::AnswerOffer { renewed: true, .. }) = script.next() else { panic!() };
-    let refused = Err(DescriptionError::PeerGone);
+    let refused = Err(HostError::PeerGone);
     script.pull.handle_described(peer, refused, script.now);
     script.drain();
     if script.outputs.is_empty() {
@@ -219,7 +219,7 @@ fn a_link_that_never_connects_is_replaced_after_five_seconds_and_the_second_time
     assert_eq!(script.troubles, [Trouble::NeverConnected, Trouble::NeverConnected]);
     let Some(Output::MakeOffer { peer, .. }) = script.next() else { panic!() };
     // A driver that cannot make offers is not asked again.
-    script.pull.handle_described(peer, Err(DescriptionError::Ending), script.now);
+    script.pull.handle_described(peer, Err(HostError::Ending), script.now);
     script.drain();
     for session in ["three", "four"] {
         script.new_session(session);
@@ -242,7 +242,7 @@ fn an_offer_that_we_cannot_answer_or_an_answer_that_is_refused_makes_the_other_f
         script.reply(id, Ok(both("offer")));
         if is_ours {
             let Some(Output::AnswerOffer { peer, .. }) = script.next() else { panic!() };
-            script.pull.handle_described(peer, Err(DescriptionError::Offer(OfferError::NoH264)), script.now);
+            script.pull.handle_described(peer, Err(HostError::Offer(OfferError::NoH264)), script.now);
             script.drain();
         } else {
             script.answer(false);
@@ -423,7 +423,7 @@ fn replies_and_events_that_nobody_waits_for_change_nothing() {
     script.reply(CallId(1), Ok(ApiReply::Session("again".to_owned())));
     script.peer(PeerId(99), PeerEvent::Ended("unknown".to_owned()));
     script.pull.handle_described(peer, Ok("late".to_owned()), script.now);
-    script.pull.handle_applied(peer, Err(DescriptionError::PeerGone), script.now);
+    script.pull.handle_applied(peer, Err(HostError::PeerGone), script.now);
     script.drain();
     script.nothing();
     assert_eq!(*script.pull.state(), State::Flowing);
