@@ -34,6 +34,7 @@ use crate::config::{self, Config, ConfigError};
 use crate::guest::id::{GuestId, ResourceId};
 use crate::guest::{self, Guest, SessionKey, Slot, State};
 use crate::http::backend::{ClientInfo, NoAnswer, Published, Refusal};
+use crate::http::status::of_offer;
 use crate::http::{Limits, Site, process, serve};
 use crate::journal;
 use crate::media::{self, Budget, Command, Event, SlotSnapshot, Transport};
@@ -400,7 +401,7 @@ impl Daemon {
             ..self.answer_config(self.candidates(client))
         };
         let Answered { peer, sdp } = peer::answer(offer, &answer_config, Instant::now())
-            .map_err(|error| Refusal::new(error.status(), error.to_string()))?;
+            .map_err(|error| Refusal::new(of_offer(&error), error.to_string()))?;
         let etag = peer.local_ufrag().replace(['+', '/'], "-");
         let ufrag = peer.remote_ufrag().map(str::to_owned);
         let resource = ResourceId::generate();

@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::guest::id::{GuestId, ResourceId};
 use crate::guest::{SessionKey, Slot};
 use crate::http::backend::{ClientInfo, Fault, Published, Refusal};
+use crate::http::status::of_publication;
 use crate::rtc::sdp::RemoteAddresses;
 use crate::sfu::client::Client;
 use crate::sfu::publish::{self, PublishError};
@@ -149,7 +150,7 @@ pub(super) async fn publish_at_sfu(
     let published = publish::publish(&path.client, offer).await.map_err(|error| {
         log::warn!("{id}: not published at the SFU: {error}");
         daemon.sessions.record_problem(slot, format!("not published at the SFU: {error}"), Instant::now());
-        let mut refusal = Refusal::new(error.status(), error.guest_text());
+        let mut refusal = Refusal::new(of_publication(&error), error.guest_text());
         refusal.retry_after = error.retry_after();
         match error {
             PublishError::Call(call) if call.is_misconfiguration() => refusal.fault(Fault::SfuMisconfigured),

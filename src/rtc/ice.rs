@@ -17,6 +17,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::random::{fill_random, random_u64};
 use super::stun::{self, Class, Message, MessageWriter, RoleAttribute, StunError, TransactionId};
 
 pub mod checks;
@@ -65,16 +66,6 @@ impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Credentials {{ ufrag: {:?}, pwd: *** }}", self.ufrag)
     }
-}
-
-pub(super) fn fill_random(bytes: &mut [u8]) {
-    getrandom::fill(bytes).expect("the operating system has a random source");
-}
-
-pub(super) fn random_u64() -> u64 {
-    let mut bytes = [0; 8];
-    fill_random(&mut bytes);
-    u64::from_be_bytes(bytes)
 }
 
 /// What the agent wants done.
@@ -139,7 +130,6 @@ pub struct Agent {
     selected: Option<SocketAddr>,
     /// A pair has stood, now or before.
     has_selected: bool,
-    mapped_address: Option<SocketAddr>,
     expired: bool,
     outputs: VecDeque<Output>,
 }
@@ -194,7 +184,6 @@ impl Agent {
             validated: Vec::new(),
             selected: None,
             has_selected: false,
-            mapped_address: None,
             expired: false,
             outputs: VecDeque::new(),
         }
@@ -213,11 +202,6 @@ impl Agent {
     /// Whether an authenticated message came from `address` and it has not been forgotten since.
     pub fn is_validated(&self, address: SocketAddr) -> bool {
         self.validated.iter().any(|v| v.address == address)
-    }
-
-    /// Our own address as the peer sees it; known to a controlling agent only.
-    pub fn mapped_address(&self) -> Option<SocketAddr> {
-        self.mapped_address
     }
 
     /// From a check to its answer, smoothed; known to a controlling agent only.
@@ -337,7 +321,6 @@ impl Agent {
         self.last_heard = Some(now);
         let outcome = checks.handle_response(request, response, now);
         if response.class == Class::Success {
-            self.mapped_address = response.mapped_address.or(self.mapped_address);
             self.record_proof(from, now);
         }
         if let Some(address) = outcome {

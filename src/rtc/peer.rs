@@ -208,11 +208,6 @@ impl Peer {
         &self.state
     }
 
-    /// Our address as an SFU sees it, once it has answered a check.
-    pub fn mapped_address(&self) -> Option<SocketAddr> {
-        self.ice.mapped_address()
-    }
-
     fn is_over(&self) -> bool {
         matches!(self.state, State::Ended(_))
     }

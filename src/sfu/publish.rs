@@ -96,27 +96,13 @@ pub enum PublishError {
 }
 
 impl PublishError {
-    /// What the WHIP endpoint answers with.
-    pub fn status(&self) -> u16 {
-        match self {
-            Self::Offer(error) => error.status(),
-            Self::FurtherMedia | Self::NoMid => 400,
-            Self::Call(error) if error.is_misconfiguration() => 503,
-            Self::Call(error) => match error.cause {
-                Cause::Unreachable(_) => 503,
-                Cause::Refused { status: 429, .. } => 429,
-                // The API found fault with the offer that we passed on.
-                Cause::Refused { status: 400, ref code, .. } if code == "invalid_session_description" => 400,
-                Cause::Refused { .. } | Cause::ReplyLost(_) | Cause::TimedOut(_) => 502,
-            },
-            Self::Track { .. } | Self::NoAnswer(_) => 502,
-        }
-    }
-
     /// When the guest may try again, for the answers that say so.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Call(error) if self.status() == 429 || self.status() == 503 => {
+            Self::Call(error)
+                if error.is_misconfiguration()
+                    || matches!(error.cause, Cause::Unreachable(_) | Cause::Refused { status: 429, .. }) =>
+            {
                 Some(error.retry_after().unwrap_or(Duration::from_secs(5)))
             }
             _ => None,

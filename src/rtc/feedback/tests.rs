@@ -1,10 +1,10 @@
 //! The compounds of RTCP that a session sends, and when.
 #![allow(clippy::unwrap_used)]
 
+use super::super::round_trip::INITIAL_ROUND_TRIP;
 use super::super::rtcp::transport_cc::TransportFeedback;
 use super::super::rtcp::{Compound, Packet, ReportBlock};
 use super::super::sdp::Feedback as Negotiated;
-use super::round_trip::INITIAL_ROUND_TRIP;
 use super::*;
 
 const ALL: Negotiated = Negotiated { nack: true, pli: true, fir: true, remb: false, transport_cc: true };

@@ -14,8 +14,9 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::super::random::{fill_random, random_u64};
+use super::super::round_trip::Smoothed;
 use super::super::stun::{Class, Message, RoleAttribute, TransactionId, error_code};
-use super::{fill_random, random_u64};
 
 /// Candidates of the peer that are tried; the rest is ignored.
 pub const MAX_REMOTE_CANDIDATES: usize = 8;
@@ -91,7 +92,7 @@ pub(super) struct Checks {
     nominating: bool,
     /// Set with the nomination.
     consent: Option<Consent>,
-    round_trip: Option<Duration>,
+    round_trip: Smoothed,
 }
 
 /// The checks of the selected pair.
@@ -124,7 +125,7 @@ impl Checks {
             next_check_at: None,
             nominating: false,
             consent: None,
-            round_trip: None,
+            round_trip: Smoothed::default(),
         }
     }
 
@@ -148,7 +149,7 @@ impl Checks {
     }
 
     pub(super) fn round_trip(&self) -> Option<Duration> {
-        self.round_trip
+        self.round_trip.value()
     }
 
     /// Adds an address to check, once and up to the bound.
@@ -201,11 +202,7 @@ impl Checks {
             pair.succeeded = true;
             pair.refusals = 0;
             if !transaction.repeated {
-                let sample = now.saturating_duration_since(transaction.sent_at);
-                self.round_trip = Some(match self.round_trip {
-                    None => sample,
-                    Some(smoothed) => (smoothed * 7 + sample) / 8,
-                });
+                self.round_trip.record(now.saturating_duration_since(transaction.sent_at));
             }
             if !transaction.nominate {
                 return None;

@@ -288,7 +288,6 @@ fn the_controlling_agent_checks_then_nominates_then_selects() {
     assert_eq!(lite.selected(), Some(us));
     carry(&mut lite, &mut controlling, |_| address(1), |_| false, now);
     assert_eq!(controlling.selected(), Some(address(1)));
-    assert_eq!(controlling.mapped_address(), Some(us));
 }
 
 #[test]

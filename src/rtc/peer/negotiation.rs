@@ -9,8 +9,8 @@ use guest_relay_muxer::TrackKind;
 use super::super::dtls::Certificate;
 use super::super::ice;
 use super::super::sdp::{
-    Answer, AnswerError, Granted, Offer, OfferError, OpusSettings, Origin, RecvOnlyOffer, RecvOnlyText,
-    RemoteAddresses, Track, Transport,
+    Answer, AnswerError, BundleTransport, Granted, Offer, OfferError, OpusSettings, Origin, RecvOnlyOffer,
+    RecvOnlyText, RemoteAddresses, Track,
 };
 use super::super::srtp::SrtpProfile;
 use super::liveness::Liveness;
@@ -80,7 +80,7 @@ pub(super) enum Negotiation {
     /// Our offer is out.
     Offered(RecvOnlyOffer),
     /// Both sides know each other.
-    Stable(Transport),
+    Stable(BundleTransport),
 }
 
 /// What is ours in every description of one session.
@@ -218,7 +218,7 @@ impl Peer {
 
 /// The tracks as they are received. An SFU that lists no way to ask for a keyframe gets PLIs all the same: it has
 /// none of its own to send, so without them the picture would stay dark for as long as chance has it.
-fn received_tracks<'a>(transport: &Transport, tracks: impl Iterator<Item = &'a Track>) -> Vec<Track> {
+fn received_tracks<'a>(transport: &BundleTransport, tracks: impl Iterator<Item = &'a Track>) -> Vec<Track> {
     let adjusted = tracks.cloned().map(|mut track| {
         let asks = track.feedback.pli || track.feedback.fir;
         track.feedback.pli |= transport.ice_lite && !asks && track.kind == TrackKind::Video;

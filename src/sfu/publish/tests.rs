@@ -5,6 +5,8 @@ use serde_json::json;
 
 use super::super::error::Call;
 use super::*;
+use crate::http::status::of_publication;
+use crate::rtc::sdp::DescriptionError;
 
 /// Lines of a Chromium offer, with simulcast; those that go no further are marked, those that change say into what.
 const OFFER: &str = "  v=0
@@ -201,10 +203,13 @@ fn offers_that_the_sfu_could_not_serve_are_refused_with_a_status_and_a_reason() 
     ] {
         let refused = prepare(&text).unwrap_err();
         if status == 0 {
-            assert!(matches!(refused, PublishError::Offer(OfferError::Text(_))), "{name}: {refused:?}");
-            assert_eq!(refused.status(), 400);
+            assert!(
+                matches!(refused, PublishError::Offer(OfferError::Description(DescriptionError::Text(_)))),
+                "{name}: {refused:?}"
+            );
+            assert_eq!(of_publication(&refused), 400);
         } else {
-            assert_eq!((&refused, refused.status()), (&error, status), "{name}");
+            assert_eq!((&refused, of_publication(&refused)), (&error, status), "{name}");
         }
         assert!(!refused.guest_text().is_empty() && refused.retry_after().is_none());
         assert!(!refused.is_worth_a_new_session());
@@ -280,7 +285,7 @@ fn every_other_reply_fails_the_publish_and_is_worth_a_new_session() {
     ] {
         let error = prepared.answer(reply(value)).unwrap_err();
         assert!(error.to_string().contains(words), "{name}: {error}");
-        assert_eq!(error.status(), 502, "{name}");
+        assert_eq!(of_publication(&error), 502, "{name}");
         assert!(error.is_worth_a_new_session(), "{name}");
         assert!(error.guest_text().contains("try again"), "{name}");
     }
@@ -316,7 +321,7 @@ fn failed_calls_become_the_statuses_that_a_whip_client_understands() {
         let name = error.to_string();
         let error = PublishError::Call(error);
         assert_eq!(
-            (error.status(), error.retry_after(), error.is_worth_a_new_session()),
+            (of_publication(&error), error.retry_after(), error.is_worth_a_new_session()),
             (status, retry_after, again),
             "{name}"
         );
