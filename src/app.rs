@@ -40,7 +40,7 @@ use crate::journal;
 use crate::media::{self, Budget, Command, Event, SlotSnapshot, Transport};
 use crate::panics;
 use crate::rtc::dtls::Certificate;
-use crate::rtc::peer::{self, AnswerConfig, Answered};
+use crate::rtc::peer::{self, Answered, PeerConfig};
 use crate::rtc::sdp::{OpusSettings, RemoteAddresses};
 use crate::rtc::srtp::SrtpProfile;
 use crate::rtmp::{self, Target};
@@ -377,13 +377,13 @@ impl Daemon {
 
     /// How we answer the SFU. It takes no notice of our candidates: it sees where our checks come from. One whose API
     /// is on this host (the only case of plain HTTP) may be on this host itself.
-    fn pull_config(&self) -> AnswerConfig {
+    fn pull_config(&self) -> PeerConfig {
         let remote_addresses = sfu::remote_addresses(&self.config.cloudflare.api_base);
-        AnswerConfig { remote_addresses, ..self.answer_config(vec![self.media.local_addr()]) }
+        PeerConfig { remote_addresses, ..self.answer_config(vec![self.media.local_addr()]) }
     }
 
-    fn answer_config(&self, candidates: Vec<SocketAddr>) -> AnswerConfig {
-        AnswerConfig {
+    fn answer_config(&self, candidates: Vec<SocketAddr>) -> PeerConfig {
+        PeerConfig {
             candidates,
             certificate: self.certificate.clone(),
             start_bitrate_kbps: self.bitrates.get().start_kbps,
@@ -396,7 +396,7 @@ impl Daemon {
 
     async fn publish_direct(&self, id: &GuestId, offer: &str, client: &ClientInfo) -> Result<Published, Refusal> {
         let slot = self.slot(id)?;
-        let answer_config = AnswerConfig {
+        let answer_config = PeerConfig {
             srtp_profiles: self.sessions.srtp_profiles(slot),
             ..self.answer_config(self.candidates(client))
         };

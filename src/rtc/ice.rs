@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::random::{fill_random, random_u64};
-use super::stun::{self, Class, Message, MessageWriter, RoleAttribute, StunError, TransactionId};
+use super::stun::{self, Message, MessageClass, MessageWriter, RoleAttribute, StunError, TransactionId};
 
 pub mod checks;
 
@@ -242,10 +242,10 @@ impl Agent {
             return Err(Ignored::NoFingerprint);
         }
         match message.class {
-            Class::Request => self.handle_request(&message, datagram.len(), from, now),
-            Class::Success | Class::Error => self.handle_response(&message, from, now),
+            MessageClass::Request => self.handle_request(&message, datagram.len(), from, now),
+            MessageClass::Success | MessageClass::Error => self.handle_response(&message, from, now),
             // A keep-alive (RFC 8445 §11): unauthenticated, so it proves nothing.
-            Class::Indication => Err(Ignored::Unexpected),
+            MessageClass::Indication => Err(Ignored::Unexpected),
         }
     }
 
@@ -269,18 +269,19 @@ impl Agent {
         let unknown = request.unknown_attributes();
         if !unknown.is_empty() {
             let reply = self
-                .reply(Class::Error, request.transaction_id)
+                .reply(MessageClass::Error, request.transaction_id)
                 .error_code(stun::error_code::UNKNOWN_ATTRIBUTE)
                 .unknown_attributes(unknown);
             self.transmit_reply(reply, request_len, from);
             return Ok(());
         }
         if !self.resolve_role(request.role) {
-            let reply = self.reply(Class::Error, request.transaction_id).error_code(stun::error_code::ROLE_CONFLICT);
+            let reply =
+                self.reply(MessageClass::Error, request.transaction_id).error_code(stun::error_code::ROLE_CONFLICT);
             self.transmit_reply(reply, request_len, from);
             return Ok(());
         }
-        let reply = self.reply(Class::Success, request.transaction_id).mapped_address(from);
+        let reply = self.reply(MessageClass::Success, request.transaction_id).mapped_address(from);
         self.transmit_reply(reply, request_len, from);
         self.record_proof(from, now);
         let nominated = match &mut self.role {
@@ -320,7 +321,7 @@ impl Agent {
         }
         self.last_heard = Some(now);
         let outcome = checks.handle_response(request, response, now);
-        if response.class == Class::Success {
+        if response.class == MessageClass::Success {
             self.record_proof(from, now);
         }
         if let Some(address) = outcome {
@@ -330,7 +331,7 @@ impl Agent {
         Ok(())
     }
 
-    fn reply(&self, class: Class, transaction_id: TransactionId) -> MessageWriter {
+    fn reply(&self, class: MessageClass, transaction_id: TransactionId) -> MessageWriter {
         MessageWriter::binding(class, transaction_id)
     }
 
@@ -440,7 +441,7 @@ impl Agent {
             return;
         };
         while let Some(check) = checks.poll_check(self.selected, self.last_heard, now) {
-            let mut request = MessageWriter::binding(Class::Request, check.transaction_id)
+            let mut request = MessageWriter::binding(MessageClass::Request, check.transaction_id)
                 .username(&format!("{}:{}", remote.ufrag, self.local.ufrag))
                 .priority(checks::PEER_REFLEXIVE_PRIORITY)
                 .role(check.role);

@@ -13,7 +13,7 @@ use crate::app::within::within;
 use crate::app::{Daemon, MEDIA_ANSWER};
 use crate::guest::{SessionKey, Slot};
 use crate::media::{Command, Transport};
-use crate::rtc::peer::{self, Answered, OfferConfig, Peer};
+use crate::rtc::peer::{self, Answered, Peer};
 use crate::sfu::pull::{PeerId, State, Stats, Trouble};
 use crate::sfu::subscriber::PeerHost;
 
@@ -86,19 +86,7 @@ impl PeerHost for Host {
 
     async fn offer(&self, peer: PeerId, kinds: &[TrackKind]) -> Result<String, String> {
         let daemon = self.daemon.upgrade().ok_or("the daemon ends")?;
-        let config = daemon.pull_config();
-        let offering = peer::offer(
-            &OfferConfig {
-                kinds: kinds.to_vec(),
-                candidates: config.candidates,
-                max_bitrate_kbps: config.max_bitrate_kbps,
-                opus: config.opus,
-                certificate: config.certificate,
-                srtp_profiles: config.srtp_profiles,
-                remote_addresses: config.remote_addresses,
-            },
-            Instant::now(),
-        );
+        let offering = peer::offer(kinds, &daemon.pull_config(), Instant::now());
         self.add(peer, offering.peer, &daemon);
         Ok(offering.sdp)
     }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::super::random::{fill_random, random_u64};
 use super::super::round_trip::Smoothed;
-use super::super::stun::{Class, Message, RoleAttribute, TransactionId, error_code};
+use super::super::stun::{Message, MessageClass, RoleAttribute, TransactionId, error_code};
 
 /// Candidates of the peer that are tried; the rest is ignored.
 pub const MAX_REMOTE_CANDIDATES: usize = 8;
@@ -197,7 +197,7 @@ impl Checks {
         let pair = self.pairs.get_mut(pair)?;
         let at = pair.open.iter().position(|open| open.id == id)?;
         let transaction = pair.open.remove(at)?;
-        if response.class == Class::Success {
+        if response.class == MessageClass::Success {
             pair.open.clear();
             pair.succeeded = true;
             pair.refusals = 0;
