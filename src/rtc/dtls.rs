@@ -10,6 +10,11 @@
 //!              client cannot want
 //! ```
 //!
+//! ```text
+//!  running ──keys, or an error of the engine──▶ over: poll_result gives it once
+//!     └──────HANDSHAKE_TIMEOUT: TimedOut───────────▲
+//! ```
+//!
 //! Bounds of one handshake: [`HANDSHAKE_TIMEOUT`], [`MAX_QUEUED_DATAGRAMS`] each way, and those of the guard. When it
 //! has a result, everything of the crate is dropped: in the media phase no DTLS datagram reaches it any more. The
 //! caller passes only datagrams from an address that has passed an ICE check.

@@ -4,6 +4,15 @@
 //! one its controlling peer nominates. **Controlling** ([`checks`]), towards a peer that is itself lite: it sends the
 //! checks, nominates, and keeps consent alive (RFC 7675).
 //!
+//! ```text
+//!  lite         waiting ──a check with USE-CANDIDATE────────────────────▶ selected ──30 s without a proof──▶ expired
+//!  controlling  waiting ──begin_checks──▶ checking ──nomination answered──▶ selected ──the same─────────────▶ expired
+//!                  └──30 s──▶ expired        └──10 s──▶ expired
+//! ```
+//!
+//! A later nomination selects another address; an address whose proof is 30 s old is selected no longer, and the agent goes
+//! on as long as one of the others has proved itself since.
+//!
 //! What holds for both:
 //! - Only a request with FINGERPRINT, `USERNAME = ours:theirs` and MESSAGE-INTEGRITY made with our password has an
 //!   effect or gets a reply. Everything else is met with silence: an unknown ufrag and a wrong password look alike

@@ -2,16 +2,20 @@
 //! to send and events out.
 //!
 //! ```text
-//!  New ──check──▶ Checking ──nominated──▶ Handshaking ──keys──▶ Connected ──▶ Ended(reason)
-//!                                              └────────────────────────────────▲
+//!  New ──check──▶ Checking ──nominated──▶ Handshaking ──keys──▶ Connected
+//!   └───────┬───────┘                          │                    │ ▲  3 s of silence: Event::Quiet,
+//!           │ NeverConnected                   │ ConsentLost, Dtls  │ └─ and Event::Heard after it
+//!           ▼                                  ▼                    ▼ ConsentLost, SrtpPanicked
+//!         Ended(reason) ◀──────────────────────┴────────────────────┘ from each by Peer::close: Closed
+//!
 //!  datagram ─▶ class ─▶ STUN ─▶ ice              from an address without an authenticated check: dropped
 //!                       DTLS ─▶ dtls (client; starts when a pair stands)
 //!                       RTP  ─▶ srtp ─▶ RTX undone, RED unpacked ─▶ Received
 //!                       RTCP ─▶ srtp ─▶ sender reports, BYE      feedback ─▶ srtp ─▶ datagram
 //! ```
 //!
-//! The driver hands in all datagrams that are there, calls [`Peer::handle_batch_end`], drains [`Peer::poll_output`] after each call, and calls [`Peer::handle_timeout`] when
-//! [`Peer::poll_timeout`] is due. Nothing is sent before a pair is nominated, or anywhere but to that pair, except
+//! The driver hands in all datagrams that are there, calls [`Peer::handle_batch_end`], drains [`Peer::poll_output`] after each
+//! call, and calls [`Peer::handle_timeout`] when [`Peer::poll_timeout`] is due. Nothing is sent before a pair is nominated, or anywhere but to that pair, except
 //! replies to authenticated checks. A panic in one of the crates behind `dtls`, `srtp` and `sdp` ends this peer alone.
 //!
 //! Bounds: those of the parts; the output queue holds what one call produced.

@@ -14,8 +14,8 @@
 //! | 206 PSFB | 1 PLI, 4 FIR, 15 REMB | RFC 4585 §6.3.1, RFC 5104 §4.3.1, draft-alvestrand-rmcat-remb-03 | written |
 //! | 207 XR | | [`extended`] | reference times are written, the answers to them read |
 //!
-//! Reading borrows from the datagram, allocates nothing and takes time linear in it; a count that promises more than there is
-//! ends the compound. Feedback is not read: who sends no media gets none.
+//! Reading borrows from the datagram, allocates nothing and takes time linear in it; a count that promises more than
+//! there is ends the compound. Feedback is not read: who sends no media gets none.
 
 use std::fmt;
 

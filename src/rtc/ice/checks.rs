@@ -6,6 +6,12 @@
 //! and while nothing at all is heard from the peer further ones, so that a dead path is known within seconds: after
 //! [`PROBE_AFTER`], then each [`PROBE_INTERVAL`].
 //!
+//! ```text
+//!  a pair   waiting ──its turn──▶ asked ──success──▶ succeeded ──the first of all──▶ nominating ──success──▶ selected
+//!              ▲                   │  ▲ again after 0.5, 1, 2, 2 ... s                   │                    │ consent, probes
+//!              └─refused: a pause──┴──┴──────────────────refused: a pause────────────────┘                    ▼
+//! ```
+//!
 //! A 487 or a stronger claim by the peer switches the role (sections 7.2.5.1, 7.3.1.1), unless the peer is lite: such a
 //! one never controls (§6.1.1), and if we gave way nobody would nominate. Bounds: [`MAX_REMOTE_CANDIDATES`]
 //! pairs, [`MAX_OPEN_CHECKS`] open transactions each; refused checks are repeated ever more slowly.
