@@ -13,6 +13,7 @@ use crate::http::backend::{
     RtmpState,
 };
 use crate::http::metrics::GuestMeasurements;
+use crate::http::status::of_trickle;
 use crate::media::{Command, SlotSnapshot};
 use crate::rtc::sdp::check_trickle;
 use crate::rtmp;
@@ -53,7 +54,7 @@ impl Backend for DaemonBackend {
     /// those at the SFU, as far as it is told of none.
     async fn trickle(&self, guest: &GuestId, resource: &ResourceId, fragment: String) -> Result<(), Refusal> {
         let ufrag = self.0.sessions.ufrag(guest, resource).ok_or_else(|| Refusal::new(404, "this session is over"))?;
-        check_trickle(&fragment, ufrag.as_deref()).map_err(|error| Refusal::new(error.status(), error.to_string()))
+        check_trickle(&fragment, ufrag.as_deref()).map_err(|error| Refusal::new(of_trickle(error), error.to_string()))
     }
 
     async fn leave(&self, guest: &GuestId, resource: &ResourceId) -> Left {

@@ -17,7 +17,7 @@ use super::*;
 use crate::guest::SessionKey;
 use crate::panics;
 use crate::rtc::dtls::Certificate;
-use crate::rtc::peer::{self, AnswerConfig, Answered, Peer};
+use crate::rtc::peer::{self, Answered, Peer, PeerConfig};
 use crate::rtc::sdp::{OpusSettings, RemoteAddresses};
 use crate::rtc::srtp::SrtpProfile;
 use crate::rtmp::Target;
@@ -49,7 +49,7 @@ fn guest(daemon: SocketAddr) -> (Guest, UdpSocket, Box<Peer>) {
     let now = Instant::now();
     let clip: Arc<Clip> = Clip::chromium_360p();
     let (mut guest, offer) = Guest::new(&clip, GuestConfig::default(), socket.local_addr().unwrap(), now);
-    let config = AnswerConfig {
+    let config = PeerConfig {
         candidates: vec![daemon],
         start_bitrate_kbps: 1500,
         max_bitrate_kbps: 2500,

@@ -11,7 +11,7 @@ use crate::app::problem::Problem;
 use crate::app::{Daemon, MEDIA_ANSWER};
 use crate::guest::{SessionKey, Slot};
 use crate::media::{Command, UdpSocketKind};
-use crate::rtc::peer::{self, Answered, OfferConfig, Peer};
+use crate::rtc::peer::{self, Answered, Peer};
 use crate::sfu::pull::{HostError, PeerId, State, Trouble};
 use crate::sfu::subscriber::PeerHost;
 use crate::slot::ReofferError;
@@ -70,19 +70,7 @@ impl PeerHost for Host {
 
     async fn offer(&self, peer: PeerId, kinds: &[TrackKind]) -> Result<String, HostError> {
         let daemon = self.daemon.upgrade().ok_or(HostError::Ending)?;
-        let config = daemon.pull_config();
-        let offering = peer::offer(
-            &OfferConfig {
-                kinds: kinds.to_vec(),
-                candidates: config.candidates,
-                max_bitrate_kbps: config.max_bitrate_kbps,
-                opus: config.opus,
-                certificate: config.certificate,
-                srtp_profiles: config.srtp_profiles,
-                remote_addresses: config.remote_addresses,
-            },
-            Instant::now(),
-        );
+        let offering = peer::offer(kinds, &daemon.pull_config(), Instant::now());
         self.add(peer, offering.peer, &daemon);
         Ok(offering.sdp)
     }

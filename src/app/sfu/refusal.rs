@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::http::backend::{Fault, Refusal};
+use crate::http::status::of_offer;
 use crate::sfu::publish::PublishError;
 use crate::sfu::{Call, CallError, Cause};
 
@@ -19,7 +20,7 @@ pub(super) fn refusal(error: &PublishError) -> Refusal {
 
 fn status(error: &PublishError) -> u16 {
     match error {
-        PublishError::Offer(error) => error.status(),
+        PublishError::Offer(error) => of_offer(error),
         PublishError::FurtherMedia | PublishError::NoMid => 400,
         PublishError::Call(error) if error.is_misconfiguration() => 503,
         PublishError::Call(error) => match error.cause {

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::super::error::Call;
 use super::*;
+use crate::rtc::sdp::DescriptionError;
 
 /// Lines of a Chromium offer, with simulcast; those that go no further are marked, those that change say into what.
 const OFFER: &str = "  v=0
@@ -201,7 +202,7 @@ fn offers_that_the_sfu_could_not_serve_are_refused() {
         assert!(!refused.is_worth_a_new_session());
     }
     let refused = prepare("hello").unwrap_err();
-    assert!(matches!(refused, PublishError::Offer(OfferError::Text(_))), "{refused:?}");
+    assert!(matches!(refused, PublishError::Offer(OfferError::Description(DescriptionError::Text(_)))), "{refused:?}");
     assert!(!refused.is_worth_a_new_session());
 }
 
