@@ -31,7 +31,7 @@ use super::freezes::Freezes;
 use super::rates::Rates;
 use super::wait;
 use crate::rtc::peer::Delivery;
-use crate::rtmp::{self, Disconnected, Publisher, PublisherConfig, Target, Tracks};
+use crate::rtmp::{self, Disconnected, Publisher, Target, Tracks};
 
 /// Sound that has not begun so long after the picture begins as silence: a microphone may be missing, and a media server
 /// refuses an audio track that starts late. Later on, sound may be behind the picture for as long as a missing packet of
@@ -160,7 +160,7 @@ impl Relay {
         Self {
             epoch: now,
             muxer: new_muxer(&config, &delivery),
-            publisher: Publisher::new(config.target.clone(), PublisherConfig::default(), config.seed, now),
+            publisher: Publisher::new(config.target.clone(), config.seed, now),
             source: None,
             bridge: Bridge::new(now),
             heard: now,
