@@ -27,6 +27,7 @@ pub mod rate;
 pub mod router;
 pub mod server;
 mod sfu;
+pub mod status;
 pub mod whip;
 
 pub use backend::Backend;

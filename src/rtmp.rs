@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! tag -> publisher (when to connect, proof, backoff) -> flow (timestamps) -> queue (bounded, whole GOPs) -> write_buffer
-//! bytes -> session (handshake -> chunk -> message) -> publisher
+//! bytes -> connection (handshake -> chunk -> message) -> publisher
 //! ```
 //! Made for servers that are strict about what they take (MediaMTX): one Opus SequenceStart per connection, timestamps
 //! from 0 strictly increasing per track, both tracks from the start, chunk stream ids below 64.
@@ -13,27 +13,25 @@
 //! Nothing a server sends can stop more than its own connection: inbound messages are bounded (1 MiB in all), what cannot
 //! be understood ends the connection and the backoff begins.
 
-mod backoff;
 mod chunk;
+mod connection;
 mod flow;
-mod greeting;
 mod handshake;
+mod interface;
 mod message;
-mod output;
 mod publisher;
 mod queue;
-mod rng;
-mod session;
 mod target;
 
 pub use chunk::ChunkError;
-pub use greeting::{Greeted, Greeting};
+pub use connection::{Greeted, Greeting, ProtocolError};
 pub use handshake::WrongVersion;
-pub use message::{MessageError, StatusCode};
-pub use output::{Disconnected, Event, LostReason, Output, State, Stats};
-pub use publisher::{
-    CONNECT_DEADLINE, CONTROL_BYTES_MAX, PING_INTERVAL, PROOF, PUBLISH_DEADLINE, Publisher, PublisherConfig,
-    QUEUE_BYTES_MAX, QUEUE_MEDIA_MS_MAX, SILENCE_DEADLINE, STOP_DEADLINE, Tracks, WRITE_STALL_DEADLINE,
+pub use interface::{
+    CONNECT_DEADLINE, Disconnected, Event, LostReason, Output, PUBLISH_DEADLINE, SILENCE_DEADLINE, State, Stats,
+    Tracks, WRITE_STALL_DEADLINE,
 };
-pub use session::ProtocolError;
+pub use message::{MessageError, StatusCode};
+pub use publisher::{
+    CONTROL_BYTES_MAX, PING_INTERVAL, PROOF, Publisher, QUEUE_BYTES_MAX, QUEUE_MEDIA_MS_MAX, STOP_DEADLINE,
+};
 pub use target::{Target, TargetError};

@@ -3,8 +3,7 @@
 
 use guest_relay_muxer::{Frame, MediaTime, Tag};
 
-use super::output::LostReason;
-use super::publisher::Tracks;
+use super::interface::{LostReason, Tracks};
 use super::queue::Class;
 
 /// Servers fix the tracks after 2 s of media: a track that begins later than this gets a new connection.
@@ -12,7 +11,7 @@ const TRACK_START_MAX_MS: i64 = 1500;
 /// A step back up to this is smoothed into +1 ms; a larger one gets a new connection.
 const STEP_BACK_MAX_MS: i64 = 1000;
 /// An hour before 2^32 ms, after 49 days, the next keyframe goes to a new connection.
-const HANDOVER_AT_MS: i64 = (1 << 32) - 3_600_000;
+const RECONNECT_AT_MS: i64 = (1 << 32) - 3_600_000;
 
 /// What to do with a tag.
 #[derive(Debug, PartialEq)]
@@ -82,7 +81,7 @@ impl Flow {
             },
             Frame::VideoSequenceHeader => self.send_config(Class::VideoConfig, ms),
             Frame::Audio => self.admit_audio(ms),
-            Frame::Keyframe if ms >= HANDOVER_AT_MS => Verdict::Reconnect(LostReason::TimestampLimit),
+            Frame::Keyframe if ms >= RECONNECT_AT_MS => Verdict::Reconnect(LostReason::TimestampLimit),
             Frame::Keyframe => {
                 self.awaits_keyframe = false;
                 match step(self.last_video, ms) {

@@ -2,42 +2,45 @@
 //! write and [`Output`]s out; the caller owns socket and clock.
 //!
 //! ```text
-//! Idle -start-> Connecting -> Handshaking -Publish.Start-> Publishing -proof-> Live
-//!                   ^             |               |                             |
-//!                   +-- Backoff <-+---- Lost -----+-----------------------------+      any -stop-> Stopping -> Stopped
+//!           start             TCP is there             Publish.Start              proof
+//! Idle ───────────▶ Connecting ──────────▶ Handshaking ────────────▶ Publishing ───────▶ Live
+//! Stopped            ▲ ▲ │ fail               │ fail                   │ fail       fail │ │ reconnect_now
+//!                    │ │ ▼                    ▼                        ▼                 ▼ │
+//!              time  │ └── Backoff ◀──────────┴────────────────────────┴─────────────────┘ │
+//!                    │                                                                     ▼
+//!                    └───── on_closed ─────────────────────────────── Closing { reconnect: true }
+//!
+//! stop in   Idle, Backoff, Connecting, Handshaking ────────────────────────────────────────▶ Stopped
+//!           Publishing, Live, Closing ──▶ Closing { reconnect: false } ──── on_closed ─────▶ Stopped
 //! ```
+//! Closing ends when the queue is flushed, when the connection breaks, or after [`STOP_DEADLINE`]. A planned reconnect
+//! (the server asks for it, the timestamps end, a track comes late) waits for the next keyframe. Only a live connection then
+//! goes over without a backoff, so that no server can make a fast loop of it.
+//!
 //! *Proof*: Publish.Start says nothing. A server that does not want the stream closes within its detection window of 2 s of
 //! media, so a connection counts as live 3 s after its first media was written; closed before, it was a rejection.
 //!
 //! Media: a connection starts with metadata, AVC sequence header, Opus SequenceStart and an IDR at timestamp 0; nothing is
 //! kept for it before. Bounds: [`QUEUE_MEDIA_MS_MAX`], [`QUEUE_BYTES_MAX`], [`CONTROL_BYTES_MAX`].
 
-mod media;
-mod timers;
-
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::backoff::{Backoff, Failure};
-use super::flow::Flow;
-use super::message;
-use super::output::{Disconnected, Event, LostReason, Output, State, Stats};
-use super::queue::{Class, Queue};
-use super::rng::Rng;
-use super::session::{Notice, ProtocolError, Session};
-use super::target::Target;
-use timers::Timers;
+use guest_relay_muxer::{Frame, Tag, TagKind};
 
-/// From asking for a TCP connection to having it. A first packet that is lost goes out again after a second; asking anew
-/// finds a server that has come back sooner than the kernel's next tries, which take ever longer.
-pub const CONNECT_DEADLINE: Duration = Duration::from_millis(1500);
-/// From the TCP connection to Publish.Start.
-pub const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
-/// Without a byte taken by the socket while there are some to write.
-pub const WRITE_STALL_DEADLINE: Duration = Duration::from_secs(5);
-/// Without a byte from a server that answers pings: stopped, or behind a dead network whose buffers still take bytes.
-pub const SILENCE_DEADLINE: Duration = Duration::from_millis(4500);
+use super::connection::{Connection, Notice, ProtocolError};
+use super::flow::{Flow, Verdict};
+use super::interface::{
+    CONNECT_DEADLINE, Disconnected, Event, LostReason, Output, PUBLISH_DEADLINE, SILENCE_DEADLINE, State, Stats,
+    Tracks, WRITE_STALL_DEADLINE,
+};
+use super::message;
+use super::queue::{Bounds, Class, Queue};
+use super::target::Target;
+use crate::backoff::{Backoff, Failure, Rng};
+use crate::deadline::earliest;
+
 /// Between pings: well within servers' 10 s read deadlines, and two fit into [`SILENCE_DEADLINE`].
 pub const PING_INTERVAL: Duration = Duration::from_secs(2);
 /// From the first media written to [`State::Live`].
@@ -59,21 +62,6 @@ pub const QUEUE_BYTES_MAX: usize = 8 << 20;
 pub const CONTROL_BYTES_MAX: usize = 64 * 1024;
 /// Largest tag body sent; servers close on access units above 8 MiB.
 const BODY_MAX: usize = 8 << 20;
-
-/// Which kinds of media the connection carries. Servers fix the set of tracks in the first 2 s.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Tracks {
-    #[default]
-    AudioVideo,
-    AudioOnly,
-    VideoOnly,
-}
-
-/// What differs between publications besides the target.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PublisherConfig {
-    pub tracks: Tracks,
-}
 
 /// What every connection starts with.
 #[derive(Default)]
@@ -98,12 +86,41 @@ enum Phase {
     Backoff {
         until: Instant,
     },
-    /// The queue is flushed, then closed. A planned reconnect ends in the next connection, a stop in Stopped.
+    /// The queue is flushed, then the connection is closed. A planned reconnect ends in the next connection, a stop in
+    /// Stopped.
     Closing {
         deadline: Instant,
         reconnect: bool,
     },
     Stopped,
+}
+
+/// Times of the current connection.
+#[derive(Clone, Copy)]
+struct Timers {
+    connected: Instant,
+    /// When the queue began to wait for the socket, or was last taken from.
+    write_progress: Option<Instant>,
+    last_inbound: Instant,
+    answers_pings: bool,
+    next_ping: Instant,
+    first_media_written: Option<Instant>,
+    /// When to ask again for the keyframe that is missing.
+    keyframe_retry: Option<Instant>,
+}
+
+impl Timers {
+    fn new(now: Instant) -> Timers {
+        Timers {
+            connected: now,
+            write_progress: None,
+            last_inbound: now,
+            answers_pings: false,
+            next_ping: now + PING_INTERVAL,
+            first_media_written: None,
+            keyframe_retry: None,
+        }
+    }
 }
 
 /// See the module.
@@ -116,11 +133,11 @@ pub struct Publisher {
     rng: Rng,
     backoff: Backoff,
     phase: Phase,
-    session: Option<Session>,
+    connection: Option<Connection>,
     headers: Headers,
     flow: Option<Flow>,
-    /// A planned reconnect, at the next keyframe.
-    handover: Option<LostReason>,
+    /// Why the next keyframe begins a new connection, when it does.
+    planned_reconnect: Option<LostReason>,
     queue: Queue,
     replies: Vec<u8>,
     outputs: VecDeque<Output>,
@@ -129,20 +146,20 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Idle until [`start`](Self::start). `seed` drives the jitter of the backoff.
-    pub fn new(target: Target, config: PublisherConfig, seed: u64, now: Instant) -> Publisher {
+    /// Idle until [`start`](Self::start), with sound and pictures unless [`renew`](Self::renew) says otherwise. `seed` drives the jitter of the backoff.
+    pub fn new(target: Target, seed: u64, now: Instant) -> Publisher {
         Publisher {
             configured: target.clone(),
             target,
             next_target: None,
-            tracks: config.tracks,
+            tracks: Tracks::AudioVideo,
             rng: Rng::new(seed),
             backoff: Backoff::new(),
             phase: Phase::Idle,
-            session: None,
+            connection: None,
             headers: Headers::default(),
             flow: None,
-            handover: None,
+            planned_reconnect: None,
             queue: Queue::default(),
             replies: Vec::new(),
             outputs: VecDeque::new(),
@@ -202,7 +219,7 @@ impl Publisher {
         self.tracks = tracks;
         self.timers.keyframe_retry = None;
         if self.flow.is_some() {
-            self.plan_handover(LostReason::LateTrack, now);
+            self.reconnect_at_next_keyframe(LostReason::LateTrack, now);
         }
     }
 
@@ -216,7 +233,7 @@ impl Publisher {
     pub fn stop(&mut self, now: Instant) {
         match self.phase {
             Phase::Stopped | Phase::Closing { reconnect: false, .. } => {}
-            Phase::Publishing | Phase::Live => self.close_after_flush(false, now),
+            Phase::Publishing | Phase::Live => self.begin_close(false, now),
             Phase::Closing { deadline, .. } => self.phase = Phase::Closing { deadline, reconnect: false },
             Phase::Connecting { .. } | Phase::Handshaking { .. } => {
                 self.outputs.push_back(Output::Disconnect);
@@ -226,22 +243,9 @@ impl Publisher {
         }
     }
 
-    fn finish_stop(&mut self) {
-        self.end_connection();
-        self.phase = Phase::Stopped;
-        self.outputs.push_back(Output::Event(Event::Stopped));
-    }
-
     /// The next thing for the caller to do.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
-    }
-
-    fn connect(&mut self, now: Instant) {
-        self.target = self.next_target.take().unwrap_or_else(|| self.configured.clone());
-        self.stats.attempts += 1;
-        self.phase = Phase::Connecting { deadline: now + CONNECT_DEADLINE };
-        self.outputs.push_back(Output::Connect);
     }
 
     /// The TCP connection is there.
@@ -251,22 +255,22 @@ impl Publisher {
         }
         self.timers = Timers::new(now);
         self.phase = Phase::Handshaking { deadline: now + PUBLISH_DEADLINE };
-        self.session = Some(Session::start(&mut self.replies, &mut self.rng));
+        self.connection = Some(Connection::start(&mut self.replies, &mut self.rng));
         self.queue_replies(now);
     }
 
     /// The TCP connection ended, or did not come about.
     pub fn handle_disconnected(&mut self, how: Disconnected, now: Instant) {
         match (self.phase, how) {
-            (Phase::Connecting { .. }, Disconnected::Failed(kind)) => self.lose(LostReason::Unreachable(kind), now),
+            (Phase::Connecting { .. }, Disconnected::Failed(kind)) => self.fail(LostReason::Unreachable(kind), now),
             (Phase::Connecting { .. }, Disconnected::Closed) => {
-                self.lose(LostReason::Unreachable(std::io::ErrorKind::ConnectionReset), now);
+                self.fail(LostReason::Unreachable(std::io::ErrorKind::ConnectionReset), now);
             }
             (Phase::Handshaking { .. } | Phase::Publishing, how) => {
-                self.lose(LostReason::Closed { proven: false, how }, now);
+                self.fail(LostReason::Closed { proven: false, how }, now);
             }
-            (Phase::Live, how) => self.lose(LostReason::Closed { proven: true, how }, now),
-            (Phase::Closing { reconnect, .. }, _) => self.closed(reconnect, now),
+            (Phase::Live, how) => self.fail(LostReason::Closed { proven: true, how }, now),
+            (Phase::Closing { reconnect, .. }, _) => self.on_closed(reconnect, now),
             (Phase::Idle | Phase::Backoff { .. } | Phase::Stopped, _) => {}
         }
     }
@@ -274,143 +278,52 @@ impl Publisher {
     /// Bytes from the server. They are taken whole; any error in them ends the connection.
     pub fn handle_bytes(&mut self, mut bytes: &[u8], now: Instant) {
         self.timers.last_inbound = now;
-        while let Some(session) = self.session.as_mut() {
-            let notice = session.handle_bytes(&mut bytes, &self.target, &mut self.replies);
+        while let Some(connection) = self.connection.as_mut() {
+            let notice = connection.handle_bytes(&mut bytes, &self.target, &mut self.replies);
             self.queue_replies(now);
             match notice {
                 Ok(None) => break,
                 Ok(Some(notice)) => self.handle_notice(notice, now),
-                Err(error) => self.lose_or_close(LostReason::Protocol(error), now),
+                Err(error) => self.fail_or_finish_close(LostReason::Protocol(error), now),
             }
         }
         if self.queue.control_len() > CONTROL_BYTES_MAX {
-            self.lose_or_close(LostReason::Protocol(ProtocolError::Flood), now);
+            self.fail_or_finish_close(LostReason::Protocol(ProtocolError::Flood), now);
         }
     }
 
-    fn queue_replies(&mut self, now: Instant) {
-        let replies = &mut self.replies;
-        self.queue.push(Class::Control, 0, |out| out.append(replies));
-        self.record_waiting(now);
-    }
-
-    fn handle_notice(&mut self, notice: Notice, now: Instant) {
-        match (notice, self.phase) {
-            (Notice::PublishStarted, Phase::Handshaking { .. }) => {
-                self.phase = Phase::Publishing;
-                self.outputs.push_back(Output::Event(Event::Publishing));
-                self.need_keyframe(now);
+    /// One tag of the muxer; `body` is what goes into the RTMP message. Metadata and sequence headers are remembered for
+    /// the connections to come; media is dropped unless a connection can take it.
+    pub fn push(&mut self, tag: Tag, body: &[u8], now: Instant) {
+        if body.is_empty() || body.len() > BODY_MAX {
+            self.stats.oversized += 1;
+            if tag.frame == Frame::Keyframe || tag.frame == Frame::InterFrame {
+                self.miss_picture(now);
             }
-            (Notice::Rejected(code), _) => self.lose_or_close(LostReason::Rejected(code), now),
-            (Notice::ReconnectRequest { tc_url }, Phase::Publishing | Phase::Live) => {
-                let next = match tc_url {
-                    Some(url) => self.target.redirected(&url),
-                    None => Some(self.target.clone()),
-                };
-                match next {
-                    None => self.stats.reconnect_requests_refused += 1,
-                    Some(next) => {
-                        self.next_target = Some(next);
-                        self.plan_handover(LostReason::ReconnectRequested, now);
-                    }
-                }
-            }
-            (Notice::Pong(sent_ms), _) => {
-                self.timers.answers_pings = true;
-                self.stats.pings_answered += 1;
-                let sent = self.timers.connected + Duration::from_millis(u64::from(sent_ms));
-                self.stats.round_trip = now.checked_duration_since(sent).or(self.stats.round_trip);
-            }
-            _ => {}
-        }
-    }
-
-    /// Ends this connection at the next keyframe.
-    fn plan_handover(&mut self, reason: LostReason, now: Instant) {
-        if self.handover.is_none() {
-            self.handover = Some(reason);
-            self.need_keyframe(now);
-        }
-    }
-
-    fn need_keyframe(&mut self, now: Instant) {
-        if self.tracks == Tracks::AudioOnly {
             return;
         }
-        self.timers.keyframe_retry = Some(now + KEYFRAME_RETRY);
-        if self.outputs.back() != Some(&Output::KeyframeNeeded) {
-            self.outputs.push_back(Output::KeyframeNeeded);
+        match tag.frame {
+            Frame::Metadata => replace(&mut self.headers.metadata, body),
+            Frame::VideoSequenceHeader => replace(&mut self.headers.video, body),
+            Frame::AudioSequenceHeader => replace(&mut self.headers.audio, body),
+            Frame::Keyframe | Frame::InterFrame | Frame::Audio => {}
         }
-    }
-
-    /// Ends this connection for a planned reason: flushed and at once when it was live, as a failure otherwise.
-    fn hand_over(&mut self, reason: LostReason, now: Instant) {
-        if self.phase != Phase::Live {
-            return self.lose(reason, now);
+        if !matches!(self.phase, Phase::Publishing | Phase::Live) {
+            self.record_unsent(tag.frame);
+            return;
         }
-        self.outputs.push_back(Output::Event(Event::Lost { reason, retry_in: Duration::ZERO }));
-        self.close_after_flush(true, now);
-    }
-
-    fn close_after_flush(&mut self, reconnect: bool, now: Instant) {
-        if let Some(session) = self.session.as_ref().filter(|session| session.is_publishing()) {
-            let (chunk_size, stream, target) = (session.chunk_size(), session.stream(), &self.target);
-            self.queue.push(Class::Control, 0, |out| message::write_unpublish(out, chunk_size, target, stream));
+        let starts_connection = if self.tracks == Tracks::AudioOnly { Frame::Audio } else { Frame::Keyframe };
+        if tag.frame == starts_connection
+            && let Some(reason) = self.planned_reconnect.take()
+        {
+            return self.reconnect_now(reason, now);
         }
-        self.phase = Phase::Closing { deadline: now + STOP_DEADLINE, reconnect };
-        self.flow = None;
-    }
-
-    /// The connection of [`Phase::Closing`] is over.
-    fn closed(&mut self, reconnect: bool, now: Instant) {
-        if reconnect {
-            self.end_connection();
-            self.connect(now);
-        } else {
-            self.finish_stop();
+        if !self.carries(tag.frame) || (self.flow.is_none() && !self.begin_flow(tag)) {
+            self.record_unsent(tag.frame);
+            return;
         }
-    }
-
-    fn end_connection(&mut self) {
-        self.session = None;
-        self.flow = None;
-        self.handover = None;
-        self.queue.clear();
-        self.replies.clear();
-        self.timers.write_progress = None;
-        self.timers.keyframe_retry = None;
-    }
-
-    /// An error while closing only ends the wait.
-    fn lose_or_close(&mut self, reason: LostReason, now: Instant) {
-        if let Phase::Closing { reconnect, .. } = self.phase {
-            self.outputs.push_back(Output::Disconnect);
-            self.closed(reconnect, now);
-        } else if self.session.is_some() {
-            self.lose(reason, now);
-        }
-    }
-
-    /// The connection or the attempt is over; the next one comes after the backoff.
-    fn lose(&mut self, reason: LostReason, now: Instant) {
-        let gone = matches!(reason, LostReason::Closed { .. } | LostReason::Unreachable(_));
-        if !gone {
-            self.outputs.push_back(Output::Disconnect);
-        }
-        if !matches!(reason, LostReason::ReconnectRequested) {
-            self.next_target = None;
-        }
-        let failure = match reason {
-            LostReason::Unreachable(_) => Failure::Unreachable,
-            LostReason::ConnectTimeout | LostReason::PublishTimeout | LostReason::WriteStalled | LostReason::Silent => {
-                Failure::Unanswered
-            }
-            _ => Failure::Rejected,
-        };
-        self.end_connection();
-        let retry_in = self.backoff.next(failure, &mut self.rng);
-        self.phase = Phase::Backoff { until: now + retry_in };
-        self.outputs.push_back(Output::Event(Event::Lost { reason, retry_in }));
+        self.forward(tag, body, now);
+        self.keep_within_bounds(now);
     }
 
     /// What the socket should take next. Ask again after [`handle_written`](Self::handle_written).
@@ -437,14 +350,350 @@ impl Publisher {
             && self.queue.is_empty()
         {
             self.outputs.push_back(Output::Disconnect);
-            self.closed(reconnect, now);
+            self.on_closed(reconnect, now);
         }
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout).
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let phase = match self.phase {
+            Phase::Connecting { deadline } | Phase::Handshaking { deadline } | Phase::Closing { deadline, .. } => {
+                Some(deadline)
+            }
+            Phase::Backoff { until } => Some(until),
+            Phase::Publishing | Phase::Live => Some(self.timers.next_ping),
+            Phase::Idle | Phase::Stopped => None,
+        };
+        let retry = self.timers.keyframe_retry.filter(|_| self.is_flowing());
+        earliest([phase, self.proof_at(), self.silence_at(), self.stall_at(), retry])
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        match self.phase {
+            Phase::Connecting { deadline } if deadline <= now => {
+                return self.fail(LostReason::ConnectTimeout, now);
+            }
+            Phase::Handshaking { deadline } if deadline <= now => {
+                return self.fail(LostReason::PublishTimeout, now);
+            }
+            Phase::Backoff { until } if until <= now => return self.connect(now),
+            Phase::Closing { deadline, reconnect } if deadline <= now => {
+                self.outputs.push_back(Output::Disconnect);
+                return self.on_closed(reconnect, now);
+            }
+            _ => {}
+        }
+        if due(self.stall_at()) {
+            return self.fail_or_finish_close(LostReason::WriteStalled, now);
+        }
+        if due(self.silence_at()) {
+            return self.fail(LostReason::Silent, now);
+        }
+        self.check_proof(now);
+        if self.is_flowing() {
+            if self.timers.next_ping <= now {
+                self.timers.next_ping = now + PING_INTERVAL;
+                self.stats.pings_sent += 1;
+                // The server repeats it: milliseconds since the connection, which wrap after 49 days unnoticed.
+                let since = now.saturating_duration_since(self.timers.connected).as_millis();
+                let timestamp = u32::try_from(since & u128::from(u32::MAX)).expect("masked");
+                self.queue.push(Class::Control, 0, |out| message::write_ping_request(out, timestamp));
+                self.record_waiting(now);
+            }
+            if due(self.timers.keyframe_retry) {
+                self.need_keyframe(now);
+            }
+        }
+    }
+
+    fn connect(&mut self, now: Instant) {
+        self.target = self.next_target.take().unwrap_or_else(|| self.configured.clone());
+        self.stats.attempts += 1;
+        self.phase = Phase::Connecting { deadline: now + CONNECT_DEADLINE };
+        self.outputs.push_back(Output::Connect);
+    }
+
+    fn handle_notice(&mut self, notice: Notice, now: Instant) {
+        match (notice, self.phase) {
+            (Notice::PublishStarted, Phase::Handshaking { .. }) => {
+                self.phase = Phase::Publishing;
+                self.outputs.push_back(Output::Event(Event::Publishing));
+                self.need_keyframe(now);
+            }
+            (Notice::Rejected(code), _) => self.fail_or_finish_close(LostReason::Rejected(code), now),
+            (Notice::ReconnectRequest { tc_url }, Phase::Publishing | Phase::Live) => {
+                let next = match tc_url {
+                    Some(url) => self.target.redirected(&url),
+                    None => Some(self.target.clone()),
+                };
+                match next {
+                    None => self.stats.reconnect_requests_refused += 1,
+                    Some(next) => {
+                        self.next_target = Some(next);
+                        self.reconnect_at_next_keyframe(LostReason::ReconnectRequested, now);
+                    }
+                }
+            }
+            (Notice::Pong(sent_ms), _) => {
+                self.timers.answers_pings = true;
+                self.stats.pings_answered += 1;
+                let sent = self.timers.connected + Duration::from_millis(u64::from(sent_ms));
+                self.stats.round_trip = now.checked_duration_since(sent).or(self.stats.round_trip);
+            }
+            _ => {}
+        }
+    }
+
+    fn queue_replies(&mut self, now: Instant) {
+        let replies = &mut self.replies;
+        self.queue.push(Class::Control, 0, |out| out.append(replies));
+        self.record_waiting(now);
     }
 
     fn record_waiting(&mut self, now: Instant) {
         if !self.queue.is_empty() {
             self.timers.write_progress.get_or_insert(now);
         }
+    }
+
+    /// Plans a new connection for the next keyframe (the next sound, where there are no pictures): [`push`](Self::push)
+    /// then calls [`reconnect_now`](Self::reconnect_now).
+    fn reconnect_at_next_keyframe(&mut self, reason: LostReason, now: Instant) {
+        if self.planned_reconnect.is_none() {
+            self.planned_reconnect = Some(reason);
+            self.need_keyframe(now);
+        }
+    }
+
+    /// Goes over to a new connection: without a wait when this one is live, as after a failure when it is not proven.
+    fn reconnect_now(&mut self, reason: LostReason, now: Instant) {
+        if self.phase != Phase::Live {
+            return self.fail(reason, now);
+        }
+        self.outputs.push_back(Output::Event(Event::Lost { reason, retry_in: Duration::ZERO }));
+        self.begin_close(true, now);
+    }
+
+    /// Enters [`Phase::Closing`]: the queue and an unpublish still go out, no more media. Then comes the next connection if
+    /// `reconnect`, or the stop.
+    fn begin_close(&mut self, reconnect: bool, now: Instant) {
+        if let Some(connection) = self.connection.as_ref().filter(|connection| connection.is_publishing()) {
+            let (chunk_size, stream, target) = (connection.chunk_size(), connection.stream(), &self.target);
+            self.queue.push(Class::Control, 0, |out| message::write_unpublish(out, chunk_size, target, stream));
+        }
+        self.phase = Phase::Closing { deadline: now + STOP_DEADLINE, reconnect };
+        self.flow = None;
+    }
+
+    /// The connection of [`Phase::Closing`] is gone: connects anew, or stops.
+    fn on_closed(&mut self, reconnect: bool, now: Instant) {
+        if reconnect {
+            self.reset_connection();
+            self.connect(now);
+        } else {
+            self.finish_stop();
+        }
+    }
+
+    /// Enters [`Phase::Stopped`].
+    fn finish_stop(&mut self) {
+        self.reset_connection();
+        self.phase = Phase::Stopped;
+        self.outputs.push_back(Output::Event(Event::Stopped));
+    }
+
+    /// Enters [`Phase::Backoff`]: the connection, or the attempt to make one, has failed with `reason`.
+    fn fail(&mut self, reason: LostReason, now: Instant) {
+        let gone = matches!(reason, LostReason::Closed { .. } | LostReason::Unreachable(_));
+        if !gone {
+            self.outputs.push_back(Output::Disconnect);
+        }
+        if !matches!(reason, LostReason::ReconnectRequested) {
+            self.next_target = None;
+        }
+        let failure = match reason {
+            LostReason::Unreachable(_) => Failure::Unreachable,
+            LostReason::ConnectTimeout | LostReason::PublishTimeout | LostReason::WriteStalled | LostReason::Silent => {
+                Failure::Unanswered
+            }
+            _ => Failure::Rejected,
+        };
+        self.reset_connection();
+        let retry_in = self.backoff.next(failure, &mut self.rng);
+        self.phase = Phase::Backoff { until: now + retry_in };
+        self.outputs.push_back(Output::Event(Event::Lost { reason, retry_in }));
+    }
+
+    /// An error on the connection: [`fail`](Self::fail), but in [`Phase::Closing`] it only means that nothing more can be
+    /// flushed.
+    fn fail_or_finish_close(&mut self, reason: LostReason, now: Instant) {
+        if let Phase::Closing { reconnect, .. } = self.phase {
+            self.outputs.push_back(Output::Disconnect);
+            self.on_closed(reconnect, now);
+        } else if self.connection.is_some() {
+            self.fail(reason, now);
+        }
+    }
+
+    /// Forgets everything that belongs to one connection. Phase and outputs are the caller's business.
+    fn reset_connection(&mut self) {
+        self.connection = None;
+        self.flow = None;
+        self.planned_reconnect = None;
+        self.queue.clear();
+        self.replies.clear();
+        self.timers.write_progress = None;
+        self.timers.keyframe_retry = None;
+    }
+
+    /// Whether this connection, or the one to come, has the tag's track.
+    fn carries(&self, frame: Frame) -> bool {
+        let tracks = self.flow.as_ref().map_or(self.tracks, Flow::tracks);
+        match frame {
+            Frame::Metadata | Frame::AudioSequenceHeader | Frame::Audio => true,
+            Frame::VideoSequenceHeader | Frame::Keyframe | Frame::InterFrame => tracks == Tracks::AudioVideo,
+        }
+    }
+
+    /// Whether the connection's media starts with this tag: configurations are queued in front of it then.
+    fn begin_flow(&mut self, tag: Tag) -> bool {
+        let starts = match (self.tracks, tag.frame) {
+            (Tracks::AudioOnly, Frame::Audio) => !self.headers.audio.is_empty(),
+            (Tracks::AudioVideo, Frame::Keyframe) => !self.headers.video.is_empty(),
+            _ => false,
+        };
+        if starts {
+            self.flow = Some(Flow::new(tag.dts, self.tracks));
+            self.timers.keyframe_retry = None;
+            self.queue_message(Frame::Metadata, Class::Config, 0, None);
+            self.queue_message(Frame::VideoSequenceHeader, Class::VideoConfig, 0, None);
+            self.queue_audio_header(0);
+        }
+        starts
+    }
+
+    fn queue_audio_header(&mut self, ms: u32) {
+        if !self.headers.audio.is_empty() && self.flow.as_mut().is_some_and(Flow::begin_audio) {
+            self.queue_message(Frame::AudioSequenceHeader, Class::Config, ms, None);
+        }
+    }
+
+    /// Queues a tag on the flowing connection, or one of the remembered headers when `body` is `None`.
+    fn queue_message(&mut self, frame: Frame, class: Class, ms: u32, body: Option<&[u8]>) {
+        let Some(connection) = &self.connection else { return };
+        let (kind, remembered) = match frame {
+            Frame::Metadata => (TagKind::Script, &self.headers.metadata),
+            Frame::VideoSequenceHeader | Frame::Keyframe | Frame::InterFrame => (TagKind::Video, &self.headers.video),
+            Frame::AudioSequenceHeader | Frame::Audio => (TagKind::Audio, &self.headers.audio),
+        };
+        let body = body.unwrap_or(remembered);
+        if body.is_empty() || !self.carries(frame) {
+            return;
+        }
+        let (chunk_size, stream) = (connection.chunk_size(), connection.stream());
+        self.queue.push(class, ms, |out| message::write_media(out, chunk_size, stream, kind, ms, body));
+    }
+
+    /// Queues a tag with the connection's timestamp.
+    fn forward(&mut self, tag: Tag, body: &[u8], now: Instant) {
+        let Some(flow) = self.flow.as_mut() else {
+            return;
+        };
+        let (class, ms) = match flow.admit(tag) {
+            Verdict::Send { class, ms } => (class, ms),
+            Verdict::Drop => return self.record_unsent(tag.frame),
+            Verdict::Reconnect(reason) => {
+                self.record_unsent(tag.frame);
+                return match reason {
+                    LostReason::TimeWentBack | LostReason::TimestampLimit => self.reconnect_now(reason, now),
+                    reason => self.reconnect_at_next_keyframe(reason, now),
+                };
+            }
+        };
+        match tag.frame {
+            Frame::AudioSequenceHeader => return self.queue_audio_header(ms),
+            Frame::Audio => self.stats.audio_frames_queued += 1,
+            Frame::Keyframe => {
+                self.timers.keyframe_retry = None;
+                self.stats.video_frames_queued += 1;
+            }
+            Frame::InterFrame => self.stats.video_frames_queued += 1,
+            Frame::Metadata | Frame::VideoSequenceHeader => {}
+        }
+        self.queue_message(tag.frame, class, ms, Some(body));
+        self.record_waiting(now);
+    }
+
+    fn keep_within_bounds(&mut self, now: Instant) {
+        let trimmed = self.queue.trim(Bounds {
+            picture_ms: QUEUE_PICTURE_MS_MAX,
+            media_ms: QUEUE_MEDIA_MS_MAX,
+            bytes: QUEUE_BYTES_MAX,
+        });
+        self.stats.video_frames_dropped += trimmed.pictures;
+        self.stats.audio_frames_dropped += trimmed.audio_frames;
+        self.stats.gops_dropped += trimmed.gops;
+        if trimmed.needs_keyframe {
+            self.miss_picture(now);
+        }
+        // What is left cannot be dropped: a partly written frame, or configurations beyond reason.
+        if self.queue.len() > QUEUE_BYTES_MAX + BODY_MAX {
+            self.fail(LostReason::Overflow, now);
+        }
+    }
+
+    fn record_unsent(&mut self, frame: Frame) {
+        self.stats.frames_unsent += u64::from(matches!(frame, Frame::Keyframe | Frame::InterFrame | Frame::Audio));
+    }
+
+    /// A picture will not be sent: the ones that refer to it must not be either.
+    fn miss_picture(&mut self, now: Instant) {
+        if let Some(flow) = &mut self.flow {
+            flow.await_keyframe();
+            self.need_keyframe(now);
+        }
+    }
+
+    fn need_keyframe(&mut self, now: Instant) {
+        if self.tracks == Tracks::AudioOnly {
+            return;
+        }
+        self.timers.keyframe_retry = Some(now + KEYFRAME_RETRY);
+        if self.outputs.back() != Some(&Output::KeyframeNeeded) {
+            self.outputs.push_back(Output::KeyframeNeeded);
+        }
+    }
+
+    fn is_flowing(&self) -> bool {
+        matches!(self.phase, Phase::Publishing | Phase::Live)
+    }
+
+    /// When media of more than the detection window was written and [`PROOF`] is over.
+    fn proof_at(&self) -> Option<Instant> {
+        let flowed = self.flow.as_ref().is_some_and(|flow| flow.written_ms() >= PROOF_MEDIA_MS);
+        let since = self.timers.first_media_written.filter(|_| flowed && self.phase == Phase::Publishing)?;
+        Some(since + PROOF)
+    }
+
+    fn check_proof(&mut self, now: Instant) {
+        if self.proof_at().is_some_and(|at| at <= now) {
+            self.phase = Phase::Live;
+            self.stats.lives += 1;
+            self.backoff.reset();
+            self.outputs.push_back(Output::Event(Event::Live));
+        }
+    }
+
+    fn silence_at(&self) -> Option<Instant> {
+        let heard = self.timers.answers_pings && self.is_flowing();
+        heard.then(|| self.timers.last_inbound + SILENCE_DEADLINE)
+    }
+
+    fn stall_at(&self) -> Option<Instant> {
+        let since = self.timers.write_progress.filter(|_| self.connection.is_some())?;
+        Some(since + WRITE_STALL_DEADLINE)
     }
 }
 
@@ -457,6 +706,11 @@ impl fmt::Debug for Publisher {
             .field("stats", &self.stats)
             .finish_non_exhaustive()
     }
+}
+
+fn replace(remembered: &mut Vec<u8>, body: &[u8]) {
+    remembered.clear();
+    remembered.extend_from_slice(body);
 }
 
 #[cfg(test)]

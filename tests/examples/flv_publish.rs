@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use guest_relay::rtmp::{Publisher, PublisherConfig, State, Target};
+use guest_relay::rtmp::{Publisher, State, Target};
 use guest_relay_muxer::{Frame, MediaTime};
 
 #[path = "../it/rtmp/driver.rs"]
@@ -37,7 +37,7 @@ fn run() -> Result<(), String> {
     let tags = driver::flv_tags(&bytes).map_err(|error| format!("{file}: {error}"))?;
     let target = Target::parse(url).map_err(|error| error.to_string())?;
     let now = Instant::now();
-    let mut driver = Driver::new(Publisher::new(target, PublisherConfig::default(), 1, now), now);
+    let mut driver = Driver::new(Publisher::new(target, 1, now), now);
     driver.publisher.start(now);
 
     wait(&mut driver, Duration::from_secs(10), |driver| driver.publisher.state() == State::Publishing)?;

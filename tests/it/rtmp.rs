@@ -7,7 +7,7 @@ pub(crate) mod driver;
 
 use std::time::{Duration, Instant};
 
-use guest_relay::rtmp::{Event, LostReason, Publisher, PublisherConfig, State, Target};
+use guest_relay::rtmp::{Event, LostReason, Publisher, State, Target};
 use guest_relay_muxer::{Frame, MediaTime, Tag};
 use ingest::{Connection, Ingest, Kind, Options, SecondPublisher, Stage};
 use loadgen::patience::PATIENCE;
@@ -37,7 +37,7 @@ impl Guest {
     fn seeded(ingest: &Ingest, path: &str, seed: u64) -> Guest {
         let now = Instant::now();
         let target = Target::parse(&format!("rtmp://{}/{path}", ingest.addr())).unwrap();
-        let publisher = Publisher::new(target, PublisherConfig::default(), seed, now);
+        let publisher = Publisher::new(target, seed, now);
         let tags = flv_tags(RECORDING).unwrap();
         let mut guest = Guest { driver: Driver::new(publisher, now), tags, next: 0, round: 0 };
         guest.driver.publisher.start(now);

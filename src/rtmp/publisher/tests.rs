@@ -41,12 +41,8 @@ struct World {
 
 impl World {
     fn new(url: &str) -> World {
-        Self::with(url, PublisherConfig::default())
-    }
-
-    fn with(url: &str, config: PublisherConfig) -> World {
         let now = Instant::now();
-        let publisher = Publisher::new(Target::parse(url).unwrap(), config, 42, now);
+        let publisher = Publisher::new(Target::parse(url).unwrap(), 42, now);
         World { publisher, now, media: 0, outputs: Vec::new(), wire: Vec::new(), takes: true, pongs: false }
     }
 

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use guest_relay::rtmp::{
-    CONTROL_BYTES_MAX, Output, Publisher, PublisherConfig, QUEUE_BYTES_MAX, Target,
+    CONTROL_BYTES_MAX, Output, Publisher, QUEUE_BYTES_MAX, Target,
 };
 use guest_relay_muxer::{Frame, MediaTime, Tag, TagKind};
 use libfuzzer_sys::fuzz_target;
@@ -16,7 +16,7 @@ const HANDSHAKE_REPLY_LEN: usize = 1 + 2 * 1536;
 fuzz_target!(|input: &[u8]| {
     let target = Target::parse("rtmp://127.0.0.1:1935/live/guest1").expect("an address");
     let mut now = Instant::now();
-    let mut publisher = Publisher::new(target, PublisherConfig::default(), 7, now);
+    let mut publisher = Publisher::new(target, 7, now);
     publisher.start(now);
     assert_eq!(publisher.poll_output(), Some(Output::Connect));
     publisher.handle_connected(now);

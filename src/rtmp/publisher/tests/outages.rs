@@ -82,7 +82,8 @@ fn an_outage_is_noticed_within_five_seconds_and_its_end_within_two() {
 
 #[test]
 fn a_new_set_of_tracks_waits_for_the_next_connection() {
-    let mut world = World::with(URL, PublisherConfig { tracks: Tracks::AudioOnly });
+    let mut world = World::new(URL);
+    world.publisher.renew(Tracks::AudioOnly);
     world.publisher.start(world.now);
     world.headers();
     world.serve();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use guest_relay::rtmp::{self, Publisher, PublisherConfig, Tracks};
+use guest_relay::rtmp::{self, Publisher};
 use guest_relay_muxer::{Frame, MediaTime, Muxer, Output, Tag, TagKind};
 use ingest::Kind;
 use loadgen::clip::Clip;
@@ -69,7 +69,7 @@ pub(super) fn days(name: &'static str, length: Length, seed: u64) -> Row {
     const DAYS: Duration = Duration::from_secs(50 * 86_400);
     let every = length.of(MINUTE, 10 * MINUTE);
     let start = Instant::now();
-    let mut publisher = Publisher::new(target(), PublisherConfig { tracks: Tracks::VideoOnly }, seed, start);
+    let mut publisher = Publisher::new(target(), seed, start);
     let mut server = Server::default();
     let mut row = Row { name, frames_only: true, ..Row::default() };
     let mut shown = Vec::new();

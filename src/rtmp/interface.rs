@@ -1,11 +1,28 @@
-//! What the publisher tells its caller: [`State`], [`Output`], [`Event`], [`LostReason`], [`Stats`].
+//! The words between the publisher and its caller: [`Tracks`] in; [`State`], [`Output`], [`Event`], [`LostReason`],
+//! [`Stats`] out; and the deadlines that a [`LostReason`] prints.
 
 use std::fmt;
 use std::time::Duration;
 
+use super::connection::ProtocolError;
 use super::message::StatusCode;
-use super::publisher::{CONNECT_DEADLINE, PUBLISH_DEADLINE, SILENCE_DEADLINE, WRITE_STALL_DEADLINE};
-use super::session::ProtocolError;
+
+/// Time allowed for the TCP connect. Linux resends a lost SYN after 1 s, then after 2, 4, … s; a fresh connect after
+/// 1.5 s notices a restarted server sooner.
+pub const CONNECT_DEADLINE: Duration = Duration::from_millis(1500);
+/// From the TCP connection to Publish.Start.
+pub const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
+/// Without a byte taken by the socket while there are some to write.
+pub const WRITE_STALL_DEADLINE: Duration = Duration::from_secs(5);
+/// Without a byte from a server that answers pings: stopped, or behind a dead network whose buffers still take bytes.
+pub const SILENCE_DEADLINE: Duration = Duration::from_millis(4500);
+
+/// Which kinds of media the connection carries. Servers fix the set of tracks in the first 2 s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tracks {
+    AudioVideo,
+    AudioOnly,
+}
 
 /// Where the publication is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,19 +1,24 @@
-//! [`Session`]: the protocol of one connection, from C0 to Publish.Start and on: server bytes in, replies and
-//! [`Notice`]s out. No time, no media, no policy.
+//! [`Connection`]: RTMP on one TCP connection, from C0 to Publish.Start and on: server bytes in, replies and [`Notice`]s
+//! out. No time, no media, no policy.
 //!
 //! ```text
-//! -> C0 C1          <- S0 S1 S2        -> C2, connect
-//! <- window, bandwidth, chunk size, _result        -> Set Chunk Size, window, releaseStream, FCPublish, createStream
-//! <- _result(id)    -> publish         <- onStatus NetStream.Publish.Start
+//! start            -> C0 C1
+//! Handshake        <- S0 S1 S2     -> C2, connect
+//! Connecting       <- window, bandwidth, chunk size, _result
+//!                                  -> Set Chunk Size, window, releaseStream, FCPublish, createStream
+//! CreatingStream   <- _result(id)  -> publish
+//! StartingPublish  <- onStatus NetStream.Publish.Start
+//! Publishing
 //! ```
+//! An answer that belongs to another phase is ignored; nothing leads back. What ends a connection is the owner's decision.
 
 use std::fmt;
 
 use super::chunk::{CHUNK_SIZE_AT_START, ChunkError, ChunkReader};
 use super::handshake::{Handshake, WrongVersion};
 use super::message::{self, Inbound, MessageError, StatusCode};
-use super::rng::Rng;
 use super::target::Target;
+use crate::backoff::Rng;
 
 /// Our chunk size once connected: most frames are one chunk. The largest every known server takes.
 const CHUNK_SIZE_OUT: u32 = 65_536;
@@ -75,7 +80,7 @@ enum Phase {
     Publishing,
 }
 
-pub(super) struct Session {
+pub(super) struct Connection {
     phase: Phase,
     chunks: ChunkReader,
     chunk_size_out: u32,
@@ -87,10 +92,10 @@ pub(super) struct Session {
     window: Option<u32>,
 }
 
-impl Session {
+impl Connection {
     /// Appends C0 and C1 to `out`.
-    pub(super) fn start(out: &mut Vec<u8>, rng: &mut Rng) -> Session {
-        Session {
+    pub(super) fn start(out: &mut Vec<u8>, rng: &mut Rng) -> Connection {
+        Connection {
             phase: Phase::Handshake(Handshake::start(out, rng)),
             chunks: ChunkReader::new(),
             chunk_size_out: CHUNK_SIZE_AT_START,
@@ -196,6 +201,39 @@ impl Session {
             self.acknowledged = self.received;
             message::write_acknowledgement(out, self.received);
         }
+    }
+}
+
+/// How far a greeting is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Greeted {
+    NotYet,
+    /// The server has accepted the connect command. The connection may be closed.
+    Accepted,
+    Rejected(StatusCode),
+}
+
+/// Handshake and connect command, and no further: whether a server speaks RTMP, without publishing there. Server bytes
+/// in, bytes to write out; no socket, no clock.
+pub struct Greeting {
+    connection: Connection,
+    target: Target,
+}
+
+impl Greeting {
+    /// Appends the first bytes to `out`. `seed` fills the handshake.
+    pub fn start(target: Target, seed: u64, out: &mut Vec<u8>) -> Self {
+        Self { connection: Connection::start(out, &mut Rng::new(seed)), target }
+    }
+
+    /// Takes bytes of the server, appends what is to be written next, unless the greeting is over.
+    pub fn handle_bytes(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<Greeted, ProtocolError> {
+        while !bytes.is_empty() && !self.connection.is_connected() {
+            if let Some(Notice::Rejected(code)) = self.connection.handle_bytes(&mut bytes, &self.target, out)? {
+                return Ok(Greeted::Rejected(code));
+            }
+        }
+        Ok(if self.connection.is_connected() { Greeted::Accepted } else { Greeted::NotYet })
     }
 }
 

@@ -12,16 +12,16 @@ fn target() -> Target {
     Target::parse("rtmp://127.0.0.1/live/g").unwrap()
 }
 
-/// Notices and replies of a session that hears `bytes` in pieces.
-fn hear(bytes: &[u8], piece: usize) -> Result<(Vec<Notice>, Vec<u8>, Session), ProtocolError> {
-    let mut session = Session::start(&mut Vec::new(), &mut Rng::new(1));
+/// Notices and replies of a connection that hears `bytes` in pieces.
+fn hear(bytes: &[u8], piece: usize) -> Result<(Vec<Notice>, Vec<u8>, Connection), ProtocolError> {
+    let mut connection = Connection::start(&mut Vec::new(), &mut Rng::new(1));
     let (mut notices, mut out) = (Vec::new(), Vec::new());
     for mut part in bytes.chunks(piece) {
         while !part.is_empty() {
-            notices.extend(session.handle_bytes(&mut part, &target(), &mut out)?);
+            notices.extend(connection.handle_bytes(&mut part, &target(), &mut out)?);
         }
     }
-    Ok((notices, out, session))
+    Ok((notices, out, connection))
 }
 
 fn connected() -> Vec<u8> {
@@ -43,10 +43,10 @@ fn recorded_servers_lead_to_publish_start_however_their_bytes_are_cut() {
             vec![Notice::PublishStarted, Notice::Pong(2000), Notice::Pong(4001), Notice::Pong(6002)],
         ),
     ] {
-        let (notices, whole, session) = hear(server, usize::MAX).unwrap();
+        let (notices, whole, connection) = hear(server, usize::MAX).unwrap();
         assert_eq!(notices, notices_expected, "{name}");
-        assert_eq!((session.stream(), session.chunk_size()), (1, 65536));
-        assert!(session.is_publishing());
+        assert_eq!((connection.stream(), connection.chunk_size()), (1, 65536));
+        assert!(connection.is_publishing());
         for command in ["connect", "releaseStream", "FCPublish", "createStream", "publish"] {
             assert!(contains(&whole, command.as_bytes()), "{name}: {command}");
         }
@@ -76,9 +76,9 @@ fn nothing_but_connect_and_create_stream_is_waited_for() {
 fn publish_start_out_of_turn_is_no_publication() {
     let status = connected().windows(8).position(|window| window == b"onStatus").unwrap() - 15;
     let early = [&NGINX_SERVER[..HANDSHAKE_LEN], &connected()[status..]].concat();
-    let (notices, _, session) = hear(&early, 100).unwrap();
+    let (notices, _, connection) = hear(&early, 100).unwrap();
     assert_eq!(notices, []);
-    assert!(!session.is_publishing());
+    assert!(!connection.is_publishing());
 }
 
 #[test]
