@@ -32,11 +32,10 @@ use std::time::{Duration, Instant};
 
 use guest_relay_muxer::TrackKind;
 
-use crate::deadline::earliest;
-
 use super::api::{SessionReply, TracksReply};
 use super::error::CallError;
 use crate::backoff::{Backoff, Failure, Rng};
+use crate::deadline::earliest;
 
 mod absence;
 mod attempt;
