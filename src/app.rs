@@ -15,7 +15,6 @@ mod reload;
 mod sessions;
 mod sfu;
 mod supervision;
-mod within;
 
 use std::cell::Cell;
 use std::fmt;
@@ -34,18 +33,20 @@ use crate::config::{self, Config, ConfigError};
 use crate::guest::id::{GuestId, ResourceId};
 use crate::guest::{self, Guest, SessionKey, Slot, State};
 use crate::http::backend::{ClientInfo, NoAnswer, Published, Refusal};
+use crate::http::status::of_offer;
 use crate::http::{Limits, Site, process, serve};
 use crate::journal;
-use crate::media::{self, Budget, Command, Event, SlotSnapshot, Transport};
+use crate::media::{self, Budget, Command, Event, SlotSnapshot, UdpSocketKind};
 use crate::panics;
 use crate::rtc::dtls::Certificate;
-use crate::rtc::peer::{self, AnswerConfig, Answered};
+use crate::rtc::peer::{self, Answered, PeerConfig};
 use crate::rtc::sdp::{OpusSettings, RemoteAddresses};
 use crate::rtc::srtp::SrtpProfile;
 use crate::rtmp::{self, Target};
 use crate::sfu::pull::PeerEvent;
 use crate::slot::RelayConfig;
 use crate::systemd::Notifier;
+use crate::within::within;
 
 use backend::DaemonBackend;
 use ice_servers::IceServers;
@@ -53,7 +54,6 @@ use public_address::PublicAddresses;
 use question::Question;
 use sessions::{Session, Sessions};
 use sfu::SfuPath;
-use within::within;
 
 /// How long a request waits for the media thread, which it wakes.
 const MEDIA_ANSWER: Duration = Duration::from_secs(2);
@@ -376,13 +376,14 @@ impl Daemon {
 
     /// How we answer the SFU. It takes no notice of our candidates: it sees where our checks come from. One whose API
     /// is on this host (the only case of plain HTTP) may be on this host itself.
-    fn pull_config(&self) -> AnswerConfig {
-        let remote_addresses = sfu::remote_addresses(&self.config.cloudflare.api_base);
-        AnswerConfig { remote_addresses, ..self.answer_config(vec![self.media.local_addr()]) }
+    fn pull_config(&self) -> PeerConfig {
+        let is_local = self.config.cloudflare.is_local;
+        let remote_addresses = if is_local { RemoteAddresses::Any } else { RemoteAddresses::Remote };
+        PeerConfig { remote_addresses, ..self.answer_config(vec![self.media.local_addr()]) }
     }
 
-    fn answer_config(&self, candidates: Vec<SocketAddr>) -> AnswerConfig {
-        AnswerConfig {
+    fn answer_config(&self, candidates: Vec<SocketAddr>) -> PeerConfig {
+        PeerConfig {
             candidates,
             certificate: self.certificate.clone(),
             start_bitrate_kbps: self.bitrates.get().start_kbps,
@@ -395,19 +396,19 @@ impl Daemon {
 
     async fn publish_direct(&self, id: &GuestId, offer: &str, client: &ClientInfo) -> Result<Published, Refusal> {
         let slot = self.slot(id)?;
-        let answer_config = AnswerConfig {
+        let answer_config = PeerConfig {
             srtp_profiles: self.sessions.srtp_profiles(slot),
             ..self.answer_config(self.candidates(client))
         };
         let Answered { peer, sdp } = peer::answer(offer, &answer_config, Instant::now())
-            .map_err(|error| Refusal::new(error.status(), error.to_string()))?;
+            .map_err(|error| Refusal::new(of_offer(&error), error.to_string()))?;
         let etag = peer.local_ufrag().replace(['+', '/'], "-");
         let ufrag = peer.remote_ufrag().map(str::to_owned);
         let resource = ResourceId::generate();
         let key = self.sessions.next_key();
         let (ready, is_ready) = smol::channel::bounded(1);
         let (video, peer) = (peer.has_track(TrackKind::Video), Box::new(peer));
-        let joined = self.media.send(Command::Join { slot, key, peer, video, transport: Transport::Shared, ready });
+        let joined = self.media.send(Command::Join { slot, key, peer, video, socket: UdpSocketKind::Shared, ready });
         // The browser's first check comes milliseconds after the answer: its session must be known by then.
         let is_known = async { matches!(within(MEDIA_ANSWER, is_ready.recv()).await, Some(Ok(()))) };
         if joined.is_err() || !is_known.await {

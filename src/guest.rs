@@ -5,4 +5,4 @@ mod state;
 mod table;
 
 pub use state::{Signs, State};
-pub use table::{Guest, Held, Refusal, SessionKey, Slot, Table};
+pub use table::{GUESTS_MAX, Guest, Held, Refusal, SessionKey, Slot, Table};

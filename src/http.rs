@@ -31,6 +31,7 @@ pub mod routes;
 pub mod server;
 mod sfu;
 pub mod site;
+pub mod status;
 pub mod whip;
 
 pub use backend::Backend;

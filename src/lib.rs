@@ -42,11 +42,14 @@
 //! the slot's relay → [`guest_relay_muxer::Muxer`] → [`rtmp::Publisher`].
 
 pub mod app;
+mod backoff;
 pub mod config;
+pub mod deadline;
 pub mod doctor;
 pub mod guest;
 pub mod http;
 pub mod journal;
+mod log_once;
 pub mod media;
 pub mod panics;
 pub mod rtc;
@@ -56,3 +59,4 @@ pub mod sfu;
 pub mod slot;
 pub mod systemd;
 pub mod utc;
+pub mod within;

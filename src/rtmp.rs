@@ -13,7 +13,6 @@
 //! Nothing a server sends can stop more than its own connection: inbound messages are bounded (1 MiB in all), what cannot
 //! be understood ends the connection and the backoff begins.
 
-mod backoff;
 mod chunk;
 mod connection;
 mod flow;
@@ -22,7 +21,6 @@ mod interface;
 mod message;
 mod publisher;
 mod queue;
-mod rng;
 mod target;
 
 pub use chunk::ChunkError;

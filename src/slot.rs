@@ -33,6 +33,7 @@ use std::time::{Duration, Instant};
 
 use guest_relay_muxer::TrackKind;
 
+use crate::deadline::{earliest, is_due};
 use crate::guest::{SessionKey, Signs, Slot, State};
 use crate::rtc::demux::Class;
 use crate::rtc::peer::{self, EndReason, Peer, PeerStats};
@@ -163,21 +164,6 @@ fn index(kind: TrackKind) -> usize {
     }
 }
 
-impl<P: ?Sized> Session<P> {
-    /// Tracks of which the first packet of a second came. A packet within the second is no news of the next one.
-    fn take_announcements(&mut self, now: Instant) -> impl Iterator<Item = TrackKind> {
-        let announces = self.announces;
-        let tracks = [TrackKind::Audio, TrackKind::Video].into_iter().zip(&mut self.announced);
-        tracks.filter_map(move |(kind, announced)| {
-            let is_due = std::mem::take(&mut announced.came) && announced.next.is_none_or(|next| next <= now);
-            if is_due {
-                announced.next = Some(now + ANNOUNCE_INTERVAL);
-            }
-            (is_due && announces).then_some(kind)
-        })
-    }
-}
-
 /// The state machine; see the module.
 pub struct SlotMachine<P: ?Sized = Peer> {
     /// For log lines.
@@ -191,6 +177,8 @@ pub struct SlotMachine<P: ?Sized = Peer> {
     unsettled: Option<Instant>,
     /// When something of the sessions' or of the relay's media is due.
     deadline: Option<Instant>,
+    /// When something of the RTMP connection is due: what the kernel takes moves this alone.
+    rtmp_deadline: Option<Instant>,
     /// What was last reported.
     state: State,
     /// Since when the publication is kept for an absent guest, and for how long it was before.
@@ -212,6 +200,7 @@ impl<P: SessionPeer + ?Sized> SlotMachine<P> {
             agree_at: now,
             unsettled: None,
             deadline: None,
+            rtmp_deadline: None,
             state: State::Absent,
             holding_since: None,
             held: Duration::ZERO,
@@ -282,6 +271,7 @@ impl<P: SessionPeer + ?Sized> SlotMachine<P> {
     /// What became of the RTMP connection.
     pub fn handle_rtmp(&mut self, input: RtmpInput<'_>, now: Instant) {
         self.relay.handle_rtmp(input, now);
+        self.rtmp_deadline = self.relay.rtmp_timeout();
         // Bytes that the kernel took change nothing else, as a rule.
         if !matches!(input, RtmpInput::Written(_)) || self.relay.has_output() {
             self.unsettled = Some(now);
@@ -309,8 +299,7 @@ impl<P: SessionPeer + ?Sized> SlotMachine<P> {
 
     /// Carries on what the inputs since the last call led to, and does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        let due = is_due(self.deadline) || is_due(self.relay.rtmp_timeout());
+        let due = is_due(self.deadline, now) || is_due(self.rtmp_deadline, now);
         self.take_slot(now);
         self.agree_on_wait(now);
         for session in [&mut self.live, &mut self.prepared].into_iter().flatten() {
@@ -328,14 +317,14 @@ impl<P: SessionPeer + ?Sized> SlotMachine<P> {
         }
         self.report_state(now);
         self.unsettled = None;
-        let sessions = [&self.live, &self.prepared].into_iter().flatten();
-        let peers = sessions.filter_map(|session| session.peer.poll_timeout());
-        self.deadline = peers.chain(self.relay.media_timeout()).min();
+        let of_peer = |session: &Option<Session<P>>| session.as_ref().and_then(|session| session.peer.poll_timeout());
+        self.deadline = earliest([of_peer(&self.live), of_peer(&self.prepared), self.relay.media_timeout()]);
+        self.rtmp_deadline = self.relay.rtmp_timeout();
     }
 
     /// When [`SlotMachine::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.unsettled, self.deadline, self.relay.rtmp_timeout()].into_iter().flatten().min()
+        earliest([self.unsettled, self.deadline, self.rtmp_deadline])
     }
 
     /// The next thing to do.
@@ -411,11 +400,16 @@ impl<P: SessionPeer + ?Sized> SlotMachine<P> {
     }
 
     fn drain_sessions(&mut self, now: Instant) {
-        let ended = [
-            drain(&mut self.live, Some(&mut self.relay), &mut self.outputs, self.slot, now),
-            drain(&mut self.prepared, None, &mut self.outputs, self.slot, now),
-        ];
-        for (key, reason) in ended.into_iter().flatten() {
+        if let Some(session) = &mut self.live
+            && let Some(reason) = session.drain(Some(&mut self.relay), &mut self.outputs, self.slot, now)
+        {
+            let key = session.key;
+            self.leave(key, SessionEnd::Peer(reason), now);
+        }
+        if let Some(session) = &mut self.prepared
+            && let Some(reason) = session.drain(None, &mut self.outputs, self.slot, now)
+        {
+            let key = session.key;
             self.leave(key, SessionEnd::Peer(reason), now);
         }
     }
@@ -470,52 +464,66 @@ impl SlotMachine<Peer> {
     }
 }
 
-/// Carries a session's outputs on; how it ended, if it did. `relay`: the session is live.
-fn drain<P: SessionPeer + ?Sized>(
-    session: &mut Option<Session<P>>,
-    mut relay: Option<&mut Relay>,
-    outputs: &mut VecDeque<Output>,
-    slot: Slot,
-    now: Instant,
-) -> Option<(SessionKey, EndReason)> {
-    let session = session.as_mut()?;
-    let (key, slot) = (session.key, slot.0);
-    let mut ended = None;
-    while let Some(output) = session.peer.poll_output() {
-        let event = match output {
-            peer::Output::Transmit { to, datagram } => {
-                outputs.push_back(Output::Transmit { key, to, datagram });
-                continue;
-            }
-            peer::Output::Event(event) => event,
-        };
-        match event {
-            peer::Event::AddressValidated(address) => outputs.push_back(Output::AddressValidated { key, address }),
-            peer::Event::AddressForgotten(address) => outputs.push_back(Output::AddressForgotten { key, address }),
-            peer::Event::Connected { .. } => outputs.push_back(Output::Event(Event::Connected { key })),
-            peer::Event::SenderReport { kind, ntp_time, rtp_time } => {
-                if let Some(relay) = &mut relay {
-                    relay.handle_sender_report(kind, ntp_time, rtp_time, now);
+impl<P: SessionPeer + ?Sized> Session<P> {
+    /// Carries the session's outputs on; how it ended, if it did. `relay`: the session is live.
+    fn drain(
+        &mut self,
+        mut relay: Option<&mut Relay>,
+        outputs: &mut VecDeque<Output>,
+        slot: Slot,
+        now: Instant,
+    ) -> Option<EndReason> {
+        let (key, slot) = (self.key, slot.0);
+        let mut ended = None;
+        while let Some(output) = self.peer.poll_output() {
+            let event = match output {
+                peer::Output::Transmit { to, datagram } => {
+                    outputs.push_back(Output::Transmit { key, to, datagram });
+                    continue;
                 }
+                peer::Output::Event(event) => event,
+            };
+            match event {
+                peer::Event::AddressValidated(address) => outputs.push_back(Output::AddressValidated { key, address }),
+                peer::Event::AddressForgotten(address) => outputs.push_back(Output::AddressForgotten { key, address }),
+                peer::Event::Connected { .. } => outputs.push_back(Output::Event(Event::Connected { key })),
+                peer::Event::SenderReport { kind, ntp_time, rtp_time } => {
+                    if let Some(relay) = &mut relay {
+                        relay.handle_sender_report(kind, ntp_time, rtp_time, now);
+                    }
+                }
+                // Senders say so when a track is muted or a camera is off, and go on later: the silence is bridged.
+                peer::Event::Bye { kind } => log::debug!("slot {slot}: the sender ended its {kind:?} stream"),
+                peer::Event::UnexpectedCodec { kind, payload_type, codec } => {
+                    log::warn!(
+                        "slot {slot}: the sender's {kind:?} is {codec} (payload type {payload_type}), which is not taken"
+                    );
+                }
+                peer::Event::Quiet => {
+                    log::debug!("slot {slot}: nothing heard from the sender for {:?}", peer::QUIET_AFTER);
+                    outputs.push_back(Output::Event(Event::Quiet { key }));
+                }
+                peer::Event::Heard => outputs.push_back(Output::Event(Event::Heard { key })),
+                peer::Event::Ended(reason) => ended = Some(reason),
             }
-            // Senders say so when a track is muted or a camera is off, and go on later: the silence is bridged.
-            peer::Event::Bye { kind } => log::debug!("slot {slot}: the sender ended its {kind:?} stream"),
-            peer::Event::UnexpectedCodec { kind, payload_type, codec } => {
-                log::warn!(
-                    "slot {slot}: the sender's {kind:?} is {codec} (payload type {payload_type}), which is not taken"
-                );
+        }
+        // Behind `Connected`, where both came at once: a pull takes no notice of media before it.
+        if self.announces {
+            self.announce(outputs, now);
+        }
+        ended
+    }
+
+    /// Tells of tracks of which the first packet of a second came. A packet within the second is no news of the next one.
+    fn announce(&mut self, outputs: &mut VecDeque<Output>, now: Instant) {
+        let key = self.key;
+        for (kind, announced) in [TrackKind::Audio, TrackKind::Video].into_iter().zip(&mut self.announced) {
+            if std::mem::take(&mut announced.came) && announced.next.is_none_or(|next| next <= now) {
+                announced.next = Some(now + ANNOUNCE_INTERVAL);
+                outputs.push_back(Output::Event(Event::Media { key, kind }));
             }
-            peer::Event::Quiet => {
-                log::debug!("slot {slot}: nothing heard from the sender for {:?}", peer::QUIET_AFTER);
-                outputs.push_back(Output::Event(Event::Quiet { key }));
-            }
-            peer::Event::Heard => outputs.push_back(Output::Event(Event::Heard { key })),
-            peer::Event::Ended(reason) => ended = Some((key, reason)),
         }
     }
-    // Behind `Connected`, where both came at once: a pull takes no notice of media before it.
-    outputs.extend(session.take_announcements(now).map(|kind| Output::Event(Event::Media { key, kind })));
-    ended
 }
 
 #[cfg(test)]

@@ -13,12 +13,13 @@ use crate::http::backend::{
     RtmpState,
 };
 use crate::http::metrics::GuestMeasurements;
+use crate::http::status::of_trickle;
 use crate::media::{Command, SlotSnapshot};
 use crate::rtc::sdp::check_trickle;
 use crate::rtmp;
+use crate::within::within;
 
 use super::measure::measure;
-use super::within::within;
 use super::{Daemon, sfu};
 
 pub(super) struct DaemonBackend(pub(super) Rc<Daemon>);
@@ -53,7 +54,7 @@ impl Backend for DaemonBackend {
     /// those at the SFU, as far as it is told of none.
     async fn trickle(&self, guest: &GuestId, resource: &ResourceId, fragment: String) -> Result<(), Refusal> {
         let ufrag = self.0.sessions.ufrag(guest, resource).ok_or_else(|| Refusal::new(404, "this session is over"))?;
-        check_trickle(&fragment, ufrag.as_deref()).map_err(|error| Refusal::new(error.status(), error.to_string()))
+        check_trickle(&fragment, ufrag.as_deref()).map_err(|error| Refusal::new(of_trickle(error), error.to_string()))
     }
 
     async fn leave(&self, guest: &GuestId, resource: &ResourceId) -> Left {

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use smol::net::UdpSocket;
 
+use crate::log_once::LogOnce;
 use crate::rtc::stun::{BINDING, Class, Message, MessageWriter, TransactionId};
 
 /// Addresses of a household or an office change now and then, at night mostly.
@@ -61,7 +62,7 @@ impl PublicAddresses {
     /// Asks `server` (`host:port`) for as long as the daemon runs.
     pub(super) async fn keep_asking(&self, server: &str) {
         let mut retry = RETRY;
-        let mut is_reported = false;
+        let mut failures = LogOnce::new(None);
         loop {
             let pause = match ask(server).await {
                 Ok(addresses) => {
@@ -70,17 +71,16 @@ impl PublicAddresses {
                         log::info!("the internet knows this machine as {} (says {server})", list.join(" and "));
                         self.0.replace(addresses);
                     }
-                    (retry, is_reported) = (RETRY, false);
+                    retry = RETRY;
+                    failures.reset();
                     REFRESH
                 }
                 Err(failure) => {
-                    let level = if is_reported { log::Level::Debug } else { log::Level::Warn };
                     log::log!(
-                        level,
+                        failures.level((), Instant::now()),
                         "STUN server {server}: {failure}; guests on this machine's own network who come through a tunnel \
                          are sent through the SFU until it answers; check rtc.stun_server and outgoing UDP"
                     );
-                    is_reported = true;
                     let pause = retry;
                     retry = (retry * 2).min(REFRESH);
                     pause

@@ -17,9 +17,9 @@ use smol::LocalExecutor;
 use smol::channel::{Receiver, Sender, bounded};
 
 use super::MEDIA_ANSWER;
-use super::within::within;
 use crate::http::backend::NoAnswer;
 use crate::media::Unavailable;
+use crate::within::within;
 
 /// See the module.
 pub(super) struct Question<A> {

@@ -6,7 +6,8 @@
 
 use super::backend::DaemonBackend;
 use super::{Bitrates, Daemon, Source, budget, relay_config, slot_guest};
-use crate::config::{self, Config, GUESTS_MAX};
+use crate::config::{self, Config};
+use crate::guest::GUESTS_MAX;
 use crate::http::Site;
 use crate::journal;
 use crate::media::Command;

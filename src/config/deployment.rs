@@ -3,7 +3,8 @@
 
 use super::reader::{Found, Reader, excerpt, parse_bool};
 use super::tree::{Entry, Value};
-use super::{Cloudflare, GUESTS_MAX, Guest, MediaMtx};
+use super::values::{Cloudflare, Guest, MediaMtx};
+use crate::guest::GUESTS_MAX;
 use crate::guest::id::GuestId;
 use crate::secret::Secret;
 use crate::sfu::pull::PullForm;
@@ -24,12 +25,10 @@ pub(super) fn cloudflare(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> Clou
         };
         reader.parse_found(found, parse, "copy it again from the Cloudflare dashboard")
     };
-    let account_id = either(&["account_id"], "CLOUDFLARE_ACCOUNT_ID");
     let app_id = either(&["calls_app_id", "app_id"], "CLOUDFLARE_CALLS_APP_ID");
     let api_token = either(&["calls_api_token", "api_token"], "CLOUDFLARE_CALLS_API_TOKEN").map(Secret::new);
     let turn_token_id = either(&["turn_token_id"], "CLOUDFLARE_TURN_TOKEN_ID");
     let turn_api_token = either(&["turn_api_token"], "CLOUDFLARE_TURN_API_TOKEN").map(Secret::new);
-    let app_name = reader.found(&mut section, "calls_app_name", None).map(|found| found.text);
     let api_base = reader.parsed(
         &mut section,
         "api_base",
@@ -57,10 +56,12 @@ pub(super) fn cloudflare(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> Clou
             (false, true) => (other, key),
             _ => continue,
         };
-        reader.notices.push(format!("cloudflare.{there} is not used, because cloudflare.{missing} is missing"));
+        reader.notice(format!("cloudflare.{there} is not used, because cloudflare.{missing} is missing"));
     }
+    reader.pass_over(&mut section, &["account_id", "calls_app_name"]);
     reader.tolerate_rest(section);
-    Cloudflare { account_id, app_id, api_token, app_name, api_base, pull_form, turn_token_id, turn_api_token }
+    let is_local = is_this_host(&api_base);
+    Cloudflare { app_id, api_token, api_base, is_local, pull_form, turn_token_id, turn_api_token }
 }
 
 pub(super) fn mediamtx(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> MediaMtx {
@@ -72,11 +73,11 @@ pub(super) fn mediamtx(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> MediaM
         };
         reader.parsed(&mut section, key, default, parse, "write a port number from 1 to 65535")
     };
-    let (rtsp_port, rtmp_port, srt_port) = (port("rtsp_port", 8554), port("rtmp_port", 1935), port("srt_port", 8890));
-    let api_port = port("api_port", 9997);
+    let (rtmp_port, api_port) = (port("rtmp_port", 1935), port("api_port", 9997));
     let enabled = reader.parsed(&mut section, "enabled", true, parse_bool, "write true or false");
+    reader.pass_over(&mut section, &["rtsp_port", "srt_port"]);
     reader.tolerate_rest(section);
-    MediaMtx { enabled, rtsp_port, rtmp_port, srt_port, api_port }
+    MediaMtx { enabled, rtmp_port, api_port }
 }
 
 pub(super) fn guests(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> Vec<Guest> {
@@ -134,7 +135,7 @@ fn guest(reader: &mut Reader<'_>, entry: Entry) -> Option<Guest> {
                 reader.problem(place, path, problem, "write a short name in one line");
             }
             "name" => guest.name = found.text,
-            _ => reader.notices.push(format!("{place}: {path} is not used here")),
+            _ => reader.notice(format!("{place}: {path} is not used here")),
         }
     }
     Some(guest)
@@ -142,15 +143,19 @@ fn guest(reader: &mut Reader<'_>, entry: Entry) -> Option<Guest> {
 
 /// https, or http to this host (for a simulator).
 fn parse_api_base(text: &str) -> Result<String, &'static str> {
-    let local = ["http://127.0.0.1", "http://localhost", "http://[::1]"];
-    let is_local = local
-        .iter()
-        .any(|prefix| text.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/'])));
-    if !text.starts_with("https://") && !is_local {
+    let is_local_http = text.starts_with("http://") && is_this_host(text);
+    if !text.starts_with("https://") && !is_local_http {
         return Err("this is neither an https:// address nor one of this host");
     }
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) || text.contains(['@', '?', '#']) {
         return Err("the address holds characters that an API address does not have");
     }
     Ok(text.trim_end_matches('/').to_owned())
+}
+
+/// True if the URL's host is this one.
+fn is_this_host(url: &str) -> bool {
+    let authority = url.split_once("://").map_or("", |(_, rest)| rest);
+    let ends = |rest: &str| rest.is_empty() || rest.starts_with([':', '/']);
+    ["127.0.0.1", "localhost", "[::1]"].iter().any(|host| authority.strip_prefix(host).is_some_and(ends))
 }

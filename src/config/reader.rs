@@ -8,6 +8,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use super::error::{Place, Problem};
+use super::notice::Notice;
 use super::tree::{Entry, Node, Value};
 
 /// What every override of ours begins with.
@@ -21,7 +22,7 @@ pub(super) struct Reader<'a> {
     environment: Environment<'a>,
     pub(super) problems: Vec<Problem>,
     /// What an operator should know although nothing is wrong.
-    pub(super) notices: Vec<String>,
+    pub(super) notices: Vec<Notice>,
 }
 
 /// A section of the file, out of which values are taken key by key.
@@ -60,6 +61,10 @@ impl<'a> Reader<'a> {
         remedy: impl Into<String>,
     ) {
         self.problems.push(Problem { place, key: key.into(), problem: problem.into(), remedy: remedy.into() });
+    }
+
+    pub(super) fn notice(&mut self, finding: impl Into<String>) {
+        self.notices.push(Notice::new(finding));
     }
 
     /// The entries of a mapping; nothing for a missing value, a problem for anything else.
@@ -177,11 +182,16 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Keys that are known to be of use to others only: they give no notice, and nobody looks at their values.
+    pub(super) fn pass_over(&mut self, section: &mut Section, keys: &[&str]) {
+        section.entries.retain(|entry| !keys.contains(&entry.key.as_str()));
+    }
+
     /// Keys of a section that others read too may be theirs.
     pub(super) fn tolerate_rest(&mut self, section: Section) {
         for entry in section.entries {
             let place = self.line(entry.line);
-            self.notices.push(format!("{place}: {}.{} is not used here", section.name, excerpt(&entry.key)));
+            self.notice(format!("{place}: {}.{} is not used here", section.name, excerpt(&entry.key)));
         }
     }
 }

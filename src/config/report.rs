@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::Config;
+use super::values::Config;
 use crate::sfu::pull::PullForm;
 
 pub(super) fn report(config: &Config) -> String {

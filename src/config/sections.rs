@@ -4,9 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::deployment;
+use super::error::Place;
 use super::reader::{Found, Reader, Section, excerpt, override_of};
 use super::tree::{Entry, Node, Value};
-use super::{CANDIDATES_MAX, Config, Guest, Http, Log, MediaMtx, OutputTemplate, Place, Relay, Rtc, deployment};
+use super::values::{CANDIDATES_MAX, Config, Guest, Http, Log, MediaMtx, OutputTemplate, Relay, Rtc};
 
 /// Reads all sections. What is wrong is left in `reader.problems`; the values then do not matter.
 pub(super) fn read(reader: &mut Reader<'_>, root: Node) -> Config {
@@ -28,7 +30,7 @@ pub(super) fn read(reader: &mut Reader<'_>, root: Node) -> Config {
     let cloudflare = deployment::cloudflare(reader, &mut root);
     if !root.is_empty() {
         let names: Vec<_> = root.iter().map(|entry| excerpt(&entry.key)).collect();
-        reader.notices.push(format!("sections that are not used here: {}", names.join(", ")));
+        reader.notice(format!("sections that are not used here: {}", names.join(", ")));
     }
     Config { http, rtc, relay, log, cloudflare, guests, mediamtx, notices: Vec::new() }
 }
@@ -66,7 +68,7 @@ fn rtc(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> Rtc {
     );
     reader.refuse_rest(section);
     if start > max_bitrate_kbps {
-        reader.notices.push(format!(
+        reader.notice(format!(
             "rtc.start_bitrate_kbps: lowered from {start} to {max_bitrate_kbps}, which is rtc.max_bitrate_kbps"
         ));
     }

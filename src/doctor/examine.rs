@@ -6,6 +6,7 @@ use super::findings::{
     Api, Clock, Configured, Findings, GuestPath, PathState, Port, Processor, Program, Rtmp, Service, StateFile, Stun,
 };
 use super::report::{Check, Report, Severity};
+use crate::config::Notice;
 
 /// MediaMTX before this refuses Opus over RTMP or loses its first seconds.
 const MEDIAMTX_MIN: [u32; 3] = [1, 15, 5];
@@ -31,9 +32,9 @@ pub(super) fn examine(findings: &Findings) -> Report {
 
 fn examine_configured(configured: &Configured, checks: &mut Vec<Check>) {
     checks.push(config(configured));
-    checks.extend(configured.notices.iter().map(|notice| match notice.rsplit_once("; ") {
-        Some((finding, remedy)) => check("config", Severity::Warning, finding).with(remedy),
-        None => check("config", Severity::Note, notice),
+    checks.extend(configured.notices.iter().map(|Notice { finding, remedy }| match remedy {
+        Some(remedy) => check("config", Severity::Warning, finding).with(remedy),
+        None => check("config", Severity::Note, finding),
     }));
     checks.push(state_file(&configured.state_file));
     checks.push(port("http", "http.listen", &configured.http));

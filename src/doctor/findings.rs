@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use crate::config::ConfigError;
+use crate::config::{ConfigError, Notice};
 use crate::guest::id::GuestId;
 use crate::sfu::error::CallError;
 
@@ -21,7 +21,7 @@ pub struct Configured {
     /// The slots that are open.
     pub guests: Vec<GuestId>,
     /// Of the configuration: modes of files, keys without effect.
-    pub notices: Vec<String>,
+    pub notices: Vec<Notice>,
     pub state_file: StateFile,
     pub http: (SocketAddr, Port),
     pub rtc: (SocketAddr, Port),

@@ -8,12 +8,12 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use super::findings::Program;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Transport {
+pub(super) enum Protocol {
     Tcp,
     Udp,
 }
 
-impl Transport {
+impl Protocol {
     /// The tables of its sockets, and the state of a listening one there: TCP_LISTEN; TCP_CLOSE for UDP without a peer.
     fn files(self) -> ([&'static str; 2], &'static str) {
         match self {
@@ -24,16 +24,16 @@ impl Transport {
 }
 
 /// Listens for a moment.
-pub(super) fn try_to_listen(transport: Transport, address: SocketAddr) -> io::Result<()> {
-    match transport {
-        Transport::Tcp => TcpListener::bind(address).map(drop),
-        Transport::Udp => UdpSocket::bind(address).map(drop),
+pub(super) fn try_to_listen(protocol: Protocol, address: SocketAddr) -> io::Result<()> {
+    match protocol {
+        Protocol::Tcp => TcpListener::bind(address).map(drop),
+        Protocol::Udp => UdpSocket::bind(address).map(drop),
     }
 }
 
 /// Whose socket listens on the port, as far as we may know.
-pub(super) fn owner(transport: Transport, port: u16) -> Option<Program> {
-    let (files, state) = transport.files();
+pub(super) fn owner(protocol: Protocol, port: u16) -> Option<Program> {
+    let (files, state) = protocol.files();
     let inodes: Vec<String> = files
         .iter()
         .filter_map(|file| fs::read_to_string(file).ok())
@@ -84,11 +84,11 @@ mod tests {
     fn our_own_sockets_are_ours() {
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-        for (transport, address) in
-            [(Transport::Tcp, tcp.local_addr().unwrap()), (Transport::Udp, udp.local_addr().unwrap())]
+        for (protocol, address) in
+            [(Protocol::Tcp, tcp.local_addr().unwrap()), (Protocol::Udp, udp.local_addr().unwrap())]
         {
-            assert_eq!(try_to_listen(transport, address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-            assert_eq!(owner(transport, address.port()).unwrap().pid, std::process::id());
+            assert_eq!(try_to_listen(protocol, address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+            assert_eq!(owner(protocol, address.port()).unwrap().pid, std::process::id());
         }
     }
 }

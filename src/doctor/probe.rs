@@ -1,7 +1,7 @@
 //! Looks at files, ports, servers and clocks for [`Findings`](super::Findings). Blocking; nothing here judges.
 //!
 //! Bounds: every server has a time limit (see [`super::http`], [`super::rtmp`], [`super::stun`],
-//! [`crate::sfu::transport`]); MediaMTX is asked for at most [`crate::config::GUESTS_MAX`] paths, and not at all once it
+//! [`crate::sfu::https`]); MediaMTX is asked for at most [`crate::guest::GUESTS_MAX`] paths, and not at all once it
 //! has not answered.
 
 use std::fs;
@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use super::findings::{Api, Clock, Configured, GuestPath, PathState, Port, Rtmp, Service, StateFile, Stun};
 use super::http::{self, Answer};
-use super::ports::{self, Transport};
+use super::ports::{self, Protocol};
 use super::rtmp;
 use super::stun;
 use crate::app::usable;
@@ -92,11 +92,11 @@ fn look_at_state_file(path: Option<&Path>) -> StateFile {
 }
 
 fn look_at_http(listen: SocketAddr) -> Port {
-    let Err(error) = ports::try_to_listen(Transport::Tcp, listen) else { return Port::Free };
+    let Err(error) = ports::try_to_listen(Protocol::Tcp, listen) else { return Port::Free };
     if error.kind() != io::ErrorKind::AddrInUse {
         return Port::Unusable(error.to_string());
     }
-    let owner = ports::owner(Transport::Tcp, listen.port());
+    let owner = ports::owner(Protocol::Tcp, listen.port());
     let server = SocketAddr::new(reachable(listen.ip()), listen.port());
     let is_ours = match &owner {
         Some(program) => program.name == OWN_NAME,
@@ -115,11 +115,11 @@ fn look_at_http(listen: SocketAddr) -> Port {
 }
 
 fn look_at_udp(listen: SocketAddr, we_run: bool) -> Port {
-    let Err(error) = ports::try_to_listen(Transport::Udp, listen) else { return Port::Free };
+    let Err(error) = ports::try_to_listen(Protocol::Udp, listen) else { return Port::Free };
     if error.kind() != io::ErrorKind::AddrInUse {
         return Port::Unusable(error.to_string());
     }
-    match ports::owner(Transport::Udp, listen.port()) {
+    match ports::owner(Protocol::Udp, listen.port()) {
         Some(program) if program.name == OWN_NAME => Port::Ours { pid: Some(program.pid), health: Ok(()) },
         // It would not have started without its UDP port.
         None if we_run => Port::Ours { pid: None, health: Ok(()) },

@@ -10,6 +10,9 @@ use std::fmt;
 
 use super::id::GuestId;
 
+/// Most guests of a configuration.
+pub const GUESTS_MAX: usize = 64;
+
 /// Place of a guest in the configuration; the media thread's index of its relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot(pub usize);

@@ -17,7 +17,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_h1::server::decode;
 use log::{debug, error, warn};
@@ -32,7 +32,9 @@ use super::guard::{Head, HeadReader, Refused};
 use super::message::{ClientInfo, Method, Refusal, Request, Response, ServerSentEvents};
 use super::routes;
 use super::site::Site;
+use crate::log_once::LogOnce;
 use crate::utc;
+use crate::within::within;
 
 /// How much and how long a client may occupy.
 #[derive(Debug, Clone, Copy)]
@@ -91,20 +93,19 @@ async fn accept<'a, B: Backend + 'a>(
     limits: Limits,
 ) {
     let open = Rc::new(Open::default());
-    let mut accept_failing = false;
+    let mut failures = LogOnce::new(None);
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                if !accept_failing {
+                if failures.warns((), Instant::now()) {
                     warn!("http: cannot accept connections: {error}");
                 }
-                accept_failing = true;
                 Timer::after(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        accept_failing = false;
+        failures.reset();
         if open.count() >= limits.connections && !open.evict() {
             debug!("http: {peer} turned away, all {} connections are at work", limits.connections);
             continue;
@@ -311,16 +312,6 @@ async fn read_head(stream: &mut TcpStream, first: &[u8]) -> Result<Head, ReadErr
         }
         head = reader.push(chunk.get(..received).unwrap_or_default()).map_err(ReadError::Refused)?;
     }
-}
-
-/// The future's output, or `None` when the time is over first. A large one is passed by reference: by value it would lie in
-/// the caller's future several times.
-async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
-    smol::future::or(async { Some(future.await) }, async {
-        Timer::after(limit).await;
-        None
-    })
-    .await
 }
 
 /// Has `async-h1` read the request from memory. `None` when it does not take what the guard let through.

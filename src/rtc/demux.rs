@@ -123,7 +123,7 @@ impl<K: Copy + Eq> Routes<K> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use super::super::stun::{Class as StunClass, MessageWriter, TransactionId};
+    use super::super::stun::{MessageClass, MessageWriter, TransactionId};
     use super::*;
 
     fn address(port: u16) -> SocketAddr {
@@ -160,9 +160,9 @@ mod tests {
         assert!(routes.insert("bbbbbbbb", 2));
         assert!(!routes.insert("bbbbbbbb", 3));
         let request = |username| {
-            MessageWriter::binding(StunClass::Request, TransactionId([0; 12])).username(username).finish(b"x")
+            MessageWriter::binding(MessageClass::Request, TransactionId([0; 12])).username(username).finish(b"x")
         };
-        let response = MessageWriter::binding(StunClass::Success, TransactionId([0; 12])).finish(b"x");
+        let response = MessageWriter::binding(MessageClass::Success, TransactionId([0; 12])).finish(b"x");
         let media = [0x80, 96, 0, 0];
         assert_eq!(routes.route(&request("aaaaaaaa:peer"), address(1)), Some((1, Class::Stun)));
         assert_eq!(routes.route(&request("bbbbbbbb:peer"), address(1)), Some((2, Class::Stun)));

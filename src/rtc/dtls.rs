@@ -10,12 +10,18 @@
 //!              client cannot want
 //! ```
 //!
+//! ```text
+//!  running ──keys, or an error of the engine──▶ over: poll_result gives it once
+//!     └──────HANDSHAKE_TIMEOUT: TimedOut───────────▲
+//! ```
+//!
 //! Bounds of one handshake: [`HANDSHAKE_TIMEOUT`], [`MAX_QUEUED_DATAGRAMS`] each way, and those of the guard. When it
 //! has a result, everything of the crate is dropped: in the media phase no DTLS datagram reaches it any more. The
 //! caller passes only datagrams from an address that has passed an ICE check.
 
 mod certificate;
 mod engine;
+mod error;
 mod guard;
 mod message;
 mod reassembly;
@@ -25,18 +31,11 @@ use std::time::{Duration, Instant};
 
 pub use self::certificate::{Certificate, Fingerprint, FingerprintError, MAX_FINGERPRINTS, PeerFingerprints};
 use self::engine::Engine;
+pub use self::engine::{FLIGHT_INTERVAL, MAX_QUEUED_DATAGRAMS};
+pub use self::error::{DtlsError, HANDSHAKE_TIMEOUT};
 pub use self::guard::Dropped;
 use self::guard::Guard;
 use super::srtp::{Keys, SrtpProfile};
-
-/// How long a handshake may take.
-pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long an unanswered flight waits before it is sent again.
-pub const FLIGHT_INTERVAL: Duration = Duration::from_millis(100);
-
-/// Datagrams that may wait to be sent, or to be processed.
-pub const MAX_QUEUED_DATAGRAMS: usize = 32;
 
 /// tokio's timers are due on the millisecond after their deadline.
 const TIMER_GRANULARITY: Duration = Duration::from_millis(1);
@@ -49,7 +48,6 @@ pub struct Handshake {
     outcome: Option<Result<Keys, DtlsError>>,
     started: Instant,
     pump_at: Instant,
-    late_datagrams: u32,
 }
 
 impl Handshake {
@@ -63,7 +61,6 @@ impl Handshake {
             outcome: None,
             started: now,
             pump_at: now,
-            late_datagrams: 0,
         };
         match Engine::new(certificate, peer, profiles, now) {
             Ok(engine) => handshake.engine = Some(engine),
@@ -76,7 +73,6 @@ impl Handshake {
     /// Takes a datagram whose first byte says DTLS (RFC 7983).
     pub fn handle_datagram(&mut self, datagram: &[u8], now: Instant) {
         let Some(engine) = &self.engine else {
-            self.late_datagrams = self.late_datagrams.saturating_add(1);
             return;
         };
         let admitted = self.guard.admit(datagram);
@@ -117,11 +113,6 @@ impl Handshake {
         self.guard.dropped()
     }
 
-    /// Datagrams that came after the result.
-    pub fn late_datagrams(&self) -> u32 {
-        self.late_datagrams
-    }
-
     fn pump(&mut self, now: Instant) {
         let Some(engine) = &mut self.engine else {
             return;
@@ -151,55 +142,3 @@ impl Handshake {
         }
     }
 }
-
-/// Why a handshake gave no keys.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DtlsError {
-    /// No result within [`HANDSHAKE_TIMEOUT`].
-    TimedOut {
-        /// The description in the last fatal alert that came in the clear, which may be the reason (RFC 5246 §7.2).
-        clear_alert: Option<u8>,
-    },
-    /// The peer's certificate is none of those that its description promises.
-    FingerprintMismatch {
-        /// Of the certificate that was presented.
-        presented: Fingerprint,
-    },
-    /// The peer presented no certificate.
-    NoPeerCertificate,
-    /// The peer picked none of the SRTP profiles offered, or does not do SRTP.
-    NoSrtpProfile,
-    /// The peer does not do extended master secrets (RFC 7627).
-    NoExtendedMasterSecret,
-    /// The association was ended: by an alert under the peer's keys, or because webrtc-dtls stopped reading.
-    Closed,
-    /// What the peer sent does not add up, as webrtc-dtls puts it.
-    Failed(String),
-    /// webrtc-dtls panicked.
-    Panicked,
-}
-
-impl std::fmt::Display for DtlsError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::TimedOut { clear_alert } => {
-                write!(f, "no DTLS handshake within {HANDSHAKE_TIMEOUT:?}")?;
-                match clear_alert {
-                    Some(description) => write!(f, ", peer's alert {description}"),
-                    None => Ok(()),
-                }
-            }
-            Self::FingerprintMismatch { presented } => {
-                write!(f, "peer presented another certificate: {presented}")
-            }
-            Self::NoPeerCertificate => write!(f, "peer presented no certificate"),
-            Self::NoSrtpProfile => write!(f, "peer picked none of our SRTP profiles"),
-            Self::NoExtendedMasterSecret => write!(f, "peer has no extended master secret"),
-            Self::Closed => write!(f, "DTLS association was ended"),
-            Self::Failed(reason) => write!(f, "DTLS handshake failed: {reason}"),
-            Self::Panicked => write!(f, "DTLS implementation panicked"),
-        }
-    }
-}
-
-impl std::error::Error for DtlsError {}

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use guest_relay_muxer::TrackKind;
 
 use super::bytes::Writer;
-use super::ice::random_u64;
+use super::random::random_u64;
 use super::rtcp;
 use super::rtcp::extended::{ReferenceDelay, write_reference_time};
 use super::sdp::Track;
@@ -32,6 +32,7 @@ pub mod round_trip;
 mod stream;
 
 use arrivals::{Arrivals, FEEDBACK_INTERVAL};
+use reception::middle;
 use round_trip::RoundTrip;
 pub use stream::StreamStats;
 use stream::{Recovery, Stream};
@@ -356,11 +357,6 @@ impl Feedback {
         rtcp::write_bye(&mut compound, self.sender_ssrc);
         compound.into_vec()
     }
-}
-
-/// The middle 32 bits of an NTP time.
-fn middle(ntp_time: u64) -> u32 {
-    u32::try_from((ntp_time >> 16) & u64::from(u32::MAX)).expect("masked to 32 bits")
 }
 
 #[cfg(test)]

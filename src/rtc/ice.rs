@@ -4,6 +4,15 @@
 //! one its controlling peer nominates. **Controlling** ([`checks`]), towards a peer that is itself lite: it sends the
 //! checks, nominates, and keeps consent alive (RFC 7675).
 //!
+//! ```text
+//!  lite         waiting ──a check with USE-CANDIDATE────────────────────▶ selected ──30 s without a proof──▶ expired
+//!  controlling  waiting ──begin_checks──▶ checking ──nomination answered──▶ selected ──the same─────────────▶ expired
+//!                  └──30 s──▶ expired        └──10 s──▶ expired
+//! ```
+//!
+//! A later nomination selects another address; an address whose proof is 30 s old is selected no longer, and the agent goes
+//! on as long as one of the others has proved itself since.
+//!
 //! What holds for both:
 //! - Only a request with FINGERPRINT, `USERNAME = ours:theirs` and MESSAGE-INTEGRITY made with our password has an
 //!   effect or gets a reply. Everything else is met with silence: an unknown ufrag and a wrong password look alike
@@ -17,7 +26,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::stun::{self, Class, Message, MessageWriter, RoleAttribute, StunError, TransactionId};
+use super::random::{fill_random, random_u64};
+use super::stun::{self, Message, MessageClass, MessageWriter, RoleAttribute, StunError, TransactionId};
 
 pub mod checks;
 
@@ -65,16 +75,6 @@ impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Credentials {{ ufrag: {:?}, pwd: *** }}", self.ufrag)
     }
-}
-
-pub(super) fn fill_random(bytes: &mut [u8]) {
-    getrandom::fill(bytes).expect("the operating system has a random source");
-}
-
-pub(super) fn random_u64() -> u64 {
-    let mut bytes = [0; 8];
-    fill_random(&mut bytes);
-    u64::from_be_bytes(bytes)
 }
 
 /// What the agent wants done.
@@ -139,7 +139,6 @@ pub struct Agent {
     selected: Option<SocketAddr>,
     /// A pair has stood, now or before.
     has_selected: bool,
-    mapped_address: Option<SocketAddr>,
     expired: bool,
     outputs: VecDeque<Output>,
 }
@@ -194,7 +193,6 @@ impl Agent {
             validated: Vec::new(),
             selected: None,
             has_selected: false,
-            mapped_address: None,
             expired: false,
             outputs: VecDeque::new(),
         }
@@ -213,11 +211,6 @@ impl Agent {
     /// Whether an authenticated message came from `address` and it has not been forgotten since.
     pub fn is_validated(&self, address: SocketAddr) -> bool {
         self.validated.iter().any(|v| v.address == address)
-    }
-
-    /// Our own address as the peer sees it; known to a controlling agent only.
-    pub fn mapped_address(&self) -> Option<SocketAddr> {
-        self.mapped_address
     }
 
     /// From a check to its answer, smoothed; known to a controlling agent only.
@@ -258,10 +251,10 @@ impl Agent {
             return Err(Ignored::NoFingerprint);
         }
         match message.class {
-            Class::Request => self.handle_request(&message, datagram.len(), from, now),
-            Class::Success | Class::Error => self.handle_response(&message, from, now),
+            MessageClass::Request => self.handle_request(&message, datagram.len(), from, now),
+            MessageClass::Success | MessageClass::Error => self.handle_response(&message, from, now),
             // A keep-alive (RFC 8445 §11): unauthenticated, so it proves nothing.
-            Class::Indication => Err(Ignored::Unexpected),
+            MessageClass::Indication => Err(Ignored::Unexpected),
         }
     }
 
@@ -285,18 +278,19 @@ impl Agent {
         let unknown = request.unknown_attributes();
         if !unknown.is_empty() {
             let reply = self
-                .reply(Class::Error, request.transaction_id)
+                .reply(MessageClass::Error, request.transaction_id)
                 .error_code(stun::error_code::UNKNOWN_ATTRIBUTE)
                 .unknown_attributes(unknown);
             self.transmit_reply(reply, request_len, from);
             return Ok(());
         }
         if !self.resolve_role(request.role) {
-            let reply = self.reply(Class::Error, request.transaction_id).error_code(stun::error_code::ROLE_CONFLICT);
+            let reply =
+                self.reply(MessageClass::Error, request.transaction_id).error_code(stun::error_code::ROLE_CONFLICT);
             self.transmit_reply(reply, request_len, from);
             return Ok(());
         }
-        let reply = self.reply(Class::Success, request.transaction_id).mapped_address(from);
+        let reply = self.reply(MessageClass::Success, request.transaction_id).mapped_address(from);
         self.transmit_reply(reply, request_len, from);
         self.record_proof(from, now);
         let nominated = match &mut self.role {
@@ -336,8 +330,7 @@ impl Agent {
         }
         self.last_heard = Some(now);
         let outcome = checks.handle_response(request, response, now);
-        if response.class == Class::Success {
-            self.mapped_address = response.mapped_address.or(self.mapped_address);
+        if response.class == MessageClass::Success {
             self.record_proof(from, now);
         }
         if let Some(address) = outcome {
@@ -347,7 +340,7 @@ impl Agent {
         Ok(())
     }
 
-    fn reply(&self, class: Class, transaction_id: TransactionId) -> MessageWriter {
+    fn reply(&self, class: MessageClass, transaction_id: TransactionId) -> MessageWriter {
         MessageWriter::binding(class, transaction_id)
     }
 
@@ -457,7 +450,7 @@ impl Agent {
             return;
         };
         while let Some(check) = checks.poll_check(self.selected, self.last_heard, now) {
-            let mut request = MessageWriter::binding(Class::Request, check.transaction_id)
+            let mut request = MessageWriter::binding(MessageClass::Request, check.transaction_id)
                 .username(&format!("{}:{}", remote.ufrag, self.local.ufrag))
                 .priority(checks::PEER_REFLEXIVE_PRIORITY)
                 .role(check.role);

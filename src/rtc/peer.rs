@@ -2,16 +2,20 @@
 //! to send and events out.
 //!
 //! ```text
-//!  New ──check──▶ Checking ──nominated──▶ Handshaking ──keys──▶ Connected ──▶ Ended(reason)
-//!                                              └────────────────────────────────▲
+//!  New ──check──▶ Checking ──nominated──▶ Handshaking ──keys──▶ Connected
+//!   └───────┬───────┘                          │                    │ ▲  3 s of silence: Event::Quiet,
+//!           │ NeverConnected                   │ ConsentLost, Dtls  │ └─ and Event::Heard after it
+//!           ▼                                  ▼                    ▼ ConsentLost, SrtpPanicked
+//!         Ended(reason) ◀──────────────────────┴────────────────────┘ from each by Peer::close: Closed
+//!
 //!  datagram ─▶ class ─▶ STUN ─▶ ice              from an address without an authenticated check: dropped
 //!                       DTLS ─▶ dtls (client; starts when a pair stands)
 //!                       RTP  ─▶ srtp ─▶ RTX undone, RED unpacked ─▶ Received
 //!                       RTCP ─▶ srtp ─▶ sender reports, BYE      feedback ─▶ srtp ─▶ datagram
 //! ```
 //!
-//! The driver hands in all datagrams that are there, calls [`Peer::handle_batch_end`], drains [`Peer::poll_output`] after each call, and calls [`Peer::handle_timeout`] when
-//! [`Peer::poll_timeout`] is due. Nothing is sent before a pair is nominated, or anywhere but to that pair, except
+//! The driver hands in all datagrams that are there, calls [`Peer::handle_batch_end`], drains [`Peer::poll_output`] after each
+//! call, and calls [`Peer::handle_timeout`] when [`Peer::poll_timeout`] is due. Nothing is sent before a pair is nominated, or anywhere but to that pair, except
 //! replies to authenticated checks. A panic in one of the crates behind `dtls`, `srtp` and `sdp` ends this peer alone.
 //!
 //! Bounds: those of the parts; the output queue holds what one call produced.
@@ -22,157 +26,31 @@ use std::mem;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use guest_relay_muxer::{RtpPacket, TrackKind};
+use guest_relay_muxer::TrackKind;
 
 use super::demux::Class;
-use super::dtls::{DtlsError, Handshake};
+use super::dtls::Handshake;
 use super::ice;
-use super::sdp::Codec;
-use super::srtp::{Keys, SrtpError, SrtpProfile};
+use super::sdp::{AnswerError, Granted, Offer, OfferError, RecvOnlyOffer, Track};
+use super::srtp::{Keys, SrtpError};
+use crate::deadline::earliest;
 
+mod interface;
 mod liveness;
 mod media;
 mod negotiation;
+mod received;
 mod stats;
 
 pub use super::feedback::nack::DEFAULT_MAX_WAIT;
+pub use interface::{EndReason, Event, Output, State};
 use liveness::Liveness;
 pub use liveness::QUIET_AFTER;
-use media::{Media, Missing};
-pub use negotiation::{AnswerConfig, Answered, OfferConfig, Offering, answer, offer};
-use negotiation::{Local, Negotiation};
+use media::Media;
+pub use negotiation::PeerConfig;
+use negotiation::{Local, Negotiation, received_tracks};
+pub use received::Received;
 pub use stats::{Delivery, PeerStats, TrackStats};
-
-/// Where a session stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
-    /// Nobody has proved to be the peer yet.
-    New,
-    /// Checks come, no pair is nominated.
-    Checking,
-    /// A pair stands, DTLS is under way.
-    Handshaking,
-    /// Media may flow.
-    Connected,
-    /// Over, for this reason.
-    Ended(EndReason),
-}
-
-/// Why a session is over.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EndReason {
-    /// We closed it.
-    Closed,
-    /// No check ever came, or none of ours led to a pair.
-    NeverConnected,
-    /// The peer's consent ended: nothing was heard for [`ice::CONSENT_TIMEOUT`].
-    ConsentLost,
-    /// No keys.
-    Dtls(DtlsError),
-    /// The SRTP crate panicked.
-    SrtpPanicked,
-}
-
-impl fmt::Display for EndReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Closed => write!(f, "closed"),
-            Self::NeverConnected => write!(f, "no connectivity check succeeded"),
-            Self::ConsentLost => write!(f, "the peer fell silent"),
-            Self::Dtls(error) => write!(f, "{error}"),
-            Self::SrtpPanicked => write!(f, "SRTP implementation panicked"),
-        }
-    }
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// Datagrams from this address are the peer's: for the driver's routes.
-    AddressValidated(SocketAddr),
-    /// They are not any more.
-    AddressForgotten(SocketAddr),
-    /// Media may flow.
-    Connected {
-        /// What it is protected with.
-        profile: SrtpProfile,
-    },
-    /// The sender's wall clock beside its media clock.
-    SenderReport {
-        /// Which track.
-        kind: TrackKind,
-        /// 32.32 fixed point seconds since 1900.
-        ntp_time: u64,
-        /// In units of the track's clock.
-        rtp_time: u32,
-    },
-    /// The sender says that the track's stream is over.
-    Bye {
-        /// Which track.
-        kind: TrackKind,
-    },
-    /// The peer sends a codec that we do not take; its packets are dropped. Told once for each payload type.
-    UnexpectedCodec {
-        /// Which track.
-        kind: TrackKind,
-        /// As it is in the packets.
-        payload_type: u8,
-        /// What the payload type stands for in the peer's description.
-        codec: Codec,
-    },
-    /// Nothing authentic came for [`QUIET_AFTER`]: the path may be lost. Told once for each silence; should something
-    /// come after all, the session goes on.
-    Quiet,
-    /// Something authentic came after [`Event::Quiet`].
-    Heard,
-    /// The session is over; nothing follows.
-    Ended(EndReason),
-}
-
-/// What the driver has to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// Send this datagram.
-    Transmit {
-        /// Destination.
-        to: SocketAddr,
-        /// STUN, DTLS or SRTCP.
-        datagram: Vec<u8>,
-    },
-    /// Take note.
-    Event(Event),
-}
-
-/// What one datagram brought for one of the two tracks, decrypted; a retransmission is given as the packet it repeats.
-#[derive(Debug)]
-pub struct Received<'a> {
-    /// Which track.
-    pub kind: TrackKind,
-    /// The packet.
-    pub packet: RtpPacket<'a>,
-    /// Missing packets before it that it repeats.
-    redundant: Missing<'a>,
-}
-
-impl<'a> Received<'a> {
-    /// A packet that repeats no other one.
-    pub fn plain(kind: TrackKind, packet: RtpPacket<'a>) -> Self {
-        Self { kind, packet, redundant: Missing::default() }
-    }
-
-    /// The packets, in sequence.
-    pub fn packets(&self) -> impl Iterator<Item = RtpPacket<'a>> {
-        let packet = self.packet;
-        let repeated = self.redundant.map(move |block| RtpPacket {
-            marker: false,
-            sequence_number: packet.sequence_number.wrapping_sub(block.distance),
-            rtp_time: packet.rtp_time.wrapping_sub(block.time_offset),
-            payload: block.payload,
-            ..packet
-        });
-        repeated.chain(std::iter::once(packet))
-    }
-}
 
 /// The state machine; see the module's description.
 pub struct Peer {
@@ -197,7 +75,74 @@ impl fmt::Debug for Peer {
     }
 }
 
+/// An answered offer.
+#[derive(Debug)]
+pub struct Answered {
+    /// Enter [`Peer::local_ufrag`] into the routes before the answer goes out: the first check follows within
+    /// milliseconds.
+    pub peer: Peer,
+    /// The answer.
+    pub sdp: String,
+}
+
+/// An offer of ours that waits for its answer.
+#[derive(Debug)]
+pub struct Offering {
+    /// Idle until [`Peer::handle_answer`].
+    pub peer: Peer,
+    /// The offer.
+    pub sdp: String,
+}
+
+/// Answers a WHIP client's or an SFU's offer. An `ice-lite` offer makes us the checking side; see
+/// [`Peer::begin_checks`].
+pub fn answer(offer: &str, config: &PeerConfig, now: Instant) -> Result<Answered, OfferError> {
+    let offer = Offer::parse(offer, config.remote_addresses)?;
+    let credentials = ice::Credentials::generate();
+    let local = Local::new(config.clone());
+    let sdp = local.answer(&offer, &credentials);
+    let remote = offer.transport.credentials.clone();
+    let ice = if offer.transport.ice_lite {
+        ice::Agent::controlling(credentials, remote, &offer.transport.candidates, now)
+    } else {
+        ice::Agent::lite(credentials, remote, now)
+    };
+    let tracks = received_tracks(&offer.transport, offer.tracks());
+    let peer = Peer::new(ice, Negotiation::Stable(offer.transport), local, tracks);
+    Ok(Answered { peer, sdp })
+}
+
+/// Offers to receive tracks of these kinds; audio has mid `0`, video mid `1`. We become the checking side; the peer says by
+/// [`Peer::handle_answer`] where to.
+pub fn offer(kinds: &[TrackKind], config: &PeerConfig, now: Instant) -> Offering {
+    let offer = RecvOnlyOffer::new(kinds);
+    let credentials = ice::Credentials::generate();
+    // An offer cannot say where the peer's estimate starts; a later answer of ours does not hold it back.
+    let local = Local::new(PeerConfig { start_bitrate_kbps: config.max_bitrate_kbps, ..config.clone() });
+    let sdp = local.offer(&offer, &credentials);
+    let ice = ice::Agent::offering(credentials, now);
+    let peer = Peer::new(ice, Negotiation::Offered(offer), local, Vec::new());
+    Offering { peer, sdp }
+}
+
 impl Peer {
+    fn new(ice: ice::Agent, negotiation: Negotiation, local: Local, tracks: Vec<Track>) -> Self {
+        let media = Media::new(tracks, local.config.max_bitrate_kbps);
+        Self {
+            state: State::New,
+            ice,
+            negotiation,
+            local,
+            handshake: None,
+            media,
+            srtp_panicked: false,
+            rtp_came: false,
+            liveness: Liveness::default(),
+            outputs: VecDeque::new(),
+            stats: PeerStats::default(),
+        }
+    }
+
     /// The ufrag that the peer's checks name: for the driver's routes.
     pub fn local_ufrag(&self) -> &str {
         &self.ice.local().ufrag
@@ -206,11 +151,6 @@ impl Peer {
     /// Where the session stands.
     pub fn state(&self) -> &State {
         &self.state
-    }
-
-    /// Our address as an SFU sees it, once it has answered a check.
-    pub fn mapped_address(&self) -> Option<SocketAddr> {
-        self.ice.mapped_address()
     }
 
     fn is_over(&self) -> bool {
@@ -227,6 +167,42 @@ impl Peer {
     pub fn begin_checks(&mut self, now: Instant) {
         self.ice.begin_checks(now);
         self.drive(now);
+    }
+
+    /// Takes the answer to our offer and begins to check the peer. An answer that is refused changes nothing.
+    pub fn handle_answer(&mut self, answer: &str, now: Instant) -> Result<(), AnswerError> {
+        let offer = match &self.negotiation {
+            Negotiation::Offered(offer) if !self.is_over() => offer,
+            _ => return Err(AnswerError::NoOfferOpen),
+        };
+        let Granted { transport, tracks } = offer.accept(answer, self.local.config.remote_addresses)?;
+        self.ice.set_remote(transport.credentials.clone(), &transport.candidates, transport.ice_lite);
+        let tracks = received_tracks(&transport, tracks.iter());
+        self.media.set_tracks(tracks, now);
+        self.negotiation = Negotiation::Stable(transport);
+        self.begin_checks(now);
+        Ok(())
+    }
+
+    /// Answers a further offer of the same session: m-lines that were added, or closed. ICE and DTLS go on as they
+    /// are; an offer with other credentials or another certificate is another session's. One that is refused changes
+    /// nothing.
+    pub fn handle_offer(&mut self, offer: &str, now: Instant) -> Result<String, OfferError> {
+        let Negotiation::Stable(transport) = &self.negotiation else {
+            return Err(OfferError::OurOfferIsOpen);
+        };
+        let offer = Offer::parse(offer, self.local.config.remote_addresses)?;
+        let goes_on = offer.transport.credentials == transport.credentials
+            && offer.transport.fingerprints == transport.fingerprints;
+        if !goes_on {
+            return Err(OfferError::OtherTransport);
+        }
+        self.local.renew();
+        let tracks = received_tracks(&offer.transport, offer.tracks());
+        self.media.set_tracks(tracks, now);
+        let sdp = self.local.answer(&offer, self.ice.local());
+        self.drive(now);
+        Ok(sdp)
     }
 
     /// The peer's own ufrag, once its description is known: another one in a later message is an ICE restart.
@@ -356,7 +332,7 @@ impl Peer {
             State::Connected => self.liveness.poll_timeout(self.last_heard()),
             _ => None,
         };
-        [self.ice.poll_timeout(), handshake, self.media.poll_timeout(), quiet].into_iter().flatten().min()
+        earliest([self.ice.poll_timeout(), handshake, self.media.poll_timeout(), quiet])
     }
 
     /// Does what is due.

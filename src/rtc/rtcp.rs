@@ -7,52 +7,31 @@
 //! |             SSRC of the media it is about                     |  feedback packets (RFC 4585 §6.1)
 //! ```
 //!
-//! | type | count | |
-//! |---|---|---|
-//! | 200 SR, 201 RR, 202 SDES, 203 BYE | number of blocks | RFC 3550 |
-//! | 205 RTPFB | 1 NACK, 15 transport-wide feedback | RFC 4585 §6.2.1, [`transport_cc`] |
-//! | 206 PSFB | 1 PLI, 4 FIR, 15 REMB | RFC 4585 §6.3.1, RFC 5104 §4.3.1, draft-alvestrand-rmcat-remb-03 |
-//! | 207 XR | | [`extended`] |
+//! | type | count | | |
+//! |---|---|---|---|
+//! | 200 SR, 201 RR, 202 SDES, 203 BYE | number of blocks | RFC 3550 | SR is read, RR and SDES are written, BYE both |
+//! | 205 RTPFB | 1 NACK, 15 transport-wide feedback | RFC 4585 §6.2.1, [`transport_cc`] | written |
+//! | 206 PSFB | 1 PLI, 4 FIR, 15 REMB | RFC 4585 §6.3.1, RFC 5104 §4.3.1, draft-alvestrand-rmcat-remb-03 | written |
+//! | 207 XR | | [`extended`] | reference times are written, the answers to them read |
 //!
-//! Reading borrows from the datagram and takes time linear in it; a count that promises more than there is ends the
-//! compound. Nothing is allocated.
+//! Reading borrows from the datagram, allocates nothing and takes time linear in it; a count that promises more than
+//! there is ends the compound. Feedback is not read: who sends no media gets none.
 
 use std::fmt;
 
 use super::bytes::{Reader, Truncated};
 
 pub mod extended;
+mod format;
 pub mod transport_cc;
 mod write;
 
 use extended::ReferenceDelays;
-use transport_cc::TransportFeedback;
+pub use format::ReportBlock;
+use format::packet_type;
 pub use write::{
     MAX_NACK_PAIRS, write_bye, write_cname, write_fir, write_nack, write_pli, write_receiver_report, write_remb,
 };
-
-/// Packet types.
-mod packet_type {
-    pub(super) const SENDER_REPORT: u8 = 200;
-    pub(super) const RECEIVER_REPORT: u8 = 201;
-    pub(super) const SOURCE_DESCRIPTION: u8 = 202;
-    pub(super) const BYE: u8 = 203;
-    pub(super) const TRANSPORT_FEEDBACK: u8 = 205;
-    pub(super) const PAYLOAD_FEEDBACK: u8 = 206;
-    pub(super) const EXTENDED_REPORT: u8 = 207;
-}
-
-/// Feedback message types, in the count field of types 205 and 206.
-mod feedback_type {
-    pub(super) const NACK: u8 = 1;
-    pub(super) const TRANSPORT_CC: u8 = 15;
-    pub(super) const PLI: u8 = 1;
-    pub(super) const FIR: u8 = 4;
-    pub(super) const APPLICATION: u8 = 15;
-}
-
-/// Identifies REMB among application-layer feedback.
-const REMB_IDENTIFIER: [u8; 4] = *b"REMB";
 
 /// Why a compound packet could be read no further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +42,6 @@ pub enum RtcpError {
     Version(u8),
     /// The padding's length does not fit the packet.
     Padding(u8),
-    /// Transport-wide feedback that contradicts itself or is larger than a path of ours makes it.
-    TransportFeedback,
 }
 
 impl From<Truncated> for RtcpError {
@@ -79,7 +56,6 @@ impl fmt::Display for RtcpError {
             Self::Truncated(t) => write!(f, "truncated: {t}"),
             Self::Version(version) => write!(f, "version {version}"),
             Self::Padding(padding) => write!(f, "{padding} bytes of padding"),
-            Self::TransportFeedback => write!(f, "transport-wide feedback contradicts itself"),
         }
     }
 }
@@ -101,25 +77,6 @@ pub struct SenderReport {
     pub octet_count: u32,
 }
 
-/// What a receiver saw of one source (RFC 3550 §6.4.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReportBlock {
-    /// The source.
-    pub ssrc: u32,
-    /// Share of packets lost since the last report, in 256ths.
-    pub fraction_lost: u8,
-    /// Packets lost since the start, 24 bits signed.
-    pub cumulative_lost: i32,
-    /// Highest sequence number, cycles above it.
-    pub highest_sequence: u32,
-    /// Interarrival jitter in units of the media clock.
-    pub jitter: u32,
-    /// The middle 32 bits of the last sender report's NTP time; 0: none came.
-    pub last_sender_report: u32,
-    /// Time since it came, in 65536ths of a second.
-    pub delay_since_last_sender_report: u32,
-}
-
 /// One packet of a compound.
 #[derive(Debug, Clone)]
 pub enum Packet<'a> {
@@ -131,32 +88,9 @@ pub enum Packet<'a> {
     SourceDescription,
     /// BYE of these sources.
     Bye(Ssrcs<'a>),
-    /// Generic NACK.
-    Nack {
-        /// The stream that misses packets.
-        media_ssrc: u32,
-        /// Which.
-        lost: LostSequences<'a>,
-    },
-    /// Transport-wide congestion control feedback.
-    TransportFeedback(TransportFeedback),
-    /// PLI.
-    PictureLoss {
-        /// The stream that needs a keyframe.
-        media_ssrc: u32,
-    },
-    /// FIR.
-    FullIntra(FullIntraEntries<'a>),
-    /// REMB: the receiver's bandwidth estimate.
-    Remb {
-        /// Bits per second.
-        bitrate_bps: u64,
-        /// The streams that share it.
-        ssrcs: Ssrcs<'a>,
-    },
     /// XR, with what it says of our reference times.
     ExtendedReport(ReferenceDelays<'a>),
-    /// Any other type: application-defined, feedback we do not use.
+    /// Any other type: application-defined, feedback, of which a receiver gets none.
     Other {
         /// Packet type.
         packet_type: u8,
@@ -184,47 +118,6 @@ impl Iterator for Ssrcs<'_> {
 
     fn next(&mut self) -> Option<u32> {
         self.0.u32().ok()
-    }
-}
-
-/// SSRC and sequence number of each FIR entry.
-#[derive(Debug, Clone)]
-pub struct FullIntraEntries<'a>(Reader<'a>);
-
-impl Iterator for FullIntraEntries<'_> {
-    type Item = (u32, u8);
-
-    fn next(&mut self) -> Option<(u32, u8)> {
-        let ssrc = self.0.u32().ok()?;
-        let sequence = self.0.u8().ok()?;
-        self.0.u24().ok()?;
-        Some((ssrc, sequence))
-    }
-}
-
-/// Sequence numbers of a NACK: a packet id and a bit mask of the 16 after it, pair by pair.
-#[derive(Debug, Clone)]
-pub struct LostSequences<'a> {
-    pairs: Reader<'a>,
-    next: u16,
-    mask: u16,
-}
-
-impl Iterator for LostSequences<'_> {
-    type Item = u16;
-
-    fn next(&mut self) -> Option<u16> {
-        if self.mask == 0 {
-            let packet_id = self.pairs.u16().ok()?;
-            self.mask = self.pairs.u16().ok()?;
-            self.next = packet_id.wrapping_add(1);
-            return Some(packet_id);
-        }
-        let skipped = u16::try_from(self.mask.trailing_zeros()).unwrap_or(0);
-        let lost = self.next.wrapping_add(skipped);
-        self.mask = self.mask.checked_shr(u32::from(skipped) + 1).unwrap_or(0);
-        self.next = lost.wrapping_add(1);
-        Some(lost)
     }
 }
 
@@ -293,49 +186,12 @@ fn read_packet(packet_type: u8, count: u8, mut body: Reader<'_>) -> Result<Packe
         }
         packet_type::SOURCE_DESCRIPTION => Packet::SourceDescription,
         packet_type::BYE => Packet::Bye(Ssrcs(body.sub(usize::from(count) * 4)?)),
-        packet_type::TRANSPORT_FEEDBACK => {
-            let sender_ssrc = body.u32()?;
-            let media_ssrc = body.u32()?;
-            match count {
-                feedback_type::NACK => {
-                    Packet::Nack { media_ssrc, lost: LostSequences { pairs: body, next: 0, mask: 0 } }
-                }
-                feedback_type::TRANSPORT_CC => {
-                    Packet::TransportFeedback(TransportFeedback::read(sender_ssrc, media_ssrc, &mut body)?)
-                }
-                _ => Packet::Other { packet_type },
-            }
-        }
-        packet_type::PAYLOAD_FEEDBACK => {
-            let _sender_ssrc = body.u32()?;
-            let media_ssrc = body.u32()?;
-            match count {
-                feedback_type::PLI => Packet::PictureLoss { media_ssrc },
-                feedback_type::FIR => Packet::FullIntra(FullIntraEntries(body)),
-                feedback_type::APPLICATION => read_application_feedback(body)?,
-                _ => Packet::Other { packet_type },
-            }
-        }
         packet_type::EXTENDED_REPORT => {
             let _sender_ssrc = body.u32()?;
             Packet::ExtendedReport(ReferenceDelays::new(body))
         }
         _ => Packet::Other { packet_type },
     })
-}
-
-/// `"REMB"`, number of SSRCs (8), exponent (6), mantissa (18), SSRCs: bitrate = mantissa * 2^exponent.
-fn read_application_feedback(mut body: Reader<'_>) -> Result<Packet<'_>, RtcpError> {
-    if body.take_array()? != REMB_IDENTIFIER {
-        return Ok(Packet::Other { packet_type: packet_type::PAYLOAD_FEEDBACK });
-    }
-    let ssrc_count = usize::from(body.u8()?);
-    let bitrate = body.u24()?;
-    let mantissa = u64::from(bitrate & 0x3_FFFF);
-    let exponent = bitrate >> 18;
-    let bitrate_bps =
-        mantissa.checked_shl(exponent).filter(|shifted| shifted >> exponent == mantissa).unwrap_or(u64::MAX);
-    Ok(Packet::Remb { bitrate_bps, ssrcs: Ssrcs(body.sub(ssrc_count * 4)?) })
 }
 
 fn read_report_block(reader: &mut Reader<'_>) -> Result<ReportBlock, Truncated> {

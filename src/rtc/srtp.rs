@@ -15,6 +15,7 @@
 //! - an SRTCP packet that says it is not encrypted is refused: the crate would return it unauthenticated;
 //! - a panic inside a cipher's crate is caught; this direction then refuses everything, and the session should end.
 
+mod error;
 mod keys;
 mod sequence;
 mod shape;
@@ -24,20 +25,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use guest_relay_srtp_transform::{RtpKeys, Unauthentic};
+use guest_relay_srtp_transform::RtpKeys;
 use webrtc_srtp::context::Context;
 use webrtc_srtp::option::srtcp_replay_protection;
 use webrtc_srtp::protection_profile::ProtectionProfile;
 
+pub use self::error::SrtpError;
+pub use self::sequence::REPLAY_WINDOW_PACKETS;
 use self::sequence::Sequence;
 use self::shape::{RtcpShape, RtpShape};
 use self::streams::{Number, Streams};
-use crate::rtc::bytes::Truncated;
 pub use keys::{KeySalt, Keys, SrtpProfile};
 pub use streams::MAX_SSRCS;
-
-/// Packets an SSRC may be late by and still be accepted (RFC 3711 §3.3.2 asks for at least 64).
-pub const REPLAY_WINDOW_PACKETS: usize = 512;
 
 /// Failed trials of unannounced SSRCs that may come in one burst.
 pub const TRIAL_BURST: u32 = 32;
@@ -50,64 +49,6 @@ pub const RESYNC_AFTER: Duration = Duration::from_secs(1);
 
 /// The index of the last SRTCP packet that one master key may protect (RFC 3711 §9.2).
 const LAST_SRTCP_INDEX: u32 = (1 << 31) - 1;
-
-/// Why a packet was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SrtpError {
-    /// Shorter than its own header fields and the tag say.
-    TooShort {
-        /// Bytes the next field takes.
-        need: usize,
-        /// Bytes that were there.
-        have: usize,
-    },
-    /// The version field is not 2.
-    NotVersion2,
-    /// SRTCP with a cleared E flag.
-    NotEncrypted,
-    /// An SSRC nobody announced, and the trials for such are used up for the moment.
-    UnknownSsrc,
-    /// [`MAX_SSRCS`] other SSRCs are in use.
-    TooManySsrcs,
-    /// Seen before, or older than the replay window.
-    Replayed,
-    /// The tag does not fit.
-    Unauthentic,
-    /// 2^31 RTCP packets were protected with this key.
-    KeyExhausted,
-    /// A cipher's crate panicked, now or before. The session should end.
-    Crashed,
-}
-
-impl From<Unauthentic> for SrtpError {
-    fn from(Unauthentic: Unauthentic) -> Self {
-        Self::Unauthentic
-    }
-}
-
-impl From<Truncated> for SrtpError {
-    fn from(truncated: Truncated) -> Self {
-        Self::TooShort { need: truncated.need, have: truncated.have }
-    }
-}
-
-impl std::fmt::Display for SrtpError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::TooShort { need, have } => write!(f, "{need} bytes needed, {have} there"),
-            Self::NotVersion2 => write!(f, "version is not 2"),
-            Self::NotEncrypted => write!(f, "SRTCP packet is not encrypted"),
-            Self::UnknownSsrc => write!(f, "SSRC was not announced and trials are used up"),
-            Self::TooManySsrcs => write!(f, "{MAX_SSRCS} SSRCs are in use"),
-            Self::Replayed => write!(f, "packet was seen before or is too old"),
-            Self::Unauthentic => write!(f, "authentication tag does not fit"),
-            Self::KeyExhausted => write!(f, "key has protected 2^31 packets"),
-            Self::Crashed => write!(f, "SRTP implementation panicked"),
-        }
-    }
-}
-
-impl std::error::Error for SrtpError {}
 
 /// Packets of one kind, counted by what became of them.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -207,8 +148,7 @@ impl Inbound {
 
     /// An SRTCP packet in, the compound RTCP packet out.
     pub fn unprotect_rtcp(&mut self, datagram: &[u8], now: Instant) -> Result<&[u8], SrtpError> {
-        let result = RtcpShape::parse(datagram, self.profile)
-            .and_then(|shape| self.open_rtcp(&shape, now, |context| context.decrypt_rtcp(datagram)));
+        let result = RtcpShape::parse(datagram, self.profile).and_then(|shape| self.open_rtcp(datagram, &shape, now));
         self.stats.rtcp.count(&result);
         self.compound = result?;
         Ok(&self.compound)
@@ -260,7 +200,9 @@ impl Inbound {
             }
             return Err(refused);
         }
-        rtp.has_room(ssrc, now)?;
+        if !rtp.has_room(ssrc, now) {
+            return Err(SrtpError::TooManySsrcs);
+        }
         if !is_announced && !trials.allowed(now) {
             return Err(SrtpError::UnknownSsrc);
         }
@@ -281,21 +223,18 @@ impl Inbound {
         Err(refused)
     }
 
-    fn open_rtcp(
-        &mut self,
-        shape: &RtcpShape,
-        now: Instant,
-        decrypt: impl FnOnce(&mut Context) -> Result<Bytes, webrtc_srtp::Error>,
-    ) -> Result<Bytes, SrtpError> {
+    fn open_rtcp(&mut self, datagram: &[u8], shape: &RtcpShape, now: Instant) -> Result<Bytes, SrtpError> {
         let RtcpShape { ssrc, index } = *shape;
         if let Some(stream) = self.rtcp.find(ssrc) {
-            let opened = contained(&mut self.crashed, || decrypt(&mut stream.state).map_err(refusal));
+            let opened = contained(&mut self.crashed, || stream.state.decrypt_rtcp(datagram).map_err(refusal));
             if opened.is_ok() {
                 stream.record_heard(index.into(), now);
             }
             return opened;
         }
-        self.rtcp.has_room(ssrc, now)?;
+        if !self.rtcp.has_room(ssrc, now) {
+            return Err(SrtpError::TooManySsrcs);
+        }
         let is_announced = self.announced.contains(&ssrc);
         if !is_announced && !self.trials.allowed(now) {
             return Err(SrtpError::UnknownSsrc);
@@ -305,7 +244,7 @@ impl Inbound {
         }
         let opened = contained(&mut self.crashed, || {
             let mut state = new_context(self.profile, &self.keys);
-            let packet = decrypt(&mut state).map_err(refusal)?;
+            let packet = state.decrypt_rtcp(datagram).map_err(refusal)?;
             Ok((state, packet))
         });
         match opened {
@@ -416,8 +355,7 @@ mod tests {
         let now = Instant::now();
         let mut inbound = Inbound::new(&keys, now);
         inbound.announce(5);
-        let shape = RtcpShape { ssrc: 5, index: 1 };
-        let result = inbound.open_rtcp(&shape, now, |_| panic!("index out of bounds"));
+        let result: Result<(), _> = contained(&mut inbound.crashed, || panic!("index out of bounds"));
         assert_eq!(result, Err(SrtpError::Crashed));
         let mut packet = [0x80; 60];
         packet[8..12].copy_from_slice(&5_u32.to_be_bytes());

@@ -18,82 +18,24 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use hmac::{Hmac, Mac};
-use sha1::Sha1;
+use hmac::Mac;
 
 use super::bytes::{Reader, Truncated};
 
+mod wire;
 mod write;
 
+pub use wire::MessageClass as Class;
+pub use wire::{BINDING, MAX_UNKNOWN_ATTRIBUTES, MessageClass, RoleAttribute, TransactionId, error_code};
+use wire::{
+    HEADER_LEN, INTEGRITY_LEN, MAGIC_COOKIE, MAGIC_COOKIE_HIGH, attribute, fingerprint, integrity_of, split_type,
+    xor_mask,
+};
 pub use write::MessageWriter;
-
-/// RFC 8489 §5.
-const MAGIC_COOKIE: u32 = 0x2112_A442;
-/// Its first half, which ports are XORed with.
-const MAGIC_COOKIE_HIGH: u16 = 0x2112;
-const HEADER_LEN: usize = 20;
-const INTEGRITY_LEN: usize = 20;
-/// RFC 8489 §14.7: what the CRC-32 is XORed with.
-const FINGERPRINT_XOR: u32 = 0x5354_554E;
-/// Unknown comprehension-required attributes kept for the 420 answer; one more is as good as a hundred.
-pub const MAX_UNKNOWN_ATTRIBUTES: usize = 8;
-
-/// The method of every message that ICE sends (RFC 8489 §18.2).
-pub const BINDING: u16 = 0x001;
-
-/// Error codes of RFC 8489 §14.8 and RFC 8445 §7.1 that we send or look for.
-pub mod error_code {
-    /// A comprehension-required attribute was not understood.
-    pub const UNKNOWN_ATTRIBUTE: u16 = 420;
-    /// Both agents take the same ICE role.
-    pub const ROLE_CONFLICT: u16 = 487;
-}
-
-mod attribute {
-    pub(super) const USERNAME: u16 = 0x0006;
-    pub(super) const MESSAGE_INTEGRITY: u16 = 0x0008;
-    pub(super) const ERROR_CODE: u16 = 0x0009;
-    pub(super) const UNKNOWN_ATTRIBUTES: u16 = 0x000A;
-    pub(super) const MESSAGE_INTEGRITY_SHA256: u16 = 0x001C;
-    pub(super) const XOR_MAPPED_ADDRESS: u16 = 0x0020;
-    pub(super) const PRIORITY: u16 = 0x0024;
-    pub(super) const USE_CANDIDATE: u16 = 0x0025;
-    pub(super) const FINGERPRINT: u16 = 0x8028;
-    pub(super) const ICE_CONTROLLED: u16 = 0x8029;
-    pub(super) const ICE_CONTROLLING: u16 = 0x802A;
-    /// Types below this one must be understood (RFC 8489 §14).
-    pub(super) const COMPREHENSION_OPTIONAL: u16 = 0x8000;
-}
 
 /// Attributes of other STUN uses that a Binding request may carry and that change nothing for us: known, so
 /// never a reason for 420 (MAPPED-ADDRESS, REALM, NONCE, MESSAGE-INTEGRITY-SHA256, PASSWORD-ALGORITHM, USERHASH).
 const KNOWN_AND_IGNORED: [u16; 6] = [0x0001, 0x0014, 0x0015, attribute::MESSAGE_INTEGRITY_SHA256, 0x001D, 0x001E];
-
-/// Ties a response to its request.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct TransactionId(pub [u8; 12]);
-
-/// RFC 8489 §5: the two class bits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Class {
-    /// Wants a response.
-    Request,
-    /// Wants none.
-    Indication,
-    /// The request was accepted.
-    Success,
-    /// The request was refused.
-    Error,
-}
-
-/// The role a sender of a check claims, with its tie-breaker (RFC 8445 §7.3.1.1).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RoleAttribute {
-    /// ICE-CONTROLLING.
-    Controlling(u64),
-    /// ICE-CONTROLLED.
-    Controlled(u64),
-}
 
 /// Why a datagram is no STUN message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -156,7 +98,7 @@ struct Integrity<'a> {
 pub struct Message<'a> {
     datagram: &'a [u8],
     /// Request, indication, success or error.
-    pub class: Class,
+    pub class: MessageClass,
     /// [`BINDING`] in ICE.
     pub method: u16,
     /// Chosen by the requester.
@@ -325,7 +267,7 @@ impl<'a> Message<'a> {
 pub fn named_ufrag(datagram: &[u8]) -> Option<&str> {
     let mut reader = Reader::new(datagram);
     let (class, method) = split_type(reader.u16().ok()?);
-    if class != Class::Request || method != BINDING {
+    if class != MessageClass::Request || method != BINDING {
         return None;
     }
     reader.take(HEADER_LEN - 2).ok()?;
@@ -342,34 +284,6 @@ pub fn named_ufrag(datagram: &[u8]) -> Option<&str> {
     None
 }
 
-/// `M11..M7 C1 M6..M4 C0 M3..M0` (RFC 8489 §5, figure 3).
-fn split_type(message_type: u16) -> (Class, u16) {
-    let method = (message_type & 0x000F) | ((message_type & 0x00E0) >> 1) | ((message_type & 0x3E00) >> 2);
-    let class = match (message_type & 0x0100 != 0, message_type & 0x0010 != 0) {
-        (false, false) => Class::Request,
-        (false, true) => Class::Indication,
-        (true, false) => Class::Success,
-        (true, true) => Class::Error,
-    };
-    (class, method)
-}
-
-fn fingerprint(covered: &[u8]) -> u32 {
-    crc32fast::hash(covered) ^ FINGERPRINT_XOR
-}
-
-/// HMAC-SHA1 over `covered` with the header's length as if MESSAGE-INTEGRITY were the last attribute.
-fn integrity_of(covered: &[u8], key: &[u8]) -> Option<Hmac<Sha1>> {
-    let (message_type, rest) = covered.split_first_chunk::<2>()?;
-    let (_length, rest) = rest.split_first_chunk::<2>()?;
-    let length = u16::try_from(covered.len() - HEADER_LEN + 4 + INTEGRITY_LEN).ok()?;
-    let mut mac = Hmac::<Sha1>::new_from_slice(key).ok()?;
-    mac.update(message_type);
-    mac.update(&length.to_be_bytes());
-    mac.update(rest);
-    Some(mac)
-}
-
 /// `None`: a family that is neither IPv4 nor IPv6, or a length that is not the family's.
 fn parse_xor_address(value: &[u8], transaction_id: TransactionId) -> Result<Option<SocketAddr>, Truncated> {
     let mut reader = Reader::new(value);
@@ -382,15 +296,6 @@ fn parse_xor_address(value: &[u8], transaction_id: TransactionId) -> Result<Opti
         _ => return Ok(None),
     };
     Ok(reader.is_empty().then_some(SocketAddr::new(ip, port)))
-}
-
-/// Cookie and transaction id, which IPv6 addresses are XORed with (RFC 8489 §14.2).
-fn xor_mask(transaction_id: TransactionId) -> u128 {
-    let mut mask = [0; 16];
-    let (cookie, id) = mask.split_at_mut(4);
-    cookie.copy_from_slice(&MAGIC_COOKIE.to_be_bytes());
-    id.copy_from_slice(&transaction_id.0);
-    u128::from_be_bytes(mask)
 }
 
 fn parse_error_code(value: &[u8]) -> Result<Option<u16>, Truncated> {

@@ -29,7 +29,6 @@ use std::time::{Duration, Instant};
 
 use guest_relay_muxer::{Frame, Tag, TagKind};
 
-use super::backoff::{Backoff, Failure};
 use super::connection::{Connection, Notice, ProtocolError};
 use super::flow::{Flow, Verdict};
 use super::interface::{
@@ -38,8 +37,9 @@ use super::interface::{
 };
 use super::message;
 use super::queue::{Bounds, Class, Queue};
-use super::rng::Rng;
 use super::target::Target;
+use crate::backoff::{Backoff, Failure, Rng};
+use crate::deadline::earliest;
 
 /// Between pings: well within servers' 10 s read deadlines, and two fit into [`SILENCE_DEADLINE`].
 pub const PING_INTERVAL: Duration = Duration::from_secs(2);
@@ -365,7 +365,7 @@ impl Publisher {
             Phase::Idle | Phase::Stopped => None,
         };
         let retry = self.timers.keyframe_retry.filter(|_| self.is_flowing());
-        [phase, self.proof_at(), self.silence_at(), self.stall_at(), retry].into_iter().flatten().min()
+        earliest([phase, self.proof_at(), self.silence_at(), self.stall_at(), retry])
     }
 
     /// Does what is due at `now`.

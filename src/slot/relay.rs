@@ -5,6 +5,13 @@
 //! is repeated once a second and Opus silence runs ([`bridge`]), so that the mixer's input stays. It stays as long as a
 //! session holds the slot, and for `hold` after the guest was last heard of; then the stream is unpublished.
 //!
+//! ```text
+//!   idle ──begin_source──▶ joined ──first packet──▶ published ──end_source──▶ held ──`hold` is over, release──▶ idle
+//!     ▲                      │                         ▲                       │
+//!     └──────end_source──────┘                         └─────begin_source──────┘
+//! ```
+//! Published and held, it bridges what does not come. RTMP connections come and go below it: the publisher's own states.
+//!
 //! A guest without a microphone is published with silence. One whose camera shows nothing for [`SOUND_ALONE_AFTER`] is
 //! published as sound alone; a later picture moves the publication to a connection with both, since a server fixes the
 //! set of tracks in the first two seconds.
@@ -23,6 +30,7 @@ use super::bridge::Bridge;
 use super::freezes::Freezes;
 use super::rates::Rates;
 use super::wait;
+use crate::deadline::earliest;
 use crate::rtc::peer::Delivery;
 use crate::rtmp::{self, Disconnected, Publisher, Target, Tracks};
 
@@ -114,7 +122,8 @@ pub enum RtmpInput<'a> {
     Disconnected(Disconnected),
 }
 
-/// One guest's way from RTP to RTMP.
+/// One guest's way from RTP to RTMP; the module has its states. `source` and `published`: idle has neither, joined the first,
+/// published both, held the second.
 pub(super) struct Relay {
     config: RelayConfig,
     /// Arrival times of the muxer count from here.
@@ -252,7 +261,7 @@ impl Relay {
     pub(super) fn media_timeout(&self) -> Option<Instant> {
         let muxer = self.muxer.poll_timeout().map(|at| self.instant(at));
         let bridge = self.published.then(|| self.bridge.poll_timeout());
-        [muxer, bridge, self.hold_until, self.sound_alone_at, self.keyframe_at()].into_iter().flatten().min()
+        earliest([muxer, bridge, self.hold_until, self.sound_alone_at, self.keyframe_at()])
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {

@@ -7,11 +7,10 @@
 use std::time::Duration;
 
 use crate::rtc::peer::Delivery;
+use crate::rtc::round_trip::INITIAL_ROUND_TRIP;
 
 /// Below this, waking up late would count as loss.
 const FLOOR: Duration = Duration::from_millis(20);
-/// The round trip before one was measured.
-const INITIAL_ROUND_TRIP: Duration = Duration::from_millis(100);
 /// Round trips that are waited for. At 10 % loss both ways one request in each leaves one packet in a million missing, and
 /// the other ones make up for requests that are lost in a run.
 const ROUND_TRIPS: u32 = 7;

@@ -14,6 +14,11 @@ fn parse(text: &str) -> Config {
     Config::parse(text, "config.yml", &|_| None).unwrap()
 }
 
+/// One line each, as they are logged.
+fn notices(config: &Config) -> Vec<String> {
+    config.notices.iter().map(ToString::to_string).collect()
+}
+
 fn problems(text: &str) -> Vec<String> {
     let error = Config::parse(text, "config.yml", &|_| None).unwrap_err();
     error.to_string().lines().map(str::to_owned).collect()
@@ -87,22 +92,33 @@ mediamtx:
 #[test]
 fn the_file_of_the_existing_deployment_is_taken_as_it_is() {
     let config = parse(DEPLOYMENT);
-    assert_eq!(config.cloudflare.account_id.as_deref(), Some("0123456789abcdef0123456789abcdef"));
     let (app_id, token) = config.cloudflare.app().unwrap();
     assert_eq!((app_id, token.expose().as_str()), ("12345678901234567890123456789012", "canary-token"));
-    assert_eq!(config.cloudflare.app_name.as_deref(), Some("r58-guests"));
     let guests: Vec<_> = config.guests.iter().map(|guest| (guest.name.as_str(), guest.enabled)).collect();
     assert_eq!(guests, [("Remote Guest 1", true), ("Gjest på lufta", false)]);
     assert_eq!(config.mediamtx.rtmp_port, 1936);
     let guest = GuestId::parse("guest1").unwrap();
     assert_eq!(config.relay.output.for_guest(&guest), "rtmp://127.0.0.1:1936/guest1");
     assert_eq!(
-        config.notices,
+        notices(&config),
         [
             "config.yml:20: guests.guest2.color is not used here",
             "sections that are not used here: mode, cameras, recording"
         ]
     );
+}
+
+#[test]
+fn keys_that_only_the_application_beside_us_needs_are_accepted_and_change_nothing() {
+    let keys = ["account_id", "calls_app_name", "rtsp_port", "srt_port"];
+    let without: Vec<_> = DEPLOYMENT.lines().filter(|line| !keys.iter().any(|key| line.contains(key))).collect();
+    assert_eq!(without.len() + keys.len(), DEPLOYMENT.lines().count());
+    let (with, without) = (parse(DEPLOYMENT), parse(&without.join("\n")));
+    assert_eq!((with.cloudflare, with.mediamtx), (without.cloudflare, without.mediamtx));
+    assert_eq!(with.notices.len(), without.notices.len(), "none about these keys");
+    for key in ["account_id: [1, 2]", "calls_app_name: {a: b}"] {
+        assert_eq!(parse(&format!("cloudflare: {{{key}}}\n")), Config::default(), "{key}");
+    }
 }
 
 #[test]
@@ -115,7 +131,7 @@ fn the_short_names_of_the_cloudflare_keys_are_understood() {
 #[test]
 fn half_of_a_pair_of_credentials_is_named() {
     assert_eq!(
-        parse("cloudflare: {calls_app_id: app, turn_api_token: x}\n").notices,
+        notices(&parse("cloudflare: {calls_app_id: app, turn_api_token: x}\n")),
         [
             "cloudflare.calls_app_id is not used, because cloudflare.calls_api_token is missing",
             "cloudflare.turn_api_token is not used, because cloudflare.turn_token_id is missing",
@@ -165,7 +181,6 @@ fn each_variable_is_the_key_that_it_stands_for_and_wins_over_it() {
         ("GUEST_RELAY_RELAY_KEYFRAME_INTERVAL_SECONDS", "relay", "keyframe_interval_seconds", "7", "8"),
         ("GUEST_RELAY_RELAY_STATE_FILE", "relay", "state_file", "/a", "/b"),
         ("GUEST_RELAY_LOG_LEVEL", "log", "level", "trace", "error"),
-        ("CLOUDFLARE_ACCOUNT_ID", "cloudflare", "account_id", "a", "b"),
         ("CLOUDFLARE_CALLS_APP_ID", "cloudflare", "calls_app_id", "a", "b"),
         ("CLOUDFLARE_CALLS_APP_ID", "cloudflare", "app_id", "a", "b"),
         ("CLOUDFLARE_CALLS_API_TOKEN", "cloudflare", "calls_api_token", "a", "b"),
@@ -339,16 +354,16 @@ fn a_named_file_that_is_missing_is_an_error_and_a_directory_is_no_file() {
 fn a_file_with_a_secret_that_others_may_read_is_told() {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("secrets-{}.yml", std::process::id()));
     std::fs::write(&path, "cloudflare: {calls_app_id: a, calls_api_token: canary}\n").unwrap();
-    let notices = |mode: u32, environment: &dyn Fn(&str) -> Option<String>| {
+    let noticed = |mode: u32, environment: &dyn Fn(&str) -> Option<String>| {
         std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
-        Config::load(Some(&path), environment).unwrap().notices
+        notices(&Config::load(Some(&path), environment).unwrap())
     };
-    let open = notices(0o644, &|_| None);
+    let open = noticed(0o644, &|_| None);
     assert_eq!(open.len(), 1);
     assert!(open[0].ends_with(&format!("(mode 0644); run: chmod 600 {}", path.display())), "{open:?}");
-    assert!(notices(0o600, &|_| None).is_empty());
+    assert!(noticed(0o600, &|_| None).is_empty());
     let given = |name: &str| (name == "CLOUDFLARE_CALLS_API_TOKEN").then(|| "x".to_owned());
-    assert!(notices(0o644, &given).is_empty());
+    assert!(noticed(0o644, &given).is_empty());
     std::fs::remove_file(&path).unwrap();
 }
 
@@ -358,7 +373,7 @@ fn without_a_file_the_defaults_hold_and_a_notice_says_so() {
     assert!(!Path::new("config.yml").exists(), "a config.yml here would be read by this test");
     let config = Config::load(None, &|_| None).unwrap();
     assert_eq!(config.guests, Config::default().guests);
-    assert_eq!(config.notices, ["no config.yml here, the defaults hold: guests guest1, guest2"]);
+    assert_eq!(notices(&config), ["no config.yml here, the defaults hold: guests guest1, guest2"]);
 }
 
 #[test]

@@ -23,28 +23,44 @@ fn video_frames(connection: &Connection) -> u64 {
     connection.video.as_ref().map_or(0, |track| track.frames)
 }
 
-/// Digests of the pictures that arrived, in order.
-fn arrived(connection: &Connection) -> Vec<u64> {
+/// Digests of the pictures that arrived, in order, and which are IDRs.
+fn arrived(connection: &Connection) -> Vec<(u64, bool)> {
     let pictures = connection.frames.iter().filter(|frame| frame.kind == Kind::Video);
     // FrameType and CodecID, AVCPacketType, CompositionTime: 5 bytes before the NAL units.
-    pictures.map(|frame| h264::digest(h264::avc_units(&frame.body[5..]).unwrap())).collect()
+    pictures.map(|frame| (h264::digest(h264::avc_units(&frame.body[5..]).unwrap()), frame.key)).collect()
 }
 
 fn pictures(finished: &Finished) -> Vec<&SentUnit> {
     finished.sent.iter().filter(|unit| unit.kind == loadgen::clip::TrackKind::Video).collect()
 }
 
-/// Everything sent from the first arrived picture on has arrived, once and in order.
+/// Everything sent from the first arrived picture on has arrived, once and in order. Where a busy machine had nothing of the
+/// guest come for a second, the last IDR stands in for it once more.
 pub(crate) fn assert_nothing_lost(finished: &Finished, ingest: &Ingest, guest: &str) {
     // The clip begins anew whenever a keyframe is asked for, so its first picture may have been sent before.
     let sent: Vec<_> = pictures(finished).into_iter().map(|unit| unit.digest).collect();
     let came = || ingest.path(guest).map(|connection| arrived(&connection)).unwrap_or_default();
-    wait_for("the last picture to arrive", || came().last() == sent.last(), || format!("{} have", came().len()));
+    wait_for(
+        "all pictures to arrive, none of them lost",
+        || (0..sent.len()).any(|from| is_all_of(&sent[from..], &came())),
+        || format!("{} of {} have", came().len(), sent.len()),
+    );
     let connection = ingest.path(guest).unwrap();
     assert_eq!(connection.violations, Vec::<String>::new());
-    let arrived = arrived(&connection);
-    assert!(arrived.len() > 30, "only {} pictures arrived", arrived.len());
-    assert!(sent.ends_with(&arrived), "{} of {} pictures arrived, not the last ones", arrived.len(), sent.len());
+    assert!(arrived(&connection).len() > 30, "only {} pictures arrived", arrived(&connection).len());
+}
+
+/// `arrived` is `sent`, but for repetitions of the last IDR.
+fn is_all_of(sent: &[u64], arrived: &[(u64, bool)]) -> bool {
+    let mut sent = sent.iter().peekable();
+    let mut last_idr = None;
+    let all_known = arrived.iter().all(|(digest, is_idr)| {
+        let expected = sent.next_if_eq(&digest).is_some();
+        let known = expected || (*is_idr && last_idr == Some(digest));
+        last_idr = if *is_idr { Some(digest) } else { last_idr };
+        known
+    });
+    all_known && sent.peek().is_none()
 }
 
 #[test]

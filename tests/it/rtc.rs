@@ -74,7 +74,6 @@ fn an_ice_lite_sender_is_checked_nominated_and_kept_alive_by_us() {
     session.run_for(Duration::from_secs(60));
     assert_eq!(*session.peer.state(), State::Connected);
     assert_eq!(session.sequences(TrackKind::Video).len(), 20);
-    assert_eq!(session.peer.mapped_address(), Some(session.our_address));
     assert!(session.rtc.is_alive());
 }
 

@@ -45,7 +45,7 @@ FLOORS = [
     ("protocol machines, the log", ["rtc", "rtmp", "journal"]),
     (
         "leaves",
-        ["guest", "access", "utc", "secret", "systemd", "panics", "within", "backoff", "rng", "log_once", "notice"],
+        ["guest", "access", "utc", "secret", "systemd", "panics", "deadline", "within", "backoff", "rng", "log_once"],
     ),
     ("crates of ours", ["muxer"]),
 ]

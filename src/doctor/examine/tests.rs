@@ -86,7 +86,9 @@ fn everything_that_can_be_wrong_says_what_to_do() {
     };
     let sick = Configured {
         guests: Vec::new(),
-        notices: vec!["cloudflare.turn_token_id is not used, because cloudflare.turn_api_token is missing".to_owned()],
+        notices: vec![Notice::new(
+            "cloudflare.turn_token_id is not used, because cloudflare.turn_api_token is missing",
+        )],
         state_file: StateFile::ReadableByOthers("state.json".into(), 0o644),
         http: (
             address("0.0.0.0:8010"),

@@ -25,8 +25,14 @@ use webrtc_util::{Error as ConnError, KeyingMaterialExporter};
 use zeroize::Zeroizing;
 
 use super::certificate::{Certificate, Fingerprint, PeerFingerprints};
-use super::{DtlsError, FLIGHT_INTERVAL, MAX_QUEUED_DATAGRAMS};
+use super::error::DtlsError;
 use crate::rtc::srtp::{Keys, SrtpProfile};
+
+/// How long an unanswered flight waits before it is sent again.
+pub const FLIGHT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Datagrams that may wait to be sent, or to be processed.
+pub const MAX_QUEUED_DATAGRAMS: usize = 32;
 
 /// Yields per pump. One lets reader, handshake and writer each make a step; a server flight of six messages takes a
 /// step of reader and handshake each, then the answer is written.
@@ -60,8 +66,8 @@ impl Engine {
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build()?;
         let (received, to_receive) = mpsc::channel(MAX_QUEUED_DATAGRAMS);
         let sent = Arc::new(Sent::default());
-        let link = Link { received: tokio::sync::Mutex::new(to_receive), sent: Arc::clone(&sent) };
-        let handshake = runtime.spawn(handshake(link, certificate.to_dtls(), peer, profiles.to_vec()));
+        let connection = DatagramConn { received: tokio::sync::Mutex::new(to_receive), sent: Arc::clone(&sent) };
+        let handshake = runtime.spawn(handshake(connection, certificate.to_dtls(), peer, profiles.to_vec()));
         Ok(Self { runtime, handshake, received, sent, now })
     }
 
@@ -109,14 +115,14 @@ impl Sent {
     }
 }
 
-/// The crate's view of the network.
-struct Link {
+/// The crate's view of the network: the two queues.
+struct DatagramConn {
     received: tokio::sync::Mutex<mpsc::Receiver<Vec<u8>>>,
     sent: Arc<Sent>,
 }
 
 #[async_trait]
-impl Conn for Link {
+impl Conn for DatagramConn {
     async fn connect(&self, _: SocketAddr) -> Result<(), ConnError> {
         Ok(())
     }
@@ -169,7 +175,7 @@ impl Conn for Link {
 
 /// A whole handshake in client role, up to the export of keys.
 async fn handshake(
-    link: Link,
+    datagrams: DatagramConn,
     certificate: webrtc_dtls::crypto::Certificate,
     peer: PeerFingerprints,
     profiles: Vec<SrtpProfile>,
@@ -203,7 +209,7 @@ async fn handshake(
         mtu: MTU_BYTES,
         ..Config::default()
     };
-    let connection = DTLSConn::new(Arc::new(link), config, true, None)
+    let connection = DTLSConn::new(Arc::new(datagrams), config, true, None)
         .await
         .map_err(|error| mismatch.get().cloned().unwrap_or_else(|| error.into()))?;
     let state = connection.connection_state().await;
@@ -290,9 +296,9 @@ mod tests {
     fn receiving_waits_for_ever_when_the_other_end_is_gone() {
         let (received, to_receive) = mpsc::channel(1);
         drop(received);
-        let link = Link { received: tokio::sync::Mutex::new(to_receive), sent: Arc::default() };
+        let connection = DatagramConn { received: tokio::sync::Mutex::new(to_receive), sent: Arc::default() };
         let (mut engine, now) = engine(async move {
-            let _ = link.recv(&mut [0; 16]).await;
+            let _ = connection.recv(&mut [0; 16]).await;
             Err(DtlsError::Closed)
         });
         assert!(engine.pump(now).is_none());

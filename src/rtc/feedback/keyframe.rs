@@ -1,5 +1,10 @@
 //! When to ask for a keyframe, and how: PLI (RFC 4585 §6.3.1) at once, again until the keyframe came, FIR (RFC
 //! 5104 §4.3.1) when PLIs go unanswered. Never more than one request in [`MIN_INTERVAL`].
+//!
+//! ```text
+//!  content ──request──▶ wanted: PLI, PLI, PLI, FIR, FIR ..., one each MIN_INTERVAL
+//!     ▲────a keyframe──────┘
+//! ```
 
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,15 @@
 //! Which packets to ask for again (RFC 4585 §6.2.1): sequence numbers in, sequence numbers to request out.
 //!
+//! ```text
+//!  a missing packet   noticed ──5 ms──▶ asked for ──a round trip──▶ again ──half a round trip──▶ again ...
+//!                        │                  │                          │
+//!                        └──────────────────┴──────────────────────────┴──▶ came, or given up after max_wait
+//! ```
+//!
 //! A gap is asked for [`REORDER_GRACE`] after it showed, so that mere reordering asks for nothing; again when
-//! the answer is overdue, then twice a round trip ([`RoundTrip::interval`]), as long as the answer can still come in time; given up when whoever puts the
-//! packets in order does not wait for it any more ([`NackList::set_max_wait`]). Bound: [`MAX_MISSING`] numbers, the oldest make room.
+//! the answer is overdue, then twice a round trip ([`RoundTrip::interval`]), as long as the answer can still come in
+//! time; given up when whoever puts the packets in order does not wait for it any more ([`NackList::set_max_wait`]).
+//! Bound: [`MAX_MISSING`] numbers, the oldest make room.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use guest_relay_muxer::seq::SeqNo;
 
 use super::super::rtcp::ReportBlock;
-use super::middle;
 
 /// RFC 3550 §6.4.1: the cumulative count has 24 bits, signed.
 const CUMULATIVE_LOST: std::ops::RangeInclusive<i64> = -0x80_0000..=0x7F_FFFF;
@@ -116,6 +115,11 @@ impl Reception {
             delay_since_last_sender_report: delay,
         }
     }
+}
+
+/// The middle 32 bits of an NTP time.
+pub(super) fn middle(ntp_time: u64) -> u32 {
+    u32::try_from((ntp_time >> 16) & u64::from(u32::MAX)).expect("masked to 32 bits")
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
-//! The path's round trip time: samples in, a time smoothed as by RFC 6298 §2 out.
+//! When a request for a packet is repeated: samples of the path's round trip time in, intervals out.
 //!
 //! Samples come from retransmissions (NACK to packet), from the sender's answers to our reference times (RFC 3611
 //! §4.5) and, where we check the peer, from ICE.
 
 use std::time::Duration;
 
-/// The round trip time before it was measured.
-pub const INITIAL_ROUND_TRIP: Duration = Duration::from_millis(100);
+use super::super::round_trip::{INITIAL_ROUND_TRIP, Smoothed};
+
 /// Between two requests, however short the path: senders collect them.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
 /// A longer sample is a clock's fault or a lie, not a path on which guests talk.
@@ -15,7 +15,7 @@ const MAX_SAMPLE: Duration = Duration::from_secs(5);
 /// The estimate of one session.
 #[derive(Debug, Default)]
 pub(super) struct RoundTrip {
-    smoothed: Option<Duration>,
+    smoothed: Smoothed,
 }
 
 impl RoundTrip {
@@ -23,16 +23,16 @@ impl RoundTrip {
         if sample > MAX_SAMPLE {
             return;
         }
-        self.smoothed = Some(self.smoothed.map_or(sample, |smoothed| (smoothed * 7 + sample) / 8));
+        self.smoothed.record(sample);
     }
 
     pub(super) fn smoothed(&self) -> Option<Duration> {
-        self.smoothed
+        self.smoothed.value()
     }
 
     /// The soonest that an answer can be there.
     pub(super) fn expected(&self) -> Duration {
-        self.smoothed.unwrap_or(INITIAL_ROUND_TRIP)
+        self.smoothed.value().unwrap_or(INITIAL_ROUND_TRIP)
     }
 
     /// From the first request for a packet to the second: until its answer is overdue.

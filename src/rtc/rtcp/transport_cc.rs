@@ -14,9 +14,8 @@
 //! A delta is the time since the packet received before (the first: since the reference time) in 250 us; a small one
 //! is 0 to 255, a large one 16 bits signed. Bound: [`MAX_STATUSES`] packets in one message.
 
-use super::super::bytes::{Reader, Writer};
-use super::write::write_packet;
-use super::{RtcpError, feedback_type, packet_type};
+use super::super::bytes::Writer;
+use super::format::{feedback_type, packet_type, write_packet};
 
 /// Packets one message may speak about.
 pub const MAX_STATUSES: usize = 400;
@@ -69,15 +68,6 @@ impl Symbol {
             Self::LargeDelta => 2,
         }
     }
-
-    fn from_bits(bits: u16) -> Option<Self> {
-        match bits {
-            0 => Some(Self::NotReceived),
-            1 => Some(Self::SmallDelta),
-            2 => Some(Self::LargeDelta),
-            _ => None,
-        }
-    }
 }
 
 impl TransportFeedback {
@@ -106,30 +96,6 @@ impl TransportFeedback {
             }
         });
     }
-
-    /// Reads what follows the two SSRCs.
-    pub(super) fn read(sender_ssrc: u32, media_ssrc: u32, body: &mut Reader<'_>) -> Result<Self, RtcpError> {
-        let base_sequence = body.u16()?;
-        let count = usize::from(body.u16()?);
-        let reference_time = (body.u24()?.cast_signed() << 8) >> 8;
-        let feedback_count = body.u8()?;
-        if count > MAX_STATUSES {
-            return Err(RtcpError::TransportFeedback);
-        }
-        let mut symbols = Vec::with_capacity(count);
-        while symbols.len() < count {
-            decode_chunk(body.u16()?, count - symbols.len(), &mut symbols)?;
-        }
-        let mut statuses = Vec::with_capacity(count);
-        for symbol in symbols {
-            statuses.push(match symbol {
-                Symbol::NotReceived => None,
-                Symbol::SmallDelta => Some(i16::from(body.u8()?)),
-                Symbol::LargeDelta => Some(body.u16()?.cast_signed()),
-            });
-        }
-        Ok(Self { sender_ssrc, media_ssrc, base_sequence, reference_time, feedback_count, statuses })
-    }
 }
 
 /// The chunk for the first symbols of `rest`, and how many it covers.
@@ -146,23 +112,4 @@ fn encode_chunk(rest: &[Symbol]) -> (u16, usize) {
     // The first symbol stands highest; slots past the end stay zero.
     let symbols = (0..slots).fold(0, |bits, slot| (bits << width) | rest.get(slot).map_or(0, |symbol| symbol.bits()));
     (flags | symbols, covered)
-}
-
-/// Appends the symbols of `chunk`, `wanted` at most.
-fn decode_chunk(chunk: u16, wanted: usize, symbols: &mut Vec<Symbol>) -> Result<(), RtcpError> {
-    if chunk & 0x8000 == 0 {
-        let symbol = Symbol::from_bits((chunk >> 13) & 0x3).ok_or(RtcpError::TransportFeedback)?;
-        let run = usize::from(chunk & 0x1FFF);
-        if run == 0 {
-            return Err(RtcpError::TransportFeedback);
-        }
-        symbols.extend(std::iter::repeat_n(symbol, run.min(wanted)));
-        return Ok(());
-    }
-    let (width, slots, mask) = if chunk & 0x4000 == 0 { (1, ONE_BIT_SYMBOLS, 0x1) } else { (2, TWO_BIT_SYMBOLS, 0x3) };
-    for slot in (0..slots).rev().take(wanted) {
-        let bits = (chunk >> (slot * width)) & mask;
-        symbols.push(Symbol::from_bits(bits).ok_or(RtcpError::TransportFeedback)?);
-    }
-    Ok(())
 }

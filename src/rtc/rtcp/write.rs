@@ -1,22 +1,12 @@
 //! Writing RTCP packets one behind the other into a compound (RFC 3550 §6.1).
 
 use super::super::bytes::Writer;
-use super::{REMB_IDENTIFIER, ReportBlock, feedback_type, packet_type};
+use super::format::{ReportBlock, feedback_type, packet_type, write_packet};
 
 /// Packet id and mask pairs of one NACK: 17 sequence numbers each at best, 1 at worst.
 pub const MAX_NACK_PAIRS: usize = 64;
-
-/// Header, then what `body` writes (whole words), then the length.
-pub(super) fn write_packet(out: &mut Writer, packet_type: u8, count: u8, body: impl FnOnce(&mut Writer)) {
-    let start = out.len();
-    out.u8(0x80 | (count & 0x1F));
-    out.u8(packet_type);
-    out.u16(0);
-    body(out);
-    out.pad_to_word();
-    let words = (out.len() - start) / 4 - 1;
-    out.set_u16(start + 2, u16::try_from(words).expect("our packets fit a datagram"));
-}
+/// Identifies REMB among application-layer feedback.
+const REMB_IDENTIFIER: [u8; 4] = *b"REMB";
 
 fn saturated(count: usize) -> u8 {
     u8::try_from(count).unwrap_or(u8::MAX)

@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use guest_relay_muxer::TrackKind;
 
 use super::super::dtls::Fingerprint;
-use super::super::ice::{Credentials, random_u64};
+use super::super::ice::Credentials;
+use super::super::random::random_u64;
 use super::offer::{Offer, Section};
 use super::track::{Format, Track};
 

@@ -3,16 +3,16 @@
 use guest_relay_muxer::TrackKind;
 use sdp::{MediaDescription, SessionDescription};
 
+use super::error::{DescriptionError, OfferError};
 use super::text::parse_lines;
-use super::track::{Attributes, Take, Track};
-use super::transport::{RemoteAddresses, Setup, Transport, is_ice_lite, setup};
-use super::{OfferError, kind_of};
+use super::track::{Attributes, Take, Track, kind_of};
+use super::transport::{BundleTransport, RemoteAddresses, Setup, is_ice_lite, setup};
 
 /// An offer that can be answered.
 #[derive(Debug, Clone)]
 pub struct Offer {
     /// How to reach the peer, and who it is.
-    pub transport: Transport,
+    pub transport: BundleTransport,
     /// Every m-line in order: an answer has as many.
     pub(super) sections: Vec<Section>,
 }
@@ -32,11 +32,11 @@ pub(super) struct Section {
 impl Offer {
     /// Reads an offer and decides what to take of it.
     pub fn parse(text: &str, addresses: RemoteAddresses) -> Result<Self, OfferError> {
-        let description = parse_lines(text)?;
+        let description = parse_lines(text).map_err(DescriptionError::Text)?;
         let mut sections: Vec<Section> = description.media_descriptions.iter().map(Section::new).collect();
         take_first_usable(&description, &mut sections)?;
         let taken = sections.iter().position(|section| section.track.is_some()).ok_or(OfferError::NothingSent)?;
-        let transport = Transport::parse(&description, taken, addresses)?;
+        let transport = BundleTransport::parse(&description, taken, addresses)?;
         match setup(&description, taken) {
             Some(Setup::ActPass | Setup::Passive) => {}
             Some(Setup::Active) | None => return Err(OfferError::SetupActive),
@@ -104,14 +104,14 @@ fn take_first_usable(description: &SessionDescription, sections: &mut [Section])
             continue;
         };
         if !Attributes(&media.attributes).has("rtcp-mux") {
-            return Err(OfferError::NoRtcpMux);
+            return Err(DescriptionError::NoRtcpMux.into());
         }
         if taken.len() > 1 && !section.bundled {
-            return Err(OfferError::NoBundle);
+            return Err(DescriptionError::NoBundle.into());
         }
         for payload_type in track.payload_types() {
             if payload_types.contains(&payload_type) {
-                return Err(OfferError::DuplicatePayloadType);
+                return Err(DescriptionError::DuplicatePayloadType.into());
             }
             payload_types.push(payload_type);
         }

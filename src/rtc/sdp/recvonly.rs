@@ -12,11 +12,11 @@ use sdp::MediaDescription;
 use super::super::dtls::Fingerprint;
 use super::super::ice::Credentials;
 use super::answer::{OpusSettings, Origin, write_transport};
+use super::error::{AnswerError, DescriptionError};
 use super::offer::{is_bundled, sends};
 use super::text::parse_lines;
-use super::track::{Attributes, SDES_MID, TRANSPORT_CC, Take, Track};
-use super::transport::{RemoteAddresses, Setup, Transport, setup};
-use super::{AnswerError, kind_of};
+use super::track::{Attributes, SDES_MID, TRANSPORT_CC, Take, Track, kind_of};
+use super::transport::{BundleTransport, RemoteAddresses, Setup, setup};
 
 /// Opus, and its redundant form.
 const OPUS: u8 = 111;
@@ -55,7 +55,7 @@ pub struct RecvOnlyText<'a> {
 #[derive(Debug, Clone)]
 pub struct Granted {
     /// How to reach the peer, and who it is.
-    pub transport: Transport,
+    pub transport: BundleTransport,
     /// The tracks that will come: one of each kind at most, one at least.
     pub tracks: Vec<Track>,
 }
@@ -118,7 +118,7 @@ impl RecvOnlyOffer {
 
     /// Reads the answer to this offer.
     pub fn accept(&self, answer: &str, addresses: RemoteAddresses) -> Result<Granted, AnswerError> {
-        let description = parse_lines(answer)?;
+        let description = parse_lines(answer).map_err(DescriptionError::Text)?;
         let sections = &description.media_descriptions;
         let is_ours = |(kind, media): (&TrackKind, &MediaDescription)| {
             let answered = Attributes(&media.attributes).value("mid");
@@ -138,20 +138,20 @@ impl RecvOnlyOffer {
             let mut track = Track::pick(*kind, media, Take::All).ok_or(AnswerError::NoCodec(*kind))?;
             let attributes = Attributes(&media.attributes);
             if !attributes.has("rtcp-mux") {
-                return Err(AnswerError::NoRtcpMux);
+                return Err(DescriptionError::NoRtcpMux.into());
             }
             track.mid = Some(mid(*kind).to_owned());
             if is_bundle && !is_bundled(&description, track.mid.as_deref()) {
-                return Err(AnswerError::NoBundle);
+                return Err(DescriptionError::NoBundle.into());
             }
             first_granted.get_or_insert(index);
             tracks.push(track);
         }
         let first_granted = first_granted.ok_or(AnswerError::NothingGranted)?;
         if has_duplicates(tracks.iter().flat_map(Track::payload_types)) {
-            return Err(AnswerError::DuplicatePayloadType);
+            return Err(DescriptionError::DuplicatePayloadType.into());
         }
-        let transport = Transport::parse(&description, first_granted, addresses)?;
+        let transport = BundleTransport::parse(&description, first_granted, addresses)?;
         match setup(&description, first_granted) {
             Some(Setup::Passive) => Ok(Granted { transport, tracks }),
             _ => Err(AnswerError::NotPassive),

@@ -1,9 +1,12 @@
 //! Offers of Chromium and of the SFU, their answers, and offers that cannot be answered.
 #![allow(clippy::unwrap_used)]
 
-use super::super::dtls::Fingerprint;
+use guest_relay_muxer::TrackKind;
+
+use super::super::dtls::{Fingerprint, FingerprintError};
 use super::super::ice::Credentials;
 use super::*;
+use crate::http::status::of_offer;
 
 mod offers;
 
@@ -176,7 +179,10 @@ fn an_sfu_offer_makes_us_the_checking_side() {
     let answer = answer_to(SFU);
     assert!(!answer.contains(&"a=ice-lite".to_owned()));
     assert!(section(&answer, "m=video").contains(&"a=setup:active".to_owned()));
-    assert_eq!(refusal(&SFU.replace(" typ host", "").replace("192.0.2.7", "sfu.local")), OfferError::NoCandidates);
+    assert_eq!(
+        refusal(&SFU.replace(" typ host", "").replace("192.0.2.7", "sfu.local")),
+        OfferError::from(DescriptionError::NoCandidates)
+    );
 }
 
 #[test]
@@ -241,7 +247,7 @@ fn offers_that_cannot_be_answered_say_why_and_with_which_status() {
         assert_ne!(text, CHROMIUM, "{from} is not in the offer");
         text
     };
-    let fingerprint = |error| OfferError::Fingerprint(error);
+    let fingerprint = |error| DescriptionError::Fingerprint(error).into();
     for (offer, error, status) in [
         (replaced("H264", "H263"), OfferError::NoH264, 406),
         (replaced("packetization-mode=1", "packetization-mode=0"), OfferError::NoH264, 406),
@@ -249,14 +255,14 @@ fn offers_that_cannot_be_answered_say_why_and_with_which_status() {
         (replaced("a=sendonly", "a=inactive"), OfferError::NothingSent, 422),
         (replaced("a=sendonly", "a=recvonly"), OfferError::NothingSent, 422),
         (replaced("RTP/SAVPF", "RTP/AVPF"), OfferError::NothingSent, 422),
-        (without("a=rtcp-mux"), OfferError::NoRtcpMux, 422),
-        (without("a=group"), OfferError::NoBundle, 422),
-        (replaced("BUNDLE 0 1", "BUNDLE 0"), OfferError::NoBundle, 422),
+        (without("a=rtcp-mux"), DescriptionError::NoRtcpMux.into(), 422),
+        (without("a=group"), DescriptionError::NoBundle.into(), 422),
+        (replaced("BUNDLE 0 1", "BUNDLE 0"), DescriptionError::NoBundle.into(), 422),
         (replaced("a=mid:1", "a=mid:0"), OfferError::DuplicateMid, 400),
-        (replaced("111", "106"), OfferError::DuplicatePayloadType, 400),
-        (without("a=ice-ufrag"), OfferError::IceCredentials, 400),
-        (without("a=ice-pwd"), OfferError::IceCredentials, 400),
-        (replaced("a=ice-ufrag:ETEn", "a=ice-ufrag:a:b c"), OfferError::IceCredentials, 400),
+        (replaced("111", "106"), DescriptionError::DuplicatePayloadType.into(), 400),
+        (without("a=ice-ufrag"), DescriptionError::IceCredentials.into(), 400),
+        (without("a=ice-pwd"), DescriptionError::IceCredentials.into(), 400),
+        (replaced("a=ice-ufrag:ETEn", "a=ice-ufrag:a:b c"), DescriptionError::IceCredentials.into(), 400),
         (replaced("actpass", "active"), OfferError::SetupActive, 422),
         (without("a=setup"), OfferError::SetupActive, 422),
         (replaced("actpass", "holdconn"), OfferError::Setup, 400),
@@ -266,12 +272,12 @@ fn offers_that_cannot_be_answered_say_why_and_with_which_status() {
     ] {
         let refused = refusal(&offer);
         assert_eq!(refused, error);
-        assert_eq!(refused.status(), status, "{error}");
+        assert_eq!(of_offer(&refused), status, "{error}");
         assert!(!refused.to_string().is_empty());
     }
     for nonsense in ["", "v=0", "hello", "\r\n\r\n", "v=0\no=- 1 1 IN IP4 x\ns=-\n"] {
-        assert!(matches!(refusal(nonsense), OfferError::Text(TextError::Syntax(_))));
-        assert_eq!(refusal(nonsense).status(), 400);
+        assert!(matches!(refusal(nonsense), OfferError::Description(DescriptionError::Text(TextError::Syntax(_)))));
+        assert_eq!(of_offer(&refusal(nonsense)), 400);
     }
 }
 
@@ -365,8 +371,8 @@ fn size_and_lines_are_limited_before_anything_is_parsed() {
     let many_m_lines = format!("{CHROMIUM}{}", "m=video 9 UDP/TLS/RTP/SAVPF 96\n".repeat(10_000));
     for offer in [huge_line, many_lines, many_m_lines] {
         let error = refusal(&offer);
-        assert!(matches!(error, OfferError::Text(TextError::TooLarge { .. })));
-        assert_eq!(error.status(), 413);
+        assert!(matches!(error, OfferError::Description(DescriptionError::Text(TextError::TooLarge { .. }))));
+        assert_eq!(of_offer(&error), 413);
     }
     let at_the_limit = format!("{CHROMIUM}{}", "a=x\n".repeat(MAX_DESCRIPTION_LINES - CHROMIUM.lines().count()));
     assert!(parse(&at_the_limit).is_ok());
@@ -376,7 +382,7 @@ fn size_and_lines_are_limited_before_anything_is_parsed() {
 fn control_characters_cannot_be_smuggled_into_the_answer() {
     for bad in ["0\ra=evil", "0\u{0}", "0\u{7f}"] {
         let offer = CHROMIUM.replace("a=mid:0\n", &format!("a=mid:{bad}\n"));
-        assert!(matches!(refusal(&offer), OfferError::Text(TextError::Syntax(_))));
+        assert!(matches!(refusal(&offer), OfferError::Description(DescriptionError::Text(TextError::Syntax(_)))));
     }
 }
 

@@ -6,7 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use sdp::SessionDescription;
 
-use super::{MAX_DESCRIPTION_BYTES, MAX_DESCRIPTION_LINES};
+/// Longest description that is looked at.
+pub const MAX_DESCRIPTION_BYTES: usize = 64 * 1024;
+/// Most lines of a description that is looked at.
+pub const MAX_DESCRIPTION_LINES: usize = 2000;
 
 /// Why a text is no session description.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -443,3 +443,12 @@ impl<'a> Attributes<'a> {
         self.0.iter().filter(move |attribute| attribute.key == key).filter_map(|attribute| attribute.value.as_deref())
     }
 }
+
+/// The kind that an m-line of this media name is.
+pub(super) fn kind_of(media: &str) -> Option<TrackKind> {
+    match media {
+        "audio" => Some(TrackKind::Audio),
+        "video" => Some(TrackKind::Video),
+        _ => None,
+    }
+}

@@ -16,6 +16,7 @@ use sdp::SessionDescription;
 use super::super::dtls::{FingerprintError, PeerFingerprints};
 use super::super::ice::Credentials;
 use super::super::ice::checks::MAX_REMOTE_CANDIDATES;
+use super::error::DescriptionError;
 use super::track::Attributes;
 
 /// Which candidates of an `ice-lite` peer are checked.
@@ -30,7 +31,7 @@ pub enum RemoteAddresses {
 
 /// How the peer reaches us and we it, and who it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transport {
+pub struct BundleTransport {
     /// The peer does no checks: we control.
     pub ice_lite: bool,
     /// The peer's ICE credentials.
@@ -51,21 +52,13 @@ pub(super) enum Setup {
     Unknown,
 }
 
-/// What is missing or malformed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TransportError {
-    IceCredentials,
-    NoCandidates,
-    Fingerprint(FingerprintError),
-}
-
-impl Transport {
+impl BundleTransport {
     /// Reads the transport of the m-line with index `taken`.
     pub(super) fn parse(
         description: &SessionDescription,
         taken: usize,
         addresses: RemoteAddresses,
-    ) -> Result<Self, TransportError> {
+    ) -> Result<Self, DescriptionError> {
         let ice_lite = is_ice_lite(description);
         let candidates = candidates(description, addresses);
         let transport = Self {
@@ -73,15 +66,15 @@ impl Transport {
             credentials: value(description, taken, "ice-ufrag")
                 .zip(value(description, taken, "ice-pwd"))
                 .and_then(|(ufrag, pwd)| Credentials::parse(ufrag, pwd))
-                .ok_or(TransportError::IceCredentials)?,
+                .ok_or(DescriptionError::IceCredentials)?,
             fingerprints: levels(description, taken)
                 .find(|level| level.has("fingerprint"))
                 .map_or(Err(FingerprintError::Missing), |level| PeerFingerprints::parse(level.values("fingerprint")))
-                .map_err(TransportError::Fingerprint)?,
+                .map_err(DescriptionError::Fingerprint)?,
             candidates,
         };
         if ice_lite && transport.candidates.is_empty() {
-            return Err(TransportError::NoCandidates);
+            return Err(DescriptionError::NoCandidates);
         }
         Ok(transport)
     }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::{MAX_DESCRIPTION_BYTES, MAX_DESCRIPTION_LINES};
+use super::text::{MAX_DESCRIPTION_BYTES, MAX_DESCRIPTION_LINES};
 
 /// Why a fragment was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,17 +14,6 @@ pub enum TrickleError {
     Syntax,
     /// Another `ice-ufrag`: an ICE restart (RFC 9725 §4.3.3), which is done by a new session here.
     Restart,
-}
-
-impl TrickleError {
-    /// The HTTP status a WHIP endpoint answers with.
-    pub fn status(self) -> u16 {
-        match self {
-            Self::TooLarge => 413,
-            Self::Syntax => 400,
-            Self::Restart => 422,
-        }
-    }
 }
 
 impl fmt::Display for TrickleError {

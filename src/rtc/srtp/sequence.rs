@@ -3,7 +3,10 @@
 //!
 //! Bounds: [`REPLAY_WINDOW_PACKETS`] bits per SSRC.
 
-use super::{REPLAY_WINDOW_PACKETS, SrtpError};
+use super::error::SrtpError;
+
+/// Packets an SSRC may be late by and still be accepted (RFC 3711 §3.3.2 asks for at least 64).
+pub const REPLAY_WINDOW_PACKETS: usize = 512;
 
 /// Past this the 48-bit packet index would repeat (RFC 3711 §9.2).
 const LAST_INDEX: u64 = (1 << 48) - 1;

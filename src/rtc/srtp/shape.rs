@@ -2,7 +2,8 @@
 //!
 //! A datagram in; where its header ends and whose it is out. Nothing here depends on what the payload says.
 
-use super::{SrtpError, SrtpProfile};
+use super::error::SrtpError;
+use super::keys::SrtpProfile;
 use crate::rtc::bytes::Reader;
 
 /// RTCP header and the sender's SSRC, which SRTCP leaves in the clear.

@@ -6,8 +6,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::SrtpError;
-
 /// SSRCs that may hold state, for RTP and for RTCP each. A guest needs two to four.
 pub const MAX_SSRCS: usize = 8;
 /// An SSRC that was silent for so long gives way to another one.
@@ -118,11 +116,10 @@ impl<S> Streams<S> {
     }
 
     /// Whether one more SSRC may be tried.
-    pub(super) fn has_room(&self, ssrc: u32, now: Instant) -> Result<(), SrtpError> {
+    pub(super) fn has_room(&self, ssrc: u32, now: Instant) -> bool {
         let is_known = self.retired.iter().any(|retired| retired.ssrc == ssrc);
         let may_retire = self.retired.len() < MAX_RETIRED || is_known;
-        let has_place = self.live.len() < MAX_SSRCS || may_retire && self.longest_idle(now).is_some();
-        if has_place { Ok(()) } else { Err(SrtpError::TooManySsrcs) }
+        self.live.len() < MAX_SSRCS || may_retire && self.longest_idle(now).is_some()
     }
 
     /// The indices that the packet of an SSRC without state may have, the likely one first.

@@ -1,7 +1,7 @@
 //! STUN messages: the vectors of RFC 5769, and what hostile bytes make of a message.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use super::write::join_type;
+use super::wire::join_type;
 use super::*;
 
 /// RFC 5769: the short-term password of sections 2.1 to 2.3.
@@ -41,7 +41,7 @@ const TRANSACTION: TransactionId =
 #[test]
 fn rfc_5769_request_is_read_and_authentic() {
     let message = Message::parse(&SAMPLE_REQUEST).unwrap();
-    assert_eq!(message.class, Class::Request);
+    assert_eq!(message.class, MessageClass::Request);
     assert_eq!(message.method, BINDING);
     assert_eq!(message.transaction_id, TRANSACTION);
     assert_eq!(message.username, Some(b"evtj:h6vY".as_slice()));
@@ -61,7 +61,7 @@ fn rfc_5769_responses_give_the_mapped_address() {
         (SAMPLE_IPV6_RESPONSE.as_slice(), "[2001:db8:1234:5678:11:2233:4455:6677]:32853"),
     ] {
         let message = Message::parse(bytes).unwrap();
-        assert_eq!(message.class, Class::Success);
+        assert_eq!(message.class, MessageClass::Success);
         assert_eq!(message.mapped_address, Some(address.parse().unwrap()));
         assert!(message.has_fingerprint);
         assert!(message.is_authentic(PASSWORD), "{address}");
@@ -74,7 +74,7 @@ fn mapped_addresses_are_written_as_rfc_5769_has_them() {
         (&SAMPLE_IPV4_RESPONSE[36..48], "192.0.2.1:32853"),
         (&SAMPLE_IPV6_RESPONSE[36..60], "[2001:db8:1234:5678:11:2233:4455:6677]:32853"),
     ] {
-        let datagram = MessageWriter::binding(Class::Success, TRANSACTION)
+        let datagram = MessageWriter::binding(MessageClass::Success, TRANSACTION)
             .mapped_address(address.parse().unwrap())
             .finish(PASSWORD);
         assert_eq!(&datagram[HEADER_LEN..HEADER_LEN + vector.len()], vector);
@@ -85,7 +85,7 @@ fn mapped_addresses_are_written_as_rfc_5769_has_them() {
 
 #[test]
 fn a_written_message_is_read_back() {
-    let datagram = MessageWriter::binding(Class::Request, TRANSACTION)
+    let datagram = MessageWriter::binding(MessageClass::Request, TRANSACTION)
         .username("abcd:efgh")
         .priority(77)
         .role(RoleAttribute::Controlling(5))
@@ -99,12 +99,12 @@ fn a_written_message_is_read_back() {
     assert!(message.is_authentic(b"secret"));
     assert!(message.unknown_attributes().is_empty());
 
-    let datagram = MessageWriter::binding(Class::Error, TRANSACTION)
+    let datagram = MessageWriter::binding(MessageClass::Error, TRANSACTION)
         .error_code(error_code::UNKNOWN_ATTRIBUTE)
         .unknown_attributes(&[0x0042, 0x0043, 0x0044])
         .finish(b"secret");
     let message = Message::parse(&datagram).unwrap();
-    assert_eq!(message.class, Class::Error);
+    assert_eq!(message.class, MessageClass::Error);
     assert_eq!(message.error_code, Some(420));
 }
 
@@ -112,13 +112,13 @@ fn a_written_message_is_read_back() {
 fn class_and_method_bits_interleave_as_in_rfc_8489_figure_3() {
     // Binding request, indication, success, error; TURN Allocate success and Refresh error (RFC 8656 §17).
     for (message_type, class, method) in [
-        (0x0001, Class::Request, 1),
-        (0x0011, Class::Indication, 1),
-        (0x0101, Class::Success, 1),
-        (0x0111, Class::Error, 1),
-        (0x0103, Class::Success, 3),
-        (0x0114, Class::Error, 4),
-        (0x3EEF, Class::Request, 0xFFF),
+        (0x0001, MessageClass::Request, 1),
+        (0x0011, MessageClass::Indication, 1),
+        (0x0101, MessageClass::Success, 1),
+        (0x0111, MessageClass::Error, 1),
+        (0x0103, MessageClass::Success, 3),
+        (0x0114, MessageClass::Error, 4),
+        (0x3EEF, MessageClass::Request, 0xFFF),
     ] {
         assert_eq!(split_type(message_type), (class, method));
         assert_eq!(join_type(class, method), message_type);
@@ -131,7 +131,7 @@ fn every_flipped_byte_of_a_request_is_noticed() {
         let mut bytes = SAMPLE_REQUEST;
         bytes[at] ^= 0x20;
         let accepted = Message::parse(&bytes).is_ok_and(|message| {
-            message.has_fingerprint && message.is_authentic(PASSWORD) && message.class == Class::Request
+            message.has_fingerprint && message.is_authentic(PASSWORD) && message.class == MessageClass::Request
         });
         assert!(!accepted, "byte {at}");
     }
@@ -185,7 +185,7 @@ fn malformed_messages_are_refused_with_their_reason() {
 #[test]
 fn attributes_after_message_integrity_are_ignored() {
     // MESSAGE-INTEGRITY, then USE-CANDIDATE and an unknown required attribute, none of them covered.
-    let mut bytes = MessageWriter::binding(Class::Request, TRANSACTION).username("a:b").finish(b"k");
+    let mut bytes = MessageWriter::binding(MessageClass::Request, TRANSACTION).username("a:b").finish(b"k");
     bytes.truncate(bytes.len() - 8);
     bytes.extend([0x00, 0x25, 0, 0, 0x00, 0x42, 0, 0]);
     let message = Message::parse(&bytes).unwrap();

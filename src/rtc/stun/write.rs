@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use hmac::Mac;
 
 use super::super::bytes::Writer;
-use super::{
-    BINDING, Class, HEADER_LEN, MAGIC_COOKIE, MAGIC_COOKIE_HIGH, MAX_UNKNOWN_ATTRIBUTES, RoleAttribute, TransactionId,
-    attribute, fingerprint, integrity_of, xor_mask,
+use super::wire::{
+    BINDING, HEADER_LEN, MAGIC_COOKIE, MAGIC_COOKIE_HIGH, MAX_UNKNOWN_ATTRIBUTES, MessageClass, RoleAttribute,
+    TransactionId, attribute, fingerprint, integrity_of, join_type, xor_mask,
 };
 
 const FINGERPRINT_ATTRIBUTE_LEN: usize = 8;
@@ -21,7 +21,7 @@ pub struct MessageWriter {
 
 impl MessageWriter {
     /// Starts a Binding message.
-    pub fn binding(class: Class, transaction_id: TransactionId) -> Self {
+    pub fn binding(class: MessageClass, transaction_id: TransactionId) -> Self {
         let mut writer = Writer::with_capacity(128);
         writer.u16(join_type(class, BINDING));
         writer.u16(0);
@@ -116,15 +116,4 @@ impl MessageWriter {
         let crc = fingerprint(self.writer.as_slice());
         self.attribute(attribute::FINGERPRINT, &crc.to_be_bytes()).writer.into_vec()
     }
-}
-
-/// The reverse of [`super::split_type`].
-pub(super) fn join_type(class: Class, method: u16) -> u16 {
-    let class_bits = match class {
-        Class::Request => 0x0000,
-        Class::Indication => 0x0010,
-        Class::Success => 0x0100,
-        Class::Error => 0x0110,
-    };
-    class_bits | (method & 0x000F) | ((method & 0x0070) << 1) | ((method & 0x0F80) << 2)
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use guest_relay::rtc::demux::classify;
 use guest_relay::rtc::dtls::Certificate;
-use guest_relay::rtc::peer::{self, AnswerConfig, Answered, Event, Output, Peer, State};
+use guest_relay::rtc::peer::{self, Answered, Event, Output, Peer, PeerConfig, State};
 use guest_relay::rtc::sdp::{OpusSettings, RemoteAddresses};
 use guest_relay::rtc::srtp::SrtpProfile;
 use guest_relay_muxer::TrackKind;
@@ -72,8 +72,8 @@ pub(crate) struct Session {
     pub(crate) rtcp: Vec<Rtcp>,
 }
 
-pub(crate) fn config(candidates: Vec<SocketAddr>) -> AnswerConfig {
-    AnswerConfig {
+pub(crate) fn config(candidates: Vec<SocketAddr>) -> PeerConfig {
+    PeerConfig {
         candidates,
         start_bitrate_kbps: 1500,
         max_bitrate_kbps: 2500,

@@ -19,7 +19,7 @@ use guest_relay::guest::{SessionKey, Slot};
 use guest_relay::media::pace::Pace;
 use guest_relay::rtc::demux::{Class, Routes, classify};
 use guest_relay::rtc::dtls::Certificate;
-use guest_relay::rtc::peer::{self, AnswerConfig, Answered, PeerStats};
+use guest_relay::rtc::peer::{self, Answered, PeerConfig, PeerStats};
 use guest_relay::rtc::sdp::{OpusSettings, RemoteAddresses};
 use guest_relay::rtc::srtp::SrtpProfile;
 use guest_relay::rtmp::{self, Target};
@@ -190,8 +190,8 @@ impl World {
         }
     }
 
-    fn answer_config(&self) -> AnswerConfig {
-        AnswerConfig {
+    fn answer_config(&self) -> PeerConfig {
+        PeerConfig {
             candidates: vec![self.own_socket.map_or_else(daemon_address, |(address, _)| address)],
             start_bitrate_kbps: START_BITRATE_KBPS,
             max_bitrate_kbps: MAX_BITRATE_KBPS,

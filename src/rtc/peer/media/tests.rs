@@ -3,6 +3,8 @@
 
 //! The sender here is webrtc-srtp's `Context`, so that packets no honest sender makes arrive authenticated.
 
+use rtcp::transport_feedbacks::transport_layer_cc::{PacketStatusChunk, SymbolTypeTcc, TransportLayerCc};
+use rtcp::transport_feedbacks::transport_layer_nack::TransportLayerNack;
 use webrtc_srtp::context::Context;
 use webrtc_srtp::protection_profile::ProtectionProfile;
 
@@ -11,6 +13,12 @@ use crate::rtc::bytes::Writer;
 use crate::rtc::srtp::SrtpProfile;
 
 const VIDEO_SSRC: u32 = 100;
+
+/// The packets of this kind in a compound of ours, as another implementation reads them.
+fn sent<T: Clone + 'static>(mut compound: &[u8]) -> Vec<T> {
+    let packets = rtcp::packet::unmarshal(&mut compound).unwrap();
+    packets.iter().filter_map(|packet| packet.as_any().downcast_ref::<T>().cloned()).collect()
+}
 
 struct Sender {
     context: Context,
@@ -160,24 +168,21 @@ fn audio_that_is_sent_again_under_its_own_number_is_recovered() {
     sender.send(&packet(10)).unwrap();
     sender.send(&packet(12)).unwrap();
     sender.now += std::time::Duration::from_millis(5);
-    let (now, flow) = (sender.now, sender.media.flow.as_mut().unwrap());
-    let compounds = std::iter::from_fn(|| flow.feedback.poll_compound(now)).collect::<Vec<_>>();
+    let (now, keyed) = (sender.now, sender.media.keyed.as_mut().unwrap());
+    let compounds = std::iter::from_fn(|| keyed.feedback.poll_compound(now)).collect::<Vec<_>>();
     let asked: Vec<u16> = compounds
         .iter()
-        .flat_map(|compound| Compound::new(compound))
-        .filter_map(|packet| match packet.unwrap() {
-            Packet::Nack { media_ssrc: 300, lost } => Some(lost.collect::<Vec<_>>()),
-            _ => None,
-        })
-        .flatten()
+        .flat_map(|compound| sent::<TransportLayerNack>(compound))
+        .filter(|nack| nack.media_ssrc == 300)
+        .flat_map(|nack| nack.nacks.iter().flat_map(|pair| pair.packet_list()).collect::<Vec<_>>())
         .collect();
     assert_eq!(asked, [11]);
     sender.now += std::time::Duration::from_millis(30);
     let received = sender.media.handle_rtp(&lost.unwrap(), sender.now, &mut sender.outputs, &mut sender.stats).unwrap();
     assert_eq!(received.unwrap().packet.sequence_number, 11);
-    let flow = sender.media.flow.as_ref().unwrap();
-    assert_eq!(flow.feedback.stats(TrackKind::Audio).recovered, 1);
-    assert_eq!(flow.feedback.round_trip(), Some(std::time::Duration::from_millis(30)));
+    let keyed = sender.media.keyed.as_ref().unwrap();
+    assert_eq!(keyed.feedback.stats(TrackKind::Audio).recovered, 1);
+    assert_eq!(keyed.feedback.round_trip(), Some(std::time::Duration::from_millis(30)));
 }
 
 /// Sequence number, time and payload of each packet that a redundant one brings.
@@ -207,9 +212,9 @@ fn of_redundant_audio_only_what_is_missing_is_given_and_it_is_not_asked_for() {
     assert_eq!(unpack(&mut sender, 5, &[0xef, 0x0f, 0, 200, 0x6f]), []);
     assert_eq!(sender.stats.audio.malformed_redundancy, 1);
     let later = sender.now + std::time::Duration::from_millis(300);
-    let flow = sender.media.flow.as_mut().unwrap();
-    while flow.feedback.poll_compound(later).is_some() {}
-    let stats = flow.feedback.stats(TrackKind::Audio);
+    let keyed = sender.media.keyed.as_mut().unwrap();
+    while keyed.feedback.poll_compound(later).is_some() {}
+    let stats = keyed.feedback.stats(TrackKind::Audio);
     assert_eq!((stats.redundant, stats.nacked, stats.lost), (3, 0, 3));
 }
 
@@ -254,21 +259,17 @@ fn every_packet_with_a_transport_wide_number_is_reported() {
         sender.send(&Rtp { sequence, extensions, ..PLAIN });
     }
     let later = sender.now + std::time::Duration::from_millis(300);
-    let flow = sender.media.flow.as_mut().unwrap();
-    let feedback = std::iter::from_fn(|| flow.feedback.poll_compound(later))
-        .flat_map(|compound| {
-            Compound::new(&compound)
-                .filter_map(|packet| match packet.unwrap() {
-                    Packet::TransportFeedback(feedback) => Some(feedback),
-                    _ => None,
-                })
-                .collect::<Vec<_>>()
-        })
+    let keyed = sender.media.keyed.as_mut().unwrap();
+    let feedback = std::iter::from_fn(|| keyed.feedback.poll_compound(later))
+        .flat_map(|compound| sent::<TransportLayerCc>(&compound))
         .next()
         .unwrap();
-    assert_eq!(feedback.base_sequence, 10);
-    let received: Vec<bool> = feedback.statuses.iter().map(Option::is_some).collect();
-    assert_eq!(received, [true, false, true]);
+    assert_eq!(feedback.base_sequence_number, 10);
+    let [PacketStatusChunk::StatusVectorChunk(vector)] = &feedback.packet_chunks[..] else { panic!("{feedback:?}") };
+    let received: Vec<bool> =
+        vector.symbol_list.iter().map(|symbol| *symbol != SymbolTypeTcc::PacketNotReceived).collect();
+    let count = usize::from(feedback.packet_status_count);
+    assert_eq!(received[..count], [true, false, true]);
 }
 
 fn sender_report(ssrc: u32, ntp_time: u64) -> Vec<u8> {
