@@ -314,20 +314,12 @@ fn ahead_of(date: &str) -> Option<i64> {
     Some(now - unix_seconds(date)?)
 }
 
-/// An IMF-fixdate (RFC 9110 §5.6.7): `Sun, 06 Nov 1994 08:49:37 GMT`. Years count from March, so that the leap
-/// day is the last of one.
+/// An IMF-fixdate: a server writes no other form (RFC 9110 §5.6.7).
 fn unix_seconds(date: &str) -> Option<i64> {
-    const MONTHS: [&str; 12] = ["Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "Jan", "Feb"];
-    let (_, rest) = date.split_once(", ")?;
-    let fields: Vec<&str> = rest.split(' ').collect();
-    let [day, month, year, time, "GMT"] = fields.as_slice() else { return None };
-    let month = i64::try_from(MONTHS.iter().position(|name| name == month)?).ok()?;
-    let (day, year) = (day.parse::<u8>().ok()?, year.parse::<u16>().ok()?);
-    let year = i64::from(year) - i64::from(month >= 10);
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + i64::from(day) - 1 - 719_468;
-    let clock: Vec<u8> = time.split(':').map(|part| part.parse().ok()).collect::<Option<_>>()?;
-    let [hour, minute, second] = clock.as_slice() else { return None };
-    Some(days * 86_400 + i64::from(*hour) * 3_600 + i64::from(*minute) * 60 + i64::from(*second))
+    let moment = httpdate::parse_http_date(date).ok()?;
+    let is_fixdate = httpdate::fmt_http_date(moment) == date;
+    let since_epoch = moment.duration_since(UNIX_EPOCH).ok().filter(|_| is_fixdate)?;
+    i64::try_from(since_epoch.as_secs()).ok()
 }
 
 #[cfg(test)]

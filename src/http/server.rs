@@ -17,7 +17,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_h1::server::decode;
 use log::{debug, error, warn};
@@ -31,7 +31,6 @@ use super::events::{self, Messages};
 use super::guard::{Head, HeadReader, Refused};
 use super::message::{Method, Request, Response};
 use super::router::{Site, refuse};
-use crate::utc;
 use crate::within::within;
 
 /// How much and how long a client may occupy.
@@ -358,8 +357,13 @@ fn head_of(response: &Response, now: SystemTime) -> Vec<u8> {
     if !matches!(response.status, 204 | 304) && response.stream.is_none() {
         head.push_str(&format!("content-length: {}\r\n", response.body.len()));
     }
-    head.extend(["date: ", &utc::imf_fixdate(now), "\r\nconnection: close\r\n\r\n"]);
+    head.extend(["date: ", &http_date(now), "\r\nconnection: close\r\n\r\n"]);
     head.into_bytes()
+}
+
+/// A clock before 1970 reads as 1970.
+fn http_date(moment: SystemTime) -> String {
+    httpdate::fmt_http_date(moment.max(UNIX_EPOCH))
 }
 
 /// A request in memory, in the shape that `decode` asks for. Writing to it goes nowhere.
