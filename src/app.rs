@@ -9,7 +9,7 @@ mod measure;
 mod names;
 mod problem;
 mod profiles;
-pub(crate) mod public_address;
+mod public_address;
 mod question;
 mod reload;
 mod sessions;
@@ -36,6 +36,7 @@ use crate::http::backend::{ClientInfo, NoAnswer, Published, Refusal};
 use crate::http::{Limits, Site, process, serve};
 use crate::journal;
 use crate::media::{self, Budget, Command, Event, SlotSnapshot, Transport};
+use crate::net::addresses;
 use crate::panics;
 use crate::rtc::dtls::Certificate;
 use crate::rtc::peer::{self, AnswerConfig, Answered};
@@ -319,29 +320,10 @@ impl Daemon {
         }
     }
 
-    /// Addresses a guest may reach our UDP port at (RFC 8445 §5.1.1.1).
+    /// Addresses a guest may reach our UDP port at.
     fn candidates(&self, client: &ClientInfo) -> Vec<SocketAddr> {
-        let local = self.media.local_addr();
-        let addresses: Vec<IpAddr> = if local.ip().is_unspecified() {
-            let reachable = |ip: &IpAddr| usable(*ip) && (local.is_ipv6() || ip.is_ipv4());
-            let interfaces = if_addrs::get_if_addrs().unwrap_or_else(|error| {
-                log::warn!("cannot list this machine's addresses: {error}");
-                Vec::new()
-            });
-            let over_loopback = client.local_addr.ip().to_canonical().is_loopback();
-            let own = over_loopback.then(|| client.local_addr.ip().to_canonical());
-            interfaces.iter().map(if_addrs::Interface::ip).filter(reachable).chain(own).collect()
-        } else {
-            vec![local.ip()]
-        };
-        let own = addresses.into_iter().map(|address| SocketAddr::new(address, local.port()));
-        let mut candidates = Vec::new();
-        for candidate in own.chain(self.config.rtc.candidates.iter().copied()) {
-            if !candidates.contains(&candidate) {
-                candidates.push(candidate);
-            }
-        }
-        candidates
+        let reached_at = Some(client.local_addr.ip());
+        addresses::candidates(self.media.local_addr(), reached_at, &self.config.rtc.candidates)
     }
 
     /// The slot of a guest that may publish.
@@ -438,14 +420,6 @@ impl Daemon {
     fn state_with_pull(&self, slot: Slot, state: State) -> State {
         let is_pulled = self.sessions.publication(slot, |_, _| ()).is_some();
         if is_pulled && state == State::Absent { State::Joining } else { state }
-    }
-}
-
-/// Addresses worth offering: link-local ones need a zone that the other side cannot know.
-pub(crate) fn usable(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local() && !v4.is_unspecified(),
-        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local() && !v6.is_unspecified(),
     }
 }
 

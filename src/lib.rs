@@ -48,6 +48,7 @@ pub mod guest;
 pub mod http;
 pub mod journal;
 pub mod media;
+pub mod net;
 pub mod panics;
 pub mod rtc;
 pub mod rtmp;
