@@ -29,7 +29,7 @@ use crate::sfu::store::{self, Store};
 use crate::sfu::subscriber::{Inputs, Subscriber};
 use crate::slot::SessionEnd;
 
-use super::Daemon;
+use super::daemon::Daemon;
 use super::sessions::Session;
 use host::Host;
 
