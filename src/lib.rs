@@ -42,11 +42,13 @@
 //! the slot's relay → [`guest_relay_muxer::Muxer`] → [`rtmp::Publisher`].
 
 pub mod app;
+mod backoff;
 pub mod config;
 pub mod doctor;
 pub mod guest;
 pub mod http;
 pub mod journal;
+mod log_once;
 pub mod media;
 pub mod net;
 pub mod panics;

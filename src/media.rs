@@ -12,7 +12,6 @@
 //! Bounds: `COMMAND_QUEUE` commands (a full queue refuses the caller), `EVENT_QUEUE` events (an event that does not fit
 //! is dropped with a warning; a snapshot tells the truth), one [`SlotMachine`] per slot, `ROUNDS` of its outputs a wake-up.
 
-mod budget;
 mod interface;
 mod lane;
 pub mod pace;
@@ -35,14 +34,14 @@ use rustix::event::epoll::{self, CreateFlags, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 
 use crate::guest::{SessionKey, Slot, State};
+use crate::log_once::LogOnce;
 use crate::rtc::demux::Routes;
 use crate::rtmp::Disconnected;
 #[cfg(doc)]
 use crate::slot::SlotMachine;
 use crate::slot::{self, Joining, Output, RelayConfig, SessionEnd};
 
-pub use budget::Budget;
-pub use interface::{Command, Event, SlotSnapshot, Transport};
+pub use interface::{Budget, Command, Event, SlotSnapshot, UdpSocketKind};
 use lane::Lane;
 use pace::Pace;
 use token::Token;
@@ -56,7 +55,7 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_millis(1_500);
 /// Descriptors that one wait reports; others are reported by the next.
 const READY_MAX: usize = 64;
 /// Epoll flags of a UDP socket. Edge-triggered: epoll reports each arrival once, which saves it a look at every socket it
-/// reported before on each wait. A wake-up that leaves datagrams remembers so in `udp_ready` and `Link::is_ready`.
+/// reported before on each wait. A wake-up that leaves datagrams remembers so in `udp_ready` and `SessionSocket::is_ready`.
 const UDP_EVENTS: EventFlags = EventFlags::IN.union(EventFlags::ET);
 /// How often one wake-up carries a slot's outputs out and looks what that led to. A failed connection takes two.
 const ROUNDS: usize = 16;
@@ -124,8 +123,8 @@ struct MediaLoop {
     budget: Budget,
     /// A guest came or went: each one's share of the way in is another.
     share_due: bool,
-    /// When a socket's failure was last told.
-    refusal_told: Option<Instant>,
+    /// Failures of sockets that pass.
+    refusals: LogOnce,
 }
 
 impl MediaLoop {
@@ -162,7 +161,7 @@ impl MediaLoop {
             own_ip: listen.ip(),
             budget,
             share_due: false,
-            refusal_told: None,
+            refusals: LogOnce::new(Some(REFUSAL_EVERY)),
         };
         Ok((media_loop, Handle { commands: command_sender, wake, local_addr }, event_receiver))
     }
@@ -222,7 +221,7 @@ impl MediaLoop {
     }
 
     fn has_datagrams(&self) -> bool {
-        self.udp_ready || self.lanes.iter().any(|lane| lane.links.iter().any(|link| link.is_ready))
+        self.udp_ready || self.lanes.iter().any(|lane| lane.session_sockets.iter().any(|socket| socket.is_ready))
     }
 
     /// Sleeps until a socket is ready, a command came, or the earliest deadline; no longer than the pace asks for where
@@ -255,8 +254,8 @@ impl MediaLoop {
                     }
                 }
                 Token::Port(index, place) => {
-                    let links = self.lanes.get_mut(index).map(|lane| &mut lane.links).into_iter().flatten();
-                    links.filter(|link| link.place == place).for_each(|link| link.is_ready = true);
+                    let sockets = self.lanes.get_mut(index).map(|lane| &mut lane.session_sockets).into_iter().flatten();
+                    sockets.filter(|socket| socket.place == place).for_each(|socket| socket.is_ready = true);
                 }
             }
         }
@@ -284,9 +283,7 @@ impl MediaLoop {
     /// A socket gave nothing for now. Datagrams may wait there, and no event of the poller would speak of them again.
     fn handle_refusal(&mut self, error: &io::Error, now: Instant) {
         self.pace.record_failed(now);
-        let told_lately = self.refusal_told.is_some_and(|told| now.saturating_duration_since(told) < REFUSAL_EVERY);
-        if !told_lately {
-            self.refusal_told = Some(now);
+        if self.refusals.warns((), now) {
             log::warn!(
                 "a UDP socket cannot be read for now: {error}; trying again; if it goes on, the system lacks memory"
             );
@@ -295,11 +292,11 @@ impl MediaLoop {
 
     fn handle_command(&mut self, command: Command, now: Instant) {
         match command {
-            Command::Join { slot, key, peer, video, transport, ready } => {
+            Command::Join { slot, key, peer, video, socket, ready } => {
                 match self.join(
                     slot,
-                    Joining { key, peer, video, announces: transport == Transport::Own },
-                    transport,
+                    Joining { key, peer, video, announces: socket == UdpSocketKind::Own },
+                    socket,
                     now,
                 ) {
                     Ok(()) => drop(ready.try_send(())),
@@ -314,7 +311,7 @@ impl MediaLoop {
                 });
                 let answered = answered.unwrap_or(Err(slot::ReofferError::SessionOver));
                 // Whoever asked may have lost patience.
-                let _ = answer.try_send(answered.map_err(|error| error.to_string()));
+                let _ = answer.try_send(answered);
             }
             Command::Leave { slot, key } => {
                 if let Some(lane) = self.lanes.get_mut(slot.0) {
@@ -362,14 +359,20 @@ impl MediaLoop {
     }
 
     /// Gives a session its socket and its routes, and then the slot: one that does not fit changes nothing.
-    fn join(&mut self, slot: Slot, mut joining: Joining, transport: Transport, now: Instant) -> Result<(), SessionEnd> {
+    fn join(
+        &mut self,
+        slot: Slot,
+        mut joining: Joining,
+        socket: UdpSocketKind,
+        now: Instant,
+    ) -> Result<(), SessionEnd> {
         let key = joining.key;
         let lane = self.lanes.get_mut(slot.0).ok_or(SessionEnd::NoRoom)?;
         let place = lane.free_place().ok_or(SessionEnd::NoRoom)?;
-        let port = match transport {
-            Transport::Shared if self.routes.insert(joining.peer.local_ufrag(), (slot, key)) => None,
-            Transport::Shared => return Err(SessionEnd::NoRoom),
-            Transport::Own => {
+        let port = match socket {
+            UdpSocketKind::Shared if self.routes.insert(joining.peer.local_ufrag(), (slot, key)) => None,
+            UdpSocketKind::Shared => return Err(SessionEnd::NoRoom),
+            UdpSocketKind::Own => {
                 let bound = UdpPort::bind(SocketAddr::new(self.own_ip, 0)).and_then(|port| {
                     epoll::add(&self.poller, &port, Token::Port(slot.0, place).data(), UDP_EVENTS)?;
                     Ok(port)
@@ -379,10 +382,10 @@ impl MediaLoop {
                 Some(bound.map_err(|_| SessionEnd::NoRoom)?)
             }
         };
-        lane.link(key, place, port);
+        lane.add_session(key, place, port);
         lane.touched = true;
         lane.machine.run(|machine| {
-            if transport == Transport::Own {
+            if socket == UdpSocketKind::Own {
                 joining.peer.begin_checks(now);
             }
             machine.prepare(joining, now);
@@ -390,7 +393,8 @@ impl MediaLoop {
         self.share_due = true;
         // At once: a further session may be prepared by the next command.
         self.service(slot.0, now);
-        let stands = self.lanes.get(slot.0).is_some_and(|lane| lane.links.iter().any(|link| link.key == key));
+        let stands =
+            self.lanes.get(slot.0).is_some_and(|lane| lane.session_sockets.iter().any(|socket| socket.key == key));
         // Otherwise its end has been reported.
         if stands { Ok(()) } else { Err(SessionEnd::Panicked) }
     }
@@ -399,7 +403,7 @@ impl MediaLoop {
     fn share_bitrate(&mut self, now: Instant) {
         let sends_video = |lane: &mut Lane| lane.machine.run(|machine| machine.sends_video()).unwrap_or_default();
         let share = self.budget.share(self.lanes.iter_mut().filter_map(|lane| sends_video(lane).then_some(())).count());
-        for lane in self.lanes.iter_mut().filter(|lane| !lane.links.is_empty()) {
+        for lane in self.lanes.iter_mut().filter(|lane| !lane.session_sockets.is_empty()) {
             lane.machine.run(|machine| machine.set_max_bitrate(share, now));
             lane.touched = true;
         }
@@ -415,7 +419,7 @@ impl MediaLoop {
             return;
         }
         lane.touched = false;
-        lane.closing.take_if(|closing| closing.until() <= now);
+        lane.lingering.take_if(|lingering| lingering.until() <= now);
         for _ in 0..ROUNDS {
             let Some(lane) = self.lanes.get_mut(index) else {
                 return;
@@ -455,11 +459,12 @@ impl MediaLoop {
         };
         let slot = Slot(index);
         // A session on its own socket has no need of routes.
-        let is_shared = |lane: &Lane, key| lane.links.iter().any(|link| link.key == key && link.port.is_none());
+        let is_shared =
+            |lane: &Lane, key| lane.session_sockets.iter().any(|socket| socket.key == key && socket.port.is_none());
         match output {
             Output::Transmit { key, to, datagram } => {
-                if let Some(link) = lane.links.iter().find(|link| link.key == key) {
-                    link.send(udp, &datagram, to);
+                if let Some(socket) = lane.session_sockets.iter().find(|socket| socket.key == key) {
+                    socket.send(udp, &datagram, to);
                 }
             }
             Output::AddressValidated { key, address } if is_shared(lane, key) => routes.validate(address, (slot, key)),
@@ -473,7 +478,7 @@ impl MediaLoop {
                 slot::Event::Quiet { key } => self.emit(Event::Quiet { slot, key }),
                 slot::Event::Heard { key } => self.emit(Event::Heard { slot, key }),
                 slot::Event::Ended { key, reason } => {
-                    lane.links.retain(|link| link.key != key);
+                    lane.session_sockets.retain(|socket| socket.key != key);
                     routes.remove((slot, key));
                     self.share_due = true;
                     self.emit(Event::Ended { slot, key, reason });

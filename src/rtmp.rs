@@ -13,7 +13,6 @@
 //! Nothing a server sends can stop more than its own connection: inbound messages are bounded (1 MiB in all), what cannot
 //! be understood ends the connection and the backoff begins.
 
-mod backoff;
 mod chunk;
 mod flow;
 mod greeting;
@@ -22,7 +21,6 @@ mod message;
 mod output;
 mod publisher;
 mod queue;
-mod rng;
 mod session;
 mod target;
 

@@ -6,7 +6,7 @@
 //!  page ◀── turn ────────────┘                     └── media ──────────▶ media
 //! ```
 //!
-//! [`transport`] is the only file that knows the HTTP client; [`api`] has the shapes of the API, [`client`] its calls,
+//! `https` is the only file that knows the HTTP client; [`api`] has the shapes of the API, [`client`] its calls,
 //! [`error`] what becomes of them.
 
 pub mod api;

@@ -29,7 +29,7 @@ use crate::config::{self, Config};
 use crate::guest::id::{GuestId, ResourceId};
 use crate::guest::{self, Guest, SessionKey, Slot, State};
 use crate::http::backend::{ClientInfo, NoAnswer, Published, Refusal};
-use crate::media::{self, Budget, Command, Event, SlotSnapshot, Transport};
+use crate::media::{self, Budget, Command, Event, SlotSnapshot, UdpSocketKind};
 use crate::net::addresses;
 use crate::rtc::dtls::Certificate;
 use crate::rtc::peer::{self, AnswerConfig, Answered};
@@ -234,7 +234,8 @@ impl Daemon {
     /// How we answer the SFU. It takes no notice of our candidates: it sees where our checks come from. One whose API
     /// is on this host (the only case of plain HTTP) may be on this host itself.
     pub(super) fn pull_config(&self) -> AnswerConfig {
-        let remote_addresses = sfu::remote_addresses(&self.config.cloudflare.api_base);
+        let is_local = self.config.cloudflare.is_local;
+        let remote_addresses = if is_local { RemoteAddresses::Any } else { RemoteAddresses::Remote };
         AnswerConfig { remote_addresses, ..self.answer_config(vec![self.media.local_addr()]) }
     }
 
@@ -269,7 +270,7 @@ impl Daemon {
         let key = self.sessions.next_key();
         let (ready, is_ready) = smol::channel::bounded(1);
         let (video, peer) = (peer.has_track(TrackKind::Video), Box::new(peer));
-        let joined = self.media.send(Command::Join { slot, key, peer, video, transport: Transport::Shared, ready });
+        let joined = self.media.send(Command::Join { slot, key, peer, video, socket: UdpSocketKind::Shared, ready });
         // The browser's first check comes milliseconds after the answer: its session must be known by then.
         let is_known = async { matches!(within(MEDIA_ANSWER, is_ready.recv()).await, Some(Ok(()))) };
         if joined.is_err() || !is_known.await {

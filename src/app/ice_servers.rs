@@ -14,6 +14,7 @@ use smol::channel::{Receiver, bounded};
 
 use crate::config::Config;
 use crate::http::backend::IceServer;
+use crate::log_once::LogOnce;
 use crate::secret::Secret;
 use crate::sfu::CallError;
 use crate::sfu::turn::{self, TurnClient};
@@ -35,20 +36,21 @@ pub(super) struct IceServers {
     state: RefCell<State>,
 }
 
-#[derive(Default)]
 struct State {
     servers: Option<(Vec<IceServer>, Instant)>,
     /// Ends when the call that is under way does.
     asking: Option<Receiver<()>>,
     failed_at: Option<Instant>,
-    warned_at: Option<Instant>,
+    failures: LogOnce,
 }
 
 impl IceServers {
     pub(super) fn new(config: &Config, executor: &'static LocalExecutor<'static>) -> Self {
         let cloudflare = &config.cloudflare;
         let turn = cloudflare.turn_key().map(|(id, token)| TurnClient::new(&cloudflare.api_base, id, token.clone()));
-        Self { turn: turn.map(Arc::new), executor, state: RefCell::default() }
+        let failures = LogOnce::new(Some(REMIND_AFTER));
+        let state = RefCell::new(State { servers: None, asking: None, failed_at: None, failures });
+        Self { turn: turn.map(Arc::new), executor, state }
     }
 
     /// What to tell a guest now.
@@ -104,16 +106,13 @@ impl IceServers {
                     credential: server.credential.map(Secret::new),
                 });
                 state.servers = Some((servers.collect(), now));
-                (state.failed_at, state.warned_at) = (None, None);
+                state.failed_at = None;
+                state.failures.reset();
             }
             Err(error) => {
                 state.failed_at = Some(now);
-                let is_news = state.warned_at.is_none_or(|at| now.saturating_duration_since(at) >= REMIND_AFTER);
-                let level = if is_news { log::Level::Warn } else { log::Level::Debug };
+                let level = state.failures.level((), now);
                 log::log!(level, "no TURN credentials: {error}; guests whose network blocks UDP cannot join");
-                if is_news {
-                    state.warned_at = Some(now);
-                }
             }
         }
     }

@@ -6,8 +6,9 @@
 
 use std::cell::RefCell;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::log_once::LogOnce;
 use crate::net::addresses;
 use crate::net::stun_query::{self, Patience};
 
@@ -34,7 +35,7 @@ impl PublicAddresses {
     /// Asks `server` (`host:port`) for as long as the daemon runs.
     pub(super) async fn keep_asking(&self, server: &str) {
         let mut retry = RETRY;
-        let mut is_reported = false;
+        let mut failures = LogOnce::new(None);
         loop {
             let pause = match stun_query::ask(server, PATIENCE).await {
                 Ok(addresses) => {
@@ -43,17 +44,16 @@ impl PublicAddresses {
                         log::info!("the internet knows this machine as {} (says {server})", list.join(" and "));
                         self.0.replace(addresses);
                     }
-                    (retry, is_reported) = (RETRY, false);
+                    retry = RETRY;
+                    failures.reset();
                     REFRESH
                 }
                 Err(failure) => {
-                    let level = if is_reported { log::Level::Debug } else { log::Level::Warn };
                     log::log!(
-                        level,
+                        failures.level((), Instant::now()),
                         "STUN server {server}: {failure}; guests on this machine's own network who come through a tunnel \
                          are sent through the SFU until it answers; check rtc.stun_server and outgoing UDP"
                     );
-                    is_reported = true;
                     let pause = retry;
                     retry = (retry * 2).min(REFRESH);
                     pause

@@ -26,7 +26,7 @@ use crate::guest::{Guest, Held, Refusal, SessionKey, Slot, State, Table};
 use crate::rtc::srtp::SrtpProfile;
 use crate::rtmp::Target;
 use crate::sfu::pull::PeerId;
-use crate::sfu::store;
+use crate::sfu::store::SfuSession;
 use crate::sfu::subscriber::Inputs;
 use crate::slot::SessionEnd;
 
@@ -193,12 +193,12 @@ impl Sessions {
     }
 
     /// What a restarted daemon has to know.
-    pub(super) fn stored(&self) -> Vec<store::Session> {
+    pub(super) fn stored(&self) -> Vec<SfuSession> {
         let table = self.0.borrow();
         let stored = |(_, guest, held): (Slot, &Guest, &Held<Session>)| {
             let Session { resource, etag, ufrag, publication } = &held.session;
             let publication = publication.as_ref()?;
-            Some(store::Session {
+            Some(SfuSession {
                 guest: guest.id.clone(),
                 resource: resource.clone(),
                 etag: etag.clone(),

@@ -60,7 +60,8 @@ pub(super) fn cloudflare(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> Clou
     }
     reader.pass_over(&mut section, &["account_id", "calls_app_name"]);
     reader.tolerate_rest(section);
-    Cloudflare { app_id, api_token, api_base, pull_form, turn_token_id, turn_api_token }
+    let is_local = is_this_host(&api_base);
+    Cloudflare { app_id, api_token, api_base, is_local, pull_form, turn_token_id, turn_api_token }
 }
 
 pub(super) fn mediamtx(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> MediaMtx {
@@ -142,15 +143,19 @@ fn guest(reader: &mut Reader<'_>, entry: Entry) -> Option<Guest> {
 
 /// https, or http to this host (for a simulator).
 fn parse_api_base(text: &str) -> Result<String, &'static str> {
-    let local = ["http://127.0.0.1", "http://localhost", "http://[::1]"];
-    let is_local = local
-        .iter()
-        .any(|prefix| text.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/'])));
-    if !text.starts_with("https://") && !is_local {
+    let is_local_http = text.starts_with("http://") && is_this_host(text);
+    if !text.starts_with("https://") && !is_local_http {
         return Err("this is neither an https:// address nor one of this host");
     }
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) || text.contains(['@', '?', '#']) {
         return Err("the address holds characters that an API address does not have");
     }
     Ok(text.trim_end_matches('/').to_owned())
+}
+
+/// True if the URL's host is this one.
+fn is_this_host(url: &str) -> bool {
+    let authority = url.split_once("://").map_or("", |(_, rest)| rest);
+    let ends = |rest: &str| rest.is_empty() || rest.starts_with([':', '/']);
+    ["127.0.0.1", "localhost", "[::1]"].iter().any(|host| authority.strip_prefix(host).is_some_and(ends))
 }

@@ -104,6 +104,8 @@ pub struct Cloudflare {
     pub api_token: Option<Secret<String>>,
     /// Where the API is.
     pub api_base: String,
+    /// The API is on this host: that of a simulated SFU.
+    pub is_local: bool,
     /// Who makes the offer when a guest is pulled.
     pub pull_form: PullForm,
     /// TURN key.

@@ -17,7 +17,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_h1::server::decode;
 use log::{debug, error, warn};
@@ -31,6 +31,7 @@ use super::events::{self, Messages};
 use super::guard::{Head, HeadReader, Refused};
 use super::message::{Method, Request, Response};
 use super::router::{Site, refuse};
+use crate::log_once::LogOnce;
 use crate::within::within;
 
 /// How much and how long a client may occupy.
@@ -90,20 +91,19 @@ async fn accept<'a, B: Backend + 'a>(
     limits: Limits,
 ) {
     let open = Rc::new(Open::default());
-    let mut accept_failing = false;
+    let mut failures = LogOnce::new(None);
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                if !accept_failing {
+                if failures.warns((), Instant::now()) {
                     warn!("http: cannot accept connections: {error}");
                 }
-                accept_failing = true;
                 Timer::after(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        accept_failing = false;
+        failures.reset();
         if open.count() >= limits.connections && !open.evict() {
             debug!("http: {peer} turned away, all {} connections are at work", limits.connections);
             continue;

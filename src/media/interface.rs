@@ -5,11 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use guest_relay_muxer::TrackKind;
 
-use super::Budget;
 use crate::guest::{SessionKey, Slot, State};
 use crate::rtc::peer::Peer;
 use crate::rtmp;
-use crate::slot::{self, RelayConfig, RelaySnapshot, SessionEnd, SessionSnapshot};
+use crate::slot::{self, RelayConfig, RelaySnapshot, ReofferError, SessionEnd, SessionSnapshot};
 
 /// What the control thread may ask.
 pub enum Command {
@@ -20,11 +19,11 @@ pub enum Command {
         peer: Box<Peer>,
         /// The guest sends pictures, even if this peer's first description should lack them.
         video: bool,
-        transport: Transport,
+        socket: UdpSocketKind,
         ready: smol::channel::Sender<()>,
     },
     /// The other side describes a session anew, that goes on: `answer` hears ours.
-    Reoffer { slot: Slot, key: SessionKey, offer: String, answer: smol::channel::Sender<Result<String, String>> },
+    Reoffer { slot: Slot, key: SessionKey, offer: String, answer: smol::channel::Sender<Result<String, ReofferError>> },
     /// The guest said goodbye: the session ends, if it still holds its slot.
     Leave { slot: Slot, key: SessionKey },
     /// One more slot, after all others.
@@ -44,9 +43,27 @@ pub enum Command {
     Panic { slot: Slot },
 }
 
+/// How the guests share the way in. Each gets the same, however little another one uses of it: what a guest leaves is not
+/// lent, since that guest would find it gone when the picture moves again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// For each guest.
+    pub guest_kbps: u32,
+    /// For all of them.
+    pub total_kbps: Option<u32>,
+}
+
+impl Budget {
+    /// What each of so many guests who send pictures may send.
+    pub(super) fn share(&self, guests: usize) -> u32 {
+        let guests = u32::try_from(guests).unwrap_or(u32::MAX).max(1);
+        self.total_kbps.map_or(self.guest_kbps, |total| (total / guests).min(self.guest_kbps))
+    }
+}
+
 /// How a session's datagrams travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
+pub enum UdpSocketKind {
     /// Over the socket that all guests share.
     Shared,
     /// Over a socket of its own, our side sending the first check: the SFU answers all sessions from one address, which
@@ -59,7 +76,7 @@ pub enum Transport {
 pub enum Event {
     /// ICE and DTLS are done.
     Connected { slot: Slot, key: SessionKey },
-    /// Packets of the track came: the first of a second. Of sessions with their own socket alone ([`Transport::Own`]).
+    /// Packets of the track came: the first of a second. Of sessions with their own socket alone ([`UdpSocketKind::Own`]).
     Media { slot: Slot, key: SessionKey, kind: TrackKind },
     /// Nothing authentic came of the session for [`peer::QUIET_AFTER`]; told once for each silence.
     Quiet { slot: Slot, key: SessionKey },
@@ -90,5 +107,19 @@ impl SlotSnapshot {
     pub(super) fn new(snapshot: slot::Snapshot, since: SystemTime) -> Self {
         let slot::Snapshot { state, held, session, relay } = snapshot;
         Self { state, since, held, session, relay }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guests_share_the_total_evenly_and_none_gets_more_than_a_guest_may() {
+        let budget = Budget { guest_kbps: 2500, total_kbps: Some(6000) };
+        let shares: Vec<u32> = (0..=4).map(|guests| budget.share(guests)).collect();
+        assert_eq!(shares, [2500, 2500, 2500, 2000, 1500]);
+        let unlimited = Budget { guest_kbps: 2500, total_kbps: None };
+        assert_eq!(unlimited.share(100), 2500);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Whatever runs code of the slot goes through [`Guarded`]: a panic in it ends what this slot has, and nothing else.
 //!
-//! Bounds: [`LINKS`] sessions and one connection a slot; [`LOCAL_ADDRESSES`] addresses a session.
+//! Bounds: [`SESSIONS`] sessions and one connection a slot; [`LOCAL_ADDRESSES`] addresses a session.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -18,17 +18,17 @@ use crate::rtc::demux::{Class, classify};
 use crate::rtmp::Disconnected;
 use crate::slot::{RelayConfig, RtmpInput, SessionEnd, SlotMachine};
 
-use super::tcp::{Closing, RtmpSocket};
+use super::tcp::{Lingering, RtmpSocket};
 use super::token::Place;
 use super::udp::{Datagram, Inbox, Moment, Taken, UdpPort};
 
 /// Sessions a slot may have: a live one, a prepared one, and one that is saying goodbye.
-pub(super) const LINKS: usize = 3;
+pub(super) const SESSIONS: usize = 3;
 /// Local addresses remembered per session, one per remote address.
 const LOCAL_ADDRESSES: usize = 8;
 
 /// How a session's datagrams travel.
-pub(super) struct Link {
+pub(super) struct SessionSocket {
     pub(super) key: SessionKey,
     pub(super) place: Place,
     /// Its own socket; without one it uses the shared one.
@@ -39,7 +39,7 @@ pub(super) struct Link {
     local_addresses: Vec<(SocketAddr, IpAddr)>,
 }
 
-impl Link {
+impl SessionSocket {
     fn record_local_address(&mut self, remote: SocketAddr, local: Option<IpAddr>) {
         let Some(local) = local else { return };
         match self.local_addresses.iter_mut().find(|(known, _)| *known == remote) {
@@ -94,10 +94,10 @@ pub(super) struct Lane {
     pub(super) machine: Guarded,
     /// What the slot is made of, should it have to be made anew.
     config: RelayConfig,
-    pub(super) links: Vec<Link>,
+    pub(super) session_sockets: Vec<SessionSocket>,
     pub(super) socket: Option<RtmpSocket>,
     /// The connection before, until the server has read its end.
-    pub(super) closing: Option<Closing>,
+    pub(super) lingering: Option<Lingering>,
     next_server: usize,
     /// When something is due; recomputed after each touch, so that an idle slot costs nothing.
     pub(super) deadline: Option<Instant>,
@@ -115,9 +115,9 @@ impl Lane {
         Self {
             machine: Guarded { slot, machine: SlotMachine::new(slot, config.clone(), now), panicked: false },
             config,
-            links: Vec::new(),
+            session_sockets: Vec::new(),
             socket: None,
-            closing: None,
+            lingering: None,
             next_server: 0,
             deadline: None,
             touched: false,
@@ -146,25 +146,25 @@ impl Lane {
         self.socket = None;
         self.deadline = None;
         self.touched = false;
-        self.links.drain(..).map(|link| link.key).collect()
+        self.session_sockets.drain(..).map(|socket| socket.key).collect()
     }
 
-    /// A place that no link has; `None`: there are [`LINKS`].
+    /// A place that no session has; `None`: there are [`SESSIONS`].
     pub(super) fn free_place(&self) -> Option<Place> {
-        let mut places = (0..).take(LINKS);
-        places.find(|place| self.links.iter().all(|link| link.place != *place))
+        let mut places = (0..).take(SESSIONS);
+        places.find(|place| self.session_sockets.iter().all(|socket| socket.place != *place))
     }
 
     /// A session's datagrams travel over `port`, or over the shared socket.
-    pub(super) fn link(&mut self, key: SessionKey, place: Place, port: Option<UdpPort>) {
-        self.links.push(Link { key, place, port, is_ready: false, local_addresses: Vec::new() });
+    pub(super) fn add_session(&mut self, key: SessionKey, place: Place, port: Option<UdpPort>) {
+        self.session_sockets.push(SessionSocket { key, place, port, is_ready: false, local_addresses: Vec::new() });
     }
 
     /// A datagram of one of the slot's sessions came over the shared socket.
     pub(super) fn handle_datagram(&mut self, key: SessionKey, class: Class, datagram: Datagram<'_>) {
         let Datagram { bytes, from, to, arrived } = datagram;
-        if let Some(link) = self.links.iter_mut().find(|link| link.key == key) {
-            link.record_local_address(from, to);
+        if let Some(socket) = self.session_sockets.iter_mut().find(|socket| socket.key == key) {
+            socket.record_local_address(from, to);
         }
         self.machine.run(|machine| machine.handle_datagram(key, class, bytes, from, arrived));
         self.touched = true;
@@ -173,10 +173,10 @@ impl Lane {
     /// Takes what waits at the sessions' own sockets. One that failed for now is tried again; the session of one that is of no
     /// more use ends. Returns the failures of a moment.
     pub(super) fn receive(&mut self, inbox: &mut Inbox, moment: Moment, now: Instant) -> Option<io::Error> {
-        let Self { links, machine, touched, .. } = self;
+        let Self { session_sockets, machine, touched, .. } = self;
         let mut refused = None;
-        for link in links.iter_mut().filter(|link| link.is_ready) {
-            let Link { key, port: Some(port), is_ready, .. } = link else { continue };
+        for socket in session_sockets.iter_mut().filter(|socket| socket.is_ready) {
+            let SessionSocket { key, port: Some(port), is_ready, .. } = socket else { continue };
             *touched = true;
             let taken = inbox.receive(port, moment, |Datagram { bytes, from, arrived, .. }| {
                 machine.run(|machine| machine.handle_datagram(*key, classify(bytes), bytes, from, arrived));
@@ -240,11 +240,11 @@ impl Lane {
     }
 
     pub(super) fn is_disconnected(&self) -> bool {
-        self.socket.is_none() && self.closing.is_none()
+        self.socket.is_none() && self.lingering.is_none()
     }
 
     pub(super) fn close_socket(&mut self, poller: &OwnedFd, now: Instant) {
-        self.closing = self.socket.take().map(|socket| socket.close(poller, now));
+        self.lingering = self.socket.take().map(|socket| socket.close(poller, now));
     }
 
     pub(super) fn lose_socket(&mut self, how: Disconnected, now: Instant) {
@@ -255,6 +255,6 @@ impl Lane {
     /// When the lane is due: on the slot's account, or to close the connection before.
     pub(super) fn poll_timeout(&mut self) -> Option<Instant> {
         let slot = self.machine.run(|machine| machine.poll_timeout()).flatten();
-        slot.into_iter().chain(self.closing.as_ref().map(Closing::until)).min()
+        slot.into_iter().chain(self.lingering.as_ref().map(Lingering::until)).min()
     }
 }

@@ -56,7 +56,7 @@ impl RtmpSocket {
     }
 
     /// Has the poller wait for what can be gone on with, and tell of it as the connection of the slot `index`. Costs
-    /// nothing when that has not changed. Closing the socket ends it.
+    /// nothing when that has not changed. Lingering the socket ends it.
     pub(crate) fn register(&mut self, poller: &OwnedFd, index: usize) -> io::Result<()> {
         let wanted = match (self.connecting, self.write_blocked) {
             (true, _) => EventFlags::OUT,
@@ -96,14 +96,14 @@ impl RtmpSocket {
 
     /// Ends the connection: nothing more is written, and the poller says nothing more of it. Its end would be reported
     /// without end, and as that of the slot's next connection.
-    pub(crate) fn close(self, poller: &OwnedFd, now: Instant) -> Closing {
+    pub(crate) fn close(self, poller: &OwnedFd, now: Instant) -> Lingering {
         if self.watched.is_some() {
             // Only a descriptor that it does not know is refused.
             let _ = epoll::delete(poller, &self.stream);
         }
         // A connection that is none any more has nothing to close.
         let _ = self.stream.shutdown(Shutdown::Write);
-        Closing { stream: self.stream, until: now + LINGER }
+        Lingering { stream: self.stream, until: now + LINGER }
     }
 
     fn read(&mut self, slot: &mut SlotMachine, now: Instant) -> Result<(), Disconnected> {
@@ -153,18 +153,18 @@ impl RtmpSocket {
 
 /// A connection that ended on our side and is kept a while. A socket that is dropped answers what the server still sends
 /// with a reset, and the server then loses what it has not read: the unpublish.
-pub(crate) struct Closing {
+pub(crate) struct Lingering {
     stream: TcpStream,
     until: Instant,
 }
 
-impl Closing {
+impl Lingering {
     pub(crate) fn until(&self) -> Instant {
         self.until
     }
 }
 
-impl Drop for Closing {
+impl Drop for Lingering {
     /// Bytes left unread would be a reason for a reset as well.
     fn drop(&mut self) {
         let mut buffer = [0; READ_BYTES];
@@ -227,12 +227,12 @@ mod tests {
         ours.stream.write_all(b"unpublish").unwrap();
         let poller = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
         ours.register(&poller, 0).unwrap();
-        let closing = ours.close(&poller, Instant::now());
+        let lingering = ours.close(&poller, Instant::now());
         // One that comes after the close, before the server has read on.
         server.write_all(b"acknowledgement").unwrap();
         let mut received = Vec::new();
         server.read_to_end(&mut received).unwrap();
         assert_eq!(received, b"unpublish");
-        drop(closing);
+        drop(lingering);
     }
 }

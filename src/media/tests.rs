@@ -63,9 +63,9 @@ fn guest(daemon: SocketAddr) -> (Guest, UdpSocket, Box<Peer>) {
     (guest, socket, Box::new(peer))
 }
 
-fn join(slot: usize, key: u64, peer: Box<Peer>, transport: Transport) -> (Command, smol::channel::Receiver<()>) {
+fn join(slot: usize, key: u64, peer: Box<Peer>, socket: UdpSocketKind) -> (Command, smol::channel::Receiver<()>) {
     let (ready, is_ready) = smol::channel::bounded(1);
-    (Command::Join { slot: Slot(slot), key: SessionKey(key), peer, video: true, transport, ready }, is_ready)
+    (Command::Join { slot: Slot(slot), key: SessionKey(key), peer, video: true, socket, ready }, is_ready)
 }
 
 /// The ends among the events so far.
@@ -105,23 +105,26 @@ fn a_recv_error_that_passes_ends_nothing_and_loses_no_datagram() {
     for errno in [Errno::NOMEM, Errno::NOBUFS, Errno::HOSTUNREACH, Errno::IO] {
         let (mut media_loop, handle, events) = media_loop(&[relay(NO_SERVER, "guest1")]);
         let (_, _, peer) = guest(handle.local_addr());
-        let (command, _) = join(0, 1, peer, Transport::Own);
+        let (command, _) = join(0, 1, peer, UdpSocketKind::Own);
         handle.send(command).unwrap();
         let mut ready = Vec::with_capacity(READY_MAX);
         media_loop.turn(&mut ready).unwrap();
 
         UdpSocket::bind(LOOPBACK).unwrap().send_to(b"not for anybody", handle.local_addr()).unwrap();
         media_loop.udp.refuse_next.set(Some(errno));
-        let link = &mut media_loop.lanes[0].links[0];
-        link.port.as_ref().unwrap().refuse_next.set(Some(errno));
-        link.is_ready = true;
+        let socket = &mut media_loop.lanes[0].session_sockets[0];
+        socket.port.as_ref().unwrap().refuse_next.set(Some(errno));
+        socket.is_ready = true;
         let deadline = Deadline::new("the datagram to be reported");
         while !media_loop.udp_ready {
             deadline.check(|| "it is not");
             media_loop.wait(&mut ready).unwrap();
         }
         media_loop.turn(&mut ready).unwrap();
-        assert!(media_loop.udp_ready && media_loop.lanes[0].links[0].is_ready, "{errno}: both are tried again");
+        assert!(
+            media_loop.udp_ready && media_loop.lanes[0].session_sockets[0].is_ready,
+            "{errno}: both are tried again"
+        );
         media_loop.turn(&mut ready).unwrap();
         assert!(!media_loop.has_datagrams(), "{errno}: what waited was taken");
         assert_eq!((ended(&events), session_keys(&mut media_loop, 0)), (Vec::new(), vec![SessionKey(1)]), "{errno}");
@@ -135,13 +138,13 @@ fn a_socket_of_no_more_use_ends_the_session_that_is_alone_on_it() {
     let mut ready = Vec::with_capacity(READY_MAX);
     for slot in [0, 1] {
         let (_, _, peer) = guest(handle.local_addr());
-        let (command, _) = join(slot, 1 + slot as u64, peer, Transport::Own);
+        let (command, _) = join(slot, 1 + slot as u64, peer, UdpSocketKind::Own);
         handle.send(command).unwrap();
         media_loop.turn(&mut ready).unwrap();
     }
-    let link = &mut media_loop.lanes[0].links[0];
-    link.port.as_ref().unwrap().refuse_next.set(Some(Errno::BADF));
-    link.is_ready = true;
+    let socket = &mut media_loop.lanes[0].session_sockets[0];
+    socket.port.as_ref().unwrap().refuse_next.set(Some(Errno::BADF));
+    socket.is_ready = true;
     media_loop.turn(&mut ready).expect("the loop goes on");
     let [(SessionKey(1), SessionEnd::Socket(_))] = ended(&events)[..] else { panic!("one session is over") };
     assert_eq!(session_keys(&mut media_loop, 0), []);
@@ -159,17 +162,17 @@ fn a_session_that_does_not_fit_leaves_the_slot_to_the_one_that_has_it() {
         media_loop.turn(&mut ready).unwrap();
         is_ready.try_recv().is_ok()
     };
-    assert!(try_join(&mut media_loop, 1, Transport::Shared), "the first one fits");
+    assert!(try_join(&mut media_loop, 1, UdpSocketKind::Shared), "the first one fits");
     let others = (0..).take_while(|n| media_loop.routes.insert(&format!("ufrag{n}"), (Slot(9), SessionKey(99))));
     assert!(others.count() > 0);
-    assert!(!try_join(&mut media_loop, 2, Transport::Shared), "there is no route");
+    assert!(!try_join(&mut media_loop, 2, UdpSocketKind::Shared), "there is no route");
     // An address of nobody (RFC 5737).
     media_loop.own_ip = IpAddr::from([192, 0, 2, 1]);
-    assert!(!try_join(&mut media_loop, 3, Transport::Own), "there is no socket");
+    assert!(!try_join(&mut media_loop, 3, UdpSocketKind::Own), "there is no socket");
     let refused = [2, 3].map(|key| (SessionKey(key), SessionEnd::NoRoom));
     assert_eq!((ended(&events), session_keys(&mut media_loop, 0)), (refused.to_vec(), vec![SessionKey(1)]));
     media_loop.routes.remove((Slot(9), SessionKey(99)));
-    assert!(try_join(&mut media_loop, 4, Transport::Shared), "there is room again");
+    assert!(try_join(&mut media_loop, 4, UdpSocketKind::Shared), "there is room again");
     assert_eq!(ended(&events), [(SessionKey(1), SessionEnd::Replaced)]);
 }
 
@@ -185,7 +188,7 @@ struct Stage {
 impl Stage {
     fn join(&mut self, slot: usize, key: u64) -> usize {
         let (guest, socket, peer) = guest(self.handle.local_addr());
-        let (command, is_ready) = join(slot, key, peer, Transport::Shared);
+        let (command, is_ready) = join(slot, key, peer, UdpSocketKind::Shared);
         self.handle.send(command).unwrap();
         wait_for("the session to be taken", || is_ready.try_recv().is_ok(), || "it is not");
         self.guests.push((guest, socket));

@@ -11,7 +11,7 @@ pub(super) enum Token {
     Wake,
     /// The RTMP connection of a slot.
     Rtmp(usize),
-    /// The UDP socket of a session in a slot: at this place among the slot's links.
+    /// The UDP socket of a session in a slot: at this place among the slot's sessions.
     Port(usize, Place),
 }
 

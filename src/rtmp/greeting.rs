@@ -2,9 +2,9 @@
 //! Server bytes in, bytes to write out; no socket, no clock.
 
 use super::message::StatusCode;
-use super::rng::Rng;
 use super::session::{Notice, ProtocolError, Session};
 use super::target::Target;
+use crate::backoff::Rng;
 
 /// How far a greeting is.
 #[derive(Clone, Debug, PartialEq)]

@@ -9,7 +9,7 @@
 
 use std::fmt;
 
-use super::rng::Rng;
+use crate::backoff::Rng;
 
 const VERSION: u8 = 3;
 const BLOCK_LEN: usize = 1536;

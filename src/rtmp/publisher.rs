@@ -19,14 +19,13 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::backoff::{Backoff, Failure};
 use super::flow::Flow;
 use super::message;
 use super::output::{Disconnected, Event, LostReason, Output, State, Stats};
 use super::queue::{Class, Queue};
-use super::rng::Rng;
 use super::session::{Notice, ProtocolError, Session};
 use super::target::Target;
+use crate::backoff::{Backoff, Failure, Rng};
 use timers::Timers;
 
 /// From asking for a TCP connection to having it. A first packet that is lost goes out again after a second; asking anew

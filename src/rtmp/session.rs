@@ -12,8 +12,8 @@ use std::fmt;
 use super::chunk::{CHUNK_SIZE_AT_START, ChunkError, ChunkReader};
 use super::handshake::{Handshake, WrongVersion};
 use super::message::{self, Inbound, MessageError, StatusCode};
-use super::rng::Rng;
 use super::target::Target;
+use crate::backoff::Rng;
 
 /// Our chunk size once connected: most frames are one chunk. The largest every known server takes.
 const CHUNK_SIZE_OUT: u32 = 65_536;

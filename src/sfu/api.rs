@@ -5,9 +5,6 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The SFU takes at most this many tracks in one call; a longer list in a reply is not looked at.
-pub const TRACKS_PER_CALL: usize = 64;
-
 /// Longest mid that is taken over, in bytes.
 pub const MID_MAX: usize = 64;
 

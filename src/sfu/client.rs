@@ -9,7 +9,7 @@ use super::api::{
     TracksReply, TracksRequest,
 };
 use super::error::{Call, CallError, Cause};
-use super::https::{Reply, Timeouts, Transport};
+use super::https::{Https, Reply, Timeouts};
 use crate::secret::Secret;
 
 /// Longest session id; 32 hexadecimal digits are seen.
@@ -17,7 +17,7 @@ const SESSION_ID_MAX: usize = 64;
 
 /// One app of one account.
 pub struct Client {
-    transport: Transport,
+    https: Https,
     /// `{base}/apps/{app_id}`
     app: String,
 }
@@ -29,14 +29,14 @@ impl Client {
 
     pub fn with_timeouts(api_base: &str, app_id: &str, token: Secret<String>, timeouts: Timeouts) -> Self {
         let base = api_base.trim_end_matches('/');
-        Self { transport: Transport::new(base, token, timeouts), app: format!("{base}/apps/{app_id}") }
+        Self { https: Https::new(base, token, timeouts), app: format!("{base}/apps/{app_id}") }
     }
 
     /// `POST sessions/new`, without a body: a JSON body without an offer is refused. Gives the session's id.
     pub fn new_session(&self) -> Result<String, CallError> {
         let url = format!("{}/sessions/new", self.app);
         let call = Call::NewSession;
-        let reply: Reply<NewSessionReply> = self.transport.post_empty(call, &url)?;
+        let reply: Reply<NewSessionReply> = self.https.post_empty(call, &url)?;
         let cf_ray = reply.cf_ray;
         let NewSessionReply { session_id, error_code, error_description } = reply.body;
         self.refuse_error(call, error_code, error_description, &cf_ray)?;
@@ -50,12 +50,12 @@ impl Client {
     pub fn new_tracks(&self, session: &str, request: &TracksRequest) -> Result<TracksReply, CallError> {
         let url = self.session_url(session, "/tracks/new");
         let call = Call::NewTracks;
-        let reply: Reply<TracksReply> = self.transport.post(call, &url, request)?;
+        let reply: Reply<TracksReply> = self.https.post(call, &url, request)?;
         let mut tracks = reply.body;
         self.refuse_error(call, tracks.error_code.take(), tracks.error_description.take(), &reply.cf_ray)?;
         for track in &mut tracks.tracks {
             for text in [&mut track.error_code, &mut track.error_description] {
-                *text = text.take().map(|text| self.transport.printable(&text));
+                *text = text.take().map(|text| self.https.printable(&text));
             }
         }
         tracks.cf_ray = reply.cf_ray;
@@ -67,7 +67,7 @@ impl Client {
         let url = self.session_url(session, "/renegotiate");
         let call = Call::Renegotiate;
         let request = RenegotiateRequest { session_description: SessionDescription::answer(answer) };
-        let reply: Reply<ErrorReply> = self.transport.put(call, &url, &request)?;
+        let reply: Reply<ErrorReply> = self.https.put(call, &url, &request)?;
         let body = reply.body;
         self.refuse_error(call, body.error_code, body.error_description, &reply.cf_ray)
     }
@@ -83,7 +83,7 @@ impl Client {
             tracks: mids.iter().map(|mid| CloseTrack { mid: mid.clone() }).collect(),
             force: true,
         };
-        let reply: Reply<ErrorReply> = match self.transport.put(call, &url, &request) {
+        let reply: Reply<ErrorReply> = match self.https.put(call, &url, &request) {
             Err(error) if error.is_gone() => return Ok(()),
             other => other?,
         };
@@ -103,7 +103,7 @@ impl Client {
     pub fn inspect(&self, session: &str) -> Result<SessionReply, CallError> {
         let url = self.session_url(session, "");
         let call = Call::Inspect;
-        let reply: Reply<SessionReply> = self.transport.get(call, &url)?;
+        let reply: Reply<SessionReply> = self.https.get(call, &url)?;
         let mut session = reply.body;
         self.refuse_error(call, session.error_code.take(), session.error_description.take(), &reply.cf_ray)?;
         Ok(session)
@@ -111,7 +111,7 @@ impl Client {
 
     /// What time it is at the API (RFC 9110 §6.6.1), as it writes it.
     pub fn date(&self) -> Result<Option<String>, CallError> {
-        self.transport.date(Call::Inspect, &self.app)
+        self.https.date(Call::Inspect, &self.app)
     }
 
     fn session_url(&self, session: &str, rest: &str) -> String {
@@ -133,8 +133,8 @@ impl Client {
             call,
             cause: Cause::Refused {
                 status: 200,
-                code: self.transport.printable(&code),
-                description: self.transport.printable(&description.unwrap_or_default()),
+                code: self.https.printable(&code),
+                description: self.https.printable(&description.unwrap_or_default()),
                 cf_ray: cf_ray.to_owned(),
                 retry_after: None,
             },

@@ -1,5 +1,4 @@
-//! Why a call to Cloudflare's API failed: for the state machines a type to decide by, for the operator and the guest a
-//! text each.
+//! Why a call to Cloudflare's API failed: for the state machines a type to decide by, for the operator a text.
 
 use std::fmt;
 use std::time::Duration;
@@ -104,6 +103,18 @@ impl CallError {
         }
     }
 
+    /// True if a close that failed so is worth another try. A close that was carried out twice does no harm. One that timed
+    /// out is no lost one: it hangs on a session that is dead, and is still under way, so that a second one would overlap
+    /// with it.
+    pub(super) fn is_worth_repeating(&self) -> bool {
+        let code = match &self.cause {
+            Cause::TimedOut(_) => return false,
+            Cause::Refused { code, .. } => code.as_str(),
+            Cause::Unreachable(_) | Cause::ReplyLost(_) => "",
+        };
+        self.is_transient() || matches!(code, "internal_error" | "backend_error")
+    }
+
     /// Key, app or host are wrong: nothing will work until the operator mends them.
     pub fn is_misconfiguration(&self) -> bool {
         match self.status() {
@@ -153,23 +164,6 @@ impl CallError {
                 let cf_ray = if cf_ray.is_empty() { String::new() } else { format!(" (cf-ray {cf_ray})") };
                 format!("{call}: refused with {status}{code}{description}{cf_ray}")
             }
-        }
-    }
-
-    /// What a guest is told: no names, no numbers, what to do.
-    pub fn guest_text(&self) -> &'static str {
-        match &self.cause {
-            _ if self.is_misconfiguration() => {
-                "The studio's connection is not set up correctly. Please tell the people who invited you."
-            }
-            Cause::Unreachable(_) => {
-                "The studio cannot reach the video service at the moment. Please try again in a minute."
-            }
-            Cause::Refused { status: 429, .. } => "The video service is busy. Please try again in a few seconds.",
-            Cause::Refused { status: 400..=499, .. } if self.call != Call::Inspect && !self.is_transient() => {
-                "The video service did not accept the connection. Please reload the page and join again."
-            }
-            _ => "The video service did not answer properly. Please try again.",
         }
     }
 }

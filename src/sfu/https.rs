@@ -76,7 +76,7 @@ impl Timeouts {
 }
 
 /// A host and the bearer token that opens it.
-pub(super) struct Transport {
+pub(super) struct Https {
     agent: Agent,
     token: Secret<String>,
     timeouts: Timeouts,
@@ -88,7 +88,7 @@ pub(super) struct Reply<T> {
     pub(super) cf_ray: String,
 }
 
-impl Transport {
+impl Https {
     /// `base` decides whether anything but https is let through.
     pub(super) fn new(base: &str, token: Secret<String>, timeouts: Timeouts) -> Self {
         let config = Agent::config_builder()

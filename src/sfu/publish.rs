@@ -97,45 +97,6 @@ pub enum PublishError {
 }
 
 impl PublishError {
-    /// What the WHIP endpoint answers with.
-    pub fn status(&self) -> u16 {
-        match self {
-            Self::Offer(error) => error.status(),
-            Self::FurtherMedia | Self::NoMid => 400,
-            Self::Call(error) if error.is_misconfiguration() => 503,
-            Self::Call(error) => match error.cause {
-                Cause::Unreachable(_) => 503,
-                Cause::Refused { status: 429, .. } => 429,
-                // The API found fault with the offer that we passed on.
-                Cause::Refused { status: 400, ref code, .. } if code == "invalid_session_description" => 400,
-                Cause::Refused { .. } | Cause::ReplyLost(_) | Cause::TimedOut(_) => 502,
-            },
-            Self::Track { .. } | Self::NoAnswer(_) => 502,
-        }
-    }
-
-    /// When the guest may try again, for the answers that say so.
-    pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Call(error) if self.status() == 429 || self.status() == 503 => {
-                Some(error.retry_after().unwrap_or(Duration::from_secs(5)))
-            }
-            _ => None,
-        }
-    }
-
-    /// For the guest; the operator's text is [`fmt::Display`]'s.
-    pub fn guest_text(&self) -> String {
-        match self {
-            Self::Offer(error) => error.to_string(),
-            Self::FurtherMedia | Self::NoMid => self.to_string(),
-            Self::Call(error) => error.guest_text().to_owned(),
-            Self::Track { .. } | Self::NoAnswer(_) => {
-                "The video service did not accept the camera or the microphone. Please try again.".to_owned()
-            }
-        }
-    }
-
     /// Whether a new session may do better.
     fn is_worth_a_new_session(&self) -> bool {
         match self {
@@ -277,7 +238,7 @@ pub async fn close(client: &Arc<Client>, session_id: &str, mids: &[String]) -> R
             Ok(()) => return Ok(()),
             // It has no transport to close anything on, and will not get one any more.
             Err(error) if error.status() == Some(425) => return Ok(()),
-            Err(error) if attempt >= CLOSE_ATTEMPTS || !is_worth_repeating(&error) => {
+            Err(error) if attempt >= CLOSE_ATTEMPTS || !error.is_worth_repeating() => {
                 return Err(error);
             }
             Err(error) => log::debug!("{error}"),
@@ -286,17 +247,6 @@ pub async fn close(client: &Arc<Client>, session_id: &str, mids: &[String]) -> R
         smol::Timer::after(pause).await;
         pause *= 2;
     }
-}
-
-/// A close that was carried out twice does no harm. One that timed out is no lost one: it hangs on a session that is dead,
-/// and is still under way, so that a second one would overlap with it.
-pub(super) fn is_worth_repeating(error: &CallError) -> bool {
-    let code = match &error.cause {
-        Cause::TimedOut(_) => return false,
-        Cause::Refused { code, .. } => code.as_str(),
-        Cause::Unreachable(_) | Cause::ReplyLost(_) => "",
-    };
-    error.is_transient() || matches!(code, "internal_error" | "backend_error")
 }
 
 #[cfg(test)]

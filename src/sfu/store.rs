@@ -41,7 +41,7 @@ const UFRAG_MAX: usize = 256;
 
 /// One guest's session.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Session {
+pub struct SfuSession {
     pub guest: GuestId,
     /// Names the session in its URL: the guest's goodbye after a restart still finds it.
     pub resource: ResourceId,
@@ -86,7 +86,7 @@ impl std::error::Error for StoreError {}
 /// What a state file held.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Loaded {
-    pub sessions: Vec<Session>,
+    pub sessions: Vec<SfuSession>,
     /// What could not be used, one line each, for the log.
     pub warnings: Vec<String>,
 }
@@ -119,7 +119,7 @@ impl Store {
 
     /// Replaces the file. `revision` counts the changes of the state from 1: of two saves that overtake each other on
     /// their way to a worker thread the newer one stays.
-    pub fn save(&self, revision: u64, sessions: &[Session]) -> Result<(), StoreError> {
+    pub fn save(&self, revision: u64, sessions: &[SfuSession]) -> Result<(), StoreError> {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         if revision <= *written {
             return Ok(());
@@ -169,8 +169,8 @@ enum KindEntry {
     Video,
 }
 
-impl From<&Session> for SessionEntry {
-    fn from(session: &Session) -> Self {
+impl From<&SfuSession> for SessionEntry {
+    fn from(session: &SfuSession) -> Self {
         let tracks = session.tracks.iter().map(|track| TrackEntry {
             kind: match track.kind {
                 TrackKind::Audio => KindEntry::Audio,
@@ -191,7 +191,7 @@ impl From<&Session> for SessionEntry {
 
 impl SessionEntry {
     /// Everything in a file is checked as if a guest had sent it.
-    fn check(self) -> Result<Session, &'static str> {
+    fn check(self) -> Result<SfuSession, &'static str> {
         let guest = GuestId::parse(&self.guest).map_err(|_| "its guest is no guest id")?;
         let resource = ResourceId::parse(&self.resource).ok_or("its resource is none")?;
         let in_etag = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
@@ -217,7 +217,7 @@ impl SessionEntry {
         {
             return Err("it has two tracks of one kind");
         }
-        Ok(Session { guest, resource, etag: self.etag, ufrag: self.ufrag, session_id, tracks })
+        Ok(SfuSession { guest, resource, etag: self.etag, ufrag: self.ufrag, session_id, tracks })
     }
 }
 
@@ -236,7 +236,7 @@ impl TrackEntry {
     }
 }
 
-fn to_json(sessions: &[Session]) -> Vec<u8> {
+fn to_json(sessions: &[SfuSession]) -> Vec<u8> {
     let entry = |session| serde_json::to_value(SessionEntry::from(session));
     let entries = sessions.iter().take(GUESTS_MAX).map(entry);
     let file = StateFile {

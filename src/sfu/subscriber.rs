@@ -3,7 +3,10 @@
 //!
 //! ```text
 //!  Inputs::peer, stop ─▶ run ─▶ PeerHost: answer, offer, connect, drop    (media thread, behind the host)
-//!            replies ─▶     └─▶ ApiCall::make on a worker thread ─▶ replies
+//!            replies ─▶     └─▶ make on a worker thread ─▶ replies
+//!
+//!  running ──stop, or every sender gone──▶ stopping ──every session closed, or STOP_WITHIN over──▶ over
+//!     └───────────────────the pull ended by itself: the publisher is gone──────────────────────────▲
 //! ```
 //!
 //! Bounds: [`INPUTS_MAX`] inputs (one that does not fit is dropped: the pull notices silence by itself), one reply per
@@ -18,7 +21,10 @@ use smol::channel::{Receiver, Sender, bounded, unbounded};
 
 use super::client::Client;
 use super::error::CallError;
-use super::pull::{ApiReply, CallId, Output, PeerEvent, PeerId, Pull, State, Stats, Trouble};
+use super::pull::{
+    ApiCall, ApiReply, CallId, DescriptionError, Output, PeerEvent, PeerId, Pull, State, Stats, Trouble,
+};
+use crate::log_once::LogOnce;
 
 /// Inputs that wait to be handled.
 pub const INPUTS_MAX: usize = 64;
@@ -34,13 +40,13 @@ const REMIND_AFTER: Duration = Duration::from_secs(60);
 pub trait PeerHost {
     /// Answers the SFU's offer with a new peer, or, if `renewed`, with the one that exists. A host that can only do the
     /// former says so: the tracks are then taken over to a new peer.
-    async fn answer(&self, peer: PeerId, offer: &str, renewed: bool) -> Result<String, String>;
+    async fn answer(&self, peer: PeerId, offer: &str, renewed: bool) -> Result<String, DescriptionError>;
 
     /// An offer of a new peer to receive these tracks, complete: nothing can be trickled.
-    async fn offer(&self, peer: PeerId, kinds: &[TrackKind]) -> Result<String, String>;
+    async fn offer(&self, peer: PeerId, kinds: &[TrackKind]) -> Result<String, DescriptionError>;
 
     /// Gives the SFU's answer to the peer that made the offer.
-    async fn apply_answer(&self, peer: PeerId, answer: &str) -> Result<(), String>;
+    async fn apply_answer(&self, peer: PeerId, answer: &str) -> Result<(), DescriptionError>;
 
     /// The SFU knows the peer: its connectivity checks may begin.
     fn connect(&self, peer: PeerId);
@@ -49,7 +55,7 @@ pub trait PeerHost {
     fn drop_peer(&self, peer: PeerId);
 
     /// Where the pull stands has changed.
-    fn state_changed(&self, state: &State, stats: Stats);
+    fn state_changed(&self, state: &State);
 
     /// Something went wrong.
     fn troubled(&self, trouble: &Trouble);
@@ -165,7 +171,7 @@ impl Subscriber {
                     let (client, replies) = (Arc::clone(&self.client), replies.clone());
                     let task = smol::unblock(move || {
                         // Nobody waits for the reply any more once the pull is over.
-                        let _ = replies.try_send((id, call.make(&client)));
+                        let _ = replies.try_send((id, make(&client, &call)));
                     });
                     task.detach();
                 }
@@ -185,7 +191,7 @@ impl Subscriber {
                 Output::DropPeer { peer } => host.drop_peer(peer),
                 Output::State(state) => {
                     log.state(&state);
-                    host.state_changed(&state, pull.stats());
+                    host.state_changed(&state);
                 }
                 Output::Trouble(trouble) => {
                     log.trouble(&trouble);
@@ -194,6 +200,17 @@ impl Subscriber {
                 Output::Dropped(kinds) => host.tracks_dropped(&kinds),
             }
         }
+    }
+}
+
+/// Makes a call. Blocks.
+fn make(client: &Client, call: &ApiCall) -> Result<ApiReply, CallError> {
+    match call {
+        ApiCall::NewSession => client.new_session().map(ApiReply::Session),
+        ApiCall::NewTracks { session, request } => client.new_tracks(session, request).map(ApiReply::Tracks),
+        ApiCall::Renegotiate { session, answer } => client.renegotiate(session, answer).map(|()| ApiReply::Done),
+        ApiCall::CloseTracks { session, mids } => client.close_tracks(session, mids).map(|()| ApiReply::Done),
+        ApiCall::Inspect { session } => client.inspect(session).map(ApiReply::Inspected),
     }
 }
 
@@ -209,32 +226,23 @@ enum Next {
 /// One warning for each kind of trouble and minute.
 struct TroubleLog {
     name: String,
-    last: Option<(String, Instant)>,
+    troubles: LogOnce<String>,
 }
 
 impl TroubleLog {
     fn new(name: String) -> Self {
-        Self { name, last: None }
+        Self { name, troubles: LogOnce::new(Some(REMIND_AFTER)) }
     }
 
     fn trouble(&mut self, trouble: &Trouble) {
-        let kind = kind_of(trouble);
-        let is_news = match &self.last {
-            Some((last, at)) => *last != kind || at.elapsed() >= REMIND_AFTER,
-            None => true,
-        };
-        if is_news {
-            log::warn!("{}: {trouble}", self.name);
-            self.last = Some((kind, Instant::now()));
-        } else {
-            log::debug!("{}: {trouble}", self.name);
-        }
+        let level = self.troubles.level(kind_of(trouble), Instant::now());
+        log::log!(level, "{}: {trouble}", self.name);
     }
 
     fn state(&mut self, state: &State) {
         match state {
             State::Flowing => {
-                self.last = None;
+                self.troubles.reset();
                 log::info!("{}: the SFU gives every track", self.name);
             }
             state => log::debug!("{}: pull {state:?}", self.name),

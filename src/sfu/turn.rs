@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Call, CallError, Cause};
-use super::https::{Reply, Timeouts, Transport};
+use super::https::{Https, Reply, Timeouts};
 use crate::secret::Secret;
 
 /// Of the credentials. A guest who stays longer keeps what is allocated, but could not come back through the relay.
@@ -40,7 +40,7 @@ impl fmt::Debug for IceServer {
 
 /// One TURN key.
 pub struct TurnClient {
-    transport: Transport,
+    https: Https,
     url: String,
 }
 
@@ -48,7 +48,7 @@ impl TurnClient {
     pub fn new(api_base: &str, key_id: &str, token: Secret<String>) -> Self {
         let base = api_base.trim_end_matches('/');
         Self {
-            transport: Transport::new(base, token, Timeouts::default()),
+            https: Https::new(base, token, Timeouts::default()),
             url: format!("{base}/turn/keys/{key_id}/credentials/generate-ice-servers"),
         }
     }
@@ -57,7 +57,7 @@ impl TurnClient {
     pub fn generate(&self) -> Result<Vec<IceServer>, CallError> {
         let call = Call::TurnCredentials;
         let request = Generate { ttl: TTL.as_secs() };
-        let reply: Reply<Generated> = self.transport.post(call, &self.url, &request)?;
+        let reply: Reply<Generated> = self.https.post(call, &self.url, &request)?;
         let servers = match reply.body.ice_servers {
             OneOrMany::One(server) => vec![server],
             OneOrMany::Many(servers) => servers,
@@ -111,7 +111,7 @@ impl GeneratedServer {
     }
 }
 
-/// `stun:host[:port]`, `turn:host[:port][?transport=...]` (RFC 7064, RFC 7065), not on port 53.
+/// `stun:host[:port]`, `turn:host[:port][?https=...]` (RFC 7064, RFC 7065), not on port 53.
 fn is_usable(url: &str) -> bool {
     const SCHEMES: [&str; 4] = ["stun:", "stuns:", "turn:", "turns:"];
     let Some(rest) = SCHEMES.iter().find_map(|scheme| url.strip_prefix(scheme)) else {

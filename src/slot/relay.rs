@@ -5,6 +5,13 @@
 //! is repeated once a second and Opus silence runs ([`bridge`]), so that the mixer's input stays. It stays as long as a
 //! session holds the slot, and for `hold` after the guest was last heard of; then the stream is unpublished.
 //!
+//! ```text
+//!   idle ──begin_source──▶ joined ──first packet──▶ published ──end_source──▶ held ──`hold` is over, release──▶ idle
+//!     ▲                      │                         ▲                       │
+//!     └──────end_source──────┘                         └─────begin_source──────┘
+//! ```
+//! Published and held, it bridges what does not come. RTMP connections come and go below it: the publisher's own states.
+//!
 //! A guest without a microphone is published with silence. One whose camera shows nothing for [`SOUND_ALONE_AFTER`] is
 //! published as sound alone; a later picture moves the publication to a connection with both, since a server fixes the
 //! set of tracks in the first two seconds.
@@ -114,7 +121,8 @@ pub enum RtmpInput<'a> {
     Disconnected(Disconnected),
 }
 
-/// One guest's way from RTP to RTMP.
+/// One guest's way from RTP to RTMP; the module has its states. `source` and `published`: idle has neither, joined the first,
+/// published both, held the second.
 pub(super) struct Relay {
     config: RelayConfig,
     /// Arrival times of the muxer count from here.

@@ -26,12 +26,12 @@ fn network(last: u8) -> Option<IpAddr> {
 }
 
 /// A session with everything that can belong to one; the first through the SFU, the second straight to us.
-fn through_the_sfu(slot: Slot, key: SessionKey) -> Session {
+fn through_the_sfu() -> Session {
     Session {
         resource: ResourceId::from_random([1; 16]),
         etag: "calls-1".to_owned(),
         ufrag: Some("ufrag1".to_owned()),
-        publication: Some(Publication::unpulled("5f5f", slot, key)),
+        publication: Some(Publication::unpulled("5f5f")),
     }
 }
 
@@ -65,7 +65,7 @@ fn assert_no_publication(sessions: &Sessions, slot: Slot) {
 fn a_session_comes_with_everything_and_goes_with_everything() {
     let (sessions, slot, now) = (sessions(), Slot(0), Instant::now());
     let key = sessions.next_key();
-    assert!(sessions.take(slot, key, network(1), through_the_sfu(slot, key)).is_none());
+    assert!(sessions.take(slot, key, network(1), through_the_sfu()).is_none());
     let known = (Some(key), Some("calls-1".to_owned()), Some(Some("ufrag1".to_owned())));
     assert_eq!(known_of(&sessions, [1; 16]), known);
     assert_eq!(sessions.published(&id("guest1")), Some(key));
@@ -90,7 +90,7 @@ fn a_session_comes_with_everything_and_goes_with_everything() {
 fn a_takeover_leaves_nothing_of_the_former_session_and_its_late_end_changes_nothing() {
     let (sessions, slot) = (sessions(), Slot(0));
     let (old, new) = (sessions.next_key(), sessions.next_key());
-    sessions.take(slot, old, network(1), through_the_sfu(slot, old));
+    sessions.take(slot, old, network(1), through_the_sfu());
     sessions.record_problem(slot, "not published at the SFU".to_owned(), Instant::now());
     assert!(!sessions.is_outdated(slot, old));
     let former = sessions.take(slot, new, network(2), direct()).unwrap();
@@ -113,7 +113,7 @@ fn a_takeover_leaves_nothing_of_the_former_session_and_its_late_end_changes_noth
 fn a_slot_that_is_taken_out_of_the_configuration_keeps_its_session_and_what_is_its_own() {
     let (sessions, slot) = (sessions(), Slot(0));
     let key = sessions.next_key();
-    sessions.take(slot, key, network(1), through_the_sfu(slot, key));
+    sessions.take(slot, key, network(1), through_the_sfu());
     let failed = SessionEnd::Peer(EndReason::Dtls(DtlsError::NoSrtpProfile));
     sessions.record_end(slot, &failed);
     let new = sessions.reload(vec![guest("guest2"), guest("guest3")]);

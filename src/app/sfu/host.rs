@@ -1,29 +1,22 @@
 //! Where one guest's pull has its peers: they are made here and live on the media thread, whose events reach the pull
 //! under the peer's name here. Packets that come are what keeps a pull from starting over.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::rc::Weak;
+use std::rc::{Rc, Weak};
 use std::time::Instant;
 
 use guest_relay_muxer::TrackKind;
 
+use super::publication::{Peers, PullPeer};
 use crate::app::daemon::Daemon;
 use crate::app::problem::Problem;
 use crate::app::question::MEDIA_ANSWER;
 use crate::guest::{SessionKey, Slot};
-use crate::media::{Command, Transport};
+use crate::media::{Command, UdpSocketKind};
 use crate::rtc::peer::{self, Answered, OfferConfig, Peer};
-use crate::sfu::pull::{PeerId, State, Stats, Trouble};
+use crate::sfu::pull::{DescriptionError, PeerId, State, Trouble};
 use crate::sfu::subscriber::PeerHost;
+use crate::slot::ReofferError;
 use crate::within::within;
-
-/// A peer that the pull has asked for.
-struct PullPeer {
-    key: SessionKey,
-    /// Until it goes to the media thread.
-    waiting: Option<Box<Peer>>,
-}
 
 /// Gives one guest's pull its peers.
 pub(super) struct Host {
@@ -33,60 +26,51 @@ pub(super) struct Host {
     key: SessionKey,
     /// The guest publishes pictures; a first description may lack them all the same.
     video: bool,
-    peers: RefCell<HashMap<PeerId, PullPeer>>,
-    dropped: RefCell<Vec<TrackKind>>,
+    peers: Rc<Peers>,
 }
 
 impl Host {
-    pub(super) fn new(daemon: Weak<Daemon>, slot: Slot, key: SessionKey, video: bool) -> Self {
-        Self { daemon, slot, key, video, peers: RefCell::default(), dropped: RefCell::default() }
-    }
-
-    /// Tracks that the SFU no longer has.
-    pub(super) fn dropped_tracks(&self) -> Vec<TrackKind> {
-        self.dropped.borrow().clone()
-    }
-
-    /// The peer that is this session of the media thread.
-    pub(super) fn peer_of(&self, key: SessionKey) -> Option<PeerId> {
-        let peers = self.peers.borrow();
-        peers.iter().find(|(_, peer)| peer.key == key).map(|(id, _)| *id)
+    pub(super) fn new(daemon: Weak<Daemon>, slot: Slot, key: SessionKey, video: bool, peers: Rc<Peers>) -> Self {
+        Self { daemon, slot, key, video, peers }
     }
 
     /// Has the peer on the media thread answer a further offer of its session.
-    async fn answer_anew(&self, id: PeerId, offer: &str, daemon: &Daemon) -> Result<String, String> {
-        let key = self.peers.borrow().get(&id).map(|peer| peer.key).ok_or("the peer is gone")?;
+    async fn answer_anew(&self, id: PeerId, offer: &str, daemon: &Daemon) -> Result<String, DescriptionError> {
+        let key = self.peers.all.borrow().get(&id).map(|peer| peer.key).ok_or(DescriptionError::PeerGone)?;
         let (answer, answered) = smol::channel::bounded(1);
         let command = Command::Reoffer { slot: self.slot, key, offer: offer.to_owned(), answer };
-        daemon.media.send(command).map_err(|_| "the media thread takes no commands")?;
+        daemon.media.send(command).map_err(|_| DescriptionError::MediaBusy)?;
         match within(MEDIA_ANSWER, answered.recv()).await {
-            Some(Ok(answer)) => answer,
-            Some(Err(_)) => Err("the media thread ended".to_owned()),
-            None => Err("the media thread does not answer".to_owned()),
+            Some(Ok(answer)) => answer.map_err(|error| match error {
+                ReofferError::SessionOver => DescriptionError::SessionOver,
+                ReofferError::Offer(error) => DescriptionError::Offer(error),
+            }),
+            Some(Err(_)) => Err(DescriptionError::MediaEnded),
+            None => Err(DescriptionError::MediaSilent),
         }
     }
 
     fn add(&self, id: PeerId, peer: Peer, daemon: &Daemon) {
         let key = daemon.sessions.next_key();
         let waiting = Some(Box::new(peer));
-        self.peers.borrow_mut().insert(id, PullPeer { key, waiting });
+        self.peers.all.borrow_mut().insert(id, PullPeer { key, waiting });
     }
 }
 
 impl PeerHost for Host {
-    async fn answer(&self, peer: PeerId, offer: &str, renewed: bool) -> Result<String, String> {
-        let daemon = self.daemon.upgrade().ok_or("the daemon ends")?;
+    async fn answer(&self, peer: PeerId, offer: &str, renewed: bool) -> Result<String, DescriptionError> {
+        let daemon = self.daemon.upgrade().ok_or(DescriptionError::Ending)?;
         if renewed {
             return self.answer_anew(peer, offer, &daemon).await;
         }
         let Answered { peer: made, sdp } =
-            peer::answer(offer, &daemon.pull_config(), Instant::now()).map_err(|error| error.to_string())?;
+            peer::answer(offer, &daemon.pull_config(), Instant::now()).map_err(DescriptionError::Offer)?;
         self.add(peer, made, &daemon);
         Ok(sdp)
     }
 
-    async fn offer(&self, peer: PeerId, kinds: &[TrackKind]) -> Result<String, String> {
-        let daemon = self.daemon.upgrade().ok_or("the daemon ends")?;
+    async fn offer(&self, peer: PeerId, kinds: &[TrackKind]) -> Result<String, DescriptionError> {
+        let daemon = self.daemon.upgrade().ok_or(DescriptionError::Ending)?;
         let config = daemon.pull_config();
         let offering = peer::offer(
             &OfferConfig {
@@ -104,17 +88,17 @@ impl PeerHost for Host {
         Ok(offering.sdp)
     }
 
-    async fn apply_answer(&self, id: PeerId, answer: &str) -> Result<(), String> {
-        let mut peers = self.peers.borrow_mut();
-        let peer = peers.get_mut(&id).and_then(|peer| peer.waiting.as_mut()).ok_or("the peer is gone")?;
-        peer.handle_answer(answer, Instant::now()).map_err(|error| error.to_string())
+    async fn apply_answer(&self, id: PeerId, answer: &str) -> Result<(), DescriptionError> {
+        let mut peers = self.peers.all.borrow_mut();
+        let peer = peers.get_mut(&id).and_then(|peer| peer.waiting.as_mut()).ok_or(DescriptionError::PeerGone)?;
+        peer.handle_answer(answer, Instant::now()).map_err(DescriptionError::Answer)
     }
 
     fn connect(&self, id: PeerId) {
         let Some(daemon) = self.daemon.upgrade() else {
             return;
         };
-        let mut peers = self.peers.borrow_mut();
+        let mut peers = self.peers.all.borrow_mut();
         let Some(pull_peer) = peers.get_mut(&id) else {
             return;
         };
@@ -123,14 +107,14 @@ impl PeerHost for Host {
         };
         let (ready, _) = smol::channel::bounded(1);
         let (slot, key, video) = (self.slot, pull_peer.key, self.video);
-        let command = Command::Join { slot, key, peer, video, transport: Transport::Own, ready };
+        let command = Command::Join { slot, key, peer, video, socket: UdpSocketKind::Own, ready };
         if daemon.media.send(command).is_err() {
             log::warn!("{}: the media thread takes no commands; the pull tries again", daemon.sessions.name(self.slot));
         }
     }
 
     fn drop_peer(&self, id: PeerId) {
-        let Some(peer) = self.peers.borrow_mut().remove(&id) else {
+        let Some(peer) = self.peers.all.borrow_mut().remove(&id) else {
             return;
         };
         if let Some(daemon) = self.daemon.upgrade() {
@@ -138,7 +122,7 @@ impl PeerHost for Host {
         }
     }
 
-    fn state_changed(&self, state: &State, _stats: Stats) {
+    fn state_changed(&self, state: &State) {
         if let Some(daemon) = self.daemon.upgrade().filter(|_| *state == State::Flowing) {
             daemon.sessions.set_problem_of(self.slot, self.key, None);
         }
@@ -158,6 +142,6 @@ impl PeerHost for Host {
                 daemon.sessions.name(self.slot)
             );
         }
-        *self.dropped.borrow_mut() = kinds.to_vec();
+        *self.peers.dropped.borrow_mut() = kinds.to_vec();
     }
 }

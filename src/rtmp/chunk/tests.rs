@@ -252,7 +252,7 @@ fn finished_messages_do_not_keep_their_memory() {
 /// Seeded mutations of a recording: whatever happens, it is an error or messages, in bounded memory.
 #[test]
 fn mutated_recordings_never_panic() {
-    use crate::rtmp::rng::Rng;
+    use crate::backoff::Rng;
     let original = &FFMPEG_PUBLISHER[HANDSHAKE_LEN..];
     for seed in 0..2000 {
         let mut rng = Rng::new(seed);

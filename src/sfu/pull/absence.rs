@@ -4,8 +4,8 @@
 
 use guest_relay_muxer::TrackKind;
 
-use super::attempt::Outcome;
-use super::{ApiCalls, Output};
+use super::calls::ApiCalls;
+use super::interface::Output;
 
 /// Refusals in a row that make a track a dropped one. One or two may come from a corner of the SFU that has not heard of it
 /// yet; three take some 4 s, unless the publisher's session says so too.
@@ -19,10 +19,10 @@ pub(super) struct Absences {
 }
 
 impl Absences {
-    /// A reply to a request for the tracks `asked`.
-    pub(super) fn record_outcome(&mut self, asked: &[(TrackKind, String)], outcome: &Outcome, calls: &mut ApiCalls) {
+    /// A reply to a request for the tracks `asked`, of which the publisher's session has not got the `unknown` ones.
+    pub(super) fn record_reply(&mut self, asked: &[(TrackKind, String)], unknown: &[TrackKind], calls: &mut ApiCalls) {
         for (kind, _) in asked {
-            if outcome.unknown.contains(kind) {
+            if unknown.contains(kind) {
                 self.record_absence(*kind);
             } else {
                 self.refused.retain(|(refused, _)| refused != kind);

@@ -5,13 +5,20 @@
 //! Tracks first, then the peer: of a session whose peer is gone the SFU knows that it is disconnected, and a close of its
 //! tracks may hang. So the peer lives until the close is answered, but no longer than [`LINGER`].
 //!
+//! ```text
+//!  Awaiting ──reply to what was under way──▶ Due ──call──▶ Closing ──done──▶ closed
+//!     │                                       ▲               │
+//!     │ an offer of the SFU is open           └──worth────────┤ failed
+//!     ▼                                          another try  ▼
+//!  abandoned                                               abandoned
+//! ```
+//!
 //! Bounds: [`CLOSINGS_MAX`] at once, [`ATTEMPTS`] calls for each; whoever exceeds them is abandoned, which is counted.
 
 use std::time::{Duration, Instant};
 
-use super::super::publish::is_worth_repeating;
-use super::call::{ApiCall, ApiReply};
-use super::{ApiCalls, CallId, PeerId, Stats};
+use super::calls::ApiCalls;
+use super::interface::{ApiCall, ApiReply, CallId, PeerId, Stats};
 use crate::sfu::error::{Call, CallError};
 
 /// Sessions in the process of being closed.
@@ -44,6 +51,7 @@ struct Closing {
     lingering: Option<(PeerId, Instant)>,
 }
 
+/// See the module.
 #[derive(Debug)]
 enum Phase {
     /// A call that was under way when the session was given up has to end first.
@@ -71,7 +79,7 @@ pub(super) struct Closings {
 
 impl Closings {
     pub(super) fn is_empty(&self) -> bool {
-        self.list.is_empty() && self.unwanted.is_empty()
+        self.len() == 0 && self.unwanted.is_empty()
     }
 
     /// Sessions that are neither closed nor abandoned yet.
@@ -90,7 +98,7 @@ impl Closings {
             stats.sessions_abandoned += 1;
             return;
         }
-        if self.list.len() >= CLOSINGS_MAX {
+        if self.len() >= CLOSINGS_MAX {
             self.abandon(0, calls, stats);
         }
         let lingering = peer.filter(|_| peer_is_needed).map(|peer| (peer, now + LINGER));
@@ -116,7 +124,7 @@ impl Closings {
     }
 
     /// Gives up a session whose id is not known yet.
-    pub(super) fn add_unborn(&mut self, call: CallId) {
+    pub(super) fn abandon_pending(&mut self, call: CallId) {
         if self.unwanted.len() >= CLOSINGS_MAX {
             self.unwanted.remove(0);
         }
@@ -161,7 +169,7 @@ impl Closings {
             }
             // 425: it never had a transport and will not get one any more.
             (_, Err(error))
-                if error.status() == Some(425) || closing.attempts >= ATTEMPTS || !is_worth_repeating(&error) =>
+                if error.status() == Some(425) || closing.attempts >= ATTEMPTS || !error.is_worth_repeating() =>
             {
                 log::debug!("{error}");
                 self.abandon(at, calls, stats);

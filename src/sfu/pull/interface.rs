@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use guest_relay_muxer::TrackKind;
 
+use super::super::api::{
+    SdpType, SessionDescription, SessionReply, TRACK_NOT_FOUND, Track, TracksReply, TracksRequest,
+};
 use super::super::error::CallError;
-use super::call::ApiCall;
-#[cfg(doc)]
-use super::{Pull, link};
+use crate::rtc::sdp::{AnswerError, OfferError};
 
 /// Who makes the offer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +39,90 @@ pub struct Publication {
     pub tracks: Vec<(TrackKind, String)>,
 }
 
+/// What a reply to `tracks/new` says.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// Tracks with their mids.
+    pub(super) good: Vec<(TrackKind, String)>,
+    /// The first that failed.
+    pub(super) failed: Option<Trouble>,
+    /// Those that the publisher's session has not got.
+    pub(super) unknown: Vec<TrackKind>,
+    pub(super) offer: Option<String>,
+    pub(super) answer: Option<String>,
+}
+
+impl Publication {
+    /// The body of `tracks/new` for some of the tracks.
+    pub(super) fn request(&self, tracks: &[(TrackKind, String)], offer: Option<String>) -> TracksRequest {
+        let remote = |(_, name): &(TrackKind, String)| Track::remote(&self.session_id, name);
+        TracksRequest {
+            session_description: offer.map(SessionDescription::offer),
+            tracks: tracks.iter().map(remote).collect(),
+        }
+    }
+
+    /// Each item of a reply counts by itself; one that was not asked for does not count at all.
+    pub(super) fn read(&self, reply: &TracksReply) -> Outcome {
+        let mut outcome = Outcome { good: Vec::new(), failed: None, unknown: Vec::new(), offer: None, answer: None };
+        for item in &reply.tracks {
+            let asked = |(_, name): &&(TrackKind, String)| item.track_name.as_ref() == Some(name);
+            let Some((kind, _)) = self.tracks.iter().find(asked) else {
+                continue;
+            };
+            match item.outcome() {
+                Ok(mid) if outcome.good.iter().all(|(known, _)| known != kind) => {
+                    outcome.good.push((*kind, mid.to_owned()));
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    if error.code == TRACK_NOT_FOUND && !outcome.unknown.contains(kind) {
+                        outcome.unknown.push(*kind);
+                    }
+                    outcome.failed.get_or_insert_with(|| Trouble::Track {
+                        kind: *kind,
+                        code: error.code.to_owned(),
+                        description: error.description.to_owned(),
+                        cf_ray: reply.cf_ray.clone(),
+                    });
+                }
+            }
+        }
+        if let Some(description) = &reply.session_description {
+            let sdp = Some(description.sdp.clone());
+            match description.kind {
+                SdpType::Offer => outcome.offer = sdp,
+                SdpType::Answer => outcome.answer = sdp,
+            }
+        }
+        outcome
+    }
+}
+
+/// One call. Of those that name the same session, all but [`ApiCall::Inspect`] change it, and are made one after the
+/// other.
+#[derive(Clone, Debug)]
+pub enum ApiCall {
+    NewSession,
+    NewTracks { session: String, request: TracksRequest },
+    Renegotiate { session: String, answer: String },
+    CloseTracks { session: String, mids: Vec<String> },
+    Inspect { session: String },
+}
+
+/// What a call gives when it works.
+#[derive(Clone, Debug)]
+pub enum ApiReply {
+    /// To [`ApiCall::NewSession`]: the session's id.
+    Session(String),
+    /// To [`ApiCall::NewTracks`].
+    Tracks(TracksReply),
+    /// To [`ApiCall::Renegotiate`] and [`ApiCall::CloseTracks`].
+    Done,
+    /// To [`ApiCall::Inspect`].
+    Inspected(SessionReply),
+}
+
 /// Names a call until its reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CallId(pub u64);
@@ -49,15 +134,15 @@ pub struct PeerId(pub u64);
 /// What the driver has to do.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// Make this call and report with [`Pull::handle_reply`].
+    /// Make this call and report with [`Pull::handle_reply`](super::Pull::handle_reply).
     Call(CallId, ApiCall),
     /// Answer the SFU's offer, with a new peer or, if `renewed`, with the one that exists; report with
-    /// [`Pull::handle_described`].
+    /// [`Pull::handle_described`](super::Pull::handle_described).
     AnswerOffer { peer: PeerId, sdp: String, renewed: bool },
     /// Make a new peer and an offer to receive these tracks, everything in it that there will be (nothing can be
-    /// trickled); report with [`Pull::handle_described`].
+    /// trickled); report with [`Pull::handle_described`](super::Pull::handle_described).
     MakeOffer { peer: PeerId, kinds: Vec<TrackKind> },
-    /// Give the SFU's answer to the peer that made the offer; report with [`Pull::handle_applied`].
+    /// Give the SFU's answer to the peer that made the offer; report with [`Pull::handle_applied`](super::Pull::handle_applied).
     ApplyAnswer { peer: PeerId, sdp: String },
     /// The SFU knows our side: connectivity checks may begin.
     Connect { peer: PeerId },
@@ -106,7 +191,7 @@ pub enum State {
 /// Why a pull is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndReason {
-    /// [`Pull::stop`].
+    /// [`Pull::stop`](super::Pull::stop).
     Stopped,
     /// The publisher's session is no more.
     PublisherGone,
@@ -122,10 +207,10 @@ pub enum Trouble {
     /// A reply with tracks, but without the description that belongs to them.
     NoDescription,
     /// The SFU's offer or answer is of no use to us, or we could not make ours.
-    Description(String),
+    Description(DescriptionError),
     /// The transport did not come up.
     NeverConnected,
-    /// Nothing was heard from the SFU for [`link::LOST_FOR`].
+    /// Nothing was heard from the SFU for [`LOST_FOR`](super::link::LOST_FOR).
     PathLost,
     /// The transport stands, but no packets come.
     Silent,
@@ -134,6 +219,40 @@ pub enum Trouble {
     /// The peer ended.
     PeerEnded(String),
 }
+
+/// Why there is no session description of ours, or why one of the SFU's was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DescriptionError {
+    /// The SFU's offer cannot be answered.
+    Offer(OfferError),
+    /// The SFU's answer does not fit our offer.
+    Answer(AnswerError),
+    /// Of the peer that was to answer anew.
+    SessionOver,
+    PeerGone,
+    /// The daemon is being stopped.
+    Ending,
+    MediaBusy,
+    MediaEnded,
+    MediaSilent,
+}
+
+impl fmt::Display for DescriptionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Offer(error) => return error.fmt(f),
+            Self::Answer(error) => return error.fmt(f),
+            Self::SessionOver => "the session is over",
+            Self::PeerGone => "the peer is gone",
+            Self::Ending => "the daemon ends",
+            Self::MediaBusy => "the media thread takes no commands",
+            Self::MediaEnded => "the media thread ended",
+            Self::MediaSilent => "the media thread does not answer",
+        })
+    }
+}
+
+impl std::error::Error for DescriptionError {}
 
 /// What has been done so far. Sessions made are closed, abandoned, about to be, or in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 
 use guest_relay_muxer::TrackKind;
 
-use super::super::error::CallError;
-use super::closing::GivenUp;
-use super::{ApiCall, ApiCalls, ApiReply, Attempt, CallId, Output, PeerId, Pull, Trouble};
+use super::interface::{CallId, PeerId, Trouble};
 
 /// From the end of the SDP exchange to a connected transport; good ones take a tenth of it.
 pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -68,8 +66,16 @@ pub(super) enum Exchange {
     Applying,
 }
 
+/// Whether datagrams pass between the SFU and the peer.
+///
+/// ```text
+///  New ──exchange done──▶ Connecting ──connected──▶ Up ──path lost──▶ Lost
+///                             │                     ▲                  │ │ LOST_FOR over: another link is wanted
+///                             ▼ CONNECT_WITHIN over └─media, connected─┘ ▼ which takes its place when it has tracks
+///                          given up
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Transport {
+pub(super) enum Connectivity {
     /// The SDP exchange is under way.
     New,
     Connecting {
@@ -92,7 +98,7 @@ pub(super) struct Link {
     /// Of tracks that the SFU ended.
     pub(super) former_mids: Vec<String>,
     pub(super) exchange: Exchange,
-    pub(super) transport: Transport,
+    pub(super) connectivity: Connectivity,
     /// The SFU waits for our answer, or may do so: until it has it, it refuses every other mutation.
     pub(super) offer_open: bool,
     /// It lacks a track that only another link can bring.
@@ -123,7 +129,7 @@ impl Link {
             pulled: pulled.collect(),
             former_mids: Vec::new(),
             exchange,
-            transport: Transport::New,
+            connectivity: Connectivity::New,
             offer_open,
             lacks: None,
             spent: None,
@@ -135,7 +141,7 @@ impl Link {
     /// What is to be closed in the end. Nothing where the SFU would refuse it, or wait for a transport first: such a
     /// session expires by itself.
     pub(super) fn mids(&self) -> Vec<String> {
-        let was_up = matches!(self.transport, Transport::Up { .. } | Transport::Lost { .. });
+        let was_up = matches!(self.connectivity, Connectivity::Up { .. } | Connectivity::Lost { .. });
         if !was_up || self.offer_open && self.under_way().is_none() {
             return Vec::new();
         }
@@ -157,7 +163,7 @@ impl Link {
 
     /// Tracks that have been heard of within the last seconds, over a transport that stands.
     pub(super) fn flowing(&self, now: Instant) -> usize {
-        let is_up = matches!(self.transport, Transport::Up { .. });
+        let is_up = matches!(self.connectivity, Connectivity::Up { .. });
         let recent = |heard: Instant| now.saturating_duration_since(heard) < LOST_FOR;
         let flows = |track: &&Pulled| is_up && track.heard.is_some_and(recent);
         self.pulled.iter().filter(flows).count()
@@ -165,17 +171,17 @@ impl Link {
 
     /// All its tracks have been heard of since it is up.
     pub(super) fn all_heard(&self) -> bool {
-        matches!(self.transport, Transport::Up { .. }) && self.pulled.iter().all(|track| track.heard.is_some())
+        matches!(self.connectivity, Connectivity::Up { .. }) && self.pulled.iter().all(|track| track.heard.is_some())
     }
 
     pub(super) fn is_stable(&self, now: Instant) -> bool {
-        matches!(self.transport, Transport::Up { since } if now.saturating_duration_since(since) >= STABLE_AFTER)
+        matches!(self.connectivity, Connectivity::Up { since } if now.saturating_duration_since(since) >= STABLE_AFTER)
             && self.all_heard()
     }
 
     pub(super) fn handle_media(&mut self, kind: TrackKind, now: Instant) {
-        if let Transport::Lost { up_since, .. } = self.transport {
-            self.transport = Transport::Up { since: up_since };
+        if let Connectivity::Lost { up_since, .. } = self.connectivity {
+            self.connectivity = Connectivity::Up { since: up_since };
         }
         if let Some(track) = self.pulled.iter_mut().find(|track| track.kind == kind) {
             track.heard = Some(now);
@@ -187,16 +193,16 @@ impl Link {
         if let Some(trouble) = &self.spent {
             return Some(trouble.clone());
         }
-        match self.transport {
-            Transport::Lost { since, .. } if now >= since + LOST_FOR => Some(Trouble::PathLost),
-            Transport::Up { .. } if self.silent_at().is_some_and(|at| at <= now) => Some(Trouble::Silent),
+        match self.connectivity {
+            Connectivity::Lost { since, .. } if now >= since + LOST_FOR => Some(Trouble::PathLost),
+            Connectivity::Up { .. } if self.silent_at().is_some_and(|at| at <= now) => Some(Trouble::Silent),
             _ => self.lacks.map(Trouble::Missing),
         }
     }
 
     /// Whether the link cannot come up any more.
     pub(super) fn never_connected(&self, now: Instant) -> bool {
-        matches!(self.transport, Transport::Connecting { deadline } if deadline <= now)
+        matches!(self.connectivity, Connectivity::Connecting { deadline } if deadline <= now)
     }
 
     /// When packets last came.
@@ -206,15 +212,15 @@ impl Link {
 
     /// Since when a track that was heard of has been silent over a transport that stands, the longest.
     pub(super) fn silent_since(&self) -> Option<Instant> {
-        match self.transport {
-            Transport::Up { .. } if self.spent.is_none() => self.pulled.iter().filter_map(|track| track.heard).min(),
+        match self.connectivity {
+            Connectivity::Up { .. } if self.spent.is_none() => self.pulled.iter().filter_map(|track| track.heard).min(),
             _ => None,
         }
     }
 
     /// When the link as a whole counts as silent.
     fn silent_at(&self) -> Option<Instant> {
-        let Transport::Up { since } = self.transport else {
+        let Connectivity::Up { since } = self.connectivity else {
             return None;
         };
         match self.heard() {
@@ -225,7 +231,7 @@ impl Link {
 
     /// Takes out the tracks that the SFU must have ended by now, while others flow.
     pub(super) fn drop_collected(&mut self, now: Instant) -> bool {
-        let Transport::Up { since } = self.transport else {
+        let Connectivity::Up { since } = self.connectivity else {
             return false;
         };
         self.flowing(now) > 0 && self.remove(|track| track.collected_at(since) <= now)
@@ -246,179 +252,24 @@ impl Link {
     }
 
     /// Whether tracks can be asked for: before the transport stands the SFU would hold the call and then refuse it.
-    fn can_ask(&self) -> bool {
-        let is_up = matches!(self.transport, Transport::Up { .. });
+    pub(super) fn can_ask(&self) -> bool {
+        let is_up = matches!(self.connectivity, Connectivity::Up { .. });
         is_up && self.lacks.is_none() && matches!(self.exchange, Exchange::Idle) && self.spent.is_none()
     }
 
     /// When something of this is due.
     pub(super) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
-        let transport = match self.transport {
-            Transport::New => None,
-            Transport::Connecting { deadline } => Some(deadline),
-            Transport::Lost { since, .. } => Some(since + LOST_FOR),
-            Transport::Up { since } => {
+        let connectivity = match self.connectivity {
+            Connectivity::New => None,
+            Connectivity::Connecting { deadline } => Some(deadline),
+            Connectivity::Lost { since, .. } => Some(since + LOST_FOR),
+            Connectivity::Up { since } => {
                 let collected = self.pulled.iter().map(|track| track.collected_at(since));
                 let stable = Some(since + STABLE_AFTER);
                 collected.chain(self.silent_at()).chain(stable).filter(|at| *at > now).min()
             }
         };
         let ask_again = self.ask_again.filter(|_| self.can_ask());
-        transport.filter(|at| *at > now).into_iter().chain(ask_again).min()
-    }
-}
-
-impl Pull {
-    pub(super) fn settle_link(&mut self, now: Instant) {
-        let Some(link) = &mut self.link else { return };
-        if link.never_connected(now) {
-            self.never_connected += 1;
-            if self.never_connected.is_multiple_of(2) {
-                self.change_form();
-            }
-            self.retire_link(Trouble::NeverConnected, now);
-            return;
-        }
-        if self.inquiry.is_none() && self.asked_again_at(now).is_some_and(|at| at <= now) {
-            self.asked_at = Some(now);
-            self.inquire_about_publisher();
-        }
-        let Some(link) = &mut self.link else { return };
-        // One that has to be replaced may flow all the while.
-        if link.is_stable(now) && link.fault(now).is_none() {
-            self.backoff.reset();
-            self.is_troubled = false;
-        }
-        if link.drop_collected(now) {
-            link.ask_again = Some(now);
-        }
-        let missing = self.publication.tracks.iter().filter(|(kind, _)| !link.has(*kind));
-        let missing: Vec<_> = missing.cloned().collect();
-        if missing.is_empty() {
-            link.lacks = None;
-            link.ask_again = None;
-            self.track_backoff.reset();
-            return;
-        }
-        if !link.can_ask() {
-            return;
-        }
-        match link.ask_again {
-            None => link.ask_again = Some(self.track_backoff.after_failure(now, now)),
-            Some(at) if at <= now && self.cannot_renew => {
-                link.lacks = missing.first().map(|(kind, _)| *kind);
-            }
-            Some(at) if at <= now => {
-                link.ask_again = None;
-                link.offer_open = true;
-                let request = self.publication.request(&missing, None);
-                let session = link.session.clone();
-                let call = self.calls.make(ApiCall::NewTracks { session, request });
-                link.exchange = Exchange::Requesting { call, started: now };
-            }
-            Some(_) => {}
-        }
-    }
-
-    /// When the publisher's session is to be asked about, should the link or a track of it stay silent.
-    pub(super) fn asked_again_at(&self, now: Instant) -> Option<Instant> {
-        let silent_since = self.link.as_ref()?.silent_since()?;
-        let first = silent_since + ASK_AFTER;
-        let again = self.asked_at.map(|at| at + ASK_EVERY).filter(|_| first <= now);
-        Some(again.map_or(first, |again| again.max(first)))
-    }
-
-    pub(super) fn handle_link_reply(&mut self, reply: Result<ApiReply, CallError>, now: Instant) {
-        let Some(link) = &mut self.link else { return };
-        match (std::mem::replace(&mut link.exchange, Exchange::Idle), reply) {
-            (Exchange::Renegotiating(_), Ok(_)) => Self::exchange_done(link, &mut self.calls, now),
-            (Exchange::Renegotiating(_), Err(error)) => {
-                let curable = matches!(error.status(), Some(400 | 406));
-                self.exchange_failed(Trouble::Call(error), curable, now);
-            }
-            (Exchange::Requesting { started, .. }, Ok(ApiReply::Tracks(reply))) => {
-                let outcome = self.publication.read(&reply);
-                let asked: Vec<_> =
-                    self.publication.tracks.iter().filter(|(kind, _)| !link.has(*kind)).cloned().collect();
-                self.absences.record_outcome(&asked, &outcome, &mut self.calls);
-                link.offer_open = outcome.offer.is_some();
-                let mut found = outcome.good;
-                found.retain(|(kind, _)| !link.has(*kind));
-                if found.is_empty() {
-                    link.ask_again = Some(self.track_backoff.after_failure(started, now));
-                } else {
-                    self.sign_of_life = now;
-                }
-                let found = found.into_iter();
-                link.pulled.extend(found.map(|(kind, mid)| Pulled::new(kind, mid, now)));
-                if let Some(sdp) = outcome.offer {
-                    link.exchange = Exchange::Answering;
-                    self.calls.outputs.push_back(Output::AnswerOffer { peer: link.peer, sdp, renewed: true });
-                }
-                if let Some(trouble) = outcome.failed {
-                    self.report(trouble);
-                }
-            }
-            (Exchange::Requesting { started, .. }, Err(error))
-                if !error.is_outcome_unknown() && !error.is_gone() && error.status() != Some(406) =>
-            {
-                link.offer_open = false;
-                let again = self.track_backoff.after_failure(started, now);
-                let asked_to_wait = error.retry_after().unwrap_or_default();
-                link.ask_again = Some(again.max(now + asked_to_wait));
-                self.report(Trouble::Call(error));
-            }
-            (exchange, Err(error)) => {
-                // Refused for the sake of the publisher's session, or of ours: no offer was made, so that ours can be closed.
-                link.offer_open &= !(matches!(exchange, Exchange::Requesting { .. }) && error.is_gone());
-                self.exchange_failed(Trouble::Call(error), false, now);
-            }
-            (_, Ok(_)) => self.exchange_failed(Trouble::NoDescription, false, now),
-        }
-    }
-
-    pub(super) fn exchange_done(link: &mut Link, calls: &mut ApiCalls, now: Instant) {
-        link.exchange = Exchange::Idle;
-        link.offer_open = false;
-        if link.transport == Transport::New {
-            let deadline = now + CONNECT_WITHIN;
-            link.transport = Transport::Connecting { deadline };
-            let peer = link.peer;
-            calls.outputs.push_back(Output::Connect { peer });
-        }
-    }
-
-    /// The session is worthless. What flows already may flow on until there is another one.
-    pub(super) fn exchange_failed(&mut self, trouble: Trouble, curable: bool, now: Instant) {
-        let Some(link) = &mut self.link else { return };
-        link.exchange = Exchange::Idle;
-        if matches!(link.transport, Transport::Up { .. } | Transport::Lost { .. }) {
-            // Tracks that came with this exchange will never be heard of.
-            // The attempt that follows tells why.
-            link.spent = Some(trouble);
-            return;
-        }
-        if curable {
-            self.change_form();
-        }
-        self.retire_link(trouble, now);
-    }
-
-    /// Has the session closed and the peer dropped.
-    pub(super) fn retire_link(&mut self, trouble: Trouble, now: Instant) {
-        let Some(link) = &self.link else { return };
-        let started = link.started;
-        self.report(trouble);
-        self.drop_link(now);
-        if matches!(self.attempt, Attempt::None) {
-            self.schedule(started, now);
-        }
-    }
-
-    pub(super) fn drop_link(&mut self, now: Instant) {
-        let Some(link) = self.link.take() else { return };
-        let given_up =
-            GivenUp { mids: link.mids(), under_way: link.under_way(), peer: Some(link.peer), session: link.session };
-        self.closings.add(given_up, &mut self.calls, &mut self.stats, now);
+        connectivity.filter(|at| *at > now).into_iter().chain(ask_again).min()
     }
 }

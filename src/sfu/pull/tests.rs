@@ -1,6 +1,7 @@
 //! The pull in virtual time: scripted replies here, random faults in `random_faults`.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use guest_relay_muxer::TrackKind::{self, Audio, Video};
@@ -14,6 +15,12 @@ use super::*;
 mod random_faults;
 mod silence;
 mod troubles;
+
+/// Sessions that are in use or about to be closed.
+fn open_sessions(pull: &Pull) -> usize {
+    let attempt = usize::from(matches!(pull.attempt, Attempt::Requesting { .. }));
+    attempt + usize::from(pull.link.is_some()) + pull.closings.len()
+}
 
 const MS: Duration = Duration::from_millis(1);
 const S: Duration = Duration::from_secs(1);

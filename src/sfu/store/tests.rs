@@ -37,9 +37,9 @@ impl Drop for Directory {
     }
 }
 
-fn session(guest: &str) -> Session {
+fn session(guest: &str) -> SfuSession {
     let track = |kind, mid: &str, name: &str| Track { kind, mid: mid.to_owned(), name: name.to_owned() };
-    Session {
+    SfuSession {
         guest: GuestId::parse(guest).unwrap(),
         resource: ResourceId::from_random([7; 16]),
         etag: "Ab3-9".to_owned(),
@@ -76,7 +76,7 @@ fn a_file_of_an_earlier_version_names_no_ufrag_and_is_used_all_the_same() {
     let earlier = FILE.replace("\"ufrag\": \"ET+n\", ", "");
     assert_ne!(earlier, FILE);
     fs::write(store.path(), earlier).unwrap();
-    let unknown = Session { ufrag: None, ..session("guest1") };
+    let unknown = SfuSession { ufrag: None, ..session("guest1") };
     assert_eq!(store.load(), Loaded { sessions: vec![unknown.clone()], warnings: vec![] });
     store.save(1, std::slice::from_ref(&unknown)).unwrap();
     assert!(!fs::read_to_string(store.path()).unwrap().contains("ufrag"));

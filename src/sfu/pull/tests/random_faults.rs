@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::super::call::ApiReply;
 use super::*;
 
 /// After the last fault.
 const CONVERGES_WITHIN: Duration = Duration::from_secs(10);
-/// ApiCalls in one second, closing of earlier sessions included.
+/// API calls in one second, closing of earlier sessions included.
 const CALLS_PER_SECOND_MAX: usize = 12;
 
 struct Rng(u64);
@@ -30,10 +29,20 @@ impl Rng {
     }
 }
 
+/// The session that a call changes.
+fn mutated(call: &ApiCall) -> Option<&str> {
+    match call {
+        ApiCall::NewSession | ApiCall::Inspect { .. } => None,
+        ApiCall::NewTracks { session, .. }
+        | ApiCall::Renegotiate { session, .. }
+        | ApiCall::CloseTracks { session, .. } => Some(session),
+    }
+}
+
 #[derive(Debug)]
 enum Happening {
     Reply(CallId, Result<ApiReply, CallError>),
-    Described(PeerId, Result<String, String>),
+    Described(PeerId, Result<String, DescriptionError>),
     Applied(PeerId),
     Peer(PeerId, PeerEvent),
 }
@@ -109,12 +118,12 @@ impl World {
                     let fails = (renewed && !self.can_renew) || (self.faults && self.rng.percent(5));
                     let session = self.last_tracks.clone();
                     self.peers.entry(peer).or_insert(Peer { session, connected: false, path_lost: false });
-                    let sdp = if fails { Err("cannot".to_owned()) } else { Ok("answer".to_owned()) };
+                    let sdp = if fails { Err(DescriptionError::PeerGone) } else { Ok("answer".to_owned()) };
                     let after = self.rng.ms(1, 50);
                     self.plan(after, Happening::Described(peer, sdp));
                 }
                 Output::MakeOffer { peer, .. } => {
-                    let sdp = if self.can_offer { Ok("offer".to_owned()) } else { Err("cannot".to_owned()) };
+                    let sdp = if self.can_offer { Ok("offer".to_owned()) } else { Err(DescriptionError::PeerGone) };
                     self.peers.insert(peer, Peer { session: None, connected: false, path_lost: false });
                     let after = self.rng.ms(1, 50);
                     self.plan(after, Happening::Described(peer, sdp));
@@ -137,7 +146,7 @@ impl World {
             }
         }
         let stats = self.pull.stats();
-        let open = u64::try_from(self.pull.open_sessions()).unwrap();
+        let open = u64::try_from(open_sessions(&self.pull)).unwrap();
         assert_eq!(stats.sessions_made, stats.sessions_closed + stats.sessions_abandoned + open, "a session got lost");
         assert!(self.peers.len() <= 2 + CLOSINGS_MAX);
     }
@@ -148,7 +157,7 @@ impl World {
             self.calls_at.pop_front();
         }
         self.busiest = self.busiest.max(self.calls_at.len());
-        if let Some(session) = call.mutates() {
+        if let Some(session) = mutated(call) {
             let outstanding = &mut self.sessions.get_mut(session).expect("a session that was made").outstanding;
             *outstanding += 1;
             assert_eq!(*outstanding, 1, "two mutations of one session at once");

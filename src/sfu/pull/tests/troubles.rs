@@ -2,6 +2,7 @@
 
 use super::silence::inspected;
 use super::*;
+use crate::rtc::sdp::OfferError;
 
 #[test]
 fn a_peer_that_cannot_take_a_second_offer_is_replaced_when_its_successor_has_both_tracks() {
@@ -9,7 +10,7 @@ fn a_peer_that_cannot_take_a_second_offer_is_replaced_when_its_successor_has_bot
     let (id, ..) = script.asked("one");
     script.reply(id, Ok(tracks(&[("video", Ok("1"))], Some("offer"))));
     let Some(Output::AnswerOffer { renewed: true, .. }) = script.next() else { panic!() };
-    let refused = Err("one offer only".to_owned());
+    let refused = Err(DescriptionError::PeerGone);
     script.pull.handle_described(peer, refused, script.now);
     script.drain();
     if script.outputs.is_empty() {
@@ -213,12 +214,12 @@ fn a_link_that_never_connects_is_replaced_after_five_seconds_and_the_second_time
         script.connect(peer);
         let waited = script.wait(10 * S);
         assert!(waited >= 5500 * MS && waited <= 5625 * MS, "{waited:?}");
-        assert_eq!(script.pull.open_sessions(), 0);
+        assert_eq!(open_sessions(&script.pull), 0);
     }
     assert_eq!(script.troubles, [Trouble::NeverConnected, Trouble::NeverConnected]);
     let Some(Output::MakeOffer { peer, .. }) = script.next() else { panic!() };
     // A driver that cannot make offers is not asked again.
-    script.pull.handle_described(peer, Err("not built in".to_owned()), script.now);
+    script.pull.handle_described(peer, Err(DescriptionError::Ending), script.now);
     script.drain();
     for session in ["three", "four"] {
         script.new_session(session);
@@ -241,7 +242,7 @@ fn an_offer_that_we_cannot_answer_or_an_answer_that_is_refused_makes_the_other_f
         script.reply(id, Ok(both("offer")));
         if is_ours {
             let Some(Output::AnswerOffer { peer, .. }) = script.next() else { panic!() };
-            script.pull.handle_described(peer, Err("no H.264".to_owned()), script.now);
+            script.pull.handle_described(peer, Err(DescriptionError::Offer(OfferError::NoH264)), script.now);
             script.drain();
         } else {
             script.answer(false);
@@ -411,7 +412,7 @@ fn no_more_sessions_are_being_closed_than_the_bound_allows() {
         assert!(script.pull.closings.len() <= CLOSINGS_MAX);
     }
     let stats = script.pull.stats();
-    assert_eq!(stats.sessions_made, stats.sessions_abandoned + u64::try_from(script.pull.open_sessions()).unwrap());
+    assert_eq!(stats.sessions_made, stats.sessions_abandoned + u64::try_from(open_sessions(&script.pull)).unwrap());
 }
 
 #[test]
@@ -422,7 +423,7 @@ fn replies_and_events_that_nobody_waits_for_change_nothing() {
     script.reply(CallId(1), Ok(ApiReply::Session("again".to_owned())));
     script.peer(PeerId(99), PeerEvent::Ended("unknown".to_owned()));
     script.pull.handle_described(peer, Ok("late".to_owned()), script.now);
-    script.pull.handle_applied(peer, Err("late".to_owned()), script.now);
+    script.pull.handle_applied(peer, Err(DescriptionError::PeerGone), script.now);
     script.drain();
     script.nothing();
     assert_eq!(*script.pull.state(), State::Flowing);
