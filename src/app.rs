@@ -4,76 +4,52 @@
 //! thread and events from it, both bounded (see [`crate::media`]).
 
 mod backend;
+mod daemon;
 mod ice_servers;
-mod measure;
 mod names;
 mod problem;
 mod profiles;
-pub(crate) mod public_address;
+mod public_address;
 mod question;
 mod reload;
 mod sessions;
 mod sfu;
 mod supervision;
 
-use std::cell::Cell;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
 use async_signal::{Signal, Signals};
-use guest_relay_muxer::{AudioConfig, ReorderLimits, TrackKind, VideoConfig};
 use smol::LocalExecutor;
-use smol::channel::Receiver;
 use smol::stream::StreamExt;
 
-use crate::config::{self, Config, ConfigError};
-use crate::guest::id::{GuestId, ResourceId};
-use crate::guest::{self, Guest, SessionKey, Slot, State};
-use crate::http::backend::{ClientInfo, NoAnswer, Published, Refusal};
-use crate::http::status::of_offer;
+use crate::config::Config;
+use crate::guest::Slot;
+use crate::guest::id::GuestId;
 use crate::http::{Limits, Site, process, serve};
 use crate::journal;
-use crate::media::{self, Budget, Command, Event, SlotSnapshot, UdpSocketKind};
+use crate::media::{self, Command, Event};
 use crate::panics;
 use crate::rtc::dtls::Certificate;
-use crate::rtc::peer::{self, Answered, PeerConfig};
-use crate::rtc::sdp::{OpusSettings, RemoteAddresses};
-use crate::rtc::srtp::SrtpProfile;
-use crate::rtmp::{self, Target};
-use crate::sfu::pull::PeerEvent;
-use crate::slot::RelayConfig;
+use crate::rtmp::TargetError;
 use crate::systemd::Notifier;
-use crate::within::within;
 
 use backend::DaemonBackend;
-use ice_servers::IceServers;
-use public_address::PublicAddresses;
-use question::Question;
-use sessions::{Session, Sessions};
-use sfu::SfuPath;
+use daemon::{Daemon, budget, relay_config, slot_guest};
+use sessions::Sessions;
 
-/// How long a request waits for the media thread, which it wakes.
-const MEDIA_ANSWER: Duration = Duration::from_secs(2);
-
-/// How long a snapshot serves those who ask after it was taken.
-const SNAPSHOT_KEEPS: Duration = Duration::from_millis(100);
-
-/// What a guest's audio encoder is asked for.
-const SPEECH: OpusSettings = OpusSettings { max_average_bitrate_bps: 64_000, stereo: false };
-
-/// Reads the configuration again.
-pub type Source = dyn Fn() -> Result<Config, ConfigError>;
+pub use daemon::MediaEnd;
+pub use reload::Source;
 
 /// Why the daemon could not start or go on; says what to do about it.
 #[derive(Debug)]
 pub enum AppError {
     Listen { what: &'static str, key: &'static str, address: SocketAddr, error: io::Error },
-    Output { guest: GuestId, reason: String },
+    Output { guest: GuestId, reason: TargetError },
     Signals(io::Error),
-    MediaThread(String),
+    MediaThread(MediaEnd),
 }
 
 impl fmt::Display for AppError {
@@ -119,7 +95,13 @@ async fn serve_until_signal(
         address: config.http.listen,
         error,
     })?;
-    let relays = config.guests.iter().map(|guest| relay_config(&config, guest)).collect::<Result<Vec<_>, _>>()?;
+    let relays = config
+        .guests
+        .iter()
+        .map(|guest| {
+            relay_config(&config, guest).map_err(|reason| AppError::Output { guest: guest.id.clone(), reason })
+        })
+        .collect::<Result<Vec<_>, _>>()?;
     let targets = relays.iter().map(|relay| relay.target.clone());
     let sessions = Sessions::new(config.guests.iter().map(slot_guest).zip(targets));
     let (media, events, thread) = media::spawn(config.rtc.listen, relays, budget(&config)).map_err(|error| {
@@ -169,11 +151,9 @@ async fn serve_until_signal(
                         if let Event::State { slot, state } = event {
                             site.events.publish_state(&daemon.sessions.name(slot), state);
                         }
-                        daemon.handle_event(event)?;
+                        daemon.handle_event(event).map_err(AppError::MediaThread)?;
                     }
-                    Err(_) => {
-                        return Err(AppError::MediaThread("it closed its channel".to_owned()));
-                    }
+                    Err(_) => return Err(AppError::MediaThread(MediaEnd::Silent)),
                 }
             }
         },
@@ -186,269 +166,6 @@ async fn serve_until_signal(
         let _ = smol::unblock(move || thread.join()).await;
     }
     ended
-}
-
-fn relay_config(config: &Config, guest: &config::Guest) -> Result<RelayConfig, AppError> {
-    let refused = |reason: String| AppError::Output { guest: guest.id.clone(), reason };
-    let url = config.relay.output.for_guest(&guest.id);
-    let target = Target::parse(&url).map_err(|error| refused(error.to_string()))?;
-    let servers = names::addresses(&target);
-    let mut seed = [0; 8];
-    getrandom::fill(&mut seed).expect("the operating system gives random bytes after boot");
-    Ok(RelayConfig {
-        target,
-        servers,
-        muxer: muxer_config(config.relay.reorder),
-        hold: config.relay.hold,
-        keyframe_interval: config.relay.keyframe_interval,
-        seed: u64::from_ne_bytes(seed),
-    })
-}
-
-fn muxer_config(max_wait: Duration) -> guest_relay_muxer::Config {
-    let reorder = ReorderLimits { max_wait, ..ReorderLimits::DEFAULT };
-    guest_relay_muxer::Config {
-        video: Some(VideoConfig { reorder, ..VideoConfig::default() }),
-        audio: Some(AudioConfig { reorder, ..AudioConfig::default() }),
-        ..guest_relay_muxer::Config::default()
-    }
-}
-
-/// What a guest's video encoder is asked to begin with, and not to exceed.
-#[derive(Clone, Copy)]
-struct Bitrates {
-    start_kbps: u32,
-    max_kbps: u32,
-}
-
-impl Bitrates {
-    fn of(config: &Config) -> Self {
-        Self { start_kbps: config.rtc.start_bitrate_kbps, max_kbps: config.rtc.max_bitrate_kbps }
-    }
-}
-
-fn budget(config: &Config) -> Budget {
-    Budget { guest_kbps: config.rtc.max_bitrate_kbps, total_kbps: config.rtc.total_bitrate_kbps }
-}
-
-fn slot_guest(guest: &config::Guest) -> Guest {
-    Guest { id: guest.id.clone(), name: guest.name.clone(), enabled: guest.enabled }
-}
-
-/// What the control thread knows.
-struct Daemon {
-    config: Config,
-    /// What encoders are asked for; the one part of the configuration that may change.
-    bitrates: Cell<Bitrates>,
-    media: media::Handle,
-    certificate: Certificate,
-    sessions: Sessions,
-    /// How all slots are.
-    snapshot: Rc<Question<Vec<SlotSnapshot>>>,
-    /// The path through the SFU, where it is configured.
-    sfu: Option<SfuPath>,
-    ice_servers: Rc<IceServers>,
-    public_addresses: PublicAddresses,
-    executor: &'static LocalExecutor<'static>,
-}
-
-impl Daemon {
-    fn new(
-        config: Config,
-        media: media::Handle,
-        sessions: Sessions,
-        certificate: Certificate,
-        executor: &'static LocalExecutor<'static>,
-    ) -> Self {
-        let sfu = SfuPath::new(&config, executor);
-        let ice_servers = Rc::new(IceServers::new(&config, executor));
-        Self {
-            bitrates: Cell::new(Bitrates::of(&config)),
-            config,
-            media,
-            certificate,
-            sessions,
-            snapshot: Question::new(SNAPSHOT_KEEPS),
-            sfu,
-            ice_servers,
-            public_addresses: PublicAddresses::default(),
-            executor,
-        }
-    }
-
-    fn handle_event(&self, event: Event) -> Result<(), AppError> {
-        match event {
-            Event::Connected { slot, key } => {
-                log::info!("{} {key}: connected", self.sessions.name(slot));
-                self.tell_pull(slot, key, PeerEvent::Connected);
-            }
-            Event::Media { slot, key, kind } => self.tell_pull(slot, key, PeerEvent::Media(kind)),
-            Event::Quiet { slot, key } => self.tell_pull(slot, key, PeerEvent::Lost),
-            // Without media: a guest who sends nothing has a path all the same.
-            Event::Heard { slot, key } => self.tell_pull(slot, key, PeerEvent::Connected),
-            Event::Ended { slot, key, reason } => {
-                self.release(key);
-                self.sessions.record_end(slot, &reason);
-                log::info!("{} {key}: session over: {reason}", self.sessions.name(slot));
-                if let Some(event) = sfu::ended(&reason) {
-                    self.tell_pull(slot, key, event);
-                }
-            }
-            Event::Rtmp { slot, event: rtmp::Event::Lost { reason, retry_in } } => {
-                self.look_up_server(slot);
-                let name = self.sessions.name(slot);
-                log::warn!("{name}: RTMP publication interrupted: {reason}; next attempt in {retry_in:.1?}");
-            }
-            Event::Rtmp { slot, event } => log::debug!("{}: RTMP {event:?}", self.sessions.name(slot)),
-            Event::State { slot, state } => log::info!("{}: {state}", self.sessions.name(slot)),
-            Event::Failed(reason) => return Err(AppError::MediaThread(reason)),
-        }
-        Ok(())
-    }
-
-    /// Passes on what became of a pull's peer; other sessions have no pull.
-    fn tell_pull(&self, slot: Slot, key: SessionKey, event: PeerEvent) {
-        if let Some((pull, peer)) = self.sessions.pull_of(slot, key) {
-            pull.peer(peer, event);
-        }
-    }
-
-    /// Looks the name of the slot's RTMP server up, if it has one.
-    fn look_up_server(&self, slot: Slot) {
-        if let Some(server) = self.sessions.server(slot) {
-            server.look_up(slot, self.executor, &self.media);
-        }
-    }
-
-    /// Addresses a guest may reach our UDP port at (RFC 8445 §5.1.1.1).
-    fn candidates(&self, client: &ClientInfo) -> Vec<SocketAddr> {
-        let local = self.media.local_addr();
-        let addresses: Vec<IpAddr> = if local.ip().is_unspecified() {
-            let reachable = |ip: &IpAddr| usable(*ip) && (local.is_ipv6() || ip.is_ipv4());
-            let interfaces = if_addrs::get_if_addrs().unwrap_or_else(|error| {
-                log::warn!("cannot list this machine's addresses: {error}");
-                Vec::new()
-            });
-            let over_loopback = client.local_addr.ip().to_canonical().is_loopback();
-            let own = over_loopback.then(|| client.local_addr.ip().to_canonical());
-            interfaces.iter().map(if_addrs::Interface::ip).filter(reachable).chain(own).collect()
-        } else {
-            vec![local.ip()]
-        };
-        let own = addresses.into_iter().map(|address| SocketAddr::new(address, local.port()));
-        let mut candidates = Vec::new();
-        for candidate in own.chain(self.config.rtc.candidates.iter().copied()) {
-            if !candidates.contains(&candidate) {
-                candidates.push(candidate);
-            }
-        }
-        candidates
-    }
-
-    /// The slot of a guest that may publish.
-    fn slot(&self, id: &GuestId) -> Result<Slot, Refusal> {
-        self.sessions.slot(id).map_err(|refusal| match refusal {
-            guest::Refusal::Unknown => Refusal::new(404, format!("there is no guest {id}")),
-            guest::Refusal::Disabled => Refusal::new(403, format!("{id} is switched off")),
-        })
-    }
-
-    /// Gives the slot to a session. What the one before it had at the SFU ends; its connection is replaced by the media
-    /// thread, once the new one comes.
-    fn admit(&self, slot: Slot, key: SessionKey, network: Option<IpAddr>, session: Session) {
-        if let Some(former) = self.sessions.take(slot, key, network, session) {
-            self.part_with(slot, former);
-        }
-    }
-
-    /// The session is over, and its slot free, unless a newer session took it: then there is nothing to release. The
-    /// channel's end, where there is one, tells that its tracks at the SFU are closed.
-    fn release(&self, key: SessionKey) -> Option<Option<Receiver<()>>> {
-        let (slot, session) = self.sessions.release(key)?;
-        Some(self.part_with(slot, session))
-    }
-
-    fn part_with(&self, slot: Slot, session: Session) -> Option<Receiver<()>> {
-        let (path, publication) = (self.sfu.as_ref()?, session.publication?);
-        drop(path.save(self.sessions.stored()));
-        Some(path.end(self.sessions.name(slot), publication))
-    }
-
-    /// How we answer the SFU. It takes no notice of our candidates: it sees where our checks come from. One whose API
-    /// is on this host (the only case of plain HTTP) may be on this host itself.
-    fn pull_config(&self) -> PeerConfig {
-        let is_local = self.config.cloudflare.is_local;
-        let remote_addresses = if is_local { RemoteAddresses::Any } else { RemoteAddresses::Remote };
-        PeerConfig { remote_addresses, ..self.answer_config(vec![self.media.local_addr()]) }
-    }
-
-    fn answer_config(&self, candidates: Vec<SocketAddr>) -> PeerConfig {
-        PeerConfig {
-            candidates,
-            certificate: self.certificate.clone(),
-            start_bitrate_kbps: self.bitrates.get().start_kbps,
-            max_bitrate_kbps: self.bitrates.get().max_kbps,
-            opus: SPEECH,
-            srtp_profiles: SrtpProfile::OFFERED.to_vec(),
-            remote_addresses: RemoteAddresses::Remote,
-        }
-    }
-
-    async fn publish_direct(&self, id: &GuestId, offer: &str, client: &ClientInfo) -> Result<Published, Refusal> {
-        let slot = self.slot(id)?;
-        let answer_config = PeerConfig {
-            srtp_profiles: self.sessions.srtp_profiles(slot),
-            ..self.answer_config(self.candidates(client))
-        };
-        let Answered { peer, sdp } = peer::answer(offer, &answer_config, Instant::now())
-            .map_err(|error| Refusal::new(of_offer(&error), error.to_string()))?;
-        let etag = peer.local_ufrag().replace(['+', '/'], "-");
-        let ufrag = peer.remote_ufrag().map(str::to_owned);
-        let resource = ResourceId::generate();
-        let key = self.sessions.next_key();
-        let (ready, is_ready) = smol::channel::bounded(1);
-        let (video, peer) = (peer.has_track(TrackKind::Video), Box::new(peer));
-        let joined = self.media.send(Command::Join { slot, key, peer, video, socket: UdpSocketKind::Shared, ready });
-        // The browser's first check comes milliseconds after the answer: its session must be known by then.
-        let is_known = async { matches!(within(MEDIA_ANSWER, is_ready.recv()).await, Some(Ok(()))) };
-        if joined.is_err() || !is_known.await {
-            // Whoever has the slot keeps it, also from a media thread that comes to this session late.
-            let _ = self.media.send(Command::Leave { slot, key });
-            return Err(
-                Refusal::new(503, "the relay is overloaded, please try again").retry_after(Duration::from_secs(2))
-            );
-        }
-        let session = Session { resource: resource.clone(), etag: etag.clone(), ufrag, publication: None };
-        self.admit(slot, key, Some(client.network()), session);
-        log::info!("{id} {key}: joining over the direct path from {}", client.remote_ip);
-        Ok(Published { resource, etag, answer_sdp: sdp })
-    }
-
-    /// How all slots are.
-    async fn snapshot(&self) -> Result<Rc<Vec<SlotSnapshot>>, NoAnswer> {
-        self.snapshot.ask(self.executor, |reply| self.media.send(Command::Snapshot { reply })).await
-    }
-
-    /// How one slot is.
-    async fn state(&self, slot: Slot) -> Result<State, NoAnswer> {
-        let question = self.sessions.state_question(slot);
-        let state = question.ask(self.executor, |reply| self.media.send(Command::State { slot, reply })).await?;
-        Ok(self.state_with_pull(slot, *state))
-    }
-
-    /// A guest at the SFU is joining before the media thread has anything of it.
-    fn state_with_pull(&self, slot: Slot, state: State) -> State {
-        let is_pulled = self.sessions.publication(slot, |_, _| ()).is_some();
-        if is_pulled && state == State::Absent { State::Joining } else { state }
-    }
-}
-
-/// Addresses worth offering: link-local ones need a zone that the other side cannot know.
-pub(crate) fn usable(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local() && !v4.is_unspecified(),
-        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local() && !v6.is_unspecified(),
-    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,6 @@ mod ports;
 mod probe;
 mod report;
 mod rtmp;
-mod stun;
 
 pub use findings::{
     Api, Clock, Configured, Findings, GuestPath, PathState, Port, Processor, Program, Rtmp, Service, StateFile, Stun,

@@ -1,5 +1,4 @@
-//! Moments as people and programs read them, in UTC: RFC 3339, and the date of HTTP. A time in, text out; no time zones,
-//! no leap seconds.
+//! Moments as people and programs read them: RFC 3339, in UTC. A time in, text out; no time zones, no leap seconds.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,27 +14,10 @@ pub fn millis(moment: SystemTime) -> String {
     format!("{}.{:03}Z", date_time(since_epoch.as_secs()), since_epoch.subsec_millis())
 }
 
-/// `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 §5.6.7).
-pub fn imf_fixdate(moment: SystemTime) -> String {
-    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"]; // 1970 began on a Thursday
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let unix_seconds = moment.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let name = |names: &[&'static str], index: u64| {
-        usize::try_from(index).ok().and_then(|index| names.get(index).copied()).unwrap_or_default()
-    };
-    let (year, month, day) = date(unix_seconds / 86_400);
-    let (weekday, month) = (name(&DAYS, unix_seconds / 86_400 % 7), name(&MONTHS, month - 1));
-    format!("{weekday}, {day:02} {month} {year:04} {} GMT", time(unix_seconds))
-}
-
 fn date_time(unix_seconds: u64) -> String {
     let (year, month, day) = date(unix_seconds / 86_400);
-    format!("{year:04}-{month:02}-{day:02}T{}", time(unix_seconds))
-}
-
-fn time(unix_seconds: u64) -> String {
     let second = unix_seconds % 86_400;
-    format!("{:02}:{:02}:{:02}", second / 3_600, second / 60 % 60, second % 60)
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}", second / 3_600, second / 60 % 60, second % 60)
 }
 
 /// Year, month and day of a day since 1970. Counts in years that begin on 1 March, so that the leap day is the last of a
@@ -72,19 +54,6 @@ mod tests {
             (4_107_542_400, "2100-03-01T00:00:00Z"),
         ] {
             assert_eq!(seconds(UNIX_EPOCH + Duration::from_secs(unix_seconds)).as_deref(), Some(text));
-        }
-    }
-
-    // `LC_ALL=C date -u -d @N "+%a, %d %b %Y %T GMT"`
-    #[test]
-    fn the_date_of_http_names_day_and_month() {
-        for (unix_seconds, text) in [
-            (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
-            (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
-            (951_782_400, "Tue, 29 Feb 2000 00:00:00 GMT"),
-            (1_795_360_399, "Sun, 22 Nov 2026 15:13:19 GMT"),
-        ] {
-            assert_eq!(imf_fixdate(UNIX_EPOCH + Duration::from_secs(unix_seconds)), text);
         }
     }
 

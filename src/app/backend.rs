@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use guest_relay_muxer::TrackKind;
+use guest_relay_muxer::{PacketStats, TrackKind};
 
 use crate::guest::id::{GuestId, ResourceId};
 use crate::guest::{self, Guest, Slot, State};
@@ -12,15 +12,16 @@ use crate::http::backend::{
     Admission, Backend, ClientInfo, GuestStatus, Health, IceServer, Left, MediaPath, NoAnswer, Published, Refusal,
     RtmpState,
 };
-use crate::http::metrics::GuestMeasurements;
+use crate::http::backend::{GuestMeasurements, RtmpMeasurements, TrackMeasurements};
 use crate::http::status::of_trickle;
 use crate::media::{Command, SlotSnapshot};
+use crate::rtc::peer::TrackStats;
 use crate::rtc::sdp::check_trickle;
 use crate::rtmp;
 use crate::within::within;
 
-use super::measure::measure;
-use super::{Daemon, sfu};
+use super::daemon::Daemon;
+use super::sfu;
 
 pub(super) struct DaemonBackend(pub(super) Rc<Daemon>);
 
@@ -154,7 +155,7 @@ impl Backend for DaemonBackend {
     }
 }
 
-pub(super) fn rtmp_state(state: rtmp::State) -> RtmpState {
+fn rtmp_state(state: rtmp::State) -> RtmpState {
     match state {
         rtmp::State::Idle | rtmp::State::Stopping | rtmp::State::Stopped => RtmpState::Idle,
         rtmp::State::Connecting | rtmp::State::Handshaking => RtmpState::Connecting,
@@ -195,5 +196,61 @@ fn fill(status: &mut GuestStatus, snapshot: &SlotSnapshot, now: Instant) {
         #[expect(clippy::cast_precision_loss, reason = "a ratio for people; 52 bits are more than enough")]
         let loss = lost as f64 / expected as f64;
         status.loss = Some(loss);
+    }
+}
+
+/// One slot's snapshot as monitoring reads it. What has no meaning without a session is `None` without one.
+fn measure(guest: &Guest, snapshot: &SlotSnapshot, now: Instant) -> GuestMeasurements {
+    let relay = &snapshot.relay;
+    let session = snapshot.session.as_ref();
+    let stats = session.map(|session| &session.stats);
+    let present = snapshot.state != State::Absent;
+    let (freezes, frozen) = relay.freezes;
+    GuestMeasurements {
+        id: guest.id.clone(),
+        state: snapshot.state,
+        held: snapshot.held,
+        bitrate_kbps: session.map(|_| relay.bitrate_kbps),
+        fps: session.map(|_| relay.fps),
+        size: (present && relay.width > 0).then_some((relay.width, relay.height)),
+        audio: track(stats.map(|stats| &stats.audio), &relay.media.audio.packets),
+        video: track(stats.map(|stats| &stats.video), &relay.media.video.packets),
+        round_trip: stats.and_then(|stats| stats.round_trip.or(stats.ice_round_trip)),
+        pli: stats.map_or(0, |stats| stats.video.stream.pli),
+        fir: stats.map_or(0, |stats| stats.video.stream.fir),
+        keyframe_age: relay.last_keyframe.filter(|_| present).map(|at| now.saturating_duration_since(at)),
+        frames: relay.media.video.frames,
+        keyframes: relay.media.video.keyframes,
+        frames_dropped: relay.media.video.dropped.total(),
+        freezes,
+        frozen,
+        av_skew_micros: session.map(|_| relay.media.video_skew_micros),
+        rtmp: RtmpMeasurements {
+            state: rtmp_state(relay.rtmp),
+            connections: relay.output.attempts,
+            bytes_written: relay.output.bytes_written,
+            pictures_dropped: relay.output.video_frames_dropped,
+            audio_frames_dropped: relay.output.audio_frames_dropped,
+            queued_bytes: u64::try_from(relay.queued_bytes).unwrap_or(u64::MAX),
+            queued: relay.queued_media,
+            round_trip: relay.output.round_trip,
+        },
+    }
+}
+
+/// What the session counted of a track, and what the muxer never got of it.
+fn track(stats: Option<&TrackStats>, packets: &PacketStats) -> TrackMeasurements {
+    let Some(stats) = stats else {
+        return TrackMeasurements { lost: packets.lost, ..TrackMeasurements::default() };
+    };
+    TrackMeasurements {
+        packets: stats.packets,
+        payload_bytes: stats.payload_bytes,
+        lost: packets.lost,
+        recovered_by_rtx: stats.retransmissions,
+        recovered_by_nack: stats.stream.recovered,
+        recovered_by_red: stats.stream.redundant,
+        nacked: stats.stream.nacked,
+        jitter: (stats.packets > 0).then_some(stats.stream.jitter),
     }
 }

@@ -2,6 +2,16 @@
 //! made on a worker thread when somebody wants them; one call at a time, whoever else wants them waits for the same one.
 //! When there are none to be had the STUN server alone has to do, which it does wherever UDP gets through.
 //!
+//! ```text
+//!            ┌─────────────────somebody asks─────────────────┐
+//!            ▼                                               │
+//!  none ─▶ asking ──answer──▶ fresh ──FRESH over──▶ old: handed on while asking ──USABLE over──▶ none
+//!           │  ▲
+//!           │  └──somebody asks, RETRY over──┐
+//!           └──failure──▶ left alone ────────┘
+//! ```
+//! After a failure, old ones are still handed on.
+//!
 //! Bounds: a page waits for [`PATIENCE`]; after a failure the API is left alone for [`RETRY`].
 
 use std::cell::RefCell;

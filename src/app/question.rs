@@ -16,10 +16,12 @@ use std::time::{Duration, Instant};
 use smol::LocalExecutor;
 use smol::channel::{Receiver, Sender, bounded};
 
-use super::MEDIA_ANSWER;
 use crate::http::backend::NoAnswer;
 use crate::media::Unavailable;
 use crate::within::within;
+
+/// How long a request waits for the media thread, which it wakes.
+pub(super) const MEDIA_ANSWER: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub(super) struct Question<A> {

@@ -4,16 +4,40 @@
 //! A configuration with a mistake in it changes nothing: each mistake is a line in the log, and the old one stays. What
 //! needs a restart is named and stays as it was. Bounds: [`SLOTS_MAX`] slots, retired ones among them.
 
+use std::fmt;
+
 use super::backend::DaemonBackend;
-use super::{Bitrates, Daemon, Source, budget, relay_config, slot_guest};
-use crate::config::{self, Config};
+use super::daemon::{Bitrates, Daemon, budget, relay_config, slot_guest};
+use crate::config::{self, Config, ConfigError};
 use crate::guest::GUESTS_MAX;
 use crate::http::Site;
 use crate::journal;
-use crate::media::Command;
+use crate::media::{Command, Unavailable};
+use crate::rtmp::TargetError;
 
 /// A slot once given is kept for its guest.
 const SLOTS_MAX: usize = 2 * GUESTS_MAX;
+
+/// Reads the configuration again.
+pub type Source = dyn Fn() -> Result<Config, ConfigError>;
+
+/// Why a guest gets no slot.
+enum NoSlot {
+    /// As many were given since the start as there may be.
+    Full,
+    Target(TargetError),
+    MediaThread,
+}
+
+impl fmt::Display for NoSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => write!(f, "there were {SLOTS_MAX} since the start; a restart makes room"),
+            Self::Target(error) => write!(f, "it cannot be published: {error}; check relay.output"),
+            Self::MediaThread => f.write_str("the media thread takes no commands"),
+        }
+    }
+}
 
 pub(super) fn reload(daemon: &Daemon, site: &Site<DaemonBackend>, source: &Source) {
     let config = match source() {
@@ -48,15 +72,15 @@ pub(super) fn reload(daemon: &Daemon, site: &Site<DaemonBackend>, source: &Sourc
 }
 
 /// Makes the next slot, in the media thread and in the table.
-fn add(daemon: &Daemon, guest: &config::Guest) -> Result<(), String> {
+fn add(daemon: &Daemon, guest: &config::Guest) -> Result<(), NoSlot> {
     if daemon.sessions.slots() >= SLOTS_MAX {
-        return Err(format!("there were {SLOTS_MAX} since the start; a restart makes room"));
+        return Err(NoSlot::Full);
     }
     // As the running daemon publishes, not as the new configuration says: that takes a restart.
-    let relay = relay_config(&daemon.config, guest).map_err(|error| error.to_string())?;
+    let relay = relay_config(&daemon.config, guest).map_err(NoSlot::Target)?;
     let target = relay.target.clone();
     let sent = daemon.media.send(Command::AddSlot(Box::new(relay)));
-    sent.map_err(|_| "the media thread takes no commands".to_owned())?;
+    sent.map_err(|Unavailable| NoSlot::MediaThread)?;
     let slot = daemon.sessions.add(slot_guest(guest), &target);
     daemon.look_up_server(slot);
     Ok(())

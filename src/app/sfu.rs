@@ -26,7 +26,7 @@ use crate::sfu::pull::{self, Pull};
 use crate::sfu::store::{self, SfuSession};
 use crate::sfu::subscriber::Subscriber;
 
-use super::Daemon;
+use super::daemon::Daemon;
 use super::sessions::Session;
 use host::Host;
 pub(super) use path::SfuPath;

@@ -1,8 +1,14 @@
 //! The daemon beside a media thread that never answers.
 #![allow(clippy::unwrap_used)]
 
+use super::question::MEDIA_ANSWER;
+use super::sessions::Session;
 use super::*;
-use crate::http::backend::{Backend, Health, MediaPath};
+use crate::guest::Guest;
+use crate::guest::id::ResourceId;
+use crate::http::backend::{Backend, ClientInfo, Health, MediaPath, NoAnswer};
+use crate::rtmp::Target;
+use crate::within::within;
 
 const OFFER: &str = include_str!("../../tests/fuzz/seeds/offer/chromium");
 

@@ -1,6 +1,6 @@
 //! Looks at files, ports, servers and clocks for [`Findings`](super::Findings). Blocking; nothing here judges.
 //!
-//! Bounds: every server has a time limit (see [`super::http`], [`super::rtmp`], [`super::stun`],
+//! Bounds: every server has a time limit (see [`super::http`], [`super::rtmp`], [`STUN_PATIENCE`],
 //! [`crate::sfu::https`]); MediaMTX is asked for at most [`crate::guest::GUESTS_MAX`] paths, and not at all once it
 //! has not answered.
 
@@ -18,10 +18,10 @@ use super::findings::{Api, Clock, Configured, GuestPath, PathState, Port, Rtmp, 
 use super::http::{self, Answer};
 use super::ports::{self, Protocol};
 use super::rtmp;
-use super::stun;
-use crate::app::usable;
 use crate::config::Config;
 use crate::guest::id::GuestId;
+use crate::net::addresses;
+use crate::net::stun_query::{self, Patience};
 use crate::rtmp::Target;
 use crate::sfu::client::Client;
 use crate::sfu::error::Cause;
@@ -36,6 +36,12 @@ const TIMESYNCD_MARK: &str = "/run/systemd/timesync/synchronized";
 /// Between two looks at what a path has received. More than the second after which guest-relay stands in for a guest who
 /// is silent, so that a gap in the network is no reason to warn.
 const FLOW_PAUSE: Duration = Duration::from_millis(1_500);
+
+/// A person waits for the sum.
+const STUN_PATIENCE: Patience = Patience {
+    name: Duration::from_secs(2),
+    sendings: &[Duration::from_millis(500), Duration::from_millis(500), Duration::from_secs(1)],
+};
 
 pub(super) fn look(config: &Config) -> Configured {
     let guests: Vec<GuestId> =
@@ -64,8 +70,9 @@ pub(super) fn look(config: &Config) -> Configured {
         state_file: look_at_state_file(config.relay.state_file.as_deref()),
         http: (config.http.listen, http),
         rtc: (config.rtc.listen, rtc),
-        candidates: candidates(config),
-        stun: config.rtc.stun_server.as_deref().map_or(Stun::Unwanted, stun::ask),
+        // As guests on the LAN are told.
+        candidates: addresses::candidates(config.rtc.listen, None, &config.rtc.candidates),
+        stun: look_at_stun(config.rtc.stun_server.as_deref()),
         rtmp,
         api,
         paths,
@@ -136,18 +143,14 @@ fn reachable(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// As guests on the LAN are told.
-fn candidates(config: &Config) -> Vec<SocketAddr> {
-    let listen = config.rtc.listen;
-    let own: Vec<IpAddr> = if listen.ip().is_unspecified() {
-        let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
-        let offered = |ip: &IpAddr| usable(*ip) && (listen.is_ipv6() || ip.is_ipv4());
-        interfaces.iter().map(if_addrs::Interface::ip).filter(offered).collect()
-    } else {
-        vec![listen.ip()]
-    };
-    let own = own.into_iter().map(|ip| SocketAddr::new(ip, listen.port()));
-    own.chain(config.rtc.candidates.iter().copied()).collect()
+/// From sockets of its own, so that a daemon that runs is not disturbed.
+fn look_at_stun(server: Option<&str>) -> Stun {
+    let Some(server) = server else { return Stun::Unwanted };
+    match smol::block_on(stun_query::ask(server, STUN_PATIENCE)) {
+        Ok(addresses) => Stun::Answers(server.to_owned(), addresses),
+        Err(failure) if failure.is_of_the_name() => Stun::NoName(server.to_owned(), failure.to_string()),
+        Err(failure) => Stun::Silent(server.to_owned(), failure.to_string()),
+    }
 }
 
 /// MediaMTX's API is asked where its RTMP server is.
@@ -314,20 +317,12 @@ fn ahead_of(date: &str) -> Option<i64> {
     Some(now - unix_seconds(date)?)
 }
 
-/// An IMF-fixdate (RFC 9110 §5.6.7): `Sun, 06 Nov 1994 08:49:37 GMT`. Years count from March, so that the leap
-/// day is the last of one.
+/// An IMF-fixdate: a server writes no other form (RFC 9110 §5.6.7).
 fn unix_seconds(date: &str) -> Option<i64> {
-    const MONTHS: [&str; 12] = ["Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "Jan", "Feb"];
-    let (_, rest) = date.split_once(", ")?;
-    let fields: Vec<&str> = rest.split(' ').collect();
-    let [day, month, year, time, "GMT"] = fields.as_slice() else { return None };
-    let month = i64::try_from(MONTHS.iter().position(|name| name == month)?).ok()?;
-    let (day, year) = (day.parse::<u8>().ok()?, year.parse::<u16>().ok()?);
-    let year = i64::from(year) - i64::from(month >= 10);
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + i64::from(day) - 1 - 719_468;
-    let clock: Vec<u8> = time.split(':').map(|part| part.parse().ok()).collect::<Option<_>>()?;
-    let [hour, minute, second] = clock.as_slice() else { return None };
-    Some(days * 86_400 + i64::from(*hour) * 3_600 + i64::from(*minute) * 60 + i64::from(*second))
+    let moment = httpdate::parse_http_date(date).ok()?;
+    let is_fixdate = httpdate::fmt_http_date(moment) == date;
+    let since_epoch = moment.duration_since(UNIX_EPOCH).ok().filter(|_| is_fixdate)?;
+    i64::try_from(since_epoch.as_secs()).ok()
 }
 
 #[cfg(test)]

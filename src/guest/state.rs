@@ -1,4 +1,13 @@
 //! A guest's life cycle, derived from what is there: session, stream, publication. Kept nowhere, so it cannot be wrong.
+//!
+//! ```text
+//!  Absent ──answered──▶ Joining ──first media──▶ Publishing ──the server takes it──▶ Live
+//!    ▲ ▲                   │                      │   ▲  ◀──────server lost───────  │
+//!    │ └──session over─────┘             guest gone   media                 guest gone
+//!    │                                            ▼   │                             │
+//!    └──────────────────hold over───────────── Holding ◀────────────────────────────┘
+//! ```
+//! From `Holding`, media leads straight to `Live` where the server still takes it.
 
 use std::fmt;
 

@@ -17,7 +17,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_h1::server::decode;
 use log::{debug, error, warn};
@@ -33,7 +33,6 @@ use super::message::{ClientInfo, Method, Refusal, Request, Response, ServerSentE
 use super::routes;
 use super::site::Site;
 use crate::log_once::LogOnce;
-use crate::utc;
 use crate::within::within;
 
 /// How much and how long a client may occupy.
@@ -361,8 +360,13 @@ fn head_of(response: &Response, now: SystemTime) -> Vec<u8> {
     if !matches!(response.status, 204 | 304) && response.stream.is_none() {
         head.push_str(&format!("content-length: {}\r\n", response.body.len()));
     }
-    head.extend(["date: ", &utc::imf_fixdate(now), "\r\nconnection: close\r\n\r\n"]);
+    head.extend(["date: ", &http_date(now), "\r\nconnection: close\r\n\r\n"]);
     head.into_bytes()
+}
+
+/// A clock before 1970 reads as 1970.
+fn http_date(moment: SystemTime) -> String {
+    httpdate::fmt_http_date(moment.max(UNIX_EPOCH))
 }
 
 /// A request in memory, in the shape that `decode` asks for. Writing to it goes nowhere.

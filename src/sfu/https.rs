@@ -1,5 +1,6 @@
-//! One HTTPS exchange with Cloudflare's API: the only file that knows `ureq`. A request in; JSON out, or an [`Error`]
-//! that says how far the request got. Blocking, for worker threads; never called on the media thread.
+//! One HTTPS exchange with Cloudflare's API, by `ureq`, which nobody knows but this file and `doctor/http.rs`. A request in;
+//! JSON out, or an [`Error`] that says how far the request got. Blocking, for worker threads; never called on the media
+//! thread.
 //!
 //! One host, fixed by the configuration; certificates checked against the built-in roots; no proxy, no redirects (an
 //! authorisation header must not follow one), no retry (a lost reply to a mutation leaves the session's state unknown,

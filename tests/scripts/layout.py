@@ -45,15 +45,13 @@ FLOORS = [
     ("protocol machines, the log", ["rtc", "rtmp", "journal"]),
     (
         "leaves",
-        ["guest", "access", "utc", "secret", "systemd", "panics", "deadline", "within", "backoff", "rng", "log_once"],
+        ["guest", "access", "utc", "secret", "systemd", "panics", "deadline", "within", "backoff", "log_once"],
     ),
     ("crates of ours", ["muxer"]),
 ]
 
 # Rooms of one floor that may know each other, in this direction only, each with the reason.
-SIDEWAYS: dict[tuple[str, str], str] = {
-    ("backoff", "rng"): "a wait is spread at random",
-}
+SIDEWAYS: dict[tuple[str, str], str] = {}
 
 # Crates of the workspace that are rooms of their own.
 CRATES = {"guest_relay_muxer": "muxer"}

@@ -7,8 +7,9 @@ use std::time::Instant;
 use guest_relay_muxer::TrackKind;
 
 use super::publication::{Peers, PullPeer};
+use crate::app::daemon::Daemon;
 use crate::app::problem::Problem;
-use crate::app::{Daemon, MEDIA_ANSWER};
+use crate::app::question::MEDIA_ANSWER;
 use crate::guest::{SessionKey, Slot};
 use crate::media::{Command, UdpSocketKind};
 use crate::rtc::peer::{self, Answered, Peer};

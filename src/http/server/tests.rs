@@ -108,3 +108,17 @@ fn only_a_request_from_this_host_says_who_is_behind_a_tunnel() {
         assert_eq!(behind(peer, Some("127.0.0.1")), None, "{peer}");
     }
 }
+
+// `LC_ALL=C date -u -d @N "+%a, %d %b %Y %T GMT"`
+#[test]
+fn the_date_of_http_names_day_and_month() {
+    for (unix_seconds, text) in [
+        (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+        (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
+        (951_782_400, "Tue, 29 Feb 2000 00:00:00 GMT"),
+        (1_795_360_399, "Sun, 22 Nov 2026 15:13:19 GMT"),
+    ] {
+        assert_eq!(http_date(UNIX_EPOCH + Duration::from_secs(unix_seconds)), text);
+    }
+    assert_eq!(http_date(UNIX_EPOCH - Duration::from_secs(1)), "Thu, 01 Jan 1970 00:00:00 GMT");
+}
