@@ -49,9 +49,10 @@ impl PublicAddresses {
                     REFRESH
                 }
                 Err(failure) => {
+                    let what = if failure.is_of_the_name() { "its name has no address" } else { "it does not answer" };
                     log::log!(
                         failures.level((), Instant::now()),
-                        "STUN server {server}: {failure}; guests on this machine's own network who come through a tunnel \
+                        "STUN server {server}: {what}: {failure}; guests on this machine's own network who come through a tunnel \
                          are sent through the SFU until it answers; check rtc.stun_server and outgoing UDP"
                     );
                     let pause = retry;
