@@ -4,23 +4,17 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . tests/scripts/tools.sh
 
-MAX_LINES=600 # of one source file; split at about 400
 # How long to wait for the advisory database, which is not part of the registry.
 ADVISORIES_LIMIT_SECONDS=60
 
 step() { printf '\n== %s\n' "$*"; }
 
-# Each source file says at its top what it does, and stays readable in one go.
-check_source_files() {
-    local file lines status=0
+# Each source file says at its top what it does.
+check_headers() {
+    local file status=0
     while IFS= read -r file; do
         if [[ $(head -n 1 "$file") != '//!'* ]]; then
             printf '%s: does not open with //!\n' "$file"
-            status=1
-        fi
-        lines=$(wc -l <"$file")
-        if [ "$lines" -gt "$MAX_LINES" ]; then
-            printf '%s: %s lines, more than %s: split it\n' "$file" "$lines" "$MAX_LINES"
             status=1
         fi
     done < <(git ls-files '*.rs')
@@ -30,16 +24,6 @@ check_source_files() {
 # Nothing tracked names a directory of one person's machine.
 check_paths() {
     ! git grep -nIE '(^|[^A-Za-z0-9._/~-])/(work|root|home)/[A-Za-z0-9]' -- ':!Cargo.lock'
-}
-
-# Every test that the table of rules names is where the table says: crate, module, name.
-check_rules() {
-    tests/scripts/rules.py
-}
-
-# No loop and no wait in tests is without an end.
-check_waits() {
-    tests/scripts/waits.py
 }
 
 check_advisories() {
@@ -53,6 +37,7 @@ check_advisories() {
 }
 
 need_cargo_deny
+need_python
 
 step 'cargo fmt'
 cargo fmt --all --check
@@ -66,8 +51,14 @@ cargo deny --workspace check licenses sources
 check_advisories
 
 step 'source files'
-check_source_files
+check_headers
 check_paths
-check_rules
-check_waits
+
+step 'layout: floors, circles, parent names, lengths, paths in comments'
+tests/scripts/layout.py --self-test
+tests/scripts/layout.py
+
+step 'tests: each that a rule names exists, and no wait is without an end'
+tests/scripts/rules.py
+tests/scripts/waits.py
 echo 'lint: ok'

@@ -47,6 +47,10 @@ apt_install() {
     return "$status"
 }
 
+need_python() {
+    command -v python3 >/dev/null || apt_install python3
+}
+
 # scratch NAME: a directory, $work, and programs, whose pids go into $pids; both end with the script.
 scratch() {
     work=$(mktemp -d "${TMPDIR:-/tmp}/guest-relay-$1.XXXXXX")
