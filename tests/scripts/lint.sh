@@ -58,7 +58,7 @@ step 'layout: floors, circles, parent names, lengths, paths in comments'
 tests/scripts/layout.py --self-test
 tests/scripts/layout.py
 
-step 'tests: each that a rule names exists, and no wait is without an end'
+step 'tests: each that a rule or a decision names exists, and no wait is without an end'
 tests/scripts/rules.py
 tests/scripts/waits.py
 echo 'lint: ok'

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Finds each test that tests/RULES.md names: crate, modules and name, as the source files have them.
+"""Finds each test that tests/RULES.md and CONTRIBUTING.md name: crate, modules and name, as the source files have them; and
+each function that stands beside its file (`src/media.rs` `MediaLoop::join`).
 
-    rules.py [TABLE]
+    rules.py [TABLE...]
 
 Says which names lead to no test and where a test of that name is instead; the status is 1 then. It reads the modules' files
 as rustc does (`mod name;`, `#[path]`, `mod name {`) and relies on rustfmt's layout. An inline `mod tests` is left out of a
@@ -24,6 +25,7 @@ CRATES = {
     "sfu_sim": ["tests/sfu-sim/src/lib.rs", "tests/sfu-sim/tests/it/main.rs"],
 }
 
+BESIDE_ITS_FILE = re.compile(r"`([a-z_/]+\.rs)` `(?:(\w+)::)?(\w+)`")
 NAME = re.compile(r"`([a-z0-9_]+(?:::[A-Za-z0-9_]+)+)`")
 ATTRIBUTE_PATH = re.compile(r'#\[path = "([^"]+)"\]')
 MODULE = re.compile(r"(?:pub(?:\([^)]*\))? )?mod ([a-z0-9_]+)( \{|;)$")
@@ -63,8 +65,17 @@ def tests_of(file, prefix, children, found):
             path, is_test = None, False
 
 
+def has_function(file, of_type, name):
+    """Whether the file has the function, of the type where one is named."""
+    if not file.is_file():
+        return False
+    text = file.read_text(encoding="utf-8")
+    is_of_type = of_type is None or re.search(rf"^impl\b[^{{]*\b{of_type}\b", text, re.MULTILINE)
+    return bool(is_of_type and re.search(rf"\bfn {name}\b", text))
+
+
 def main():
-    table = Path(sys.argv[1]) if len(sys.argv) > 1 else TOP / "tests/RULES.md"
+    tables = [Path(name) for name in sys.argv[1:]] or [TOP / "tests/RULES.md", TOP / "CONTRIBUTING.md"]
     found = {}
     for crate, roots in CRATES.items():
         for root in roots:
@@ -73,13 +84,18 @@ def main():
     for test in found:
         by_name.setdefault(test.rsplit("::", 1)[1], []).append(test)
     failed = False
-    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), 1):
-        for test in NAME.findall(line):
+    rows = [(table, *row) for table in tables for row in enumerate(table.read_text(encoding="utf-8").splitlines(), 1)]
+    for table, number, line in rows:
+        for test in NAME.findall(BESIDE_ITS_FILE.sub("", line)):
             if test not in found:
                 failed = True
                 others = by_name.get(test.rsplit("::", 1)[1], [])
                 instead = f", but {' and '.join(others)}" if others else ""
                 print(f"{table.name}:{number}: there is no test {test}{instead}")
+        for file, of_type, name in BESIDE_ITS_FILE.findall(line):
+            if not has_function(TOP / file, of_type or None, name):
+                failed = True
+                print(f"{table.name}:{number}: there is no function {name} in {file}")
     return failed
 
 
