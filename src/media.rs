@@ -300,7 +300,9 @@ impl MediaLoop {
                     now,
                 ) {
                     Ok(()) => drop(ready.try_send(())),
-                    // `ready` is dropped, so the caller hears of it. Whoever has the slot keeps it.
+                    // `ready` is dropped, so the caller hears of it; the slot made anew has told of the end.
+                    Err(SessionEnd::Panicked) => {}
+                    // Whoever has the slot keeps it.
                     Err(reason) => self.emit(Event::Ended { slot, key, reason }),
                 }
             }
@@ -335,12 +337,15 @@ impl MediaLoop {
                 }
             }
             Command::Snapshot { reply } => {
-                let snapshots = self.lanes.iter_mut().filter_map(|lane| {
+                let snapshots = self.lanes.iter_mut().map(|lane| {
                     let snapshot = lane.machine.run(|machine| machine.snapshot(now));
                     lane.touched |= lane.has_panicked();
                     Some(SlotSnapshot::new(snapshot?, lane.since))
                 });
-                let _ = reply.try_send(snapshots.collect());
+                // By the order of the slots they are known: with one missing, none is told.
+                if let Some(snapshots) = snapshots.collect() {
+                    let _ = reply.try_send(snapshots);
+                }
             }
             Command::Shutdown => {
                 for lane in &mut self.lanes {
@@ -395,7 +400,6 @@ impl MediaLoop {
         self.service(slot.0, now);
         let stands =
             self.lanes.get(slot.0).is_some_and(|lane| lane.session_sockets.iter().any(|socket| socket.key == key));
-        // Otherwise its end has been reported.
         if stands { Ok(()) } else { Err(SessionEnd::Panicked) }
     }
 
