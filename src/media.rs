@@ -292,6 +292,8 @@ impl MediaLoop {
 
     fn handle_command(&mut self, command: Command, now: Instant) {
         match command {
+            // Whoever asked has given up: the guest was told so, and whoever has the slot keeps it.
+            Command::Join { ready: Some(ready), .. } if ready.is_closed() => {}
             Command::Join { slot, key, peer, video, socket, ready } => {
                 match self.join(
                     slot,
@@ -299,7 +301,11 @@ impl MediaLoop {
                     socket,
                     now,
                 ) {
-                    Ok(()) => drop(ready.try_send(())),
+                    Ok(()) => {
+                        if let Some(ready) = ready {
+                            let _ = ready.try_send(());
+                        }
+                    }
                     // `ready` is dropped, so the caller hears of it; the slot made anew has told of the end.
                     Err(SessionEnd::Panicked) => {}
                     // Whoever has the slot keeps it.
@@ -518,6 +524,10 @@ impl MediaLoop {
     }
 
     fn emit(&self, event: Event) {
+        // Packets are told of again a second later; half of the queue is for events that come once.
+        if matches!(event, Event::Media { .. }) && self.events.len() > EVENT_QUEUE / 2 {
+            return;
+        }
         if let Err(error) = self.events.try_send(event) {
             log::warn!("control thread too slow: {:?} dropped", error.into_inner());
         }

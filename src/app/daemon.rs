@@ -271,15 +271,22 @@ impl Daemon {
         let key = self.sessions.next_key();
         let (ready, is_ready) = smol::channel::bounded(1);
         let (video, peer) = (peer.has_track(TrackKind::Video), Box::new(peer));
-        let joined = self.media.send(Command::Join { slot, key, peer, video, socket: UdpSocketKind::Shared, ready });
+        let socket = UdpSocketKind::Shared;
+        let joined = self.media.send(Command::Join { slot, key, peer, video, socket, ready: Some(ready) });
         // The browser's first check comes milliseconds after the answer: its session must be known by then.
-        let is_known = async { matches!(within(MEDIA_ANSWER, is_ready.recv()).await, Some(Ok(()))) };
-        if joined.is_err() || !is_known.await {
-            // Whoever has the slot keeps it, also from a media thread that comes to this session late.
+        let is_known = joined.is_ok() && matches!(within(MEDIA_ANSWER, is_ready.recv()).await, Some(Ok(())));
+        if !is_known {
+            // Whoever has the slot keeps it: a media thread that comes to this late finds nobody waiting. One that took
+            // the session in just now ends it.
+            drop(is_ready);
             let _ = self.media.send(Command::Leave { slot, key });
             return Err(
                 Refusal::new(503, "the relay is overloaded, please try again").retry_after(Duration::from_secs(2))
             );
+        }
+        if self.sessions.is_outdated(slot, key) {
+            let _ = self.media.send(Command::Leave { slot, key });
+            return Err(Refusal::new(409, format!("a newer session has taken the slot {id}")));
         }
         let session = Session { resource: resource.clone(), etag: etag.clone(), ufrag, publication: None };
         self.admit(slot, key, Some(client.network()), session);

@@ -29,7 +29,7 @@ pub(super) struct PublicAddresses(RefCell<Vec<IpAddr>>);
 impl PublicAddresses {
     /// What the STUN server said, and what the interfaces have: with IPv6 they are global themselves.
     pub(super) fn all(&self) -> Vec<IpAddr> {
-        self.0.borrow().iter().copied().chain(addresses::of_interfaces()).collect()
+        self.0.borrow().iter().copied().chain(addresses::of_interfaces().unwrap_or_default()).collect()
     }
 
     /// Asks `server` (`host:port`) for as long as the daemon runs.

@@ -108,7 +108,7 @@ fn look_at_http(listen: SocketAddr) -> Port {
     let is_ours = match &owner {
         Some(program) => program.name == OWN_NAME,
         // Not to be seen: another user's. Ours is known by what it serves.
-        None => http::get(server, "/api/page").is_ok_and(|answer| answer.body.contains("\"sfu_configured\"")),
+        None => http::get(server, "/api/page").is_ok_and(|answer| answer.body.contains("\"calls_configured\"")),
     };
     if !is_ours {
         return Port::Taken(owner);

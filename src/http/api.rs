@@ -21,7 +21,7 @@ pub(super) async fn guests<B: Backend>(backend: &B) -> Result<Response, Refusal>
     Ok(Response::json(200, &Guests { guests: backend.guests().await? }))
 }
 
-/// `{"public_url": …, "max_bitrate_kbps": …, "path": …, "sfu_configured": …, "guests": [{"id", "name", "enabled"}]}`;
+/// `{"public_url": …, "max_bitrate_kbps": …, "path": …, "calls_configured": …, "guests": [{"id", "name", "enabled"}]}`;
 /// `path` is the way the media of this client should try first.
 pub(super) fn page_facts<B: Backend>(site: &Site<B>, client: &ClientInfo) -> Response {
     #[derive(Serialize)]
@@ -35,6 +35,7 @@ pub(super) fn page_facts<B: Backend>(site: &Site<B>, client: &ClientInfo) -> Res
         public_url: Option<&'a str>,
         max_bitrate_kbps: u32,
         path: MediaPath,
+        #[serde(rename = "calls_configured")]
         sfu_configured: bool,
         guests: Vec<Slot>,
     }

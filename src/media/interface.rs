@@ -12,7 +12,8 @@ use crate::slot::{self, RelayConfig, RelaySnapshot, ReofferError, SessionEnd, Se
 
 /// What the control thread may ask.
 pub enum Command {
-    /// A session takes the slot; `ready` hears when its STUN requests will be answered.
+    /// A session takes the slot; `ready`, if anybody waits, hears when its STUN requests will be answered. Once that one has
+    /// given up, nothing happens.
     Join {
         slot: Slot,
         key: SessionKey,
@@ -20,7 +21,7 @@ pub enum Command {
         /// The guest sends pictures, even if this peer's first description should lack them.
         video: bool,
         socket: UdpSocketKind,
-        ready: smol::channel::Sender<()>,
+        ready: Option<smol::channel::Sender<()>>,
     },
     /// The other side describes a session anew, that goes on: `answer` hears ours.
     Reoffer { slot: Slot, key: SessionKey, offer: String, answer: smol::channel::Sender<Result<String, ReofferError>> },
@@ -78,11 +79,11 @@ pub enum Event {
     Connected { slot: Slot, key: SessionKey },
     /// Packets of the track came: the first of a second. Of sessions with their own socket alone ([`UdpSocketKind::Own`]).
     Media { slot: Slot, key: SessionKey, kind: TrackKind },
-    /// Nothing authentic came of the session for [`peer::QUIET_AFTER`]; told once for each silence.
+    /// Nothing authentic came of the session for [`crate::rtc::peer::QUIET_AFTER`]; told once for each silence.
     Quiet { slot: Slot, key: SessionKey },
     /// Something authentic came after all.
     Heard { slot: Slot, key: SessionKey },
-    /// The session is over; its slot is free.
+    /// The session is over. Its slot is free, unless another session has it.
     Ended { slot: Slot, key: SessionKey, reason: SessionEnd },
     /// The RTMP side changed.
     Rtmp { slot: Slot, event: rtmp::Event },

@@ -144,7 +144,7 @@ impl Lane {
         let _ = catch_unwind(AssertUnwindSafe(|| drop(broken)));
         self.machine.panicked = false;
         self.socket = None;
-        self.deadline = None;
+        self.deadline = self.lingering.as_ref().map(Lingering::until);
         self.touched = false;
         self.session_sockets.drain(..).map(|socket| socket.key).collect()
     }

@@ -56,7 +56,7 @@ impl RtmpSocket {
     }
 
     /// Has the poller wait for what can be gone on with, and tell of it as the connection of the slot `index`. Costs
-    /// nothing when that has not changed. Lingering the socket ends it.
+    /// nothing when that has not changed. Closing the socket ends it.
     pub(crate) fn register(&mut self, poller: &OwnedFd, index: usize) -> io::Result<()> {
         let wanted = match (self.connecting, self.write_blocked) {
             (true, _) => EventFlags::OUT,

@@ -65,6 +65,7 @@ fn guest(daemon: SocketAddr) -> (Guest, UdpSocket, Box<Peer>) {
 
 fn join(slot: usize, key: u64, peer: Box<Peer>, socket: UdpSocketKind) -> (Command, smol::channel::Receiver<()>) {
     let (ready, is_ready) = smol::channel::bounded(1);
+    let ready = (socket == UdpSocketKind::Shared).then_some(ready);
     (Command::Join { slot: Slot(slot), key: SessionKey(key), peer, video: true, socket, ready }, is_ready)
 }
 
@@ -174,6 +175,21 @@ fn a_session_that_does_not_fit_leaves_the_slot_to_the_one_that_has_it() {
     media_loop.routes.remove((Slot(9), SessionKey(99)));
     assert!(try_join(&mut media_loop, 4, UdpSocketKind::Shared), "there is room again");
     assert_eq!(ended(&events), [(SessionKey(1), SessionEnd::Replaced)]);
+}
+
+#[test]
+fn a_session_that_nobody_waits_for_any_more_takes_no_slot() {
+    let (mut media_loop, handle, events) = media_loop(&[relay(NO_SERVER, "guest1")]);
+    let mut ready = Vec::with_capacity(READY_MAX);
+    let [(first, is_ready), (late, nobody)] =
+        [1, 2].map(|key| join(0, key, guest(handle.local_addr()).2, UdpSocketKind::Shared));
+    handle.send(first).unwrap();
+    media_loop.turn(&mut ready).unwrap();
+    assert!(is_ready.try_recv().is_ok());
+    drop(nobody);
+    handle.send(late).unwrap();
+    media_loop.turn(&mut ready).unwrap();
+    assert_eq!((ended(&events), session_keys(&mut media_loop, 0)), (Vec::new(), vec![SessionKey(1)]));
 }
 
 /// Guests on real sockets, in front of a media thread.

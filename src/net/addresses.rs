@@ -1,5 +1,6 @@
 //! The addresses of this machine, and which of them guests are told (RFC 8445 §5.1.1.1).
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 /// Addresses worth offering: link-local ones need a zone that the other side cannot know.
@@ -10,13 +11,10 @@ fn is_usable(ip: IpAddr) -> bool {
     }
 }
 
-/// What the interfaces have, as far as it is worth offering.
-pub fn of_interfaces() -> Vec<IpAddr> {
-    let interfaces = if_addrs::get_if_addrs().unwrap_or_else(|error| {
-        log::warn!("cannot list this machine's addresses: {error}");
-        Vec::new()
-    });
-    interfaces.iter().map(if_addrs::Interface::ip).filter(|ip| is_usable(*ip)).collect()
+/// What the interfaces have, as far as it is worth offering. Fails where the system lists none, say for want of descriptors.
+pub fn of_interfaces() -> io::Result<Vec<IpAddr>> {
+    let interfaces = if_addrs::get_if_addrs()?;
+    Ok(interfaces.iter().map(if_addrs::Interface::ip).filter(|ip| is_usable(*ip)).collect())
 }
 
 /// Where a guest is told to send media, each address once: where our socket listens, or the interfaces' addresses if that
@@ -26,7 +24,11 @@ pub fn candidates(listen: SocketAddr, reached_at: Option<IpAddr>, configured: &[
     let addresses: Vec<IpAddr> = if listen.ip().is_unspecified() {
         let loopback = reached_at.map(|ip| ip.to_canonical()).filter(IpAddr::is_loopback);
         let reachable = |ip: &IpAddr| listen.is_ipv6() || ip.is_ipv4();
-        of_interfaces().into_iter().filter(reachable).chain(loopback).collect()
+        let interfaces = of_interfaces().unwrap_or_else(|error| {
+            log::warn!("cannot list this machine's addresses: {error}");
+            Vec::new()
+        });
+        interfaces.into_iter().filter(reachable).chain(loopback).collect()
     } else {
         vec![listen.ip()]
     };

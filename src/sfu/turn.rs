@@ -111,7 +111,7 @@ impl GeneratedServer {
     }
 }
 
-/// `stun:host[:port]`, `turn:host[:port][?https=...]` (RFC 7064, RFC 7065), not on port 53.
+/// `stun:host[:port]`, `turn:host[:port][?transport=...]` (RFC 7064, RFC 7065), not on port 53.
 fn is_usable(url: &str) -> bool {
     const SCHEMES: [&str; 4] = ["stun:", "stuns:", "turn:", "turns:"];
     let Some(rest) = SCHEMES.iter().find_map(|scheme| url.strip_prefix(scheme)) else {

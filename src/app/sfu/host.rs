@@ -93,9 +93,8 @@ impl PeerHost for Host {
         let Some(peer) = pull_peer.waiting.take() else {
             return;
         };
-        let (ready, _) = smol::channel::bounded(1);
         let (slot, key, video) = (self.slot, pull_peer.key, self.video);
-        let command = Command::Join { slot, key, peer, video, socket: UdpSocketKind::Own, ready };
+        let command = Command::Join { slot, key, peer, video, socket: UdpSocketKind::Own, ready: None };
         if daemon.media.send(command).is_err() {
             log::warn!("{}: the media thread takes no commands; the pull tries again", daemon.sessions.name(self.slot));
         }

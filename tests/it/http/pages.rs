@@ -94,13 +94,18 @@ fn the_page_learns_the_slots_and_nothing_about_the_guests() {
         "public_url": "https://recorder.example.org",
         "max_bitrate_kbps": 2500,
         "path": "direct",
-        "sfu_configured": true,
+        "calls_configured": true,
         "guests": [
             {"id": "guest1", "name": "Guest 1", "enabled": true},
             {"id": "guest2", "name": "Gjest på \"lufta\"", "enabled": false},
         ],
     });
     assert_eq!(value, expected);
+    // What the page reads of it is in it.
+    let page = include_str!("../../../static/path.js");
+    let read = page.split("facts.").skip(1).map(|rest| rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next());
+    let read: Vec<&str> = read.flatten().collect();
+    assert!(read.len() >= 2 && read.iter().all(|key| !value[key].is_null()), "{read:?}");
 }
 
 #[test]

@@ -112,7 +112,7 @@ fn clients_on_our_network_are_sent_the_direct_way_and_all_others_through_the_sfu
     ] {
         let facts = page(from);
         assert_eq!(facts["path"], path, "{from:?}");
-        assert_eq!(facts["sfu_configured"], true);
+        assert_eq!(facts["calls_configured"], true);
     }
 }
 
