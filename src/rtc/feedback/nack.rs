@@ -24,6 +24,8 @@ pub const MAX_MISSING: usize = 1000;
 pub const REORDER_GRACE: Duration = Duration::from_millis(5);
 /// How long a packet is waited for until [`NackList::set_max_wait`] says otherwise.
 pub const DEFAULT_MAX_WAIT: Duration = Duration::from_millis(400);
+/// A request that is later than this against its time has the next ones follow later as well.
+const LATE_MAX: Duration = Duration::from_millis(5);
 /// Requests for one packet.
 pub const MAX_REQUESTS: u8 = 16;
 
@@ -122,7 +124,9 @@ impl NackList {
             let first = missing.requests == 0;
             missing.requests += 1;
             missing.requested_at = Some(now);
-            missing.next_request = now + if first { round_trip.first_interval() } else { round_trip.interval() };
+            // From when it was due: what each wake-up is late would add up to one request fewer.
+            let from = missing.next_request.max(now.checked_sub(LATE_MAX).unwrap_or(now));
+            missing.next_request = from + if first { round_trip.first_interval() } else { round_trip.interval() };
             let [.., high, low] = missing.sequence.0.to_be_bytes();
             requests.push(u16::from_be_bytes([high, low]));
         }
