@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 const FIRST: Duration = Duration::from_millis(500);
 
-/// What the last attempt met.
+/// The result of the last attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// Nothing answers at the address.

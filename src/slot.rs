@@ -60,7 +60,7 @@ pub struct Joining<P: ?Sized = Peer> {
     pub announces: bool,
 }
 
-/// What the driver has to do.
+/// A task for the driver.
 #[derive(Debug)]
 pub enum Output {
     /// Send this datagram over the session's socket.
@@ -86,7 +86,7 @@ pub enum Output {
     Event(Event),
 }
 
-/// What happened in the slot.
+/// An event of the slot.
 #[derive(Debug)]
 pub enum Event {
     /// ICE and DTLS of the session are done.
@@ -179,7 +179,7 @@ pub struct SlotMachine<P: ?Sized = Peer> {
     deadline: Option<Instant>,
     /// When something of the RTMP connection is due: what the kernel takes moves this alone.
     rtmp_deadline: Option<Instant>,
-    /// What was last reported.
+    /// The state last reported.
     state: State,
     /// Since when the publication is kept for an absent guest, and for how long it was before.
     holding_since: Option<Instant>,
@@ -268,7 +268,7 @@ impl<P: SessionPeer + ?Sized> SlotMachine<P> {
         }
     }
 
-    /// What became of the RTMP connection.
+    /// A change of the RTMP connection.
     pub fn handle_rtmp(&mut self, input: RtmpInput<'_>, now: Instant) {
         self.relay.handle_rtmp(input, now);
         self.rtmp_deadline = self.relay.rtmp_timeout();
@@ -283,7 +283,7 @@ impl<P: SessionPeer + ?Sized> SlotMachine<P> {
         self.relay.write_buffer()
     }
 
-    /// What the guest's video should not exceed from now on.
+    /// Limits the guest's video from now on.
     pub fn set_max_bitrate(&mut self, max_bitrate_kbps: u32, now: Instant) {
         for session in [&mut self.live, &mut self.prepared].into_iter().flatten() {
             session.peer.set_max_bitrate(max_bitrate_kbps, now);
@@ -332,7 +332,7 @@ impl<P: SessionPeer + ?Sized> SlotMachine<P> {
         self.outputs.pop_front()
     }
 
-    /// What the guest's state is derived from.
+    /// The facts that the guest's state is derived from.
     pub fn signs(&self) -> Signs {
         Signs {
             session: self.live.is_some() || self.prepared.is_some(),

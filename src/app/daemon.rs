@@ -1,5 +1,4 @@
-//! What the control thread knows, and what it does with what it is told: by requests of the direct path, and by events of
-//! the media thread.
+//! The state of the control thread, and its answers to requests of the direct path and to events of the media thread.
 //!
 //! ```text
 //!  publish ─▶ answer the offer ─▶ Join ══▶ media thread ══▶ ready ─▶ admit: the session has the slot
@@ -44,7 +43,7 @@ use crate::within::within;
 /// How long a snapshot serves those who ask after it was taken.
 const SNAPSHOT_KEEPS: Duration = Duration::from_millis(100);
 
-/// What a guest's audio encoder is asked for.
+/// Settings for a guest's audio encoder.
 const SPEECH: OpusSettings = OpusSettings { max_average_bitrate_bps: 64_000, stereo: false };
 
 /// How the media thread ended.
@@ -91,7 +90,7 @@ fn muxer_config(max_wait: Duration) -> guest_relay_muxer::Config {
     }
 }
 
-/// What a guest's video encoder is asked to begin with, and not to exceed.
+/// Start and limit of a guest's video encoder.
 #[derive(Clone, Copy)]
 pub(super) struct Bitrates {
     start_kbps: u32,
@@ -112,10 +111,10 @@ pub(super) fn slot_guest(guest: &config::Guest) -> Guest {
     Guest { id: guest.id.clone(), name: guest.name.clone(), enabled: guest.enabled }
 }
 
-/// What the control thread knows.
+/// The state of the control thread.
 pub(super) struct Daemon {
     pub(super) config: Config,
-    /// What encoders are asked for; the one part of the configuration that may change.
+    /// Bitrates for encoders; the one part of the configuration that may change.
     pub(super) bitrates: Cell<Bitrates>,
     pub(super) media: media::Handle,
     certificate: Certificate,

@@ -28,7 +28,7 @@ pub(super) struct Name {
 }
 
 impl Name {
-    /// What has to be looked up for a target, if anything.
+    /// The host name to look up for a target, if it has one.
     pub(super) fn of(target: &Target) -> Option<Self> {
         let name = Self { host: target.host().to_owned(), port: target.port(), busy: Rc::default() };
         addresses(target).is_empty().then_some(name)

@@ -42,7 +42,7 @@ pub(super) struct Session {
     pub(super) publication: Option<Publication>,
 }
 
-/// What is kept of a slot, whoever is in it.
+/// Facts of a slot that outlast its sessions.
 struct Facts {
     profiles: Profiles,
     problem: Option<Problem>,

@@ -5,9 +5,9 @@ use std::fmt;
 /// One thing. Prints as one line: `finding; remedy`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
-    /// What was seen.
+    /// The observation.
     pub finding: String,
-    /// What to do about it; `None`: nothing need be done.
+    /// The remedy; `None`: nothing need be done.
     pub remedy: Option<String>,
 }
 

@@ -45,7 +45,7 @@ pub struct Check {
     /// What was looked at, in one word.
     pub check: &'static str,
     pub severity: Severity,
-    /// What was seen.
+    /// The observation.
     pub finding: String,
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]

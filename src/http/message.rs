@@ -66,7 +66,7 @@ pub struct ClientInfo {
 }
 
 impl ClientInfo {
-    /// What counts as one client.
+    /// The network that counts as one client.
     pub fn network(&self) -> IpAddr {
         network_of(self.remote_ip)
     }

@@ -53,7 +53,7 @@ async fn dispatch<B: Backend>(site: &Site<B>, route: Route, request: Request) ->
     answer.unwrap_or_else(Response::from)
 }
 
-/// What a path names.
+/// The resource of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
     /// `/`, `/guest_join`, `/static/…`: a file compiled into the binary, by its name there.

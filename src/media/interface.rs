@@ -1,4 +1,4 @@
-//! What the control thread and the media thread say to each other: commands in, events and snapshots out.
+//! The messages between control thread and media thread: commands in, events and snapshots out.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -10,7 +10,7 @@ use crate::rtc::peer::Peer;
 use crate::rtmp;
 use crate::slot::{self, RelayConfig, RelaySnapshot, ReofferError, SessionEnd, SessionSnapshot};
 
-/// What the control thread may ask.
+/// A command of the control thread.
 pub enum Command {
     /// A session takes the slot; `ready`, if anybody waits, hears when its STUN requests will be answered. Once that one has
     /// given up, nothing happens.
@@ -72,7 +72,7 @@ pub enum UdpSocketKind {
     Own,
 }
 
-/// What the control thread hears.
+/// An event for the control thread.
 #[derive(Debug)]
 pub enum Event {
     /// ICE and DTLS are done.

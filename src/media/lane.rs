@@ -92,7 +92,7 @@ impl Guarded {
 /// Everything of one slot.
 pub(super) struct Lane {
     pub(super) machine: Guarded,
-    /// What the slot is made of, should it have to be made anew.
+    /// The slot's configuration, should it have to be made anew.
     config: RelayConfig,
     pub(super) session_sockets: Vec<SessionSocket>,
     pub(super) socket: Option<RtmpSocket>,
@@ -103,9 +103,9 @@ pub(super) struct Lane {
     pub(super) deadline: Option<Instant>,
     /// Touched in this wake-up: outputs wait to be drained.
     pub(super) touched: bool,
-    /// What the last wait said of the socket.
+    /// The socket's readiness at the last wait.
     pub(super) socket_ready: EventFlags,
-    /// What was last reported, and when it began.
+    /// The state last reported, and when it began.
     pub(super) state: State,
     pub(super) since: SystemTime,
 }

@@ -11,7 +11,7 @@ fn is_usable(ip: IpAddr) -> bool {
     }
 }
 
-/// What the interfaces have, as far as it is worth offering. Fails where the system lists none, say for want of descriptors.
+/// The interfaces' addresses that are worth offering. Fails where the system lists none, say for want of descriptors.
 pub fn of_interfaces() -> io::Result<Vec<IpAddr>> {
     let interfaces = if_addrs::get_if_addrs()?;
     Ok(interfaces.iter().map(if_addrs::Interface::ip).filter(|ip| is_usable(*ip)).collect())

@@ -140,7 +140,7 @@ impl Pull {
         pull
     }
 
-    /// What is pulled.
+    /// The publication that is pulled.
     pub fn publication(&self) -> &Publication {
         &self.publication
     }
@@ -233,7 +233,7 @@ impl Pull {
         self.settle(now);
     }
 
-    /// What became of a peer.
+    /// A peer's event.
     pub fn handle_peer(&mut self, peer: PeerId, event: PeerEvent, now: Instant) {
         if let Some(link) = self.link.as_mut().filter(|link| link.peer == peer) {
             match (event, link.connectivity) {

@@ -95,7 +95,7 @@ enum Origin {
     Bridge,
 }
 
-/// What the relay wants from the session, and from whoever has the socket.
+/// A task for the session, or for whoever has the socket.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Output {
     /// An IDR of the guest's went out: no more requests.
@@ -286,7 +286,7 @@ impl Relay {
         self.drain_publisher(now);
     }
 
-    /// What became of the RTMP connection.
+    /// A change of the RTMP connection.
     pub(super) fn handle_rtmp(&mut self, input: RtmpInput<'_>, now: Instant) {
         match input {
             RtmpInput::Connected => self.publisher.handle_connected(now),

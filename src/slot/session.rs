@@ -10,7 +10,7 @@ use guest_relay_muxer::TrackKind;
 use crate::rtc::demux::Class;
 use crate::rtc::peer::{self, Delivery, Output, Peer, PeerStats, Received};
 
-/// What a slot needs of a session's peer. The daemon's is [`Peer`]; tests and measurements bring others, whose packets need
+/// The methods of a session's peer that a slot calls. The daemon's is [`Peer`]; tests and measurements bring others, whose packets need
 /// no ICE, DTLS or SRTP. Each method is described there.
 pub trait SessionPeer {
     fn handle_datagram(

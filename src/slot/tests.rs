@@ -1,4 +1,4 @@
-//! What a slot does with its two sessions. Its media are tests/it/relay's and netsim's.
+//! A slot and its two sessions. Its media are tests/it/relay's and netsim's.
 
 #![allow(clippy::unwrap_used)]
 

@@ -29,7 +29,7 @@ fn unix_time() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
 }
 
-/// What is answered to a GET: the head's first line and the body.
+/// The answer to a GET: the head's first line and the body.
 fn answered(daemon: &Daemon, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect(daemon.http).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -101,7 +101,7 @@ fn a_guests_life_shows_in_the_metrics_and_in_the_events() {
     assert!(metric(&text, "guest_relay_guest_packets_total{guest=\"guest1\",track=\"video\"}") > 100.0);
     assert!(metric(&text, "guest_relay_guest_keyframe_requests_total{guest=\"guest1\",message=\"pli\"}") >= 1.0);
     assert!(metric(&text, "process_resident_memory_bytes") > 1e6);
-    // What the server read was written. An answer may be that of 100 ms ago.
+    // The daemon counts all bytes that the server has read. An answer may be that of 100 ms ago.
     let read = ingest.inspect(|all| all.iter().map(|connection| connection.bytes_read).sum::<u64>()) as f64;
     let written = || metric(&daemon.get("/metrics"), "guest_relay_rtmp_written_bytes_total{guest=\"guest1\"}");
     wait_for("all that was read to be counted as written", || written() >= read, || format!("{read} were read"));

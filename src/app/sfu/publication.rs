@@ -74,7 +74,7 @@ impl Peers {
     }
 }
 
-/// What a pull is told of the end of its peer; `None` when it asked for it.
+/// The event by which a pull learns that its peer ended; `None` if the pull ended it.
 pub(in crate::app) fn ended(reason: &SessionEnd) -> Option<PeerEvent> {
     match reason {
         SessionEnd::Left | SessionEnd::Shutdown => None,

@@ -1,4 +1,4 @@
-//! What a peer tells its driver: where it stands, what happened, what is to be done.
+//! A peer's state, events and outputs, for its driver.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -95,7 +95,7 @@ pub enum Event {
     Ended(EndReason),
 }
 
-/// What the driver has to do.
+/// A task for the driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     /// Send this datagram.

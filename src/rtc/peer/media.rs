@@ -27,7 +27,7 @@ pub(super) struct Media {
     keyed: Option<Keyed>,
 }
 
-/// What there is once the handshake has given keys.
+/// The media side of a session, once the handshake has given keys.
 struct Keyed {
     inbound: Inbound,
     outbound: Outbound,

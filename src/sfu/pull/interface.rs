@@ -30,7 +30,7 @@ impl PullForm {
     }
 }
 
-/// What is pulled.
+/// The publication that is pulled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publication {
     /// The publisher's session.
@@ -110,7 +110,7 @@ pub enum ApiCall {
     Inspect { session: String },
 }
 
-/// What a call gives when it works.
+/// The result of a call that worked.
 #[derive(Clone, Debug)]
 pub enum ApiReply {
     /// To [`ApiCall::NewSession`]: the session's id.
@@ -131,7 +131,7 @@ pub struct CallId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerId(pub u64);
 
-/// What the driver has to do.
+/// A task for the driver.
 #[derive(Clone, Debug)]
 pub enum Output {
     /// Make this call and report with [`Pull::handle_reply`](super::Pull::handle_reply).
@@ -158,7 +158,7 @@ pub enum Output {
     Trouble(Trouble),
 }
 
-/// What became of a peer.
+/// A peer's event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerEvent {
     /// Keys are there, media may flow.

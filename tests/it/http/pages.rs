@@ -101,7 +101,7 @@ fn the_page_learns_the_slots_and_nothing_about_the_guests() {
         ],
     });
     assert_eq!(value, expected);
-    // What the page reads of it is in it.
+    // The answer has each key that the page reads.
     let page = include_str!("../../../static/path.js");
     let read = page.split("facts.").skip(1).map(|rest| rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next());
     let read: Vec<&str> = read.flatten().collect();

@@ -31,7 +31,7 @@ pub(crate) struct World {
     pub(crate) slot: SlotMachine<PlainSession>,
     /// The newest session.
     key: SessionKey,
-    /// What the network does to packets, as the session measures it.
+    /// The effect of the network on packets, as the session measures it.
     pub(crate) path: Path,
     pub(crate) ingest: Ingest,
     pub(crate) now: Instant,
