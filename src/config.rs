@@ -13,6 +13,7 @@ mod notice;
 mod reader;
 mod report;
 mod sections;
+mod slate;
 mod tree;
 mod values;
 
@@ -23,7 +24,7 @@ use std::path::Path;
 
 pub use error::{ConfigError, Place, Problem};
 pub use notice::Notice;
-pub use values::{CANDIDATES_MAX, Cloudflare, Config, Guest, Http, Log, MediaMtx, OutputTemplate, Relay, Rtc};
+pub use values::{CANDIDATES_MAX, Cloudflare, Config, Guest, Http, Idle, Log, MediaMtx, OutputTemplate, Relay, Rtc};
 
 use reader::{Environment, Reader};
 

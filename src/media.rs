@@ -294,13 +294,10 @@ impl MediaLoop {
         match command {
             // Whoever asked has given up: the guest was told so, and whoever has the slot keeps it.
             Command::Join { ready: Some(ready), .. } if ready.is_closed() => {}
-            Command::Join { slot, key, peer, video, socket, ready } => {
-                match self.join(
-                    slot,
-                    Joining { key, peer, video, announces: socket == UdpSocketKind::Own },
-                    socket,
-                    now,
-                ) {
+            Command::Join { slot, key, guest, continues, peer, video, socket, ready } => {
+                let announces = socket == UdpSocketKind::Own;
+                let joining = Joining { key, guest, continues, peer, video, announces };
+                match self.join(slot, joining, socket, now) {
                     Ok(()) => {
                         if let Some(ready) = ready {
                             let _ = ready.try_send(());
@@ -325,6 +322,17 @@ impl MediaLoop {
                 if let Some(lane) = self.lanes.get_mut(slot.0) {
                     lane.machine.run(|machine| machine.leave(key, SessionEnd::Left, now));
                     lane.touched = true;
+                }
+            }
+            Command::Vacate { slot, guest } => {
+                if let Some(lane) = self.lanes.get_mut(slot.0) {
+                    lane.machine.run(|machine| machine.vacate(guest, now));
+                    lane.touched = true;
+                }
+            }
+            Command::Idle { slot, idle } => {
+                if let Some(lane) = self.lanes.get_mut(slot.0) {
+                    lane.set_idle(idle, now);
                 }
             }
             Command::AddSlot(config) => self.lanes.push(Lane::new(Slot(self.lanes.len()), *config, now)),

@@ -40,7 +40,7 @@ use crate::rtc::peer::{self, EndReason, Peer, PeerStats};
 use crate::rtc::sdp::OfferError;
 use crate::rtmp;
 
-use relay::Relay;
+use relay::{Joined, Relay};
 pub use relay::{RelayConfig, RelaySnapshot, RtmpInput};
 pub use session::{SessionEnd, SessionPeer};
 
@@ -53,6 +53,10 @@ const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 /// A session that is to take the slot.
 pub struct Joining<P: ?Sized = Peer> {
     pub key: SessionKey,
+    /// The guest's session, which several connections may serve one after the other; `key` where there is only this one.
+    pub guest: SessionKey,
+    /// The guest's session before, where the guest proved to have had it: its picture stands until this one's comes.
+    pub continues: Option<SessionKey>,
     pub peer: Box<P>,
     /// The guest sends pictures, even if the peer's first description should lack them.
     pub video: bool,
@@ -142,6 +146,8 @@ impl std::error::Error for ReofferError {}
 
 struct Session<P: ?Sized> {
     key: SessionKey,
+    guest: SessionKey,
+    continues: Option<SessionKey>,
     peer: Box<P>,
     video: bool,
     announces: bool,
@@ -198,7 +204,8 @@ impl<P: SessionPeer + ?Sized> SlotMachine<P> {
             prepared: None,
             relay: Relay::new(config, now),
             agree_at: now,
-            unsettled: None,
+            // A slot that is published without a guest begins at once.
+            unsettled: Some(now),
             deadline: None,
             rtmp_deadline: None,
             state: State::Absent,
@@ -215,8 +222,8 @@ impl<P: SessionPeer + ?Sized> SlotMachine<P> {
         if let Some(session) = self.prepared.take() {
             self.end_session(session, SessionEnd::Replaced, now);
         }
-        let Joining { key, peer, video, announces } = joining;
-        self.prepared = Some(Session { key, peer, video, announces, announced: Default::default() });
+        let Joining { key, guest, continues, peer, video, announces } = joining;
+        self.prepared = Some(Session { key, guest, continues, peer, video, announces, announced: Default::default() });
         self.unsettled = Some(now);
     }
 
@@ -232,6 +239,33 @@ impl<P: SessionPeer + ?Sized> SlotMachine<P> {
         self.relay.end_source(session.peer.last_heard(), now);
         self.end_session(session, reason, now);
         true
+    }
+
+    /// The guest left for good: the guest's sessions end, and whoever was shown of them is not shown any more. False when the
+    /// slot has nothing of this guest.
+    pub fn vacate(&mut self, guest: SessionKey, now: Instant) -> bool {
+        let of_guest = |session: &mut Session<P>| session.guest == guest;
+        let mut had = false;
+        if let Some(session) = self.prepared.take_if(of_guest) {
+            self.end_session(session, SessionEnd::Left, now);
+            had = true;
+        }
+        if let Some(session) = self.live.take_if(of_guest) {
+            self.end_session(session, SessionEnd::Left, now);
+            had = true;
+        }
+        if self.relay.guest() == Some(guest) {
+            self.relay.vacate(now);
+            self.unsettled = Some(now);
+            had = true;
+        }
+        had
+    }
+
+    /// Whether the slot is published without a guest too, from now on.
+    pub fn set_idle(&mut self, idle: bool, now: Instant) {
+        self.relay.set_idle(idle, now);
+        self.unsettled = Some(now);
     }
 
     /// Ends every session and the publication, with whatever waits to be written.
@@ -337,7 +371,7 @@ impl<P: SessionPeer + ?Sized> SlotMachine<P> {
         Signs {
             session: self.live.is_some() || self.prepared.is_some(),
             receiving: self.relay.is_receiving(),
-            publication: self.relay.is_published(),
+            publication: self.relay.has_media(),
             rtmp_live: self.relay.rtmp_state() == rtmp::State::Live,
         }
     }
@@ -368,7 +402,8 @@ impl<P: SessionPeer + ?Sized> SlotMachine<P> {
             self.relay.end_source(former.peer.last_heard(), now);
             self.end_session(former, SessionEnd::Replaced, now);
         }
-        self.relay.begin_source(session.video, now);
+        let Session { guest, continues, video, .. } = session;
+        self.relay.begin_source(Joined { guest, continues, video }, now);
         self.agree_at = now;
         self.live = Some(session);
     }

@@ -202,13 +202,13 @@ async function afterDeviceChange() {
   await refreshDevices();
 }
 
-async function join() {
+async function join({ again = false } = {}) {
   if (CONNECTED.includes(state)) return;
   clearError();
   if (!canCapture() || !canPublish()) return;
   if (!devices.stream && !(await openDevices())) return;
   if (!devices.stream.getTracks().length) throw new MediaError("nothingToSend");
-  publisher.join(controls.guest.value, devices.stream);
+  publisher.join(controls.guest.value, devices.stream, { again });
 }
 
 function toggle(kind) {
@@ -259,7 +259,7 @@ function bind() {
       canPublish();
     }
   }));
-  controls.join.addEventListener("click", () => work(join));
+  controls.join.addEventListener("click", () => work(() => join()));
   controls.leave.addEventListener("click", () => publisher.leave());
   controls.muteMicrophone.addEventListener("click", () => toggle("microphone"));
   controls.muteCamera.addEventListener("click", () => toggle("camera"));
@@ -287,7 +287,7 @@ function bind() {
   });
   // Back from the browser's cache: the session is gone, the tracks may be too.
   addEventListener("pageshow", (event) => {
-    if (event.persisted && rejoin) work(async () => (await openDevices()) && join());
+    if (event.persisted && rejoin) work(async () => (await openDevices()) && join({ again: true }));
   });
   watchQuality(() => publisher.pc, (quality) => {
     $("quality").textContent = quality ? text("quality", { ...quality, word: text(quality.wordKey) }) : "";

@@ -68,11 +68,11 @@ export class Publisher {
     setInterval(() => this.#look(), LOOK_MS);
   }
 
-  /** Publishes `stream` as `guest` and keeps doing so until leave(). */
-  join(guest, stream) {
+  /** Publishes `stream` as `guest` and keeps doing so until leave(). `again`: the guest was here before the page closed. */
+  join(guest, stream, { again = false } = {}) {
     this.leave();
     this.#wanted = { guest, stream };
-    this.#replaces = null;
+    if (!again) this.#replaces = null;
     this.#failures = 0;
     this.#taken = 0;
     this.#everLive = false;

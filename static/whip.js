@@ -71,11 +71,12 @@ export async function askStatus(resource) {
 }
 
 /**
- * Tells the server; while the page closes, twice, since each way alone is lost now and then. Resolves when the server has
- * answered, or cannot.
+ * Tells the server: for good, or that the page closes, after which the guest may come back (a reload closes it too). A page
+ * that closes says so twice, since each way alone is lost now and then. Resolves when the server has answered, or cannot.
  */
 export function goodbye(resource, closing) {
-  const said = fetch(resource, { method: "DELETE", keepalive: true, credentials: "omit" }).catch(() => {});
-  if (closing) navigator.sendBeacon?.(`${resource}/leave`);
+  const [url, method] = closing ? [`${resource}/leave`, "POST"] : [resource, "DELETE"];
+  const said = fetch(url, { method, keepalive: true, credentials: "omit" }).catch(() => {});
+  if (closing) navigator.sendBeacon?.(url);
   return said;
 }

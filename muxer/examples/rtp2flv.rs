@@ -1,11 +1,12 @@
 //! The muxer as a black box: a recording of RTP in, an FLV file out.
 //!
 //! ```text
-//! rtp2flv --sdp in.sdp [--start-ms N] [--stats] in.rtpdump out.flv
+//! rtp2flv --sdp in.sdp [--start-ms N] [--slate-seconds N] [--stats] in.rtpdump out.flv
 //! ```
 //!
 //! The recording is an rtptools dump (`rtpdump -F dump`, version 1.0); payload types, RTX (`apt`) and
 //! `sprop-parameter-sets` come from the SDP. Time is what the recording says, so the output is the same on each run.
+//! `--slate-seconds` puts so many seconds of a slot in which nobody is in front of the recording, and behind it.
 //! `--stats` prints the counters on the standard error output. Exit code 0, or 2 with one line that says what is wrong with the input.
 //!
 //! ```text
@@ -21,7 +22,8 @@ use std::process::ExitCode;
 
 use guest_relay_muxer::bytes::{Reader, Truncated};
 use guest_relay_muxer::{
-    AudioConfig, Config, Frame, MediaTime, Muxer, Output, RtpPacket, SenderReport, TagKind, TrackKind, VideoConfig, flv,
+    AudioConfig, Config, Frame, MediaTime, Muxer, Output, RtpPacket, SenderReport, Still, TagKind, TrackKind,
+    VideoConfig, flv,
 };
 
 /// What is wrong, in one line.
@@ -38,7 +40,7 @@ fn failure(text: impl Into<String>) -> Failure {
     Failure(text.into())
 }
 
-const USAGE: &str = "usage: rtp2flv --sdp in.sdp [--start-ms N] [--stats] in.rtpdump out.flv";
+const USAGE: &str = "usage: rtp2flv --sdp in.sdp [--start-ms N] [--slate-seconds N] [--stats] in.rtpdump out.flv";
 
 fn main() -> ExitCode {
     match run(std::env::args_os().skip(1)) {
@@ -71,6 +73,7 @@ struct Arguments {
     rtpdump: PathBuf,
     flv: PathBuf,
     start: MediaTime,
+    slate_seconds: i64,
     stats: bool,
 }
 
@@ -78,6 +81,7 @@ impl Arguments {
     fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Self, Failure> {
         let mut sdp = None;
         let mut start = MediaTime::ZERO;
+        let mut slate_seconds = 0;
         let mut stats = false;
         let mut files = Vec::new();
         while let Some(argument) = arguments.next() {
@@ -89,6 +93,12 @@ impl Arguments {
                     let millis = value.filter(|millis| (0..1 << 32).contains(millis));
                     start = MediaTime::from_millis(millis.ok_or_else(|| failure("--start-ms takes 0..4294967295"))?);
                 }
+                Some("--slate-seconds") => {
+                    let value = arguments.next().and_then(|value| value.to_str().and_then(|text| text.parse().ok()));
+                    slate_seconds = value
+                        .filter(|seconds| (0..=3600).contains(seconds))
+                        .ok_or_else(|| failure("--slate-seconds takes 0..3600"))?;
+                }
                 Some("--stats") => stats = true,
                 Some(option) if option.starts_with("--") => {
                     return Err(failure(format!("{option}? {USAGE}")));
@@ -99,7 +109,7 @@ impl Arguments {
         let (Some(sdp), Ok([rtpdump, flv])) = (sdp, <[PathBuf; 2]>::try_from(files)) else {
             return Err(failure(USAGE));
         };
-        Ok(Self { sdp, rtpdump, flv, start, stats })
+        Ok(Self { sdp, rtpdump, flv, start, slate_seconds, stats })
     }
 }
 
@@ -233,15 +243,21 @@ fn convert(sdp: &Sdp, dump: &[u8], arguments: &Arguments) -> Result<Vec<u8>, Fai
         has_audio: false,
         has_video: false,
     };
+    conversion.show_slate(MediaTime::ZERO, arguments.slate_seconds);
+    let mut end = MediaTime::from_millis(1000 * arguments.slate_seconds);
+    let begin = end;
     let mut reader = file_header(dump)?;
     let mut number = 0;
     while !reader.is_empty() {
         number += 1;
         let record = record(&mut reader).map_err(|Failure(text)| failure(format!("record {number}: {text}")))?;
+        let record = Record { offset: begin + record.offset, ..record };
+        end = record.offset;
         conversion.handle(&record);
     }
     conversion.muxer.flush();
     conversion.collect();
+    conversion.show_slate(end, arguments.slate_seconds);
     if arguments.stats {
         eprintln!("{:#?}", conversion.muxer.stats());
     }
@@ -343,6 +359,21 @@ impl Conversion<'_> {
             if let Some((_, kind)) = self.ssrcs.iter().find(|(known, _)| *known == ssrc) {
                 self.muxer.handle_sender_report(*kind, report, record.offset);
             }
+        }
+    }
+
+    /// So many seconds, from `from` on, in which nobody is there.
+    fn show_slate(&mut self, from: MediaTime, seconds: i64) {
+        if seconds > 0 {
+            self.muxer.begin(from);
+            self.muxer.replace_source();
+        }
+        for second in 0..seconds {
+            let now = from + MediaTime::from_millis(1000 * second);
+            let at = self.muxer.timeline_at(now).expect("it has begun");
+            self.muxer.show_still(&Still::black(), at);
+            self.muxer.fill_silence(at);
+            self.collect();
         }
     }
 

@@ -23,7 +23,7 @@
 //! - **Hostile packets cost a counter.** Everything is bounded by named constants; nothing panics.
 //!
 //! While a guest is gone the timeline goes on: [`Muxer::timeline_at`] says where it stands,
-//! [`Muxer::fill_silence`] and [`Muxer::repeat_keyframe`] fill it, and after [`Muxer::replace_source`] the same guest's
+//! [`Muxer::fill_silence`], [`Muxer::repeat_keyframe`] and [`Muxer::show_still`] fill it, and after [`Muxer::replace_source`] the same guest's
 //! next session goes on where it is.
 //!
 //! ```
@@ -60,6 +60,7 @@ mod parameter_sets;
 mod reorder;
 mod source;
 mod stats;
+mod still;
 mod time;
 mod timeline;
 mod video;
@@ -85,6 +86,7 @@ pub use output::{Frame, KeyframeReason, MAX_QUEUED, MAX_QUEUED_BYTES, Output, Ta
 pub use packet::{Extension, HeaderExtension, RtpError, RtpPacket};
 pub use reorder::{MediaPacket, ReorderLimits};
 pub use stats::{AudioStats, DroppedFrames, PacketStats, Stats, VideoStats};
+pub use still::{MAX_STILL_BYTES, Still, StillError};
 pub use time::MediaTime;
 pub use timeline::SenderReport;
 
@@ -302,6 +304,20 @@ impl Muxer {
         if let Some(track) = &mut self.video {
             track.repeat_keyframe(at, &mut self.shared);
         }
+    }
+
+    /// Shows `still` at `at` on the timeline ([`timeline_at`](Self::timeline_at)), where nobody is to be seen. The guest's
+    /// newest IDR picture is forgotten, and the next picture of a guest is an IDR picture.
+    pub fn show_still(&mut self, still: &Still, at: MediaTime) {
+        if let Some(track) = &mut self.video {
+            track.show_still(still, at, &mut self.shared);
+        }
+    }
+
+    /// Has the timeline begin at `now` (a time like the arrivals), where it does not run yet: what is to be shown before any
+    /// media needs one.
+    pub fn begin(&mut self, now: MediaTime) {
+        self.shared.timeline.begin(now);
     }
 
     /// The counters.

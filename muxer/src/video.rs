@@ -11,6 +11,7 @@ use crate::reorder::MediaPacket;
 use crate::source::Source;
 use crate::sps::Sps;
 use crate::stats::VideoStats;
+use crate::still::Still;
 use crate::time::MediaTime;
 use crate::{Shared, TrackKind, VideoConfig};
 
@@ -111,6 +112,23 @@ impl VideoTrack {
         self.shut(KeyframeReason::Hold, shared);
     }
 
+    /// Sends a picture that is nobody's, at `at` or as soon after the last one as possible. The newest IDR picture is
+    /// forgotten: nothing shows it again.
+    pub(crate) fn show_still(&mut self, still: &Still, at: MediaTime, shared: &mut Shared) {
+        let dts = self.times.floor(at).max(at);
+        self.next_avcc.clone_from(&still.avcc);
+        let sent = self.push_headers(&still.sps, dts, shared)
+            && shared.outbox.push_tag(Frame::Keyframe, dts, |out| out.extend_from_slice(&still.body));
+        if sent {
+            self.times.set(dts);
+            self.stats.repeated += 1;
+            // The picture of a guest has a size; there is none.
+            (self.stats.width, self.stats.height) = (0, 0);
+            self.keyframe.iter_mut().for_each(|kept| *kept = Vec::new());
+        }
+        self.shut(KeyframeReason::Hold, shared);
+    }
+
     fn finish(&mut self, shared: &mut Shared) {
         match self.depacketizer.finish() {
             AccessUnit::NoPicture => {}
@@ -167,7 +185,8 @@ impl VideoTrack {
         }
         self.times.set(dts);
         self.stats.frames += 1;
-        if picture.idr {
+        if let Some(sps) = &sps {
+            (self.stats.width, self.stats.height) = (sps.width, sps.height);
             self.stats.keyframes += 1;
             self.stats.last_keyframe_dts = Some(dts);
             self.open = true;
@@ -193,7 +212,6 @@ impl VideoTrack {
             self.size = Some(size);
             std::mem::swap(&mut self.avcc, &mut self.next_avcc);
             self.stats.sequence_headers += 1;
-            (self.stats.width, self.stats.height) = size;
             self.stats.profile_idc = sps.profile_idc;
             self.stats.level_idc = sps.level_idc;
         }

@@ -9,8 +9,8 @@ use guest_relay_muxer::{PacketStats, TrackKind};
 use crate::guest::id::{GuestId, ResourceId};
 use crate::guest::{self, Guest, Slot, State};
 use crate::http::backend::{
-    Admission, Backend, ClientInfo, GuestStatus, Health, IceServer, Left, MediaPath, NoAnswer, Published, Refusal,
-    RtmpState,
+    Admission, Backend, ClientInfo, Farewell, GuestStatus, Health, IceServer, Left, MediaPath, NoAnswer, Published,
+    Refusal, RtmpState,
 };
 use crate::http::backend::{GuestMeasurements, RtmpMeasurements, TrackMeasurements};
 use crate::http::status::of_trickle;
@@ -39,11 +39,12 @@ impl Backend for DaemonBackend {
         guest: &GuestId,
         path: MediaPath,
         offer: String,
+        former: Option<ResourceId>,
         client: ClientInfo,
     ) -> Result<Published, Refusal> {
         match path {
-            MediaPath::Direct => self.0.publish_direct(guest, &offer, &client).await,
-            MediaPath::Sfu => sfu::publish_at_sfu(&self.0, guest, &offer, &client).await,
+            MediaPath::Direct => self.0.publish_direct(guest, &offer, former.as_ref(), &client).await,
+            MediaPath::Sfu => sfu::publish_at_sfu(&self.0, guest, &offer, former.as_ref(), &client).await,
         }
     }
 
@@ -58,9 +59,17 @@ impl Backend for DaemonBackend {
         check_trickle(&fragment, ufrag.as_deref()).map_err(|error| Refusal::new(of_trickle(error), error.to_string()))
     }
 
-    async fn leave(&self, guest: &GuestId, resource: &ResourceId) -> Left {
-        let Some((slot, key)) = self.0.sessions.find(guest, resource) else {
-            return Left::NoSuchSession;
+    async fn leave(&self, guest: &GuestId, resource: &ResourceId, farewell: Farewell) -> Left {
+        let session = self.0.sessions.find(guest, resource);
+        let gone = match farewell {
+            Farewell::Final => self.0.sessions.take_last(guest, resource),
+            Farewell::MayReturn => None,
+        };
+        if let Some((slot, key)) = gone {
+            self.0.vacate(slot, key);
+        }
+        let Some((slot, key)) = session else {
+            return if gone.is_some() { Left::Ended } else { Left::NoSuchSession };
         };
         if let Some(closed) = self.0.release(key).flatten() {
             // Nothing is sent: the channel's end is the news. A close that takes longer goes on by itself.
@@ -95,7 +104,10 @@ impl Backend for DaemonBackend {
 
     async fn close_sfu_session(&self, guest: &GuestId) -> Left {
         // Whoever is listed: a session outlasts its guest's place in the configuration, and ends by the same call.
-        match self.0.sessions.published(guest).and_then(|key| self.0.release(key)) {
+        match self.0.sessions.published(guest).and_then(|(slot, key)| {
+            self.0.vacate(slot, key);
+            self.0.release(key)
+        }) {
             Some(_) => Left::Ended,
             None => Left::NoSuchSession,
         }

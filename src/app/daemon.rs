@@ -12,6 +12,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use guest_relay_muxer::{AudioConfig, ReorderLimits, TrackKind, VideoConfig};
@@ -77,6 +78,8 @@ pub(super) fn relay_config(config: &Config, guest: &config::Guest) -> Result<Rel
         muxer: muxer_config(config.relay.reorder),
         hold: config.relay.hold,
         keyframe_interval: config.relay.keyframe_interval,
+        idle: config.relay.idle == config::Idle::Slate && guest.enabled,
+        still: Arc::clone(&config.relay.slate),
         seed: u64::from_ne_bytes(seed),
     })
 }
@@ -255,6 +258,7 @@ impl Daemon {
         &self,
         id: &GuestId,
         offer: &str,
+        former: Option<&ResourceId>,
         client: &ClientInfo,
     ) -> Result<Published, Refusal> {
         let slot = self.slot(id)?;
@@ -270,8 +274,10 @@ impl Daemon {
         let key = self.sessions.next_key();
         let (ready, is_ready) = smol::channel::bounded(1);
         let (video, peer) = (peer.has_track(TrackKind::Video), Box::new(peer));
+        let (guest, continues) = (key, self.continued(slot, former));
         let socket = UdpSocketKind::Shared;
-        let joined = self.media.send(Command::Join { slot, key, peer, video, socket, ready: Some(ready) });
+        let joined =
+            self.media.send(Command::Join { slot, key, guest, continues, peer, video, socket, ready: Some(ready) });
         // The browser's first check comes milliseconds after the answer: its session must be known by then.
         let is_known = joined.is_ok() && matches!(within(MEDIA_ANSWER, is_ready.recv()).await, Some(Ok(())));
         if !is_known {
@@ -291,6 +297,19 @@ impl Daemon {
         self.admit(slot, key, Some(client.network()), session);
         log::info!("{id} {key}: joining over the direct path from {}", client.remote_ip);
         Ok(Published { resource, etag, answer_sdp: sdp })
+    }
+
+    /// The session that an offer goes on for, by what it says of itself.
+    pub(super) fn continued(&self, slot: Slot, former: Option<&ResourceId>) -> Option<SessionKey> {
+        self.sessions.last(slot, former?)
+    }
+
+    /// The guest is gone for good: the media thread shows nothing more of this session.
+    pub(super) fn vacate(&self, slot: Slot, guest: SessionKey) {
+        if self.media.send(Command::Vacate { slot, guest }).is_err() {
+            let name = self.sessions.name(slot);
+            log::warn!("{name} {guest}: left, but the media thread takes no commands; the picture stands for the hold");
+        }
     }
 
     /// How all slots are.

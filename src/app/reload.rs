@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::backend::DaemonBackend;
 use super::daemon::{Bitrates, Daemon, budget, relay_config, slot_guest};
-use crate::config::{self, Config, ConfigError};
+use crate::config::{self, Config, ConfigError, Idle};
 use crate::guest::GUESTS_MAX;
 use crate::http::Site;
 use crate::journal;
@@ -65,6 +65,12 @@ pub(super) fn reload(daemon: &Daemon, site: &Site<DaemonBackend>, source: &Sourc
     for guest in config.guests.iter().filter(|configured| new.iter().any(|guest| guest.id == configured.id)) {
         if let Err(reason) = add(daemon, guest) {
             log::error!("{} gets no slot: {reason}", guest.id);
+        }
+    }
+    for (slot, enabled) in daemon.sessions.open_slots() {
+        let idle = daemon.config.relay.idle == Idle::Slate && enabled;
+        if daemon.media.send(Command::Idle { slot, idle }).is_err() {
+            log::warn!("the media thread takes no commands: {} goes on as it was", daemon.sessions.name(slot));
         }
     }
     let guests: Vec<_> = daemon.sessions.guests().into_iter().map(|(_, guest)| guest.id.to_string()).collect();

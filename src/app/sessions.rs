@@ -46,6 +46,8 @@ pub(super) struct Session {
 struct Facts {
     profiles: Profiles,
     problem: Option<Problem>,
+    /// The last session that held the slot, whether or not it does so still.
+    last: Option<(ResourceId, SessionKey)>,
     /// The network from which the last session of this run was published.
     publisher: Option<IpAddr>,
     /// Of the RTMP server, where that has to be looked up.
@@ -59,6 +61,7 @@ impl Facts {
         Self {
             profiles: Profiles::new(),
             problem: None,
+            last: None,
             publisher: None,
             server: Name::of(target),
             // Whoever asks of one slot decides by the answer: that of a moment ago will not do.
@@ -100,6 +103,13 @@ impl Sessions {
         self.0.borrow().guests().map(|(slot, guest)| (slot, guest.clone())).collect()
     }
 
+    /// Every slot, and whether guests may come in there.
+    pub(super) fn open_slots(&self) -> Vec<(Slot, bool)> {
+        let table = self.0.borrow();
+        let is_open = |slot| table.slot(&table.guest(slot).id).is_ok_and(|of_guest| of_guest == slot);
+        (0..table.slots()).map(Slot).map(|slot| (slot, is_open(slot))).collect()
+    }
+
     pub(super) fn name(&self, slot: Slot) -> GuestId {
         self.0.borrow().guest(slot).id.clone()
     }
@@ -127,8 +137,10 @@ impl Sessions {
         session: Session,
     ) -> Option<Session> {
         let mut table = self.0.borrow_mut();
+        let last = (session.resource.clone(), key);
         let former = table.take(slot, key, session).map(|held| held.session);
         let facts = table.facts_mut(slot);
+        facts.last = Some(last);
         facts.publisher = network;
         facts.forget_problem_of(former.as_ref());
         former
@@ -145,6 +157,21 @@ impl Sessions {
     /// The session that `resource` names, if it still holds the guest's slot.
     pub(super) fn find(&self, id: &GuestId, resource: &ResourceId) -> Option<(Slot, SessionKey)> {
         self.look(id, resource, |slot, held| (slot, held.key))
+    }
+
+    /// The key of the session that `resource` names, where it holds the slot or was the last one to do so.
+    pub(super) fn last(&self, slot: Slot, resource: &ResourceId) -> Option<SessionKey> {
+        let table = self.0.borrow();
+        let (_, key) = table.facts(slot).last.as_ref().filter(|(last, _)| last == resource)?;
+        Some(*key)
+    }
+
+    /// The same, for the last time: the guest has said goodbye for good.
+    pub(super) fn take_last(&self, id: &GuestId, resource: &ResourceId) -> Option<(Slot, SessionKey)> {
+        let mut table = self.0.borrow_mut();
+        let slot = table.listed_slot(id)?;
+        let (_, key) = table.facts_mut(slot).last.take_if(|(last, _)| last == resource)?;
+        Some((slot, key))
     }
 
     /// Its entity tag.
@@ -172,9 +199,9 @@ impl Sessions {
     }
 
     /// The slot of a guest who publishes through the SFU, and the session's key.
-    pub(super) fn published(&self, id: &GuestId) -> Option<SessionKey> {
+    pub(super) fn published(&self, id: &GuestId) -> Option<(Slot, SessionKey)> {
         let slot = self.0.borrow().listed_slot(id)?;
-        self.publication(slot, |key, _| key)
+        self.publication(slot, |key, _| (slot, key))
     }
 
     /// The SFU's session id of each guest that publishes there.

@@ -43,6 +43,7 @@ pub(super) async fn publish_at_sfu(
     daemon: &Rc<Daemon>,
     id: &GuestId,
     offer: &str,
+    former: Option<&ResourceId>,
     client: &ClientInfo,
 ) -> Result<Published, Refusal> {
     let Some(path) = &daemon.sfu else {
@@ -72,7 +73,8 @@ pub(super) async fn publish_at_sfu(
         session_id: published.session_id,
         tracks: published.tracks.into_iter().map(track).collect(),
     };
-    let saved = hold(daemon, path, slot, key, Some(client.network()), session);
+    let continues = daemon.continued(slot, former);
+    let saved = hold(daemon, path, slot, key, continues, Some(client.network()), session);
     log::info!("{id} {key}: joining through the SFU");
     // Once a guest has the answer, a crash must not lose it.
     let _ = saved.recv().await;
@@ -92,7 +94,7 @@ pub(super) fn restore(daemon: &Rc<Daemon>) {
         match daemon.slot(&id) {
             Ok(slot) => {
                 let key = daemon.sessions.next_key();
-                drop(hold(daemon, path, slot, key, None, session));
+                drop(hold(daemon, path, slot, key, None, None, session));
                 log::info!("{id} {key}: was here before the restart, pulling again");
             }
             Err(_) => {
@@ -109,6 +111,7 @@ fn hold(
     path: &SfuPath,
     slot: Slot,
     key: SessionKey,
+    continues: Option<SessionKey>,
     network: Option<IpAddr>,
     session: SfuSession,
 ) -> Receiver<()> {
@@ -121,7 +124,7 @@ fn hold(
     let (subscriber, inputs) = Subscriber::new(guest.as_str(), Arc::clone(&path.client));
     let video = tracks.iter().any(|track| track.kind == TrackKind::Video);
     let peers = Rc::<Peers>::default();
-    let host = Host::new(Rc::downgrade(daemon), slot, key, video, Rc::clone(&peers));
+    let host = Host::new(Rc::downgrade(daemon), slot, key, continues, video, Rc::clone(&peers));
     let publication = Publication { session_id, tracks, inputs, peers };
     daemon.admit(slot, key, network, Session { resource, etag, ufrag, publication: Some(publication) });
     let saved = path.save(daemon.sessions.stored());

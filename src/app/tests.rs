@@ -73,7 +73,7 @@ fn an_offer_that_the_media_thread_does_not_take_leaves_the_slot_as_it_was() {
     let loopback = ([127, 0, 0, 1], 8000).into();
     let client = ClientInfo { local_addr: loopback, remote_ip: loopback.ip(), tunnelled: false };
     let guest = guest1();
-    let published = backend.publish(&guest, MediaPath::Direct, OFFER.to_owned(), client);
+    let published = backend.publish(&guest, MediaPath::Direct, OFFER.to_owned(), None, client);
     let refusal = smol::block_on(daemon.executor.run(published)).unwrap_err();
     assert_eq!((refusal.status, commands(&queue)), (503, vec!["join", "leave"]));
     assert_eq!(daemon.sessions.find(&guest, &resource), Some((Slot(0), key)), "whoever has the slot keeps it");

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use guest_relay_muxer::Still;
+
 use super::values::Config;
 use crate::sfu::pull::PullForm;
 
@@ -27,6 +29,10 @@ pub(super) fn report(config: &Config) -> String {
     line("relay.reorder_ms", &config.relay.reorder.as_millis().to_string());
     let keyframe_interval = config.relay.keyframe_interval.unwrap_or_default().as_secs();
     line("relay.keyframe_interval_seconds", &keyframe_interval.to_string());
+    line("relay.idle", config.relay.idle.as_str());
+    let (width, height) = config.relay.slate.size();
+    let slate = if *config.relay.slate == Still::black() { "black" } else { "of its own" };
+    line("relay.slate_file", &format!("{slate}, {width}x{height}"));
     let state_file = config.relay.state_file.as_deref();
     line("relay.state_file", &state_file.map_or_else(|| "none".into(), |path| path.display().to_string()));
     line("log.level", &config.log.level.to_string().to_lowercase());

@@ -1,14 +1,18 @@
 //! Our own sections of the file, key by key: names, defaults, ranges and remedies. A key that is not here is a mistake.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+
+use guest_relay_muxer::Still;
 
 use super::deployment;
 use super::error::Place;
 use super::reader::{Found, Reader, Section, excerpt, override_of};
+use super::slate;
 use super::tree::{Entry, Node, Value};
-use super::values::{CANDIDATES_MAX, Config, Guest, Http, Log, MediaMtx, OutputTemplate, Relay, Rtc};
+use super::values::{CANDIDATES_MAX, Config, Guest, Http, Idle, Log, MediaMtx, OutputTemplate, Relay, Rtc};
 
 /// Reads all sections. What is wrong is left in `reader.problems`; the values then do not matter.
 pub(super) fn read(reader: &mut Reader<'_>, root: Node) -> Config {
@@ -125,10 +129,29 @@ fn relay(reader: &mut Reader<'_>, root: &mut Vec<Entry>, mediamtx: &MediaMtx, gu
             0 => None,
             interval => Some(seconds(interval)),
         },
+        idle: reader.parsed(
+            &mut section,
+            "idle",
+            Idle::Unpublish,
+            |text| match text {
+                "slate" => Ok(Idle::Slate),
+                "unpublish" => Ok(Idle::Unpublish),
+                other => Err(format!("'{}' is neither slate nor unpublish", excerpt(other))),
+            },
+            "write slate to publish a slot also while nobody is in it, or unpublish to end its publication",
+        ),
+        slate: slate(reader, &mut section),
         state_file: state_file(reader, &mut section),
     };
     reader.refuse_rest(section);
     relay
+}
+
+/// Black, unless the file names a picture.
+fn slate(reader: &mut Reader<'_>, section: &mut Section) -> Arc<Still> {
+    let remedy = "write the path of an H.264 file (Annex B) with one IDR picture; README shows how to make one";
+    let slate = reader.parsed(section, "slate_file", None, |text| slate::read(Path::new(text)).map(Some), remedy);
+    Arc::new(slate.unwrap_or_else(Still::black))
 }
 
 /// In the directory that systemd made for the service (`StateDirectory=`), unless the file says otherwise.

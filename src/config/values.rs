@@ -4,7 +4,10 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use guest_relay_muxer::Still;
 
 use super::notice::Notice;
 use crate::guest::id::GuestId;
@@ -79,6 +82,10 @@ pub struct Relay {
     pub reorder: Duration,
     /// A keyframe is asked for when none came for this long; `None` asks only after loss.
     pub keyframe_interval: Option<Duration>,
+    /// What becomes of a slot in which nobody is.
+    pub idle: Idle,
+    /// The picture that is shown where nobody is.
+    pub slate: Arc<Still>,
     /// Where guests' sessions are kept over a restart; `None` keeps them nowhere.
     pub state_file: Option<PathBuf>,
 }
@@ -86,6 +93,25 @@ pub struct Relay {
 impl Relay {
     /// Name of the state file where nothing else is said: in systemd's state directory, else in the working directory.
     pub const STATE_FILE: &'static str = "guest-relay.state.json";
+}
+
+/// What becomes of a slot in which nobody is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Idle {
+    /// It is published all the same, with the slate and silence: the mixer's input never ends.
+    Slate,
+    /// Its publication ends.
+    Unpublish,
+}
+
+impl Idle {
+    /// As it stands in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Slate => "slate",
+            Self::Unpublish => "unpublish",
+        }
+    }
 }
 
 /// Logging.

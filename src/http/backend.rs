@@ -24,12 +24,14 @@ pub trait Backend {
     /// Whether a guest may publish in a slot of this name.
     fn admission(&self, guest: &GuestId) -> Admission;
 
-    /// A guest offers media (RFC 9725 §4.2). A session that already holds the slot is taken over.
+    /// A guest offers media (RFC 9725 §4.2). A session that already holds the slot is taken over. `former` is the session
+    /// that this one goes on for: where the slot shows that one's picture, it stands until the new one's comes.
     async fn publish(
         &self,
         guest: &GuestId,
         path: MediaPath,
         offer: String,
+        former: Option<ResourceId>,
         client: ClientInfo,
     ) -> Result<Published, Refusal>;
 
@@ -41,8 +43,9 @@ pub trait Backend {
     async fn trickle(&self, guest: &GuestId, resource: &ResourceId, fragment: String) -> Result<(), Refusal>;
 
     /// The guest leaves. Only the session that `resource` names may end: a goodbye that arrives late finds
-    /// [`Left::NoSuchSession`] and harms nobody.
-    async fn leave(&self, guest: &GuestId, resource: &ResourceId) -> Left;
+    /// [`Left::NoSuchSession`] and harms nobody. One that is final finds its session also when the connection has ended
+    /// before, as long as nobody else has had the slot since.
+    async fn leave(&self, guest: &GuestId, resource: &ResourceId, farewell: Farewell) -> Left;
 
     /// Whether guests can be taken in through the SFU: an app and its secret are configured.
     fn sfu_configured(&self) -> bool;
@@ -110,6 +113,15 @@ pub enum Admission {
     Closed,
     /// Not configured.
     Unknown,
+}
+
+/// How a guest leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Farewell {
+    /// For good: nothing more is shown of the guest.
+    Final,
+    /// The page closes; a reload looks the same. The picture stands for the hold.
+    MayReturn,
 }
 
 /// How media comes to us.

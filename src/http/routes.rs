@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use super::backend::{Backend, MediaPath};
+use super::backend::{Backend, Farewell, MediaPath};
 use super::message::{Method, Refusal, Request, Response};
 use super::pages::Pages;
 use super::site::{ENDPOINTS, Site};
@@ -46,8 +46,11 @@ async fn dispatch<B: Backend>(site: &Site<B>, route: Route, request: Request) ->
             whip::trickle(site, guest, resource, request, now).await
         }
         Route::Status { guest, resource } => whip::status(site, &guest, &resource, request.client, now),
-        Route::Session { guest, resource } | Route::Leave { guest, resource } => {
-            whip::leave(site, guest, resource, request.client, now).await
+        Route::Session { guest, resource } => {
+            whip::leave(site, guest, resource, Farewell::Final, request.client, now).await
+        }
+        Route::Leave { guest, resource } => {
+            whip::leave(site, guest, resource, Farewell::MayReturn, request.client, now).await
         }
     };
     answer.unwrap_or_else(Response::from)
@@ -99,7 +102,7 @@ pub enum Route {
         /// Which.
         resource: ResourceId,
     },
-    /// `…/{resource}/leave`: the same goodbye as DELETE on the session, as a POST for `sendBeacon`.
+    /// `…/{resource}/leave`: the goodbye of a page that closes, as a POST for `sendBeacon`.
     Leave {
         /// Whose.
         guest: GuestId,

@@ -4,7 +4,7 @@
 //! POST   /whip/{guest_id}                    offer    ─▶ 201, answer, Location, ETag   §4.2
 //! PATCH  /whip/{guest_id}/{resource}         fragment ─▶ 204, 400, 422                 §4.3.2
 //! DELETE /whip/{guest_id}/{resource}                  ─▶ 200                           §4.2
-//! POST   /whip/{guest_id}/{resource}/leave            ─▶ 200   (for sendBeacon)
+//! POST   /whip/{guest_id}/{resource}/leave            ─▶ 200   (a page that closes)
 //! GET    /whip/{guest_id}/{resource}/status           ─▶ 200, {"holds_slot": bool, "dropped": ["audio", "video"]}
 //! ```
 //!
@@ -13,6 +13,10 @@
 //! A page that comes back after a lost connection names the session it had in `Guest-Relay-Replaces`. If somebody else
 //! holds the slot by then it is refused with 409; otherwise two guests with the same link would push each other out for
 //! ever. An offer without the field takes the slot over.
+//!
+//! A DELETE is final: the guest's picture is gone at once. A page that closes, which a reload does too, says so by `leave`:
+//! the picture stands for the hold, until the session that names this one in `Guest-Relay-Replaces` shows its own. A session
+//! that names none never has another one's picture stand for it.
 //!
 //! A page whose connection has gone quiet asks for the status, so that it learns at once when somebody else has the slot;
 //! only that answer counts, never an error: while the daemon is away the media may well flow. `dropped` are the tracks
@@ -27,7 +31,7 @@ use std::time::Instant;
 use guest_relay_muxer::TrackKind;
 use serde::Serialize;
 
-use super::backend::{Admission, Backend, IceServer, Left, MediaPath};
+use super::backend::{Admission, Backend, Farewell, IceServer, Left, MediaPath};
 use super::message::{ClientInfo, Refusal, Request, Response};
 use super::site::{ENDPOINTS, Site};
 use crate::guest::State;
@@ -56,12 +60,13 @@ pub(super) async fn publish<B: Backend>(
     };
     site.offers.borrow_mut().take(&(guest.clone(), network), now).map_err(too_many)?;
     site.network_offers.borrow_mut().take(&network, now).map_err(too_many)?;
-    if let Some(former) = request.header(REPLACES) {
-        check_not_taken(&site.backend, &guest, former).await?;
+    let former = request.header(REPLACES).map(ResourceId::parse);
+    if let Some(former) = &former {
+        check_not_taken(&site.backend, &guest, former.as_ref()).await?;
     }
     let client = request.client;
     let offer = text_body(request, OFFER_TYPE)?;
-    let published = site.backend.publish(&guest, path, offer, client).await?;
+    let published = site.backend.publish(&guest, path, offer, former.flatten(), client).await?;
     let (prefix, _) = ENDPOINTS.iter().find(|(_, of)| *of == path).expect("every path has its endpoint");
     let mut response = Response::new(201);
     // The direct way needs none: our addresses are in the answer.
@@ -100,11 +105,12 @@ pub(super) async fn leave<B: Backend>(
     site: &Site<B>,
     guest: GuestId,
     resource: ResourceId,
+    farewell: Farewell,
     client: ClientInfo,
     now: Instant,
 ) -> Result<Response, Refusal> {
     site.limit_session_request(client, now)?;
-    match site.backend.leave(&guest, &resource).await {
+    match site.backend.leave(&guest, &resource, farewell).await {
         Left::Ended => Ok(Response::text(200, "left")),
         Left::NoSuchSession => Err(no_such_session()),
     }
@@ -150,8 +156,8 @@ fn check_admission<B: Backend>(backend: &B, guest: &GuestId) -> Result<(), Refus
 }
 
 /// Refuses to replace `former` while another session is in the slot.
-async fn check_not_taken<B: Backend>(backend: &B, guest: &GuestId, former: &str) -> Result<(), Refusal> {
-    let still_ours = ResourceId::parse(former).is_some_and(|former| backend.session_etag(guest, &former).is_some());
+async fn check_not_taken<B: Backend>(backend: &B, guest: &GuestId, former: Option<&ResourceId>) -> Result<(), Refusal> {
+    let still_ours = former.is_some_and(|former| backend.session_etag(guest, former).is_some());
     if still_ours {
         return Ok(());
     }

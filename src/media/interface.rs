@@ -17,6 +17,9 @@ pub enum Command {
     Join {
         slot: Slot,
         key: SessionKey,
+        /// See [`slot::Joining`].
+        guest: SessionKey,
+        continues: Option<SessionKey>,
         peer: Box<Peer>,
         /// The guest sends pictures, even if this peer's first description should lack them.
         video: bool,
@@ -25,8 +28,12 @@ pub enum Command {
     },
     /// The other side describes a session anew, that goes on: `answer` hears ours.
     Reoffer { slot: Slot, key: SessionKey, offer: String, answer: smol::channel::Sender<Result<String, ReofferError>> },
-    /// The guest said goodbye: the session ends, if it still holds its slot.
+    /// The session ends, if it still holds its slot; the guest may come back.
     Leave { slot: Slot, key: SessionKey },
+    /// The guest, by the guest's session, left for good: nothing more is shown.
+    Vacate { slot: Slot, guest: SessionKey },
+    /// Whether the slot is published without a guest too.
+    Idle { slot: Slot, idle: bool },
     /// One more slot, after all others.
     AddSlot(Box<RelayConfig>),
     /// Other limits, from the next guest on that comes or goes.

@@ -119,7 +119,8 @@ impl Lane {
             socket: None,
             lingering: None,
             next_server: 0,
-            deadline: None,
+            // A slot that is published without a guest begins at once.
+            deadline: Some(now),
             touched: false,
             socket_ready: EventFlags::empty(),
             state: State::Absent,
@@ -144,7 +145,7 @@ impl Lane {
         let _ = catch_unwind(AssertUnwindSafe(|| drop(broken)));
         self.machine.panicked = false;
         self.socket = None;
-        self.deadline = self.lingering.as_ref().map(Lingering::until);
+        self.deadline = self.poll_timeout();
         self.touched = false;
         self.session_sockets.drain(..).map(|socket| socket.key).collect()
     }
@@ -220,6 +221,13 @@ impl Lane {
     /// Where the RTMP server is, for the connections to come.
     pub(super) fn set_servers(&mut self, servers: Vec<SocketAddr>) {
         self.config.servers = servers;
+    }
+
+    /// Whether the slot is published without a guest too.
+    pub(super) fn set_idle(&mut self, idle: bool, now: Instant) {
+        self.config.idle = idle;
+        self.machine.run(|machine| machine.set_idle(idle, now));
+        self.touched = true;
     }
 
     /// Begins a connection; `register` has it watched.

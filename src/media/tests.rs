@@ -34,6 +34,8 @@ fn relay(server: SocketAddr, name: &str) -> RelayConfig {
         muxer: guest_relay_muxer::Config::default(),
         hold: Duration::from_secs(15),
         keyframe_interval: None,
+        idle: false,
+        still: std::sync::Arc::new(guest_relay_muxer::Still::black()),
         seed: 1,
     }
 }
@@ -66,7 +68,19 @@ fn guest(daemon: SocketAddr) -> (Guest, UdpSocket, Box<Peer>) {
 fn join(slot: usize, key: u64, peer: Box<Peer>, socket: UdpSocketKind) -> (Command, smol::channel::Receiver<()>) {
     let (ready, is_ready) = smol::channel::bounded(1);
     let ready = (socket == UdpSocketKind::Shared).then_some(ready);
-    (Command::Join { slot: Slot(slot), key: SessionKey(key), peer, video: true, socket, ready }, is_ready)
+    (
+        Command::Join {
+            slot: Slot(slot),
+            key: SessionKey(key),
+            guest: SessionKey(key),
+            continues: None,
+            peer,
+            video: true,
+            socket,
+            ready,
+        },
+        is_ready,
+    )
 }
 
 /// The ends among the events so far.

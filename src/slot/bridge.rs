@@ -8,8 +8,14 @@
 //! | pictures alone, for [`CAMERA_OFF_AFTER`] | goes on | last IDR once a second |
 //! | sound alone, for [`SILENT_AFTER`] | silence | goes on |
 //!
+//! | nobody is there | silence for the second that has passed | the still, once a second |
+//!
 //! Sound ends its own stand-in with the first packet, a picture only as an IDR: nothing may refer past a repeated one.
-//! Input: which packets came. Output: what is due. State: four instants.
+//! Which picture stands in is the relay's business. Silence is never written ahead of time: a media server maps a track to
+//! wall time by the least delay that it has seen on it, so silence that comes late teaches it nothing as long as its end is
+//! of now.
+//!
+//! Input: which packets came. Output: what is due. State: four instants, and whether anybody is there.
 
 use std::time::{Duration, Instant};
 
@@ -24,6 +30,8 @@ pub(super) const CAMERA_OFF_AFTER: Duration = Duration::from_secs(3);
 pub(super) const REPEAT: Duration = Duration::from_secs(1);
 /// How often silence is added: readers with small buffers must not run dry.
 pub(super) const TICK: Duration = Duration::from_millis(100);
+/// In an idle slot what is due so soon is done with what is due now: pings and pictures then share their wake-ups.
+const TOGETHER: Duration = Duration::from_millis(500);
 
 /// One track.
 #[derive(Clone, Copy, Debug)]
@@ -46,18 +54,35 @@ pub(super) struct Due {
 pub(super) struct Bridge {
     audio: Feed,
     video: Feed,
+    /// Nobody is there: a second's silence goes out at once.
+    idle: bool,
 }
 
 impl Bridge {
     pub(super) fn new(now: Instant) -> Self {
         let feed = Feed { heard: now, next: None };
-        Self { audio: feed, video: feed }
+        Self { audio: feed, video: feed, idle: false }
     }
 
     /// A session takes the slot. What is bridged stays so until its media comes.
     pub(super) fn begin(&mut self, now: Instant) {
+        if std::mem::take(&mut self.idle) {
+            self.audio.next = Some(now);
+        }
         self.audio.heard = now;
         self.video.heard = now;
+    }
+
+    /// Nobody is there, from now on.
+    pub(super) fn idle(&mut self, now: Instant) {
+        self.idle = true;
+        self.audio.next = Some(now);
+        self.video.next = Some(now);
+    }
+
+    /// The picture stands still, and was sent just now.
+    pub(super) fn record_still(&mut self, now: Instant) {
+        self.video.next = Some(now + REPEAT);
     }
 
     /// The session is over.
@@ -81,7 +106,7 @@ impl Bridge {
 
     /// A connection waits for a keyframe: the repetition comes now.
     pub(super) fn hasten_picture(&mut self, now: Instant) {
-        if let Some(next) = &mut self.video.next {
+        for next in [&mut self.video.next, &mut self.audio.next].into_iter().flatten() {
             *next = now.min(*next);
         }
     }
@@ -114,9 +139,10 @@ impl Bridge {
 
     /// What is due at `now`, and not due again before its time.
     pub(super) fn take_due(&mut self, now: Instant) -> Due {
-        let due = Due { silence: self.silence_at() <= now, picture: self.picture_at() <= now };
+        let soon = now + if self.idle { TOGETHER } else { Duration::ZERO };
+        let due = Due { silence: self.silence_at() <= soon, picture: self.picture_at() <= soon };
         if due.silence {
-            self.audio.next = Some(now + TICK);
+            self.audio.next = Some(now + if self.idle { REPEAT } else { TICK });
         }
         if due.picture {
             self.video.next = Some(now + REPEAT);

@@ -3,18 +3,24 @@
 //! A relay belongs to a slot, not to a session: a guest who comes back on a new session goes on in the same
 //! publication, on the same timeline. While nothing comes of the guest, whether the session ended or stands, the last IDR
 //! is repeated once a second and Opus silence runs ([`bridge`]), so that the mixer's input stays. It stays as long as a
-//! session holds the slot, and for `hold` after the guest was last heard of; then the stream is unpublished.
+//! session holds the slot, and for `hold` after the guest was last heard of. Then the slot is vacant, as it is at once where
+//! the guest left for good: nobody's picture, the *still*, takes the place of the guest's, and the stream is unpublished,
+//! unless the slot is published without a guest too (`idle`).
 //!
 //! ```text
-//!   idle ──begin_source──▶ joined ──first packet──▶ published ──end_source──▶ held ──`hold` is over, release──▶ idle
-//!     ▲                      │                         ▲                       │
-//!     └──────end_source──────┘                         └─────begin_source──────┘
+//!   vacant ──begin_source──▶ joined ──first packet──▶ published ──end_source──▶ held ──`hold` is over──▶ vacant
+//!     ▲                       │                         │  ▲                     │ │
+//!     ├──────end_source───────┘                         │  └────begin_source─────┘ │
+//!     └──────────────────────────────────────────────vacate────────────────────────┘
 //! ```
-//! Published and held, it bridges what does not come. RTMP connections come and go below it: the publisher's own states.
+//! Published and held, and vacant where it idles, it bridges what does not come. RTMP connections come and go below it: the
+//! publisher's own states.
 //!
-//! A guest without a microphone is published with silence. One whose camera shows nothing for [`SOUND_ALONE_AFTER`] is
-//! published as sound alone; a later picture moves the publication to a connection with both, since a server fixes the
-//! set of tracks in the first two seconds.
+//! A session that does not continue the one whose picture stands never inherits it: the still stands until its first IDR.
+//!
+//! A guest without a microphone is published with silence. In a slot that does not idle, one whose camera shows nothing for
+//! [`SOUND_ALONE_AFTER`] is published as sound alone; a later picture moves the publication to a connection with both, since
+//! a server fixes the set of tracks in the first two seconds. A slot that idles has both from the start.
 //!
 //! Input: RTP packets, sender reports and measurements of the live session, the state of the RTMP connection and its bytes.
 //! Output: [`Output`], and the bytes for the server by [`Relay::write_buffer`]. Sans-IO: `now` is an argument.
@@ -22,15 +28,17 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use guest_relay_muxer::{Frame, MediaTime, Muxer, RtpPacket, SenderReport, Tag, TrackKind};
+use guest_relay_muxer::{Frame, MediaTime, Muxer, RtpPacket, SenderReport, Still, Tag, TrackKind};
 
 use super::bridge::Bridge;
 use super::freezes::Freezes;
 use super::rates::Rates;
 use super::wait;
 use crate::deadline::earliest;
+use crate::guest::SessionKey;
 use crate::rtc::peer::Delivery;
 use crate::rtmp::{self, Disconnected, Publisher, Target, Tracks};
 
@@ -38,7 +46,7 @@ use crate::rtmp::{self, Disconnected, Publisher, Target, Tracks};
 /// refuses an audio track that starts late. Later on, sound may be behind the picture for as long as a missing packet of
 /// it is waited for.
 const SILENCE_AFTER: Duration = Duration::from_millis(400);
-/// Silence stops this short of the picture and of real time, so that a microphone that comes back finds its place free.
+/// Silence for sound that is late stops this short of the picture: what is on its way finds its place free.
 const SILENCE_MARGIN: Duration = Duration::from_millis(200);
 /// How long a publication waits for its first picture. Servers close a connection that stays idle for ten seconds, two
 /// of which they need to find the tracks.
@@ -56,6 +64,10 @@ pub struct RelayConfig {
     pub hold: Duration,
     /// How old the last keyframe may become, for readers that join late.
     pub keyframe_interval: Option<Duration>,
+    /// The slot is published without a guest too.
+    pub idle: bool,
+    /// What is shown where nobody is there.
+    pub still: Arc<Still>,
     /// Spreads the reconnects of several guests.
     pub seed: u64,
 }
@@ -77,6 +89,27 @@ pub struct RelaySnapshot {
     /// What waits for the server's socket.
     pub queued_bytes: usize,
     pub queued_media: Duration,
+}
+
+/// A session that takes the slot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Joined {
+    /// The guest's session, which several connections may serve one after the other.
+    pub(super) guest: SessionKey,
+    /// The guest's session before this one, where the guest proved to have had it.
+    pub(super) continues: Option<SessionKey>,
+    /// It will send pictures.
+    pub(super) video: bool,
+}
+
+/// What the publication shows while no picture comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Nothing was shown yet.
+    Nothing,
+    Still,
+    /// The guest's last IDR.
+    Guest,
 }
 
 /// The session that holds the slot.
@@ -122,8 +155,8 @@ pub enum RtmpInput<'a> {
     Disconnected(Disconnected),
 }
 
-/// One guest's way from RTP to RTMP; the module has its states. `source` and `published`: idle has neither, joined the first,
-/// published both, held the second.
+/// One guest's way from RTP to RTMP; the module has its states. `source` and `has_media`: vacant has neither,
+/// joined the first, published both, held the second.
 pub(super) struct Relay {
     config: RelayConfig,
     /// Arrival times of the muxer count from here.
@@ -132,6 +165,11 @@ pub(super) struct Relay {
     publisher: Publisher,
     source: Option<Source>,
     bridge: Bridge,
+    standing: Standing,
+    /// The session whose media the publication has, or had last.
+    guest: Option<SessionKey>,
+    /// Media of `guest`, or of a session that it continues, has come.
+    has_media: bool,
     /// When the guest was last heard of.
     heard: Instant,
     /// Nobody holds the slot: unpublish then.
@@ -158,12 +196,15 @@ pub(super) struct Relay {
 impl Relay {
     pub(super) fn new(config: RelayConfig, now: Instant) -> Self {
         let delivery = [TrackKind::Audio, TrackKind::Video].map(|kind| (kind, Delivery::default()));
-        Self {
+        let mut relay = Self {
             epoch: now,
             muxer: new_muxer(&config, &delivery),
             publisher: Publisher::new(config.target.clone(), config.seed, now),
             source: None,
             bridge: Bridge::new(now),
+            standing: Standing::Nothing,
+            guest: None,
+            has_media: false,
             heard: now,
             hold_until: None,
             published: false,
@@ -179,18 +220,26 @@ impl Relay {
             rates: Rates::new(now),
             freezes: Freezes::default(),
             config,
-        }
+        };
+        relay.vacate(now);
+        relay
     }
 
-    /// A new session takes the slot; `video`: it will send pictures. The publication, if one is held, goes on with its
-    /// media.
-    pub(super) fn begin_source(&mut self, video: bool, now: Instant) {
+    /// A new session takes the slot. The publication, if there is one, goes on with its media.
+    pub(super) fn begin_source(&mut self, joined: Joined, now: Instant) {
+        let Joined { guest, continues, video } = joined;
         if self.published {
             self.muxer.replace_source();
             self.drain_muxer(Origin::Guest, now);
+            let is_same = self.guest == Some(guest) || self.guest.is_some() && self.guest == continues;
+            if !is_same {
+                self.has_media = false;
+                self.show_still(now);
+            }
         } else {
             self.reset(video, now);
         }
+        self.guest = Some(guest);
         self.hold_until = None;
         self.bridge.begin(now);
         self.source = Some(Source { video, receiving: false });
@@ -199,15 +248,63 @@ impl Relay {
     }
 
     /// The session is over; `last_heard`: when anything of the guest came last, where media was not all. What is published
-    /// is held for the guest's return.
+    /// of the guest is held for the return.
     pub(super) fn end_source(&mut self, last_heard: Option<Instant>, now: Instant) {
         self.source = None;
-        if self.published {
+        if self.has_media {
             self.heard = self.heard.max(last_heard.unwrap_or(self.heard));
             self.hold_until = Some((self.heard + self.config.hold).max(now));
             self.bridge.end(now);
+        } else {
+            self.vacate(now);
         }
         self.freezes.interrupt();
+    }
+
+    /// The session whose media the publication has, or had last.
+    pub(super) fn guest(&self) -> Option<SessionKey> {
+        self.guest
+    }
+
+    /// Nobody is there, and nobody is waited for: the still takes the guest's place, in the same publication.
+    pub(super) fn vacate(&mut self, now: Instant) {
+        self.source = None;
+        self.guest = None;
+        self.has_media = false;
+        self.hold_until = None;
+        self.sound_alone_at = None;
+        if self.config.idle {
+            if !self.published {
+                self.reset(true, now);
+                self.published = true;
+                self.publisher.start(now);
+            }
+            self.muxer.begin(self.media_time(now));
+            self.bridge.idle(now);
+        }
+        self.show_still(now);
+        if !self.config.idle {
+            self.release(now);
+        }
+        self.drain_publisher(now);
+    }
+
+    /// Whether the slot is published without a guest too, from now on.
+    pub(super) fn set_idle(&mut self, idle: bool, now: Instant) {
+        if std::mem::replace(&mut self.config.idle, idle) != idle && self.source.is_none() && !self.has_media {
+            self.vacate(now);
+        }
+    }
+
+    /// Whoever was shown is not shown any more.
+    fn show_still(&mut self, now: Instant) {
+        let Some(at) = self.muxer.timeline_at(self.media_time(now)).filter(|_| self.published) else {
+            return;
+        };
+        self.standing = Standing::Still;
+        self.muxer.show_still(&self.config.still, at);
+        self.bridge.record_still(now);
+        self.drain_muxer(Origin::Bridge, now);
     }
 
     /// Ends the publication now.
@@ -229,6 +326,7 @@ impl Relay {
         };
         source.receiving = true;
         let video = source.video;
+        self.has_media = true;
         self.heard = now;
         self.bridge.record_packet(kind, now);
         self.rates.record_bytes(packet.payload.len(), now);
@@ -269,7 +367,7 @@ impl Relay {
         self.muxer.handle_timeout(self.media_time(now));
         self.drain_muxer(Origin::Guest, now);
         if due(self.hold_until) {
-            self.release(now);
+            self.vacate(now);
         }
         if due(self.sound_alone_at) {
             self.sound_alone_at = None;
@@ -347,9 +445,9 @@ impl Relay {
         self.source.is_some_and(|source| source.receiving) && !self.bridge.is_silent()
     }
 
-    /// The publication was started and not ended.
-    pub(super) fn is_published(&self) -> bool {
-        self.published
+    /// The publication has media of a guest, who is there or is waited for.
+    pub(super) fn has_media(&self) -> bool {
+        self.has_media
     }
 
     pub(super) fn rtmp_state(&self) -> rtmp::State {
@@ -381,6 +479,7 @@ impl Relay {
         self.epoch = now;
         self.muxer = new_muxer(&self.config, &self.delivery);
         self.bridge = Bridge::new(now);
+        self.standing = Standing::Nothing;
         self.keyframe_asked = None;
         self.last_keyframe = None;
         self.audio_until = None;
@@ -414,6 +513,7 @@ impl Relay {
         match tag.frame {
             Frame::Keyframe if own => {
                 self.bridge.end_picture();
+                self.standing = Standing::Guest;
                 self.keyframe_received = true;
                 self.last_keyframe = Some(now);
                 self.sound_alone_at = None;
@@ -436,22 +536,28 @@ impl Relay {
         self.freezes.record_picture(now);
         let audio_until = *self.audio_until.get_or_insert(dts);
         let waited_for = limit(&self.config.muxer, TrackKind::Audio) + SILENCE_MARGIN;
-        if dts - audio_until > MediaTime::from(if self.audio_began { waited_for } else { SILENCE_AFTER }) {
+        if !self.audio_began && dts - audio_until > MediaTime::from(SILENCE_AFTER) {
+            self.muxer.fill_silence(dts);
+        } else if dts - audio_until > MediaTime::from(waited_for) {
             self.muxer.fill_silence(dts - MediaTime::from(SILENCE_MARGIN));
         }
     }
 
-    /// Stands in for what does not come: sound that says nothing, the last picture once more, in real time.
+    /// Stands in for what does not come: sound that says nothing, the picture that stands once more, in real time.
     fn bridge(&mut self, now: Instant) {
         let due = self.bridge.take_due(now);
         let Some(dts) = self.muxer.timeline_at(self.media_time(now)) else {
             return;
         };
         if due.silence {
-            self.muxer.fill_silence(dts - MediaTime::from(SILENCE_MARGIN));
+            self.muxer.fill_silence(dts);
         }
         if due.picture {
-            self.muxer.repeat_keyframe(dts);
+            match self.standing {
+                Standing::Nothing => {}
+                Standing::Still => self.muxer.show_still(&self.config.still, dts),
+                Standing::Guest => self.muxer.repeat_keyframe(dts),
+            }
         }
         self.drain_muxer(Origin::Bridge, now);
     }

@@ -97,6 +97,8 @@ impl World {
             muxer: guest_relay_muxer::Config::default(),
             hold: Duration::from_secs(15),
             keyframe_interval: None,
+            idle: false,
+            still: std::sync::Arc::new(guest_relay_muxer::Still::black()),
             seed: 1,
         };
         Self { slot: SlotMachine::new(Slot(0), config, now), notes: Rc::default(), now }
@@ -105,7 +107,17 @@ impl World {
     fn prepare(&mut self, key: u64, name: char) {
         let notes = Rc::clone(&self.notes);
         let peer = Box::new(Noting { name, notes, outputs: VecDeque::new(), packet: Vec::new() });
-        self.slot.prepare(Joining { key: SessionKey(key), peer, video: true, announces: true }, self.now);
+        self.slot.prepare(
+            Joining {
+                key: SessionKey(key),
+                guest: SessionKey(key),
+                continues: None,
+                peer,
+                video: true,
+                announces: true,
+            },
+            self.now,
+        );
     }
 
     fn datagram(&mut self, key: u64, bytes: &[u8]) {

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use guest_relay::config::{Config, OutputTemplate};
+use guest_relay::config::{Config, Idle, OutputTemplate};
 use guest_relay::guest::id::GuestId;
 use guest_relay::sfu::pull::PullForm;
 
@@ -57,6 +57,7 @@ fn an_empty_configuration_has_two_guests_and_the_documented_values() {
     assert_eq!(config.log.level, log::LevelFilter::Info);
     assert_eq!(config.cloudflare.api_base, "https://rtc.live.cloudflare.com/v1");
     assert!(config.cloudflare.app().is_none() && config.cloudflare.turn_key().is_none());
+    assert_eq!((config.relay.idle, config.relay.slate.size()), (Idle::Unpublish, (1280, 720)));
     assert!(config.notices.is_empty());
 }
 
@@ -179,6 +180,7 @@ fn each_variable_is_the_key_that_it_stands_for_and_wins_over_it() {
         ("GUEST_RELAY_RELAY_HOLD_SECONDS", "relay", "hold_seconds", "7", "8"),
         ("GUEST_RELAY_RELAY_REORDER_MS", "relay", "reorder_ms", "70", "80"),
         ("GUEST_RELAY_RELAY_KEYFRAME_INTERVAL_SECONDS", "relay", "keyframe_interval_seconds", "7", "8"),
+        ("GUEST_RELAY_RELAY_IDLE", "relay", "idle", "slate", "unpublish"),
         ("GUEST_RELAY_RELAY_STATE_FILE", "relay", "state_file", "/a", "/b"),
         ("GUEST_RELAY_LOG_LEVEL", "log", "level", "trace", "error"),
         ("CLOUDFLARE_CALLS_APP_ID", "cloudflare", "calls_app_id", "a", "b"),
@@ -403,4 +405,33 @@ fn the_form_of_the_pull_is_1_or_2() {
     }
     let refused = with_environment("cloudflare: {pull_form: 3}", &[]).unwrap_err();
     assert!(refused.contains("cloudflare.pull_form: there is no such form"), "{refused}");
+}
+
+#[test]
+fn a_slate_is_read_from_its_file_and_one_that_is_no_picture_says_why() {
+    let folder = std::env::temp_dir().join(format!("guest-relay-slate-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.display().to_string()
+    };
+    // What x264 makes of one picture: SPS, PPS, SEI, IDR.
+    let good = write("good.h264", include_bytes!("data/slate_320x240.h264"));
+    let config = parse(&format!("relay: {{idle: slate, slate_file: '{good}'}}"));
+    assert_eq!((config.relay.idle, config.relay.slate.size()), (Idle::Slate, (320, 240)));
+    let bad = write("bad.h264", b"GIF89a");
+    let absent = folder.join("absent").display().to_string();
+    for (file, why) in [
+        (bad.as_str(), "the file is no slate: no H.264 stream with start codes (Annex B)"),
+        (absent.as_str(), "the file cannot be read: No such file or directory (os error 2)"),
+        ("/dev/zero", "this is not a file"),
+    ] {
+        let expected = format!(
+            "config.yml:1: relay.slate_file: {why}; write the path of an H.264 file (Annex B) with one IDR picture; README \
+             shows how to make one"
+        );
+        assert_eq!(problems(&format!("relay: {{slate_file: {file}}}")), [expected]);
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
 }

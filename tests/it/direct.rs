@@ -1,6 +1,7 @@
 //! The direct path with real processes and sockets: a str0m publisher → the daemon → a strict RTMP ingest. Every frame
 //! is told by its digest, so "arrived" means bit by bit.
 
+use guest_relay_muxer::Still;
 use ingest::{Connection, Ingest, Kind, Options};
 use loadgen::clip::Clip;
 use loadgen::http::{self, Url};
@@ -23,9 +24,10 @@ fn video_frames(connection: &Connection) -> u64 {
     connection.video.as_ref().map_or(0, |track| track.frames)
 }
 
-/// Digests of the pictures that arrived, in order, and which are IDRs.
+/// Digests of the guest's pictures that arrived, in order, and which are IDRs. Nobody's is black.
 fn arrived(connection: &Connection) -> Vec<(u64, bool)> {
-    let pictures = connection.frames.iter().filter(|frame| frame.kind == Kind::Video);
+    let black = Still::black();
+    let pictures = connection.frames.iter().filter(|frame| frame.kind == Kind::Video && frame.body != black.body());
     // FrameType and CodecID, AVCPacketType, CompositionTime: 5 bytes before the NAL units.
     pictures.map(|frame| (h264::digest(h264::avc_units(&frame.body[5..]).unwrap()), frame.key)).collect()
 }

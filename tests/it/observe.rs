@@ -105,7 +105,7 @@ fn a_guests_life_shows_in_the_metrics_and_in_the_events() {
     let read = ingest.inspect(|all| all.iter().map(|connection| connection.bytes_read).sum::<u64>()) as f64;
     let written = || metric(&daemon.get("/metrics"), "guest_relay_rtmp_written_bytes_total{guest=\"guest1\"}");
     wait_for("all that was read to be counted as written", || written() >= read, || format!("{read} were read"));
-    publisher.stop().unwrap();
+    publisher.close_page().unwrap();
     daemon.wait_for_state("guest1", "holding");
     let frames = metric(&daemon.get("/metrics"), "guest_relay_guest_frames_total{guest=\"guest1\"}");
     std::thread::sleep(Duration::from_millis(300));

@@ -24,6 +24,7 @@ results instead and writes nothing.
 """
 
 import argparse
+import hashlib
 import itertools
 import json
 import re
@@ -43,6 +44,7 @@ REPORT_TOLERANCE_MS = 12.0  # the muxer leaves 10 ms alone, and rounds once in e
 LARGEST_MOVE = 1 / 16  # of a picture's duration: how far video may move against its own clock for the sake of sync
 ARRIVAL_TOLERANCE_MS = 40.0  # arrival times of packets that share a sender's burst
 
+SILENCE_MD5 = hashlib.md5(bytes([0xF8, 0xFF, 0xFE])).hexdigest()  # 20 ms, as the muxer makes it
 SOURCE_CLOCK = ("-fps_mode", "passthrough", "-enc_time_base", "demux")
 
 # What the muxer leaves out of an access unit: SPS and PPS (they stand in the sequence header), delimiters, fillers.
@@ -259,8 +261,42 @@ def source_pictures(name: str, track: expect.Track) -> list[str] | None:
     return [by_slices[picture.coded] for picture in presented(track.pictures)]
 
 
+def slate_seconds(name: str) -> int:
+    extra = GOLDEN / f"{name}.args"
+    words = extra.read_text().split() if extra.exists() else []
+    return int(words[words.index("--slate-seconds") + 1]) if "--slate-seconds" in words else 0
+
+
+def confirm_slate(name: str, flv: Path, tools: Tools, seconds: int) -> str:
+    """Black a second before and after the recording, all of it decoded without a message; sound without a gap."""
+    tracks = expect.expect(rtpdump.read(GOLDEN / f"{name}.rtpdump"), (GOLDEN / f"{name}.sdp").read_text(), DROPPED_NAL_TYPES)
+    probed = tools.probe(flv)
+    packets = {kind: [p for p in probed["packets"] if p["codec_type"] == kind] for kind in tracks}
+    check_packets("video", packets["video"][seconds:-seconds], tracks["video"])
+    own = [frame.md5 for frame in tracks["audio"].frames]
+    heard = [p["data_hash"].removeprefix("MD5:") for p in packets["audio"]]
+    if [md5 for md5 in heard if md5 in own] != own:
+        raise Refused("the sound is not that of the recording")
+    # Where silence and sound meet, silence of less than 20 ms fills the rest.
+    if sum(md5 not in own and md5 != SILENCE_MD5 for md5 in heard) > 4:
+        raise Refused("sound that is neither the recording's nor silence")
+    longest = max(after["dts"] - before["dts"] for before, after in itertools.pairwise(packets["audio"]))
+    if longest > 21:
+        raise Refused(f"no sound for {longest} ms")
+    tools.decode(flv)
+    decoded = tools.decoded_pictures(flv)
+    black = hashlib.md5(bytes([16]) * (1280 * 720) + bytes([128]) * (1280 * 720 // 2)).hexdigest()
+    if decoded[:seconds] != [black] * seconds or decoded[-seconds:] != [black] * seconds:
+        raise Refused("the slate is not black")
+    if len(decoded) != len(packets["video"]) or black in decoded[seconds:-seconds]:
+        raise Refused(f"ffmpeg decodes {len(decoded)} pictures from {len(packets['video'])} packets")
+    return f"{seconds} s of black, {len(tracks['video'].frames)} video, {seconds} s of black; decodes clean"
+
+
 def confirm(name: str, flv: Path, tools: Tools) -> str:
     """Raises Refused, or returns what was confirmed in a few words."""
+    if seconds := slate_seconds(name):
+        return confirm_slate(name, flv, tools, seconds)
     sdp = (GOLDEN / f"{name}.sdp").read_text()
     tracks = expect.expect(rtpdump.read(GOLDEN / f"{name}.rtpdump"), sdp, DROPPED_NAL_TYPES)
     probed = tools.probe(flv)

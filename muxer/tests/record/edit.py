@@ -252,6 +252,13 @@ def flv_time_24_bits(recording: Recording) -> list[Datagram]:
     return recording.first_pictures(36)
 
 
+@edit("chromium_rescale")
+def slate(recording: Recording) -> list[Datagram]:
+    """nobody for two seconds before it and behind it: 1280x720, 640x360, 320x180, 1280x720"""
+    return recording.datagrams
+
+
+
 def main() -> int:
     arguments = sys.argv[1:]
     check = arguments[:1] == ["--check"]

@@ -68,7 +68,7 @@ fn a_session_comes_with_everything_and_goes_with_everything() {
     assert!(sessions.take(slot, key, network(1), through_the_sfu()).is_none());
     let known = (Some(key), Some("calls-1".to_owned()), Some(Some("ufrag1".to_owned())));
     assert_eq!(known_of(&sessions, [1; 16]), known);
-    assert_eq!(sessions.published(&id("guest1")), Some(key));
+    assert_eq!(sessions.published(&id("guest1")), Some((slot, key)));
     assert_eq!(sessions.sfu_sessions(), [(id("guest1"), "5f5f".to_owned())]);
     let [stored] = sessions.stored().try_into().unwrap();
     assert_eq!((stored.etag.as_str(), stored.ufrag.as_deref(), stored.tracks.len()), ("calls-1", Some("ufrag1"), 1));
@@ -124,7 +124,10 @@ fn a_slot_that_is_taken_out_of_the_configuration_keeps_its_session_and_what_is_i
     assert_eq!((sessions.problem(Slot(2), Instant::now()), sessions.publisher(&id("guest3"))), (None, None));
     let listed = || sessions.guests().into_iter().map(|(_, guest)| guest.id).collect::<Vec<_>>();
     assert_eq!(listed(), [id("guest1"), id("guest2"), id("guest3")]);
-    assert_eq!((sessions.slot(&id("guest1")), sessions.published(&id("guest1"))), (Err(Refusal::Unknown), Some(key)));
+    assert_eq!(
+        (sessions.slot(&id("guest1")), sessions.published(&id("guest1"))),
+        (Err(Refusal::Unknown), Some((slot, key)))
+    );
     assert!(sessions.release(key).is_some());
     assert_no_publication(&sessions, slot);
     assert_eq!(listed(), [id("guest2"), id("guest3")]);

@@ -24,14 +24,23 @@ pub(super) struct Host {
     slot: Slot,
     /// Of the guest's session.
     key: SessionKey,
+    /// The guest's session before it.
+    continues: Option<SessionKey>,
     /// The guest publishes pictures; a first description may lack them all the same.
     video: bool,
     peers: Rc<Peers>,
 }
 
 impl Host {
-    pub(super) fn new(daemon: Weak<Daemon>, slot: Slot, key: SessionKey, video: bool, peers: Rc<Peers>) -> Self {
-        Self { daemon, slot, key, video, peers }
+    pub(super) fn new(
+        daemon: Weak<Daemon>,
+        slot: Slot,
+        key: SessionKey,
+        continues: Option<SessionKey>,
+        video: bool,
+        peers: Rc<Peers>,
+    ) -> Self {
+        Self { daemon, slot, key, continues, video, peers }
     }
 
     /// Has the peer on the media thread answer a further offer of its session.
@@ -93,8 +102,9 @@ impl PeerHost for Host {
         let Some(peer) = pull_peer.waiting.take() else {
             return;
         };
-        let (slot, key, video) = (self.slot, pull_peer.key, self.video);
-        let command = Command::Join { slot, key, peer, video, socket: UdpSocketKind::Own, ready: None };
+        let Self { slot, key: guest, continues, video, .. } = *self;
+        let (key, socket) = (pull_peer.key, UdpSocketKind::Own);
+        let command = Command::Join { slot, key, guest, continues, peer, video, socket, ready: None };
         if daemon.media.send(command).is_err() {
             log::warn!("{}: the media thread takes no commands; the pull tries again", daemon.sessions.name(self.slot));
         }

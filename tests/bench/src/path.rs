@@ -135,11 +135,13 @@ impl Path {
             muxer: guest_relay_muxer::Config::default(),
             hold: Duration::from_secs(15),
             keyframe_interval: Some(Duration::from_secs(4)),
+            idle: false,
+            still: std::sync::Arc::new(guest_relay_muxer::Still::black()),
             seed: 1,
         };
         let mut slot = SlotMachine::new(Slot(0), config, start);
         let peer = Box::new(Srtp(inbound(profile, start)?));
-        slot.prepare(Joining { key: KEY, peer, video: true, announces: false }, start);
+        slot.prepare(Joining { key: KEY, guest: KEY, continues: None, peer, video: true, announces: false }, start);
         slot.handle_timeout(start);
         Ok(Self { slot, start })
     }

@@ -21,8 +21,8 @@ use guest_relay::config::Config;
 use guest_relay::guest::id::{GuestId, ResourceId};
 use guest_relay::guest::{Guest, State};
 use guest_relay::http::backend::{
-    Admission, Backend, ClientInfo, Fault, GuestStatus, Health, IceServer, Left, MediaPath, NoAnswer, Published,
-    Refusal, RtmpState,
+    Admission, Backend, ClientInfo, Farewell, Fault, GuestStatus, Health, IceServer, Left, MediaPath, NoAnswer,
+    Published, Refusal, RtmpState,
 };
 use guest_relay::http::metrics::{GuestMeasurements, RtmpMeasurements, TrackMeasurements};
 use guest_relay::http::{Limits, Site, serve};
@@ -71,8 +71,12 @@ impl Backend for Fake {
         guest: &GuestId,
         path: MediaPath,
         offer: String,
+        former: Option<ResourceId>,
         client: ClientInfo,
     ) -> Result<Published, Refusal> {
+        if let Some(former) = former {
+            self.calls.borrow_mut().push(format!("goes on for {}", former.as_str()));
+        }
         let (remote_ip, tunnelled) = (client.remote_ip, client.tunnelled);
         self.calls.borrow_mut().push(format!("publish {guest} {path:?} {remote_ip} tunnelled={tunnelled}"));
         assert!(client.local_addr.ip().is_loopback());
@@ -109,7 +113,8 @@ impl Backend for Fake {
         Ok(())
     }
 
-    async fn leave(&self, guest: &GuestId, resource: &ResourceId) -> Left {
+    async fn leave(&self, guest: &GuestId, resource: &ResourceId, farewell: Farewell) -> Left {
+        self.calls.borrow_mut().push(format!("leave {guest} {farewell:?}"));
         if self.session_etag(guest, resource).is_none() {
             return Left::NoSuchSession;
         }

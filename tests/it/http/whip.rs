@@ -146,6 +146,19 @@ fn a_beacon_ends_a_session_whatever_its_media_type() {
 }
 
 #[test]
+fn a_delete_is_final_and_a_page_that_closes_may_return() {
+    let server = Server::new();
+    assert_eq!(server.offer("guest1", &[]).status, 201);
+    assert_eq!(server.offer("guest1", &[("Guest-Relay-Replaces", FIRST)]).status, 201);
+    assert!(server.calls().contains(&format!("goes on for {FIRST}")));
+    assert_eq!(server.request("POST", &format!("/whip/guest1/{SECOND}/leave"), &[], "").status, 200);
+    assert_eq!(server.calls().last().unwrap(), "leave guest1 MayReturn");
+    let third = server.offer("guest1", &[]).header("location").to_owned();
+    assert_eq!(server.request("DELETE", &third, &[], "").status, 200);
+    assert_eq!(server.calls().last().unwrap(), "leave guest1 Final");
+}
+
+#[test]
 fn options_of_the_endpoint_satisfy_rfc_9725_and_a_preflight() {
     let server = Server::new();
     let answer = server.request("OPTIONS", "/whip/guest1", &[("Access-Control-Request-Method", "POST")], "");

@@ -76,10 +76,13 @@ fn nal_units(body: &[u8]) -> Result<Vec<Vec<u8>>, Truncated> {
     Ok(units)
 }
 
+/// The number of a picture that no guest sent.
+pub(crate) const SLATE: u64 = 0;
+
 /// The number of the picture in a video tag.
 pub(crate) fn picture_number(body: &[u8]) -> u64 {
-    let digits = std::str::from_utf8(&body[body.len() - NUMBER_LEN..]).unwrap();
-    u64::from_str_radix(digits, 16).unwrap()
+    let digits = std::str::from_utf8(&body[body.len() - NUMBER_LEN..]).ok();
+    digits.map_or(SLATE, |digits| u64::from_str_radix(digits, 16).unwrap())
 }
 
 /// When the camera makes IDR pictures.

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use guest_relay::guest::{SessionKey, Slot};
+use guest_relay::guest::{self, SessionKey, Slot};
 use guest_relay::rtc::demux::Class;
 use guest_relay::rtmp::{Disconnected, Event, State, Target};
 use guest_relay::slot::{self, Joining, Output, RelayConfig, RtmpInput, SessionEnd, SlotMachine};
@@ -15,7 +15,7 @@ use ingest::{Connection, Frame, Ingest, Kind, Options, Stage};
 use loadgen::patience::PATIENCE;
 use netsim::plain::{KEYFRAME_REQUEST, Path, PlainSession, serialise, source};
 
-use super::sender::{Clip, Keyframes, Packet, Sender, picture_number};
+use super::sender::{Clip, Keyframes, Packet, SLATE, Sender, picture_number};
 use crate::rtmp::driver::close;
 
 pub(crate) const HOLD: Duration = Duration::from_secs(15);
@@ -35,6 +35,9 @@ pub(crate) struct World {
     pub(crate) path: Path,
     pub(crate) ingest: Ingest,
     pub(crate) now: Instant,
+    began: Instant,
+    /// Times at which something was due by the clock.
+    pub(crate) wake_ups: u32,
     pub(crate) guest: Option<Sender>,
     /// Packets of the guest's arrive, and requests for keyframes do.
     pub(crate) network: bool,
@@ -64,6 +67,8 @@ impl World {
             muxer: Config::default(),
             hold: HOLD,
             keyframe_interval: None,
+            idle: false,
+            still: std::sync::Arc::new(guest_relay_muxer::Still::black()),
             seed: 1,
         };
         change(&mut config);
@@ -73,6 +78,8 @@ impl World {
             path: Path::default(),
             ingest,
             now,
+            began: now,
+            wake_ups: 0,
             guest: None,
             network: true,
             delay: Duration::ZERO,
@@ -85,17 +92,27 @@ impl World {
         }
     }
 
-    /// A guest joins with camera and microphone.
+    /// A guest joins with camera and microphone, or comes back.
     pub(crate) fn join(&mut self, clip: Clip, keyframes: Keyframes) {
         self.join_with(true, clip, keyframes);
     }
 
-    /// A guest joins whose SDP has a video track, or none.
+    /// A guest joins, or comes back, whose SDP has a video track, or none.
     pub(crate) fn join_with(&mut self, video: bool, clip: Clip, keyframes: Keyframes) {
+        self.begin(Some(self.key), video, clip, keyframes);
+    }
+
+    /// Somebody joins who has nothing to do with whoever was there before.
+    pub(crate) fn join_as_another(&mut self, video: bool, clip: Clip, keyframes: Keyframes) {
+        self.begin(None, video, clip, keyframes);
+    }
+
+    fn begin(&mut self, continues: Option<SessionKey>, video: bool, clip: Clip, keyframes: Keyframes) {
         self.sessions += 1;
         self.key = SessionKey(self.key.0 + 1);
         let peer = Box::new(PlainSession::new(video, self.path.clone()));
-        self.slot.prepare(Joining { key: self.key, peer, video, announces: false }, self.now);
+        self.slot
+            .prepare(Joining { key: self.key, guest: self.key, continues, peer, video, announces: false }, self.now);
         self.slot.handle_timeout(self.now);
         self.guest = Some(Sender::new(clip, keyframes, self.sessions, self.now));
     }
@@ -107,6 +124,13 @@ impl World {
         self.slot.handle_timeout(self.now);
     }
 
+    /// The newest guest says goodbye for good.
+    pub(crate) fn leave_for_good(&mut self) {
+        self.guest = None;
+        assert!(self.slot.vacate(self.key, self.now), "the guest was there");
+        self.slot.handle_timeout(self.now);
+    }
+
     /// A packet of the newest session's reaches the slot.
     pub(crate) fn deliver(&mut self, packet: &Packet) {
         let from = source(packet.kind);
@@ -115,6 +139,15 @@ impl World {
 
     pub(crate) fn rtmp_state(&self) -> State {
         self.slot.snapshot(self.now).relay.rtmp
+    }
+
+    pub(crate) fn guest_state(&self) -> guest::State {
+        self.slot.snapshot(self.now).state
+    }
+
+    /// Milliseconds since the beginning: the media time of a slot that is published from the start.
+    pub(crate) fn media_ms(&self) -> u32 {
+        u32::try_from((self.now - self.began).as_millis()).unwrap()
     }
 
     pub(crate) fn is_published(&self) -> bool {
@@ -178,6 +211,7 @@ impl World {
     /// A wake-up: what came from the server goes in, what is due is done, and what came of it goes out.
     fn turn(&mut self) {
         let now = self.now;
+        self.wake_ups += u32::from(self.slot.poll_timeout().is_some_and(|at| at <= now));
         if let Some(stream) = &mut self.stream
             && let Err(error) = read(&mut self.slot, stream, now)
         {
@@ -310,7 +344,7 @@ pub(crate) fn repetitions(connection: &Connection) -> Vec<&Frame> {
     pictures(connection)
         .filter(|frame| {
             let number = picture_number(&frame.body);
-            let again = seen.contains(&number);
+            let again = number != SLATE && seen.contains(&number);
             seen.push(number);
             again
         })

@@ -75,7 +75,7 @@ impl Page {
         *self.paused.lock().unwrap() = kinds.to_vec();
     }
 
-    /// Presses Leave and waits until that is done.
+    /// Closes the page, and waits until that is done.
     pub(super) fn leave(mut self) {
         self.leaving.store(true, Ordering::SeqCst);
         self.thread.take().unwrap().join().unwrap();
@@ -112,7 +112,7 @@ impl Visit {
                     self.diary.lock().unwrap().is_live = false;
                     if self.is_leaving() {
                         // The daemon may be gone by then.
-                        let _ = publisher.stop();
+                        let _ = publisher.close_page();
                         return;
                     }
                     publisher.close();

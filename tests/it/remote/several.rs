@@ -83,7 +83,7 @@ fn with_our_own_offer_a_guest_arrives_bit_by_bit_and_without_renegotiation() {
     studio.wait_live("guest1");
     thread::sleep(Duration::from_secs(2));
     assert_eq!((studio.calls("PUT renegotiate"), studio.calls("POST sessions/new")), (0, 2));
-    assert_nothing_lost(&publisher.stop().unwrap(), &studio.ingest, "guest1");
+    assert_nothing_lost(&publisher.close_page().unwrap(), &studio.ingest, "guest1");
     // And once more after the loss of the path.
     let publisher = Publisher::connect(&studio.endpoint("guest1"), &clip).unwrap();
     studio.wait_live("guest1");

@@ -101,7 +101,7 @@ pub struct Finished {
     /// In order; empty without [`Options::keep_sent`].
     pub sent: Vec<SentUnit>,
     pub network: NetworkStats,
-    /// Status of the DELETE; `None` when none was sent.
+    /// Status of the goodbye over HTTP; `None` when none was sent.
     pub delete_status: Option<String>,
 }
 
@@ -233,9 +233,20 @@ impl Publisher {
         self.handle.shared().hostile_sent
     }
 
-    /// Ends as a browser does: the frames being sent are completed, NACKs answered for [`Options::linger`], the session
-    /// deleted, then the goodbye of RTCP and DTLS.
+    /// Ends as a browser does whose guest leaves for good: the frames being sent are completed, NACKs answered for
+    /// [`Options::linger`], the session deleted, then the goodbye of RTCP and DTLS.
     pub fn stop(self) -> Result<Finished, PublishError> {
+        let session = self.session.clone();
+        self.say_goodbye("DELETE", &session)
+    }
+
+    /// The same for a page that is closed or reloaded: `POST …/leave`, after which the guest may come back.
+    pub fn close_page(self) -> Result<Finished, PublishError> {
+        let session = Url { path: format!("{}/leave", self.session.path), ..self.session.clone() };
+        self.say_goodbye("POST", &session)
+    }
+
+    fn say_goodbye(self, method: &str, to: &Url) -> Result<Finished, PublishError> {
         for kind in [TrackKind::Video, TrackKind::Audio] {
             self.set_paused(kind, true);
         }
@@ -244,7 +255,7 @@ impl Publisher {
             thread::sleep(Duration::from_millis(2));
         }
         thread::sleep(self.linger);
-        let response = http::exchange("DELETE", &self.session, &[], "")?;
+        let response = http::exchange(method, to, &[], "")?;
         let status = response.second_word().to_owned();
         Ok(self.end(true, Some(status)))
     }

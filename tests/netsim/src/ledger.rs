@@ -8,6 +8,7 @@
 use std::ops::{Range, RangeBounds};
 use std::time::{Duration, Instant};
 
+use guest_relay_muxer::Still;
 use guest_relay_muxer::opus::SILENCE_20_MS;
 use ingest::Kind;
 use loadgen::clip::TrackKind;
@@ -40,6 +41,8 @@ pub enum Was {
     Exact(usize),
     /// The last IDR picture once more.
     Repeat,
+    /// Black: nobody is there.
+    Nobody,
     /// Nothing that was sent.
     Foreign,
 }
@@ -104,6 +107,7 @@ pub struct Ledger {
     audio: Track,
     pictures: Vec<Picture>,
     last_idr: Option<u64>,
+    black: Option<u64>,
     /// Of the pictures that were shown, which the one before them was.
     last_exact: Option<(usize, usize)>,
     undecodable: u64,
@@ -156,6 +160,7 @@ impl Ledger {
             audio: Track::default(),
             pictures: Vec::new(),
             last_idr: None,
+            black: Still::black().body().get(5..).and_then(h264::avc_units).map(h264::digest),
             last_exact: None,
             undecodable: 0,
             foreign: 0,
@@ -215,6 +220,7 @@ impl Ledger {
         let was = match found {
             Some(index) => Was::Exact(index),
             None if digest.is_some() && digest == self.last_idr => Was::Repeat,
+            None if digest == self.black => Was::Nobody,
             None => Was::Foreign,
         };
         if let Was::Exact(index) = was {
@@ -324,6 +330,17 @@ impl Ledger {
         self.pictures.iter().filter(held).count()
     }
 
+    /// The pictures that were shown between two times, by what they were.
+    pub fn shown_between(&self, from: Instant, until: Instant) -> Vec<Was> {
+        let shown = self.pictures.iter().filter(|picture| (from..until).contains(&picture.at));
+        shown.map(|picture| picture.was).collect()
+    }
+
+    /// When nobody was shown for the first time after `since`.
+    pub fn nobody_after(&self, since: Instant) -> Option<Instant> {
+        self.pictures.iter().find(|picture| picture.at >= since && picture.was == Was::Nobody).map(|picture| picture.at)
+    }
+
     /// Pictures sent between two times, and how many of them came.
     pub fn exact_between(&self, from: Instant, until: Instant) -> (usize, usize) {
         let sent = self.counted(&self.video).iter().filter(|entry| (from..until).contains(&entry.unit.sent));
@@ -417,6 +434,12 @@ impl Ledger {
             }
         }
         longest.max(idr.zip(end).map_or(Duration::ZERO, |(idr, end)| end.saturating_duration_since(idr)))
+    }
+
+    /// Sounds that were sent between two times and came.
+    pub fn sounds_between(&self, from: Instant, until: Instant) -> usize {
+        let sent = self.audio.sent.iter().filter(|entry| (from..until).contains(&entry.unit.sent));
+        sent.filter(|entry| entry.shown.is_some()).count()
     }
 
     /// The delay that 95 % of a track's units had at most, of those sent between two times and of those that came.

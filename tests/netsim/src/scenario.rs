@@ -4,6 +4,7 @@
 //! jitter hit both directions, so that feedback is lost as well.
 
 mod changes;
+mod goodbye;
 mod loss;
 mod rtmp_side;
 mod timing;
@@ -54,6 +55,9 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "blackout of 10 s", play: changes::blackout },
     Scenario { name: "guest reloads the page", play: changes::reload },
     Scenario { name: "direct, SFU, direct", play: changes::path },
+    Scenario { name: "leaves for good", play: goodbye::leaves },
+    Scenario { name: "next guest without camera", play: goodbye::sound_alone },
+    Scenario { name: "hold runs out", play: goodbye::hold },
     Scenario { name: "SSRC changes", play: changes::ssrc },
     Scenario { name: "resolution changes", play: changes::resolution },
     Scenario { name: "camera, microphone off", play: changes::mute },

@@ -23,7 +23,7 @@ use guest_relay::rtc::peer::{self, Answered, PeerConfig, PeerStats};
 use guest_relay::rtc::sdp::{OpusSettings, RemoteAddresses};
 use guest_relay::rtc::srtp::SrtpProfile;
 use guest_relay::rtmp::{self, Target};
-use guest_relay::slot::{Event, Joining, Output, RelayConfig, SessionPeer, SlotMachine};
+use guest_relay::slot::{Event, Joining, Output, RelayConfig, SessionEnd, SessionPeer, SlotMachine};
 use guest_relay_muxer::{AudioConfig, ReorderLimits, TrackKind, VideoConfig};
 use loadgen::clip::Clip;
 use loadgen::guest::{Guest, GuestConfig};
@@ -40,7 +40,7 @@ pub use crate::observed::Want;
 
 /// The daemon's defaults (`relay.hold_seconds`, `relay.keyframe_interval_seconds`, `rtc.start_bitrate_kbps`,
 /// `rtc.max_bitrate_kbps`).
-const HOLD: Duration = Duration::from_secs(15);
+pub const HOLD: Duration = Duration::from_secs(15);
 const KEYFRAME_INTERVAL: Duration = Duration::from_secs(4);
 const START_BITRATE_KBPS: u32 = 1500;
 const MAX_BITRATE_KBPS: u32 = 2500;
@@ -114,13 +114,23 @@ impl World {
         world
     }
 
+    /// The same, in a slot that was published before anybody came.
+    pub fn published_before(setup: Setup) -> World {
+        let mut world = World::empty(setup);
+        world.slot.set_idle(true, world.now);
+        world.run_for(Duration::from_secs(5));
+        let (clip, guest) = (Arc::clone(&world.setup.clip), world.setup.guest.clone());
+        world.join(&clip, guest);
+        world
+    }
+
     /// A guest whose packets reach the slot as they are: no network, no WebRTC.
     pub fn without_webrtc(setup: Setup) -> World {
         let mut world = World::empty(Setup { up: Impairments::default(), ..setup });
         let replay = Replay::start(&world.setup.clip, &world.setup.guest.replay, world.now);
         world.direct = Some(Direct::new(replay, world.now));
         let peer = Box::new(PlainSession::new(true, plain::Path::default()));
-        world.prepare(peer, true);
+        world.prepare(peer, None, true);
         world.ledger.begin_session();
         world
     }
@@ -156,6 +166,15 @@ impl World {
     /// A guest takes the slot: the first one, or the same person on a new session. The old one is told goodbye, if it
     /// still listens; its browser is gone.
     pub fn join(&mut self, clip: &Arc<Clip>, config: GuestConfig) {
+        self.begin(Some(self.key), clip, config);
+    }
+
+    /// Somebody takes the slot who has nothing to do with whoever was there before.
+    pub fn join_as_another(&mut self, clip: &Arc<Clip>, config: GuestConfig) {
+        self.begin(None, clip, config);
+    }
+
+    fn begin(&mut self, continues: Option<SessionKey>, clip: &Arc<Clip>, config: GuestConfig) {
         self.leave();
         self.guests += 1;
         self.guest_address = guest_address(self.guests);
@@ -172,15 +191,16 @@ impl World {
         }
         let video = peer.has_track(TrackKind::Video);
         self.wants.borrow_mut().begin_session();
-        self.prepare(Box::new(Observed::new(peer, Rc::clone(&self.wants))), video);
+        self.prepare(Box::new(Observed::new(peer, Rc::clone(&self.wants))), continues, video);
         self.ledger.begin_session();
         self.guest = Some(guest);
         self.turn();
     }
 
-    fn prepare(&mut self, peer: Box<dyn SessionPeer>, video: bool) {
+    fn prepare(&mut self, peer: Box<dyn SessionPeer>, continues: Option<SessionKey>, video: bool) {
         self.key = SessionKey(self.key.0 + 1);
-        self.slot.prepare(Joining { key: self.key, peer, video, announces: false }, self.now);
+        self.slot
+            .prepare(Joining { key: self.key, guest: self.key, continues, peer, video, announces: false }, self.now);
     }
 
     /// The guest's browser is gone without a word.
@@ -188,6 +208,20 @@ impl World {
         if let Some(guest) = self.guest.take() {
             self.requests_before += guest.stats().plis + guest.stats().firs;
         }
+    }
+
+    /// The guest's browser closes the connection, which tells the slot.
+    pub fn close_session(&mut self) {
+        self.leave();
+        self.slot.leave(self.key, SessionEnd::Left, self.now);
+        self.turn();
+    }
+
+    /// The guest says goodbye for good.
+    pub fn leave_for_good(&mut self) {
+        self.leave();
+        self.slot.vacate(self.key, self.now);
+        self.turn();
     }
 
     fn answer_config(&self) -> PeerConfig {
@@ -442,6 +476,8 @@ fn relay_config(seed: u64) -> RelayConfig {
         },
         hold: HOLD,
         keyframe_interval: Some(KEYFRAME_INTERVAL),
+        idle: false,
+        still: std::sync::Arc::new(guest_relay_muxer::Still::black()),
         seed,
     }
 }
