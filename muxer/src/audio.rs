@@ -3,6 +3,18 @@
 //! Packets go through unchanged; their times are the RTP clock's. In the place of lost packets come packets without a
 //! frame, which the decoder conceals, then silence; silence also comes where the caller says that something is missing
 //! ([`fill_silence`](AudioTrack::fill_silence)), and from there up to the next packet. DTX gaps stay gaps.
+//!
+//! A packet whose place silence has taken:
+//!
+//! | how much later the silence ends | why | what becomes of the packet |
+//! |---|---|---|
+//! | half a packet at most | rounding | goes out |
+//! | [`MAX_JITTER`] at most | the network's jitter | dropped: the next ones find their places free |
+//! | more | a clock that stood still, or the network held packets back | goes out behind the silence, at the pace of real time |
+//!
+//! Of packets that the network held back and lets go at once, those go out that real time has room for. When they have
+//! caught up, or the timeline has set the clock forward ([`Timeline::stood_still`](crate::timeline::Timeline)), each has its
+//! own place again.
 
 use crate::flv;
 use crate::opus::{self, OpusPacket};
@@ -18,7 +30,11 @@ use crate::{AudioConfig, Shared, TrackKind};
 const MAX_FILL: MediaTime = MediaTime::from_millis(10_000);
 /// A decoder's concealment makes something of the first 100 ms of a gap; what it makes of more is noise.
 const MAX_CONCEALED: u32 = 4800;
-/// Audio may stay behind the silence that took its place for this long; then it goes on where the silence ends.
+/// Packets are late by so much without a reason.
+const MAX_JITTER: MediaTime = MediaTime::from_millis(60);
+/// What comes sooner than real time by more was held back.
+const MAX_EARLY: MediaTime = MediaTime::from_millis(40);
+/// Audio may be dropped in favour of silence for this long; then it goes on where the silence ends.
 const MAX_OVERTAKEN: MediaTime = MediaTime::from_millis(1000);
 
 #[derive(Debug)]
@@ -40,6 +56,8 @@ pub(crate) struct AudioTrack {
     join: bool,
     /// Arrival of the first packet of a run that silence had overtaken.
     overtaken_since: Option<MediaTime>,
+    /// Packets go out so much behind their own places, which silence has taken.
+    detour: Option<MediaTime>,
     stats: AudioStats,
 }
 
@@ -56,6 +74,7 @@ impl AudioTrack {
             lost: 0,
             join: false,
             overtaken_since: None,
+            detour: None,
             stats: AudioStats::default(),
         }
     }
@@ -75,17 +94,10 @@ impl AudioTrack {
             self.lost = self.lost.saturating_add(1);
             return;
         };
-        let floor = self.end.unwrap_or(shared.timeline.start());
-        let mut pts = shared.timeline.stamp(TrackKind::Audio, packet.rtp_time, packet.arrival, floor);
-        if self.is_overtaken(pts, parsed.samples) {
+        let Some(pts) = self.place(packet, parsed.samples, shared) else {
             self.stats.overtaken += 1;
-            if packet.arrival - *self.overtaken_since.get_or_insert(packet.arrival) < MAX_OVERTAKEN {
-                return;
-            }
-            shared.timeline.restart(TrackKind::Audio);
-            pts = shared.timeline.stamp(TrackKind::Audio, packet.rtp_time, packet.arrival, floor);
-        }
-        self.overtaken_since = None;
+            return;
+        };
         let lost = std::mem::take(&mut self.lost);
         if self.join {
             self.fill_up_to(pts, shared);
@@ -100,11 +112,57 @@ impl AudioTrack {
         }
     }
 
+    /// When a packet goes out; `None`: silence has taken its place.
+    fn place(&mut self, packet: &MediaPacket<'_>, samples: u32, shared: &mut Shared) -> Option<MediaTime> {
+        let floor = self.end.unwrap_or(shared.timeline.start());
+        let own = shared.timeline.stamp(TrackKind::Audio, packet.rtp_time, packet.arrival, floor);
+        let own = own + self.set_clock_forward(own, shared);
+        let taken = floor - own;
+        if self.end.is_none() || taken <= span(samples / 2) {
+            (self.overtaken_since, self.detour) = (None, None);
+            return Some(own);
+        }
+        if taken <= MAX_JITTER {
+            self.detour = None;
+            if packet.arrival - *self.overtaken_since.get_or_insert(packet.arrival) < MAX_OVERTAKEN {
+                return None;
+            }
+            self.overtaken_since = None;
+            shared.timeline.restart(TrackKind::Audio);
+            return Some(shared.timeline.stamp(TrackKind::Audio, packet.rtp_time, packet.arrival, floor));
+        }
+        self.overtaken_since = None;
+        let now = shared.timeline.at(packet.arrival).unwrap_or(floor);
+        let follows = |pts: &MediaTime| *pts + span(samples / 2) >= floor && now - *pts <= MAX_JITTER;
+        let pts = self.detour.map(|detour| own + detour).filter(follows).unwrap_or_else(|| {
+            self.join = true;
+            now.max(floor)
+        });
+        if pts - now > MAX_EARLY {
+            // Real time has no room for it: its successor is next.
+            self.detour = Some(pts - own - span(samples));
+            return None;
+        }
+        self.detour = Some(pts - own);
+        Some(pts)
+    }
+
+    /// After a clock has stood still it is right again; returns by how much it was set.
+    fn set_clock_forward(&mut self, own: MediaTime, shared: &mut Shared) -> MediaTime {
+        let Some(stood) = shared.timeline.stood_still() else { return MediaTime::ZERO };
+        // Packets that went a detour go on without a break where that led, unless its first one was late.
+        let by = self.detour.filter(|detour| *detour - stood <= MAX_JITTER).unwrap_or(stood);
+        shared.timeline.set_forward(by);
+        self.join |= self.end.is_some_and(|end| own + by > end);
+        by
+    }
+
     /// Another stream takes over; `same_encoder` if only its sequence numbers went elsewhere.
     pub(crate) fn restart(&mut self, same_encoder: bool, shared: &mut Shared) {
         if !same_encoder {
             self.toc = None;
             self.join = true;
+            self.detour = None;
             shared.timeline.restart(TrackKind::Audio);
         }
     }
@@ -157,11 +215,6 @@ impl AudioTrack {
             made += samples;
             end = end + span(samples);
         }
-    }
-
-    /// Whether silence has taken more than half of this packet's place.
-    fn is_overtaken(&self, pts: MediaTime, samples: u32) -> bool {
-        self.end.is_some_and(|end| pts + span(samples / 2) < end)
     }
 
     fn push(&mut self, payload: &[u8], samples: u32, pts: MediaTime, shared: &mut Shared) -> bool {
