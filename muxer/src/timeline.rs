@@ -6,8 +6,9 @@
 //! - A track's clock is its RTP clock: steps between packets are exact, whatever the network did to them.
 //! - The first packet of a track is placed by its arrival. The very first one defines the start.
 //! - Audio is the master. Sender reports of both tracks that are to be believed ([`reports`]) say where video belongs;
-//!   video is moved there by a fraction of each frame's duration, so time never runs backwards. The first two reports of
-//!   each track settle it, later ones move it by 40 ms each at most, and so does a first one that none confirms yet.
+//!   video is moved there by a fraction of each frame's duration, so time never runs backwards. Two reports of each track
+//!   settle it, later ones move it by 40 ms each at most. Until then a first one of each is believed if both came when
+//!   their wall clock says, else it moves the picture by 40 ms at most.
 //! - A timestamp that no network can explain (backwards, far ahead, standing still) places the track anew by arrival.
 //! - A sound clock that stood still is set forward. Sound that is late may have been held back by the network, or its
 //!   clock was held by the sender (a mute, a capture that stalled). The network lets go of what it held: the delay falls
@@ -34,9 +35,12 @@ const MIN_CORRECTION_MICROS: i64 = 10_000;
 const MAX_CORRECTION_MICROS: i64 = 10_000_000;
 /// Video moves by a sixteenth of each frame's duration, or by half of it when it is this far off.
 const FAR_OFF_MICROS: i64 = 500_000;
-/// A report that only one says, or that says another thing than was settled, moves video by no more; nor does any move it
-/// by more from one picture to the next.
+/// A first report that nothing confirms, and one that says another thing than was settled, move video by no more; nor does
+/// any move it by more from one picture to the next.
 const MAX_MOVE_MICROS: i64 = TOLERANCE_MICROS;
+/// A first report that came when its wall clock says moves video by no more: network and encoder delay one track against
+/// the other by less.
+const MAX_UNCONFIRMED_MICROS: i64 = 500_000;
 /// Sound that is late by less is jitter, and is heard as in sync.
 const MIN_LATE_MICROS: i64 = 40_000;
 /// A delay that falls by so much inside a run of late packets is a queue that empties.
@@ -328,9 +332,12 @@ impl Timeline {
             return;
         }
         let agree = audio_word.agrees && video_word.agrees;
+        let is_vouched_for =
+            (target - self.unreported).abs() <= MAX_UNCONFIRMED_MICROS && audio_word.came_with(&video_word);
         let from = match (agree, self.settled) {
             (true, true) => Some(self.video.target),
             (true, false) => None,
+            (false, false) if is_vouched_for => None,
             (false, false) => Some(self.unreported),
             (false, true) => return,
         };

@@ -46,6 +46,11 @@ impl Word {
         self.at >= other.run_began && other.at >= self.run_began
     }
 
+    /// As much time passed between the arrivals of both tracks' reports as the wall clock says.
+    pub(super) fn came_with(&self, other: &Word) -> bool {
+        (ntp_span(other.report.ntp_time, self.report.ntp_time) - (other.at - self.at)).abs() <= TOLERANCE_MICROS
+    }
+
     /// Time from one report to the other by the wall clock, less that by the RTP clock.
     fn disagreement(&self, later: SenderReport, rate: i64) -> i64 {
         let ticks = i64::from(later.rtp_time.wrapping_sub(self.report.rtp_time).cast_signed());
