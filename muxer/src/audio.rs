@@ -3,6 +3,20 @@
 //! Packets go through unchanged; their times are the RTP clock's. In the place of lost packets come packets without a
 //! frame, which the decoder conceals, then silence; silence also comes where the caller says that something is missing
 //! ([`fill_silence`](AudioTrack::fill_silence)), and from there up to the next packet. DTX gaps stay gaps.
+//!
+//! A packet whose place silence has taken:
+//!
+//! | how much later the silence ends | why | what becomes of the packet |
+//! |---|---|---|
+//! | half a packet at most | rounding | goes out |
+//! | [`MAX_JITTER`] at most | the network's jitter | dropped: the next ones find their places free |
+//! | more | a clock that stood still, or the network held packets back | goes out behind the silence, at the pace of real time |
+//!
+//! The first of the latter wait 40 ms: packets that the network held back come faster than real time, and are dropped. When
+//! they have caught up, or the timeline has set the clock forward ([`Timeline::stood_still`](crate::timeline::Timeline)), each
+//! has its own place again.
+
+use std::collections::VecDeque;
 
 use crate::flv;
 use crate::opus::{self, OpusPacket};
@@ -18,8 +32,34 @@ use crate::{AudioConfig, Shared, TrackKind};
 const MAX_FILL: MediaTime = MediaTime::from_millis(10_000);
 /// A decoder's concealment makes something of the first 100 ms of a gap; what it makes of more is noise.
 const MAX_CONCEALED: u32 = 4800;
-/// Audio may stay behind the silence that took its place for this long; then it goes on where the silence ends.
+/// Packets are late by so much without a reason.
+const MAX_JITTER: MediaTime = MediaTime::from_millis(60);
+/// What comes sooner than real time by more was held back; what comes no sooner for so long was not.
+const MAX_EARLY: MediaTime = MediaTime::from_millis(40);
+const PACE_SHOWN: MediaTime = MediaTime::from_millis(40);
+/// Packets that wait until their pace is known: 80 ms of sound in the shortest that senders use, of 5 ms.
+const MAX_UNSURE: usize = 16;
+/// Audio may be dropped in favour of silence for this long; then it goes on where the silence ends.
 const MAX_OVERTAKEN: MediaTime = MediaTime::from_millis(1000);
+
+/// What becomes of a packet.
+enum Place {
+    /// It goes out then.
+    At(MediaTime),
+    /// Silence has taken its place.
+    Taken,
+    /// Silence has taken its place, which is there; the packets behind it will show whether it has another one.
+    Unsure(MediaTime),
+}
+
+/// A packet that waits for the ones behind it.
+#[derive(Debug)]
+struct Unsure {
+    payload: Vec<u8>,
+    samples: u32,
+    own: MediaTime,
+    arrival: MediaTime,
+}
 
 #[derive(Debug)]
 pub(crate) struct AudioTrack {
@@ -40,6 +80,11 @@ pub(crate) struct AudioTrack {
     join: bool,
     /// Arrival of the first packet of a run that silence had overtaken.
     overtaken_since: Option<MediaTime>,
+    /// Packets whose places silence has taken, before it is known whether they come at the pace of real time. At most
+    /// [`MAX_UNSURE`].
+    unsure: VecDeque<Unsure>,
+    /// They do, and go out so much behind their own places.
+    detour: Option<MediaTime>,
     stats: AudioStats,
 }
 
@@ -56,6 +101,8 @@ impl AudioTrack {
             lost: 0,
             join: false,
             overtaken_since: None,
+            unsure: VecDeque::new(),
+            detour: None,
             stats: AudioStats::default(),
         }
     }
@@ -75,29 +122,100 @@ impl AudioTrack {
             self.lost = self.lost.saturating_add(1);
             return;
         };
-        let floor = self.end.unwrap_or(shared.timeline.start());
-        let mut pts = shared.timeline.stamp(TrackKind::Audio, packet.rtp_time, packet.arrival, floor);
-        if self.is_overtaken(pts, parsed.samples) {
-            self.stats.overtaken += 1;
-            if packet.arrival - *self.overtaken_since.get_or_insert(packet.arrival) < MAX_OVERTAKEN {
-                return;
-            }
-            shared.timeline.restart(TrackKind::Audio);
-            pts = shared.timeline.stamp(TrackKind::Audio, packet.rtp_time, packet.arrival, floor);
+        match self.place(packet, parsed.samples, shared) {
+            Place::At(pts) => self.forward(packet.payload, parsed.samples, pts, shared),
+            Place::Taken => self.stats.overtaken += 1,
+            Place::Unsure(own) => self.hold(packet, parsed.samples, own, shared),
         }
-        self.overtaken_since = None;
+    }
+
+    /// A packet goes out, behind whatever stands in for what is missing in front of it.
+    fn forward(&mut self, payload: &[u8], samples: u32, pts: MediaTime, shared: &mut Shared) {
         let lost = std::mem::take(&mut self.lost);
         if self.join {
             self.fill_up_to(pts, shared);
         } else {
             self.conceal(lost, pts, shared);
         }
-        if self.push(packet.payload, parsed.samples, pts, shared) {
+        if self.push(payload, samples, pts, shared) {
             self.stats.frames += 1;
-            self.samples = parsed.samples;
-            self.toc = packet.payload.first().copied();
+            self.samples = samples;
+            self.toc = payload.first().copied();
             self.join = false;
         }
+    }
+
+    /// When a packet goes out.
+    fn place(&mut self, packet: &MediaPacket<'_>, samples: u32, shared: &mut Shared) -> Place {
+        let floor = self.end.unwrap_or(shared.timeline.start());
+        let own = shared.timeline.stamp(TrackKind::Audio, packet.rtp_time, packet.arrival, floor);
+        let own = own + self.set_clock_forward(own, shared);
+        let taken = floor - own;
+        if self.end.is_none() || taken <= span(samples / 2) {
+            self.overtaken_since = None;
+            self.end_detour();
+            return Place::At(own);
+        }
+        if taken <= MAX_JITTER {
+            self.end_detour();
+            if packet.arrival - *self.overtaken_since.get_or_insert(packet.arrival) < MAX_OVERTAKEN {
+                return Place::Taken;
+            }
+            self.overtaken_since = None;
+            shared.timeline.restart(TrackKind::Audio);
+            return Place::At(shared.timeline.stamp(TrackKind::Audio, packet.rtp_time, packet.arrival, floor));
+        }
+        self.overtaken_since = None;
+        let now = shared.timeline.at(packet.arrival).unwrap_or(floor);
+        let follows = |pts: &MediaTime| *pts + span(samples / 2) >= floor && now - *pts <= MAX_JITTER;
+        match self.detour.map(|detour| own + detour).filter(follows) {
+            None => {
+                self.detour = None;
+                Place::Unsure(own)
+            }
+            // Real time has no room for it: its successor is next.
+            Some(pts) if pts - now > MAX_EARLY => {
+                self.detour = Some(pts - own - span(samples));
+                Place::Taken
+            }
+            Some(pts) => Place::At(pts),
+        }
+    }
+
+    fn end_detour(&mut self) {
+        self.detour = None;
+        self.stats.overtaken += u64::try_from(self.unsure.len()).unwrap_or(u64::MAX);
+        self.unsure.clear();
+    }
+
+    /// Keeps a packet whose place silence has taken until those behind it show their pace.
+    fn hold(&mut self, packet: &MediaPacket<'_>, samples: u32, own: MediaTime, shared: &mut Shared) {
+        let arrival = packet.arrival;
+        self.unsure.push_back(Unsure { payload: packet.payload.to_vec(), samples, own, arrival });
+        // More sound than time: the network had held it back.
+        let is_early = |first: &Unsure| own - first.own - (arrival - first.arrival) > MAX_EARLY;
+        while self.unsure.len() > MAX_UNSURE || self.unsure.front().is_some_and(is_early) {
+            self.unsure.pop_front();
+            self.stats.overtaken += 1;
+        }
+        let Some(first) = self.unsure.front().filter(|first| arrival - first.arrival >= PACE_SHOWN) else { return };
+        let floor = self.end.unwrap_or(shared.timeline.start());
+        let detour = shared.timeline.at(first.arrival).map_or(floor, |now| now.max(floor)) - first.own;
+        self.detour = Some(detour);
+        self.join = true;
+        for Unsure { payload, samples, own, .. } in std::mem::take(&mut self.unsure) {
+            self.forward(&payload, samples, own + detour, shared);
+        }
+    }
+
+    /// After a clock has stood still it is right again; returns by how much it was set.
+    fn set_clock_forward(&mut self, own: MediaTime, shared: &mut Shared) -> MediaTime {
+        let Some(stood) = shared.timeline.stood_still() else { return MediaTime::ZERO };
+        // Packets that went a detour go on without a break where that led, unless its first one was late.
+        let by = self.detour.filter(|detour| *detour - stood <= MAX_JITTER).unwrap_or(stood);
+        shared.timeline.set_forward(by);
+        self.join |= self.end.is_some_and(|end| own + by > end);
+        by
     }
 
     /// Another stream takes over; `same_encoder` if only its sequence numbers went elsewhere.
@@ -105,6 +223,7 @@ impl AudioTrack {
         if !same_encoder {
             self.toc = None;
             self.join = true;
+            self.end_detour();
             shared.timeline.restart(TrackKind::Audio);
         }
     }
@@ -157,11 +276,6 @@ impl AudioTrack {
             made += samples;
             end = end + span(samples);
         }
-    }
-
-    /// Whether silence has taken more than half of this packet's place.
-    fn is_overtaken(&self, pts: MediaTime, samples: u32) -> bool {
-        self.end.is_some_and(|end| pts + span(samples / 2) < end)
     }
 
     fn push(&mut self, payload: &[u8], samples: u32, pts: MediaTime, shared: &mut Shared) -> bool {

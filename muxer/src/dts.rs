@@ -44,6 +44,11 @@ impl Times {
     }
 }
 
+/// Whether pictures are sent in the order they are shown, whatever their times say (H.264 sections A.2.1, 8.2.1, E.2.1).
+pub(crate) fn in_order(sps: &Sps) -> bool {
+    sps.profile_idc == BASELINE || sps.pic_order_cnt_type == 2 || sps.max_reorder_frames == Some(0)
+}
+
 /// How many pictures may be sent before one that is shown earlier.
 pub(crate) fn reorder_depth(sps: &Sps) -> usize {
     if sps.profile_idc == BASELINE || sps.pic_order_cnt_type == 2 {

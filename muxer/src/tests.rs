@@ -3,6 +3,7 @@
 mod audio;
 mod hostile;
 mod long;
+mod stalls;
 mod video;
 
 use super::*;

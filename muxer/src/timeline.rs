@@ -5,12 +5,23 @@
 //!
 //! - A track's clock is its RTP clock: steps between packets are exact, whatever the network did to them.
 //! - The first packet of a track is placed by its arrival. The very first one defines the start.
-//! - Audio is the master: it is never moved. Sender reports of both tracks say where video belongs; video is moved
-//!   there by a fraction of each frame's duration, so time never runs backwards.
+//! - Audio is the master. Sender reports of both tracks that are to be believed ([`reports`]) say where video belongs;
+//!   video is moved there by a fraction of each frame's duration, so time never runs backwards. Two reports of each track
+//!   settle it, later ones move it by 40 ms each at most. Until then a first one of each is believed if both came when
+//!   their wall clock says, else it moves the picture by 40 ms at most.
 //! - A timestamp that no network can explain (backwards, far ahead, standing still) places the track anew by arrival.
+//! - A sound clock that stood still is set forward. Sound that is late may have been held back by the network, or its
+//!   clock was held by the sender (a mute, a capture that stalled). The network lets go of what it held: the delay falls
+//!   again, sooner than the time it took. A clock that stood never makes up for it: packets keep coming at the pace of
+//!   real time, all as late as the first. And the network's queues hold pictures back as well as sound.
+
+mod reports;
 
 use crate::TrackKind;
 use crate::time::MediaTime;
+use reports::{Reports, TOLERANCE_MICROS, ntp_span};
+
+pub use reports::SenderReport;
 
 /// A step ahead of the elapsed time by more than this is a jump of the sender's clock.
 const MAX_AHEAD_MICROS: i64 = 5_000_000;
@@ -24,19 +35,22 @@ const MIN_CORRECTION_MICROS: i64 = 10_000;
 const MAX_CORRECTION_MICROS: i64 = 10_000_000;
 /// Video moves by a sixteenth of each frame's duration, or by half of it when it is this far off.
 const FAR_OFF_MICROS: i64 = 500_000;
-/// A sender report older than this is not compared with one of the other track.
-const MAX_REPORT_AGE_MICROS: i64 = 60_000_000;
+/// A first report that nothing confirms, and one that says another thing than was settled, move video by no more; nor does
+/// any move it by more from one picture to the next.
+const MAX_MOVE_MICROS: i64 = TOLERANCE_MICROS;
+/// A first report that came when its wall clock says moves video by no more: network and encoder delay one track against
+/// the other by less.
+const MAX_UNCONFIRMED_MICROS: i64 = 500_000;
+/// Sound that is late by less is jitter, and is heard as in sync.
+const MIN_LATE_MICROS: i64 = 40_000;
+/// A delay that falls by so much inside a run of late packets is a queue that empties.
+const STEADY_MICROS: i64 = 5_000;
+/// Late packets at a steady pace for so long are a clock that stood still, where the pictures that came meanwhile were not
+/// late; without pictures, which share the sound's way, for longer.
+const STOOD_STILL_AFTER_MICROS: i64 = 400_000;
+const STOOD_STILL_ALONE_AFTER_MICROS: i64 = 2_000_000;
 /// The least transit time is looked for in windows of this length.
 const TRANSIT_WINDOW_MICROS: i64 = 10_000_000;
-
-/// What a sender report says about time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SenderReport {
-    /// NTP time in units of 2^-32 s; only differences matter.
-    pub ntp_time: u64,
-    /// The same instant on the track's RTP clock.
-    pub rtp_time: u32,
-}
 
 /// Least difference between arrival and media time lately: arrival without queueing.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +79,15 @@ impl LeastTransit {
     }
 }
 
+/// Packets in a row that were all late.
+#[derive(Clone, Copy, Debug)]
+struct Late {
+    since: i64,
+    /// How late the first one was, and the least that one of them was late by.
+    first: i64,
+    least: i64,
+}
+
 /// RTP time `rtp` (unwrapped) is `media` on the timeline.
 #[derive(Clone, Copy, Debug)]
 struct Anchor {
@@ -73,13 +96,28 @@ struct Anchor {
     last_rtp: i64,
     last_arrival: i64,
     transit: LeastTransit,
+    late: Option<Late>,
+}
+
+impl Anchor {
+    /// A packet arrived that is `media` on the timeline.
+    fn record_arrival(&mut self, media: i64, now: i64) {
+        let transit = now - media;
+        let late = transit - self.transit.micros();
+        self.late = match self.late {
+            _ if late < MIN_LATE_MICROS => None,
+            Some(run) if late >= run.first - STEADY_MICROS => Some(Late { least: run.least.min(late), ..run }),
+            _ => Some(Late { since: now, first: late, least: late }),
+        };
+        self.transit.update(transit, now);
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Clock {
     rate: i64,
     anchor: Option<Anchor>,
-    report: Option<(SenderReport, i64)>,
+    reports: Reports,
     /// Added to what the anchor says, and where it is going.
     correction: i64,
     target: i64,
@@ -87,7 +125,8 @@ struct Clock {
 
 impl Clock {
     fn new(rate: u32) -> Self {
-        Self { rate: i64::from(rate), anchor: None, report: None, correction: 0, target: 0 }
+        let rate = i64::from(rate);
+        Self { rate, anchor: None, reports: Reports::new(rate), correction: 0, target: 0 }
     }
 
     /// What the anchor says about an RTP time, without the correction.
@@ -97,13 +136,6 @@ impl Clock {
 
     fn span(&self, ticks: i64) -> i64 {
         ticks.saturating_mul(1_000_000).div_euclid(self.rate)
-    }
-
-    /// NTP and media time of the newest sender report, unless it is old.
-    fn reported(&self, now: i64) -> Option<(u64, i64)> {
-        let (report, _) = self.report.filter(|(_, at)| now - at <= MAX_REPORT_AGE_MICROS)?;
-        let anchor = self.anchor?;
-        Some((report.ntp_time, self.media(&anchor, unwrap(anchor.last_rtp, report.rtp_time))))
     }
 
     /// Whether no network can explain that this RTP time comes now.
@@ -118,6 +150,7 @@ impl Clock {
     fn slew(&mut self, step: i64) {
         let error = self.target - self.correction;
         let limit = step.max(0) / if error.abs() > FAR_OFF_MICROS { 2 } else { 16 };
+        let limit = limit.min(MAX_MOVE_MICROS);
         self.correction += error.clamp(-limit, limit);
     }
 }
@@ -129,12 +162,6 @@ fn unwrap(last: i64, rtp_time: u32) -> i64 {
     last + i64::from(step)
 }
 
-/// `later - earlier` in microseconds, for NTP times within 68 years.
-fn ntp_span(later: u64, earlier: u64) -> i64 {
-    let span = i128::from(later.wrapping_sub(earlier).cast_signed()) * 1_000_000;
-    i64::try_from(span >> 32).expect("32 bits of seconds in microseconds fit 64 bits")
-}
-
 /// Both tracks' clocks.
 #[derive(Debug)]
 pub(crate) struct Timeline {
@@ -143,11 +170,30 @@ pub(crate) struct Timeline {
     offset: Option<i64>,
     audio: Clock,
     video: Clock,
+    /// Pictures come in the order they are shown.
+    video_in_order: bool,
+    /// Reports that both tracks' next ones agreed with have said where video belongs.
+    settled: bool,
+    /// The correction of the video clock before any report of these clocks moved it.
+    unreported: i64,
 }
 
 impl Timeline {
     pub(crate) fn new(start: MediaTime, audio_rate: u32, video_rate: u32) -> Self {
-        Self { start: start.micros(), offset: None, audio: Clock::new(audio_rate), video: Clock::new(video_rate) }
+        Self {
+            start: start.micros(),
+            offset: None,
+            audio: Clock::new(audio_rate),
+            video: Clock::new(video_rate),
+            video_in_order: false,
+            settled: false,
+            unreported: 0,
+        }
+    }
+
+    /// Whether the stream's parameter sets rule out that a picture is sent after one that is shown later.
+    pub(crate) fn set_video_in_order(&mut self, in_order: bool) {
+        self.video_in_order = in_order;
     }
 
     /// The time of the first tag.
@@ -170,9 +216,12 @@ impl Timeline {
     pub(crate) fn stamp(&mut self, kind: TrackKind, rtp_time: u32, arrival: MediaTime, floor: MediaTime) -> MediaTime {
         let now = arrival.micros();
         let clock = self.clock(kind);
+        // Packets come in the order of their sequence numbers.
+        let in_order = kind == TrackKind::Audio || self.video_in_order;
         let placed = clock.anchor.and_then(|anchor| {
             let rtp = unwrap(anchor.last_rtp, rtp_time);
-            (!clock.jumps(&anchor, rtp, now)).then_some((anchor, rtp))
+            let goes_back = in_order && rtp < anchor.last_rtp;
+            (!goes_back && !clock.jumps(&anchor, rtp, now)).then_some((anchor, rtp))
         });
         let Some((mut anchor, rtp)) = placed else {
             return self.place(kind, rtp_time, arrival, floor);
@@ -180,7 +229,7 @@ impl Timeline {
         let clock = self.clock_mut(kind);
         let media = clock.media(&anchor, rtp);
         clock.slew(clock.span(rtp - anchor.last_rtp));
-        anchor.transit.update(now - media, now);
+        anchor.record_arrival(media, now);
         anchor.last_rtp = rtp;
         anchor.last_arrival = now;
         clock.anchor = Some(anchor);
@@ -193,19 +242,52 @@ impl Timeline {
 
     /// Another encoder takes over the track: its clock and its reports say nothing any more.
     pub(crate) fn restart(&mut self, kind: TrackKind) {
-        let clock = self.clock_mut(kind);
-        clock.anchor = None;
-        clock.report = None;
+        self.clock_mut(kind).anchor = None;
+        self.forget_reports(kind);
+    }
+
+    /// How long the sound clock stood still lately, by the packet stamped last; see the module.
+    pub(crate) fn stood_still(&self) -> Option<MediaTime> {
+        let anchor = self.audio.anchor?;
+        let late = anchor.late?;
+        let lasted = anchor.last_arrival - late.since;
+        if lasted < STOOD_STILL_AFTER_MICROS {
+            return None;
+        }
+        let pictures = self.video.anchor.filter(|video| video.last_arrival >= late.since);
+        if pictures.is_none() && lasted < STOOD_STILL_ALONE_AFTER_MICROS {
+            return None;
+        }
+        let held_back = pictures.and_then(|video| video.late).map_or(0, |late| late.least);
+        let stood = late.least - held_back;
+        (stood >= MIN_LATE_MICROS).then_some(MediaTime::from_micros(stood))
+    }
+
+    /// Sets the sound clock forward.
+    pub(crate) fn set_forward(&mut self, by: MediaTime) {
+        if let Some(anchor) = &mut self.audio.anchor {
+            anchor.media += by.micros();
+            anchor.late = None;
+        }
+        self.forget_reports(TrackKind::Audio);
     }
 
     pub(crate) fn handle_sender_report(&mut self, kind: TrackKind, report: SenderReport, arrival: MediaTime) {
-        self.clock_mut(kind).report = Some((report, arrival.micros()));
+        self.clock_mut(kind).reports.push(report, arrival.micros());
         self.find_target(arrival);
     }
 
     /// The correction of the video clock, and what is still missing.
     pub(crate) fn correction(&self) -> (i64, i64) {
         (self.video.correction, self.video.target - self.video.correction)
+    }
+
+    /// What the reports of a track asked for is void, and they have to settle it anew.
+    fn forget_reports(&mut self, kind: TrackKind) {
+        self.clock_mut(kind).reports.forget();
+        self.video.target = self.video.correction;
+        self.unreported = self.video.correction;
+        self.settled = false;
     }
 
     fn place(&mut self, kind: TrackKind, rtp_time: u32, arrival: MediaTime, floor: MediaTime) -> MediaTime {
@@ -215,33 +297,54 @@ impl Timeline {
         let now = arrival.micros();
         let transit = LeastTransit::new(now - media, now);
         let clock = self.clock_mut(kind);
-        if clock.anchor.is_some() {
-            clock.report = None;
-        }
-        clock.anchor = Some(Anchor { rtp, media, last_rtp: rtp, last_arrival: now, transit });
+        let is_new = clock.anchor.is_none();
+        clock.anchor = Some(Anchor { rtp, media, last_rtp: rtp, last_arrival: now, transit, late: None });
         clock.correction = 0;
         clock.target = 0;
+        if !is_new {
+            self.forget_reports(kind);
+        }
+        if kind == TrackKind::Audio {
+            return MediaTime::from_micros(media);
+        }
+        self.unreported = 0;
+        self.settled = false;
         // Nothing of the track is out that a jump could disturb: go to where the reports say at once.
         self.find_target(arrival);
-        let clock = self.clock_mut(kind);
-        clock.correction = clock.target.max(floor.micros() - media);
-        MediaTime::from_micros(media + clock.correction)
+        let video = &mut self.video;
+        video.correction = video.target.max(floor.micros() - media);
+        MediaTime::from_micros(media + video.correction)
     }
 
     /// Video belongs where the reports put it against audio.
     fn find_target(&mut self, arrival: MediaTime) {
         let now = arrival.micros();
-        let Some((audio_ntp, audio_media)) = self.audio.reported(now) else {
+        let reported = |clock: &Clock| clock.anchor.zip(clock.reports.word(now));
+        let (Some((audio, audio_word)), Some((video, video_word))) = (reported(&self.audio), reported(&self.video))
+        else {
             return;
         };
-        let Some((video_ntp, video_media)) = self.video.reported(now) else {
+        let media = |clock: &Clock, anchor: &Anchor, rtp_time| clock.media(anchor, unwrap(anchor.last_rtp, rtp_time));
+        let target = media(&self.audio, &audio, audio_word.report.rtp_time)
+            + ntp_span(video_word.report.ntp_time, audio_word.report.ntp_time)
+            - media(&self.video, &video, video_word.report.rtp_time);
+        if target.abs() > MAX_CORRECTION_MICROS || !audio_word.compares_with(&video_word) {
             return;
-        };
-        let target = audio_media + ntp_span(video_ntp, audio_ntp) - video_media;
-        let is_noise = (target - self.video.correction).abs() < MIN_CORRECTION_MICROS;
-        if !is_noise && target.abs() <= MAX_CORRECTION_MICROS {
-            self.video.target = target;
         }
+        let agree = audio_word.agrees && video_word.agrees;
+        let is_vouched_for =
+            (target - self.unreported).abs() <= MAX_UNCONFIRMED_MICROS && audio_word.came_with(&video_word);
+        let from = match (agree, self.settled) {
+            (true, true) => Some(self.video.target),
+            (true, false) => None,
+            (false, false) if is_vouched_for => None,
+            (false, false) => Some(self.unreported),
+            (false, true) => return,
+        };
+        let target = from.map_or(target, |from| target.clamp(from - MAX_MOVE_MICROS, from + MAX_MOVE_MICROS));
+        let is_noise = (target - self.video.correction).abs() < MIN_CORRECTION_MICROS;
+        self.video.target = if is_noise { self.video.correction } else { target };
+        self.settled |= agree;
     }
 
     fn clock(&self, kind: TrackKind) -> &Clock {

@@ -3,7 +3,7 @@
 //! The gate is shut at the start and after anything that a later picture may refer to did not go out; an IDR
 //! picture with known parameter sets opens it. While it is shut nothing goes out and the sender is asked for an IDR.
 
-use crate::dts::{DecodeTimes, Times, reorder_depth};
+use crate::dts::{DecodeTimes, Times, in_order, reorder_depth};
 use crate::flv::VideoHeader;
 use crate::h264::{AccessUnit, Damage, Depacketizer, Picture};
 use crate::output::{Frame, KeyframeReason};
@@ -166,6 +166,9 @@ impl VideoTrack {
                 self.ask(KeyframeReason::Start, shared);
             }
             return;
+        }
+        if let Some(sps) = &sps {
+            shared.timeline.set_video_in_order(in_order(sps));
         }
         let floor = self.times.floor(shared.timeline.start());
         let pts = shared.timeline.stamp(TrackKind::Video, picture.rtp_time, picture.arrival, floor);

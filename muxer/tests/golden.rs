@@ -4,7 +4,7 @@
 //! with `<name>.txt`, a listing by an FLV reader that shares no code with the muxer. `golden/PROVENANCE.md` says where
 //! each recording comes from and which tools confirmed its result; `golden/bless.sh` is the only way to change one.
 //!
-//! `golden/bad_input.rs` feeds rtp2flv what is not a recording.
+//! `golden/bad_input.rs` feeds rtp2flv what is not a recording; `golden/field.rs` holds recordings that are about time alone.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 
 #[path = "golden/bad_input.rs"]
 mod bad_input_ends_with_code_2_and_one_line;
+#[path = "golden/field.rs"]
+mod field;
 #[path = "golden/listing.rs"]
 mod listing;
 #[path = "../examples/rtp2flv.rs"]

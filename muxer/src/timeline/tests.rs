@@ -58,6 +58,12 @@ impl Rig {
         time
     }
 
+    /// As [`reports`](Self::reports), with ones of a second before which they agree with.
+    fn agreed_reports(&mut self, captured: i64, lie: i64, arrival: MediaTime) {
+        self.reports(captured - 1_000_000, lie, arrival - ms(1000));
+        self.reports(captured, lie, arrival);
+    }
+
     /// Both sender reports about the instant `captured`; video's wall clock is off by `lie` microseconds.
     fn reports(&mut self, captured: i64, lie: i64, arrival: MediaTime) {
         for (kind, base, rate, lie) in
@@ -105,7 +111,7 @@ fn sender_reports_move_video_to_its_audio_without_a_step_back() {
         rig.audio(0, ms(1000));
         // The first picture comes `late` milliseconds later than its sound, or earlier.
         rig.video(1_000_000, ms(2000 + late));
-        rig.reports(1_000_000, 0, ms(2100));
+        rig.agreed_reports(1_000_000, 0, ms(2100));
         let mut last = ms(1000 + late);
         for n in 1..600 {
             let time = rig.video(1_000_000 + n * 33_333, ms(2000 + late + n * 33));
@@ -122,7 +128,7 @@ fn sender_reports_move_video_to_its_audio_without_a_step_back() {
 fn reports_that_come_before_the_first_picture_place_it_at_once() {
     let mut rig = Rig::new();
     rig.audio(0, ms(1000));
-    rig.reports(500_000, 0, ms(1500));
+    rig.agreed_reports(1_500_000, 0, ms(2500));
     assert_eq!(rig.video(2_000_000, ms(3250)), ms(2000));
 }
 
@@ -131,7 +137,7 @@ fn a_far_off_track_is_brought_back_faster() {
     let mut rig = Rig::new();
     rig.audio(0, ms(1000));
     rig.video(0, ms(4000));
-    rig.reports(100_000, 0, ms(4100));
+    rig.agreed_reports(100_000, 0, ms(4100));
     let mut last = ms(3000);
     for n in 1..400 {
         let time = rig.video(n * 33_333, ms(4000 + n * 33));
@@ -147,7 +153,7 @@ fn differences_nobody_hears_are_left_alone() {
     let mut rig = Rig::new();
     rig.audio(0, ms(1000));
     rig.video(0, ms(1009));
-    rig.reports(100_000, 0, ms(1100));
+    rig.agreed_reports(100_000, 0, ms(1100));
     assert_eq!(rig.video(40_000, ms(1049)), ms(49));
     assert_eq!(rig.timeline.correction(), (0, 0));
 }
@@ -157,10 +163,129 @@ fn a_report_that_asks_for_more_than_ten_seconds_is_not_believed() {
     let mut rig = Rig::new();
     rig.audio(0, ms(1000));
     rig.video(0, ms(1000));
-    rig.reports(100_000, 3_600_000_000, ms(1100));
+    rig.agreed_reports(100_000, 3_600_000_000, ms(1100));
     assert_eq!(rig.timeline.correction(), (0, 0));
-    rig.reports(100_000, -10_100_000, ms(1100));
+    rig.agreed_reports(200_000, -10_100_000, ms(1200));
     assert_eq!(rig.timeline.correction(), (0, 0));
+}
+
+/// 25 s of pictures, 30 a second, and of sound, which arrive evenly, and reports: of pictures once a second, of sound at
+/// every `sound_every` ms, of a wall clock that is `wall(track, ms)` ms off. How far a picture is off its even time, at most.
+fn furthest(sound_every: i64, wall: impl Fn(TrackKind, i64) -> i64) -> i64 {
+    let mut rig = Rig::new();
+    let mut furthest = 0;
+    for now in 0..25_000 {
+        let arrival = ms(1000 + now);
+        if now % 20 == 0 {
+            rig.audio(now * 1000, arrival);
+        }
+        if now * 3 % 100 < 3 {
+            let captured = now * 1000;
+            furthest = furthest.max((rig.video(captured, arrival) - MediaTime::from_micros(captured)).micros().abs());
+        }
+        let tracks = [
+            (TrackKind::Video, 1000, 300, rig.video_base, VIDEO_RATE),
+            (TrackKind::Audio, sound_every, 305, rig.audio_base, AUDIO_RATE),
+        ];
+        for (kind, every, offset, base, rate) in tracks {
+            if now % every == offset {
+                let report = SenderReport {
+                    ntp_time: ntp((now + wall(kind, now)) * 1000),
+                    rtp_time: wrapped(base + now * rate / 1000),
+                };
+                rig.timeline.handle_sender_report(kind, report, arrival);
+            }
+        }
+    }
+    furthest
+}
+
+#[test]
+fn a_wall_clock_that_is_set_moves_no_picture() {
+    for step in [3000, -3000, 400, -90, 45, 3_600_000] {
+        for sound_every in [500, 1000, 2500, 5000] {
+            for at in [2000, 7100, 11_250] {
+                let off = furthest(sound_every, |_, now| if now > at { step } else { 0 });
+                assert!(off < 10_000, "{step} ms after {at} ms, sound reports each {sound_every} ms: {off} us");
+                let off = furthest(sound_every, |_, now| if (at..at + 4000).contains(&now) { step } else { 0 });
+                assert!(off < 10_000, "{step} ms for 4 s after {at} ms, each {sound_every} ms: {off} us");
+            }
+        }
+    }
+}
+
+#[test]
+fn odd_reports_move_no_picture_far() {
+    for step in [3000, -3000, 400, -90] {
+        for second in [0, 1, 6] {
+            for (name, odd, most) in [
+                ("one of pictures", &[(TrackKind::Video, 1)][..], 40_000),
+                ("one of sound", &[(TrackKind::Audio, 1)], 40_000),
+                ("one of each", &[(TrackKind::Video, 1), (TrackKind::Audio, 1)], 40_000),
+                ("two of each", &[(TrackKind::Video, 2), (TrackKind::Audio, 2)], 40_000),
+            ] {
+                let off = furthest(1000, |kind, now| {
+                    let is_odd = |(track, count): &(_, i64)| {
+                        *track == kind && (second * 1000..(second + count) * 1000).contains(&now)
+                    };
+                    if odd.iter().any(is_odd) { step } else { 0 }
+                });
+                assert!(off <= most, "{name}, {step} ms from second {second} on: {off} us");
+            }
+        }
+    }
+}
+
+#[test]
+fn reports_that_keep_lying_move_the_picture_by_40_ms_each() {
+    // Settled; then the wall clock of pictures alone is off for 3 s.
+    let off =
+        furthest(1000, |kind, now| if kind == TrackKind::Video && (6000..9000).contains(&now) { 3000 } else { 0 });
+    assert!(off > 40_000 && off <= 4 * 40_000, "{off} us");
+}
+
+#[test]
+fn a_wrong_target_is_taken_back_by_the_next_good_report() {
+    let mut rig = Rig::new();
+    rig.audio(0, ms(1000));
+    rig.video(0, ms(1000));
+    rig.agreed_reports(1_000_000, 0, ms(2000));
+    rig.reports(2_000_000, 39, ms(3000));
+    rig.reports(3_000_000, 35_000, ms(4000));
+    assert_eq!(rig.timeline.correction(), (0, 34_999), "it agrees, all but");
+    rig.reports(4_000_000, 0, ms(5000));
+    assert_eq!(rig.timeline.correction(), (0, 0));
+}
+
+#[test]
+fn a_restart_of_the_sound_clock_ends_a_correction() {
+    let mut rig = Rig::new();
+    rig.audio(0, ms(1000));
+    rig.video(0, ms(1200));
+    rig.agreed_reports(1_000_000, 0, ms(2000));
+    rig.video(33_333, ms(1233));
+    assert_eq!(rig.timeline.correction(), (-2082, -197_918));
+    let mut restarted = rig.timeline;
+    restarted.restart(TrackKind::Audio);
+    assert_eq!(restarted.correction(), (-2082, 0));
+}
+
+#[test]
+fn no_picture_is_moved_by_more_than_40_ms_however_far_off_it_is() {
+    for fps in [1, 5, 10, 30] {
+        let mut rig = Rig::new();
+        rig.audio(0, ms(1000));
+        rig.video(0, ms(6000));
+        rig.agreed_reports(1_000_000, 0, ms(6100));
+        let frame = 1_000_000 / fps;
+        let mut last = ms(5000);
+        for n in 1..20 {
+            let time = rig.video(n * frame, ms(6000) + MediaTime::from_micros(n * frame));
+            let moved = (time - last).micros() - frame;
+            assert!((-40_001..0).contains(&moved), "{fps} fps: {moved} us");
+            last = time;
+        }
+    }
 }
 
 #[test]
@@ -245,6 +370,21 @@ fn a_clock_that_stands_still_is_placed_anew_after_ten_seconds() {
     }
     assert_eq!(seen.iter().filter(|time| **time == 0).count(), 101);
     assert_eq!(seen.last(), Some(&10_100));
+}
+
+#[test]
+fn pictures_sent_in_order_whose_clock_steps_back_are_placed_anew_by_arrival() {
+    for back in [80, 500, 900, 5000] {
+        let mut rig = Rig::new();
+        rig.timeline.set_video_in_order(true);
+        for n in 0..100 {
+            let clock = if n < 50 { n * 40 } else { n * 40 - back };
+            let jitter = [0, 7, 3][usize::try_from(n % 3).expect("small")];
+            let time = rig.video(clock * 1000, ms(1000 + n * 40 + jitter));
+            let off = (time - ms(n * 40)).micros();
+            assert!((0..=7000).contains(&off), "{back} ms back, picture {n}: {off} us");
+        }
+    }
 }
 
 #[test]

@@ -170,16 +170,20 @@ def padding_only_packets(recording: Recording) -> list[Datagram]:
 
 @edit("stap_a_start")
 def sender_reports(recording: Recording) -> list[Datagram]:
-    """Both sender reports arrive behind the first ten packets (so their SSRCs are known); the video track's NTP time is 100 ms later than recorded."""
+    """Both sender reports arrive behind the first ten packets (so their SSRCs are known) and again 200 ms later, with clocks that went on as long; the video track's NTP time is 100 ms later than recorded."""
     reports = [d for d in recording.datagrams if d.is_rtcp]
     out = [d for d in recording.datagrams if not d.is_rtcp]
     video_ssrc = next(d.ssrc for d in out if recording.is_video(d))
-    for report in reports:
-        if report.ssrc == video_ssrc:
-            (ntp_time,) = struct.unpack_from("!Q", report.data, 8)
-            later = struct.pack("!Q", ntp_time + (1 << 32) // 10)
-            report = replace(report, data=report.data[:8] + later + report.data[16:])
-        out.insert(10, replace(report, offset_ms=out[9].offset_ms))
+    first_ms = out[9].offset_ms
+    for later_ms in (200, 0):
+        place = next(i for i, d in enumerate(out) if i >= 10 and d.offset_ms >= first_ms + later_ms)
+        for report in reports:
+            ntp_time, rtp_time = struct.unpack_from("!QI", report.data, 8)
+            is_video = report.ssrc == video_ssrc
+            ntp_time += ((later_ms + (100 if is_video else 0)) << 32) // 1000
+            rtp_time = (rtp_time + later_ms * (90 if is_video else 48)) % (1 << 32)
+            data = report.data[:8] + struct.pack("!QI", ntp_time, rtp_time) + report.data[20:]
+            out.insert(place, replace(report, data=data, offset_ms=first_ms + later_ms))
     return out
 
 
