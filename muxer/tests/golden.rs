@@ -143,6 +143,7 @@ recordings! {
     sequence_wrap
     single_nal
     sprop_only
+    slate
     sps_change
     stap_a_start
     video_only

@@ -46,7 +46,9 @@ use crate::rtmp::{self, Disconnected, Publisher, Target, Tracks};
 /// refuses an audio track that starts late. Later on, sound may be behind the picture for as long as a missing packet of
 /// it is waited for.
 const SILENCE_AFTER: Duration = Duration::from_millis(400);
-/// Silence for sound that is late stops this short of the picture: what is on its way finds its place free.
+/// Silence for sound that has been heard stops this short of the picture and of real time: what is on its way, or begins
+/// again, finds its place free. Where none was heard it reaches up to now: media servers map a track to wall time by the least
+/// delay that they have seen on it, and silence that is always late teaches them a clock that is.
 const SILENCE_MARGIN: Duration = Duration::from_millis(200);
 /// How long a publication waits for its first picture. Servers close a connection that stays idle for ten seconds, two
 /// of which they need to find the tracks.
@@ -189,6 +191,8 @@ pub(super) struct Relay {
     /// dts of the newest sound, or of the first picture.
     audio_until: Option<MediaTime>,
     audio_began: bool,
+    /// Sound of the session's own has come since this connection takes media.
+    heard_sound: bool,
     rates: Rates,
     freezes: Freezes,
 }
@@ -217,6 +221,7 @@ impl Relay {
             last_keyframe: None,
             audio_until: None,
             audio_began: false,
+            heard_sound: false,
             rates: Rates::new(now),
             freezes: Freezes::default(),
             config,
@@ -240,6 +245,7 @@ impl Relay {
             self.reset(video, now);
         }
         self.guest = Some(guest);
+        self.heard_sound = false;
         self.hold_until = None;
         self.bridge.begin(now);
         self.source = Some(Source { video, receiving: false });
@@ -329,6 +335,7 @@ impl Relay {
         self.has_media = true;
         self.heard = now;
         self.bridge.record_packet(kind, now);
+        self.heard_sound |= kind == TrackKind::Audio && self.is_taken();
         self.rates.record_bytes(packet.payload.len(), now);
         self.publish(video, now);
         self.muxer.handle_rtp(kind, packet, self.media_time(now));
@@ -434,6 +441,9 @@ impl Relay {
                     if event == rtmp::Event::Stopped && self.published {
                         self.publisher.start(now);
                     }
+                    if event == rtmp::Event::Publishing {
+                        self.heard_sound = false;
+                    }
                     self.outputs.push_back(Output::Event(event));
                 }
             }
@@ -536,11 +546,14 @@ impl Relay {
         self.freezes.record_picture(now);
         let audio_until = *self.audio_until.get_or_insert(dts);
         let waited_for = limit(&self.config.muxer, TrackKind::Audio) + SILENCE_MARGIN;
-        if !self.audio_began && dts - audio_until > MediaTime::from(SILENCE_AFTER) {
-            self.muxer.fill_silence(dts);
-        } else if dts - audio_until > MediaTime::from(waited_for) {
-            self.muxer.fill_silence(dts - MediaTime::from(SILENCE_MARGIN));
+        if dts - audio_until > MediaTime::from(if self.audio_began { waited_for } else { SILENCE_AFTER }) {
+            self.muxer.fill_silence(dts - self.silence_margin());
         }
+    }
+
+    /// See [`SILENCE_MARGIN`].
+    fn silence_margin(&self) -> MediaTime {
+        MediaTime::from(if self.source.is_some() && self.heard_sound { SILENCE_MARGIN } else { Duration::ZERO })
     }
 
     /// Stands in for what does not come: sound that says nothing, the picture that stands once more, in real time.
@@ -550,7 +563,7 @@ impl Relay {
             return;
         };
         if due.silence {
-            self.muxer.fill_silence(dts);
+            self.muxer.fill_silence(dts - self.silence_margin());
         }
         if due.picture {
             match self.standing {
@@ -568,8 +581,12 @@ impl Relay {
         let interval = self.config.keyframe_interval?;
         let last = self.last_keyframe?.max(self.keyframe_asked.unwrap_or(self.epoch));
         let shows = self.source.is_some_and(|source| source.video) && !self.bridge.repeats_picture();
-        let taken = matches!(self.publisher.state(), rtmp::State::Publishing | rtmp::State::Live);
-        (shows && taken).then(|| last + interval)
+        (shows && self.is_taken()).then(|| last + interval)
+    }
+
+    /// The server takes media.
+    fn is_taken(&self) -> bool {
+        matches!(self.publisher.state(), rtmp::State::Publishing | rtmp::State::Live)
     }
 
     fn media_time(&self, now: Instant) -> MediaTime {
