@@ -58,6 +58,7 @@ impl VideoTrack {
             packets: self.source.stats,
             waiting_for_keyframe: !self.open,
             bad_parameter_sets: self.stats.bad_parameter_sets + self.depacketizer.bad_parameter_sets,
+            ignored_units: self.stats.ignored_units + self.depacketizer.ignored_units,
             ..self.stats
         }
     }
@@ -65,17 +66,34 @@ impl VideoTrack {
     /// Takes in the next packet in sequence, with `lost` packets missing in front of it.
     pub(crate) fn handle(&mut self, packet: &MediaPacket<'_>, lost: u64, shared: &mut Shared) {
         if lost > 0 {
+            if self.depacketizer.is_over_before_loss() {
+                self.finish(shared);
+            }
             self.depacketizer.lose();
             self.shut(KeyframeReason::Loss, shared);
         }
         if packet.payload.is_empty() {
             return;
         }
-        if self.depacketizer.ends_before(packet.rtp_time) {
+        if self.depacketizer.ends_before(packet) {
             self.finish(shared);
         }
         self.depacketizer.push(packet);
-        if packet.marker {
+        if self.depacketizer.is_over() {
+            self.finish(shared);
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    pub(crate) fn deadline(&self) -> Option<MediaTime> {
+        let gap = self.source.deadline();
+        self.depacketizer.deadline(gap.is_some()).into_iter().chain(gap).min()
+    }
+
+    /// Ends a picture of which no more has come.
+    pub(crate) fn handle_timeout(&mut self, now: MediaTime, shared: &mut Shared) {
+        let gap = self.source.deadline();
+        if self.depacketizer.deadline(gap.is_some()).is_some_and(|deadline| now >= deadline) {
             self.finish(shared);
         }
     }
@@ -83,11 +101,21 @@ impl VideoTrack {
     /// Another stream takes over; `same_encoder` if only its sequence numbers went elsewhere.
     pub(crate) fn restart(&mut self, same_encoder: bool, shared: &mut Shared) {
         if same_encoder {
+            if self.depacketizer.is_over_before_loss() {
+                self.finish(shared);
+            }
             self.depacketizer.lose();
             self.shut(KeyframeReason::Loss, shared);
             return;
         }
+        if self.depacketizer.is_over_before_loss() {
+            self.finish(shared);
+        } else if self.depacketizer.is_in_picture() {
+            self.stats.access_units += 1;
+            self.stats.dropped.loss += 1;
+        }
         self.stats.bad_parameter_sets += self.depacketizer.bad_parameter_sets;
+        self.stats.ignored_units += self.depacketizer.ignored_units;
         self.depacketizer = new_depacketizer(&self.initial_sets);
         shared.timeline.restart(TrackKind::Video);
         self.shut(KeyframeReason::SourceChanged, shared);
