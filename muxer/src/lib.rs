@@ -56,6 +56,7 @@ mod dts;
 mod fixtures;
 mod h264;
 mod marker;
+mod order;
 mod output;
 mod packet;
 mod parameter_sets;

@@ -16,6 +16,8 @@ use crate::time::MediaTime;
 const MAX_AHEAD_MICROS: i64 = 5_000_000;
 /// A step back by more than this is a jump; less is B-frames, or a clock that was set.
 const MAX_BACKWARD_MICROS: i64 = 1_000_000;
+/// The same for a picture that is shown in the order it is sent, whose clock may jitter.
+const MAX_JITTER_BACK_MICROS: i64 = 100_000;
 /// Arriving later than usual by more than this is a clock that stands still.
 const MAX_BEHIND_MICROS: i64 = 10_000_000;
 /// Sender reports that ask for less are left alone: nobody hears it, and video keeps its own exact steps.
@@ -78,6 +80,8 @@ struct Anchor {
 #[derive(Clone, Copy, Debug)]
 struct Clock {
     rate: i64,
+    /// The next time is that of a picture which is shown behind all before it.
+    in_order: bool,
     anchor: Option<Anchor>,
     report: Option<(SenderReport, i64)>,
     /// Added to what the anchor says, and where it is going.
@@ -87,7 +91,7 @@ struct Clock {
 
 impl Clock {
     fn new(rate: u32) -> Self {
-        Self { rate: i64::from(rate), anchor: None, report: None, correction: 0, target: 0 }
+        Self { rate: i64::from(rate), in_order: false, anchor: None, report: None, correction: 0, target: 0 }
     }
 
     /// What the anchor says about an RTP time, without the correction.
@@ -111,7 +115,8 @@ impl Clock {
         let step = self.span(rtp - anchor.last_rtp);
         let elapsed = (arrival - anchor.last_arrival).max(0);
         let behind = arrival - self.media(anchor, rtp) - anchor.transit.micros();
-        step < -MAX_BACKWARD_MICROS || step - elapsed > MAX_AHEAD_MICROS || behind > MAX_BEHIND_MICROS
+        let max_back = if self.in_order { MAX_JITTER_BACK_MICROS } else { MAX_BACKWARD_MICROS };
+        step < -max_back || step - elapsed > MAX_AHEAD_MICROS || behind > MAX_BEHIND_MICROS
     }
 
     /// Moves the correction towards its target, slower than the `step` that time made.
@@ -164,6 +169,11 @@ impl Timeline {
     /// Starts the timeline at `arrival`, unless it runs already.
     pub(crate) fn begin(&mut self, arrival: MediaTime) {
         self.offset.get_or_insert(self.start.saturating_sub(arrival.micros()));
+    }
+
+    /// Whether the slices of the next picture say that it is shown behind all before it: then no step back is a B-frame.
+    pub(crate) fn expect_video_in_order(&mut self, in_order: bool) {
+        self.video.in_order = in_order;
     }
 
     /// Presentation time of `rtp_time`. When the track has to be placed anew, it goes on no earlier than `floor`.

@@ -6,6 +6,7 @@
 use crate::dts::{DecodeTimes, Times, reorder_depth};
 use crate::flv::VideoHeader;
 use crate::h264::{AccessUnit, Damage, Depacketizer, Picture};
+use crate::order::{Order, PictureOrder};
 use crate::output::{Frame, KeyframeReason};
 use crate::reorder::MediaPacket;
 use crate::source::Source;
@@ -32,6 +33,7 @@ pub(crate) struct VideoTrack {
     size: Option<(u32, u32)>,
     /// The body of the newest IDR picture's tag; empty when there is none to repeat.
     keyframe: Option<Vec<u8>>,
+    order: PictureOrder,
     times: DecodeTimes,
     stats: VideoStats,
 }
@@ -48,6 +50,7 @@ impl VideoTrack {
             next_avcc: Vec::new(),
             size: None,
             keyframe: config.keep_keyframe.then(Vec::new),
+            order: PictureOrder::default(),
             times: DecodeTimes::default(),
             stats: VideoStats::default(),
         }
@@ -117,6 +120,7 @@ impl VideoTrack {
         self.stats.bad_parameter_sets += self.depacketizer.bad_parameter_sets;
         self.stats.ignored_units += self.depacketizer.ignored_units;
         self.depacketizer = new_depacketizer(&self.initial_sets);
+        self.order.restart();
         shared.timeline.restart(TrackKind::Video);
         self.shut(KeyframeReason::SourceChanged, shared);
     }
@@ -161,6 +165,8 @@ impl VideoTrack {
     }
 
     fn emit(&mut self, picture: &Picture, shared: &mut Shared) {
+        let in_force = picture.pps_id.and_then(|pps_id| self.depacketizer.sets.sps(pps_id));
+        let order = self.order.next(picture, in_force);
         let mut sps = None;
         if picture.idr {
             self.next_avcc.clear();
@@ -178,11 +184,12 @@ impl VideoTrack {
             return;
         }
         let floor = self.times.floor(shared.timeline.start());
+        shared.timeline.expect_video_in_order(order == Order::AsSent);
         let pts = shared.timeline.stamp(TrackKind::Video, picture.rtp_time, picture.arrival, floor);
         if let Some(sps) = &sps {
             self.times.begin(reorder_depth(sps), pts, !self.open);
         }
-        let times = self.times.next(pts);
+        let times = self.times.next(pts, order);
         let dts = times.dts;
         let sent = sps.is_none_or(|sps| self.push_headers(&sps, dts, shared))
             && self.push_picture(picture.idr, &times, shared);
