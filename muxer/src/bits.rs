@@ -49,6 +49,14 @@ impl<'a> RbspBits<'a> {
         Ok(value)
     }
 
+    /// Past so many whole bytes, from a byte's start.
+    pub(crate) fn skip_bytes(&mut self, count: u32) -> Result<(), BitsEnded> {
+        for _ in 0..count {
+            self.next_byte()?;
+        }
+        Ok(())
+    }
+
     /// ue(v): as many leading zeros as bits after the one, at most 31.
     pub(crate) fn ue(&mut self) -> Result<u32, BitsEnded> {
         let mut zeros = 0;

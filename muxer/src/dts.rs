@@ -4,12 +4,15 @@
 //! picture is the smallest presentation time still due when N later ones have come: never later than its own, and
 //! increasing. The first N pictures have none yet; they go a millisecond apart, which delays all presentation times
 //! of the stream by N milliseconds. With N = 0, which is what browsers send, dts is pts. State: N + 1 times, N <= 16.
+//!
+//! A stream that reorders deeper than its SPS says is learned, unless its SPS forbids any reordering or the slices say
+//! that a picture is shown in its turn ([`crate::order`]). An IDR picture ends that, if the pictures before it went without.
 
+use crate::order::Order;
 use crate::sps::Sps;
 use crate::time::MediaTime;
 use crate::timeline::StrictlyIncreasing;
 
-const BASELINE: u8 = 66;
 /// H.264 section A.3.1: no stream reorders deeper than it has reference frames.
 const MAX_DEPTH: usize = 16;
 
@@ -21,6 +24,8 @@ pub(crate) struct DecodeTimes {
     /// Pictures that still go a millisecond apart, and the time of the first.
     leading: usize,
     first: MediaTime,
+    /// The depth that the pictures since the IDR picture made use of.
+    used: usize,
     /// The highest presentation time of the sequence.
     latest: MediaTime,
     sent: StrictlyIncreasing,
@@ -44,14 +49,9 @@ impl Times {
     }
 }
 
-/// Whether pictures are sent in the order they are shown, whatever their times say (H.264 sections A.2.1, 8.2.1, E.2.1).
-pub(crate) fn in_order(sps: &Sps) -> bool {
-    sps.profile_idc == BASELINE || sps.pic_order_cnt_type == 2 || sps.max_reorder_frames == Some(0)
-}
-
 /// How many pictures may be sent before one that is shown earlier.
 pub(crate) fn reorder_depth(sps: &Sps) -> usize {
-    if sps.profile_idc == BASELINE || sps.pic_order_cnt_type == 2 {
+    if sps.forbids_reordering() {
         return 0;
     }
     sps.max_reorder_frames.map_or(0, usize::from)
@@ -60,7 +60,9 @@ pub(crate) fn reorder_depth(sps: &Sps) -> usize {
 impl DecodeTimes {
     /// An IDR picture begins a sequence of this reorder depth, after pictures that did not go out if `afresh`.
     pub(crate) fn begin(&mut self, depth: usize, pts: MediaTime, afresh: bool) {
-        if afresh || depth > self.depth {
+        let depth = if afresh { depth } else { depth.max(self.used) };
+        self.used = 0;
+        if afresh || depth != self.depth {
             self.depth = depth;
             self.due.clear();
             self.leading = depth;
@@ -70,9 +72,13 @@ impl DecodeTimes {
     }
 
     /// Times of the next picture in the order of sending, shown at `pts`.
-    pub(crate) fn next(&mut self, pts: MediaTime) -> Times {
+    pub(crate) fn next(&mut self, pts: MediaTime, order: Order) -> Times {
         let delayed = pts + millis(self.depth);
-        self.due.insert(self.due.partition_point(|due| *due <= delayed), delayed);
+        let place = self.due.partition_point(|due| *due <= delayed);
+        if order != Order::AsSent {
+            self.used = self.used.max(self.due.len() - place);
+        }
+        self.due.insert(place, delayed);
         let wanted = if self.leading > 0 {
             self.leading -= 1;
             self.first + millis(self.depth - self.leading - 1)
@@ -80,9 +86,10 @@ impl DecodeTimes {
             self.due.remove(0)
         };
         let dts = self.sent.after(wanted.max(delayed - MAX_AHEAD));
-        if delayed < dts && self.depth < MAX_DEPTH && pts < self.latest {
+        if delayed < dts && self.depth < MAX_DEPTH && pts < self.latest && order != Order::AsSent {
             // The stream reorders deeper than it says: hold one more time back from now on.
             self.depth += 1;
+            self.used = self.depth;
             self.leading += 1;
             self.first = dts;
         }
@@ -114,7 +121,7 @@ mod tests {
         shown_ms
             .iter()
             .map(|shown| {
-                let times = decode_times.next(MediaTime::from_millis(*shown));
+                let times = decode_times.next(MediaTime::from_millis(*shown), Order::Unknown);
                 decode_times.set(times.dts);
                 (times.dts.millis(), times.pts.millis())
             })
@@ -151,6 +158,30 @@ mod tests {
         // From the fourth picture on each is shown where it belongs, a millisecond later than without reordering.
         let shown: Vec<i64> = given.iter().skip(3).map(|(_, pts)| *pts).collect();
         assert_eq!(shown, [161, 121, 241, 201, 321, 281]);
+    }
+
+    #[test]
+    fn a_step_back_of_the_clock_teaches_nothing_where_the_slices_say_that_the_order_is_kept() {
+        let mut decode_times = begun(0, 0);
+        for shown in [0, 500, 33, 66, 20, 100, 600] {
+            let times = decode_times.next(MediaTime::from_millis(shown), Order::AsSent);
+            decode_times.set(times.dts);
+            assert_eq!(times.dts, times.pts);
+        }
+        assert_eq!(decode_times.depth, 0);
+    }
+
+    #[test]
+    fn a_depth_that_was_learned_is_kept_while_it_is_used_and_forgotten_at_an_idr_picture() {
+        let mut decode_times = begun(0, 0);
+        times(&mut decode_times, &[0, 80, 40, 160, 120]);
+        decode_times.begin(0, MediaTime::from_millis(200), false);
+        // Used: the times go on as they were.
+        assert_eq!(times(&mut decode_times, &[200, 280, 240])[1..], [(201, 281), (241, 241)]);
+        decode_times.begin(0, MediaTime::from_millis(320), false);
+        times(&mut decode_times, &[320, 360, 400]);
+        decode_times.begin(0, MediaTime::from_millis(440), false);
+        assert_eq!(times(&mut decode_times, &[440, 480, 520]), [(440, 440), (480, 480), (520, 520)]);
     }
 
     #[test]

@@ -48,12 +48,15 @@
 //! # Ok::<(), guest_relay_muxer::RtpError>(())
 //! ```
 
+mod annex_b;
 mod audio;
 mod bits;
 mod dts;
 #[cfg(test)]
 mod fixtures;
 mod h264;
+mod marker;
+mod order;
 mod output;
 mod packet;
 mod parameter_sets;
@@ -232,7 +235,7 @@ impl Muxer {
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
     pub fn poll_timeout(&self) -> Option<MediaTime> {
-        let video = self.video.as_ref().and_then(|track| track.source.deadline());
+        let video = self.video.as_ref().and_then(VideoTrack::deadline);
         let audio = self.audio.as_ref().and_then(|track| track.source.deadline());
         video.into_iter().chain(audio).min()
     }
@@ -338,6 +341,7 @@ impl Muxer {
                 track.handle(&held.packet(), lost, &mut self.shared);
                 track.source.recycle(held);
             }
+            track.handle_timeout(now, &mut self.shared);
         }
         if let Some(track) = &mut self.audio {
             while let Some((lost, held)) = track.source.pop(now) {

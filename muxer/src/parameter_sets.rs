@@ -85,6 +85,12 @@ impl ParameterSets {
         self.pps.iter_mut().for_each(|pps| pps.fresh = false);
     }
 
+    /// The SPS behind this PPS.
+    pub(crate) fn sps(&self, pps_id: u8) -> Option<&Sps> {
+        let pps = self.pps.iter().find(|pps| pps.id == pps_id)?;
+        self.sps.iter().map(|stored| &stored.sps).find(|sps| sps.id == pps.sps_id)
+    }
+
     /// Writes avcC for a picture whose slices name `pps_id` (any PPS if `None`); `None` when its sets are not known.
     pub(crate) fn write_avcc(&self, pps_id: Option<u8>, out: &mut Vec<u8>) -> Option<Sps> {
         let pps = self.pps.iter().find(|pps| pps_id.is_none_or(|id| pps.id == id))?;

@@ -14,7 +14,11 @@ pub const MAX_DIMENSION: u32 = 8192;
 /// Most reference frames (H.264 section A.3.1).
 pub const MAX_REF_FRAMES: u32 = 16;
 
+const BASELINE: u8 = 66;
+const IDR_SLICE: u8 = 5;
 const MACROBLOCK: u32 = 16;
+/// payloadType of the recovery point SEI message (§D.1.1).
+const RECOVERY_POINT: u32 = 6;
 /// H.264 §7.4.2.1.1, aspect_ratio_idc: width and height follow.
 const EXTENDED_SAR: u32 = 255;
 
@@ -87,8 +91,18 @@ pub struct Sps {
     pub width: u32,
     /// Pixels after cropping.
     pub height: u32,
+    /// log2_max_frame_num_minus4 + 4: the bits of frame_num, 4..=16.
+    pub frame_num_bits: u8,
+    /// gaps_in_frame_num_value_allowed_flag.
+    pub gaps_in_frame_num: bool,
     /// 2 means that pictures are shown in the order they are sent.
     pub pic_order_cnt_type: u8,
+    /// log2_max_pic_order_cnt_lsb_minus4 + 4, 4..=16; 0 where pic_order_cnt_type is not 0.
+    pub pic_order_cnt_bits: u8,
+    /// separate_colour_plane_flag: slices name their plane.
+    pub separate_colour_planes: bool,
+    /// No picture is a field.
+    pub frame_mbs_only: bool,
     /// max_num_ref_frames.
     pub max_ref_frames: u8,
     /// Pictures that may come before one that is shown earlier; `None` when the stream does not say.
@@ -113,14 +127,18 @@ impl Sps {
             bit_depth_chroma: 8,
             width: 0,
             height: 0,
+            frame_num_bits: 4,
+            gaps_in_frame_num: false,
             pic_order_cnt_type: 0,
+            pic_order_cnt_bits: 0,
+            separate_colour_planes: false,
+            frame_mbs_only: true,
             max_ref_frames: 0,
             max_reorder_frames: None,
         };
-        let mut separate_planes = false;
         if has_chroma_format(profile_idc) {
             sps.chroma_format_idc = up_to(&mut bits, "chroma_format_idc", 3)?;
-            separate_planes = sps.chroma_format_idc == 3 && bits.flag()?;
+            sps.separate_colour_planes = sps.chroma_format_idc == 3 && bits.flag()?;
             sps.bit_depth_luma = 8 + up_to(&mut bits, "bit_depth_luma_minus8", 6)?;
             sps.bit_depth_chroma = 8 + up_to(&mut bits, "bit_depth_chroma_minus8", 6)?;
             bits.flag()?; // qpprime_y_zero_transform_bypass_flag
@@ -128,29 +146,29 @@ impl Sps {
                 skip_scaling_lists(&mut bits, if sps.chroma_format_idc == 3 { 12 } else { 8 })?;
             }
         }
-        up_to(&mut bits, "log2_max_frame_num_minus4", 12)?;
-        sps.pic_order_cnt_type = picture_order_count_type(&mut bits)?;
+        sps.frame_num_bits = 4 + up_to(&mut bits, "log2_max_frame_num_minus4", 12)?;
+        (sps.pic_order_cnt_type, sps.pic_order_cnt_bits) = picture_order_count_type(&mut bits)?;
         let max_ref_frames = bits.ue()?;
         if max_ref_frames > MAX_REF_FRAMES {
             return Err(ParameterSetError::OutOfRange("max_num_ref_frames", max_ref_frames));
         }
         sps.max_ref_frames = u8::try_from(max_ref_frames).expect("at most 16");
-        bits.flag()?; // gaps_in_frame_num_value_allowed_flag
+        sps.gaps_in_frame_num = bits.flag()?;
         let width_in_mbs = u64::from(bits.ue()?) + 1;
         let height_in_map_units = u64::from(bits.ue()?) + 1;
-        let frame_mbs_only = bits.flag()?;
-        if !frame_mbs_only {
+        sps.frame_mbs_only = bits.flag()?;
+        if !sps.frame_mbs_only {
             bits.flag()?; // mb_adaptive_frame_field_flag
         }
         bits.flag()?; // direct_8x8_inference_flag
-        let fields = if frame_mbs_only { 1 } else { 2 };
+        let fields = if sps.frame_mbs_only { 1 } else { 2 };
         let width = width_in_mbs * u64::from(MACROBLOCK);
         let height = height_in_map_units * u64::from(MACROBLOCK) * u64::from(fields);
         if width > u64::from(MAX_DIMENSION) || height > u64::from(MAX_DIMENSION) {
             return Err(ParameterSetError::Size { width, height });
         }
         let crop = if bits.flag()? { [bits.ue()?, bits.ue()?, bits.ue()?, bits.ue()?] } else { [0; 4] };
-        let chroma_array_type = if separate_planes { 0 } else { sps.chroma_format_idc };
+        let chroma_array_type = if sps.separate_colour_planes { 0 } else { sps.chroma_format_idc };
         let [left, right, top, bottom] = crop.map(u64::from);
         let (unit_x, unit_y) = crop_units(chroma_array_type, fields);
         sps.width = cropped(width, (left + right) * unit_x)?;
@@ -159,6 +177,12 @@ impl Sps {
             sps.max_reorder_frames = max_reorder_frames(&mut bits)?;
         }
         Ok(sps)
+    }
+
+    /// Whether its pictures are shown in the order they are sent: Baseline knows no B slices (section A.2.1), and
+    /// pic_order_cnt_type 2 (§8.2.1.3) and max_num_reorder_frames 0 (§E.2.1) forbid another order.
+    pub fn forbids_reordering(&self) -> bool {
+        self.profile_idc == BASELINE || self.pic_order_cnt_type == 2 || self.max_reorder_frames == Some(0)
     }
 
     /// Whether avcC has to say chroma format and bit depths (ISO/IEC 14496-15, 5.3.3.1.2).
@@ -172,6 +196,66 @@ pub fn pps_ids(nal: &[u8]) -> Result<(u8, u8), ParameterSetError> {
     let mut bits = RbspBits::new(parameter_set(nal, 8)?);
     let id = up_to(&mut bits, "pic_parameter_set_id", 255)?;
     Ok((id, up_to(&mut bits, "seq_parameter_set_id", 31)?))
+}
+
+/// Where a picture stands among others, as its first slice says (§7.3.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SliceOrder {
+    /// Counts the reference pictures, modulo 2^[`Sps::frame_num_bits`].
+    pub frame_num: u32,
+    /// The order of presentation, modulo 2^[`Sps::pic_order_cnt_bits`]; `None` where slices do not carry it.
+    pub pic_order_cnt_lsb: Option<u32>,
+}
+
+impl SliceOrder {
+    /// Reads it from a slice of type 1, 2 or 5 that `sps` is in force for; a few bytes of it are enough.
+    pub fn parse(nal: &[u8], sps: &Sps) -> Result<SliceOrder, ParameterSetError> {
+        let (header, rbsp) = nal.split_first().ok_or(ParameterSetError::Truncated)?;
+        let mut bits = RbspBits::new(rbsp);
+        for _ in 0..3 {
+            bits.ue()?; // first_mb_in_slice, slice_type, pic_parameter_set_id
+        }
+        if sps.separate_colour_planes {
+            bits.u(2)?; // colour_plane_id
+        }
+        let frame_num = bits.u(sps.frame_num_bits.into())?;
+        if !sps.frame_mbs_only && bits.flag()? {
+            bits.flag()?; // bottom_field_flag
+        }
+        if header & 0x1f == IDR_SLICE {
+            bits.ue()?; // idr_pic_id
+        }
+        let pic_order_cnt_lsb =
+            if sps.pic_order_cnt_type == 0 { Some(bits.u(sps.pic_order_cnt_bits.into())?) } else { None };
+        Ok(SliceOrder { frame_num, pic_order_cnt_lsb })
+    }
+}
+
+/// recovery_frame_cnt of the recovery point SEI message (§D.2.8) in an SEI NAL unit, if there is one.
+pub fn recovery_frame_count(nal: &[u8]) -> Option<u32> {
+    let (_, rbsp) = nal.split_first()?;
+    let mut bits = RbspBits::new(rbsp);
+    // bounded: by the bytes of the unit, each turn reads two at least
+    loop {
+        let kind = sei_number(&mut bits).ok()?;
+        let bytes = sei_number(&mut bits).ok()?;
+        if kind == RECOVERY_POINT {
+            return bits.ue().ok();
+        }
+        bits.skip_bytes(bytes).ok()?;
+    }
+}
+
+/// payloadType or payloadSize (§7.3.2.3.1): bytes of 255 go on, the last is less.
+fn sei_number(bits: &mut RbspBits<'_>) -> Result<u32, BitsEnded> {
+    let mut number = 0u32;
+    loop {
+        let byte = bits.u(8)?;
+        number = number.saturating_add(byte);
+        if byte != 255 {
+            return Ok(number);
+        }
+    }
 }
 
 /// first_mb_in_slice and pic_parameter_set_id of a slice (§7.3.3); a few bytes of it are enough.
@@ -231,11 +315,11 @@ fn skip_scaling_lists(bits: &mut RbspBits<'_>, lists: usize) -> Result<(), Param
     Ok(())
 }
 
-/// pic_order_cnt_type, and past what belongs to it.
-fn picture_order_count_type(bits: &mut RbspBits<'_>) -> Result<u8, ParameterSetError> {
+/// pic_order_cnt_type and the bits of pic_order_cnt_lsb, and past what belongs to it.
+fn picture_order_count_type(bits: &mut RbspBits<'_>) -> Result<(u8, u8), ParameterSetError> {
     let kind = up_to(bits, "pic_order_cnt_type", 2)?;
     match kind {
-        0 => _ = up_to(bits, "log2_max_pic_order_cnt_lsb_minus4", 12)?,
+        0 => return Ok((kind, 4 + up_to(bits, "log2_max_pic_order_cnt_lsb_minus4", 12)?)),
         1 => {
             bits.flag()?; // delta_pic_order_always_zero_flag
             bits.se()?; // offset_for_non_ref_pic
@@ -246,7 +330,7 @@ fn picture_order_count_type(bits: &mut RbspBits<'_>) -> Result<u8, ParameterSetE
         }
         _ => {}
     }
-    Ok(kind)
+    Ok((kind, 0))
 }
 
 /// Equations 7-19 to 7-22: the cropping units of both directions.

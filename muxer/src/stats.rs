@@ -44,6 +44,8 @@ pub struct VideoStats {
     pub sequence_headers: u64,
     /// Pictures that did not go out, by reason.
     pub dropped: DroppedFrames,
+    /// NAL units and fragments left out because they hold nothing to show: delimiters, filler, undefined types, empty ones.
+    pub ignored_units: u64,
     /// SPS or PPS that could not be read or are beyond the limits.
     pub bad_parameter_sets: u64,
     /// Nothing goes out until the next IDR picture.

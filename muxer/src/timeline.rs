@@ -27,6 +27,10 @@ pub use reports::SenderReport;
 const MAX_AHEAD_MICROS: i64 = 5_000_000;
 /// A step back by more than this is a jump; less is B-frames, or a clock that was set.
 const MAX_BACKWARD_MICROS: i64 = 1_000_000;
+/// The same for a picture that is shown in the order it is sent, whose clock may jitter.
+const MAX_JITTER_BACK_MICROS: i64 = 100_000;
+/// The same where the parameter sets rule any other order out.
+const MAX_STEP_BACK_MICROS: i64 = 30_000;
 /// Arriving later than usual by more than this is a clock that stands still.
 const MAX_BEHIND_MICROS: i64 = 10_000_000;
 /// Sender reports that ask for less are left alone: nobody hears it, and video keeps its own exact steps.
@@ -116,6 +120,8 @@ impl Anchor {
 #[derive(Clone, Copy, Debug)]
 struct Clock {
     rate: i64,
+    /// A step back by more than this is a jump.
+    max_back: i64,
     anchor: Option<Anchor>,
     reports: Reports,
     /// Added to what the anchor says, and where it is going.
@@ -126,7 +132,14 @@ struct Clock {
 impl Clock {
     fn new(rate: u32) -> Self {
         let rate = i64::from(rate);
-        Self { rate, anchor: None, reports: Reports::new(rate), correction: 0, target: 0 }
+        Self {
+            rate,
+            max_back: MAX_BACKWARD_MICROS,
+            anchor: None,
+            reports: Reports::new(rate),
+            correction: 0,
+            target: 0,
+        }
     }
 
     /// What the anchor says about an RTP time, without the correction.
@@ -143,7 +156,7 @@ impl Clock {
         let step = self.span(rtp - anchor.last_rtp);
         let elapsed = (arrival - anchor.last_arrival).max(0);
         let behind = arrival - self.media(anchor, rtp) - anchor.transit.micros();
-        step < -MAX_BACKWARD_MICROS || step - elapsed > MAX_AHEAD_MICROS || behind > MAX_BEHIND_MICROS
+        step < -self.max_back || step - elapsed > MAX_AHEAD_MICROS || behind > MAX_BEHIND_MICROS
     }
 
     /// Moves the correction towards its target, slower than the `step` that time made.
@@ -170,8 +183,6 @@ pub(crate) struct Timeline {
     offset: Option<i64>,
     audio: Clock,
     video: Clock,
-    /// Pictures come in the order they are shown.
-    video_in_order: bool,
     /// Reports that both tracks' next ones agreed with have said where video belongs.
     settled: bool,
     /// The correction of the video clock before any report of these clocks moved it.
@@ -185,15 +196,9 @@ impl Timeline {
             offset: None,
             audio: Clock::new(audio_rate),
             video: Clock::new(video_rate),
-            video_in_order: false,
             settled: false,
             unreported: 0,
         }
-    }
-
-    /// Whether the stream's parameter sets rule out that a picture is sent after one that is shown later.
-    pub(crate) fn set_video_in_order(&mut self, in_order: bool) {
-        self.video_in_order = in_order;
     }
 
     /// The time of the first tag.
@@ -212,15 +217,24 @@ impl Timeline {
         self.offset.get_or_insert(self.start.saturating_sub(arrival.micros()));
     }
 
+    /// What is known of the next picture: whether its slices say that it is shown behind all before it, and whether the
+    /// parameter sets say so of every picture. Then no step back is a B-frame.
+    pub(crate) fn expect_picture(&mut self, in_order: bool, always: bool) {
+        self.video.max_back = match (in_order, always) {
+            (_, true) => MAX_STEP_BACK_MICROS,
+            (true, false) => MAX_JITTER_BACK_MICROS,
+            (false, false) => MAX_BACKWARD_MICROS,
+        };
+    }
+
     /// Presentation time of `rtp_time`. When the track has to be placed anew, it goes on no earlier than `floor`.
     pub(crate) fn stamp(&mut self, kind: TrackKind, rtp_time: u32, arrival: MediaTime, floor: MediaTime) -> MediaTime {
         let now = arrival.micros();
         let clock = self.clock(kind);
-        // Packets come in the order of their sequence numbers.
-        let in_order = kind == TrackKind::Audio || self.video_in_order;
         let placed = clock.anchor.and_then(|anchor| {
             let rtp = unwrap(anchor.last_rtp, rtp_time);
-            let goes_back = in_order && rtp < anchor.last_rtp;
+            // Sound comes in the order of its sequence numbers.
+            let goes_back = kind == TrackKind::Audio && rtp < anchor.last_rtp;
             (!goes_back && !clock.jumps(&anchor, rtp, now)).then_some((anchor, rtp))
         });
         let Some((mut anchor, rtp)) = placed else {

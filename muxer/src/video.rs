@@ -3,9 +3,10 @@
 //! The gate is shut at the start and after anything that a later picture may refer to did not go out; an IDR
 //! picture with known parameter sets opens it. While it is shut nothing goes out and the sender is asked for an IDR.
 
-use crate::dts::{DecodeTimes, Times, in_order, reorder_depth};
+use crate::dts::{DecodeTimes, Times, reorder_depth};
 use crate::flv::VideoHeader;
 use crate::h264::{AccessUnit, Damage, Depacketizer, Picture};
+use crate::order::{Order, PictureOrder};
 use crate::output::{Frame, KeyframeReason};
 use crate::reorder::MediaPacket;
 use crate::source::Source;
@@ -33,6 +34,7 @@ pub(crate) struct VideoTrack {
     size: Option<(u32, u32)>,
     /// The body of the newest IDR picture's tag; empty when there is none to repeat.
     keyframe: Option<Vec<u8>>,
+    order: PictureOrder,
     times: DecodeTimes,
     stats: VideoStats,
 }
@@ -49,6 +51,7 @@ impl VideoTrack {
             next_avcc: Vec::new(),
             size: None,
             keyframe: config.keep_keyframe.then(Vec::new),
+            order: PictureOrder::default(),
             times: DecodeTimes::default(),
             stats: VideoStats::default(),
         }
@@ -59,6 +62,7 @@ impl VideoTrack {
             packets: self.source.stats,
             waiting_for_keyframe: !self.open,
             bad_parameter_sets: self.stats.bad_parameter_sets + self.depacketizer.bad_parameter_sets,
+            ignored_units: self.stats.ignored_units + self.depacketizer.ignored_units,
             ..self.stats
         }
     }
@@ -66,17 +70,34 @@ impl VideoTrack {
     /// Takes in the next packet in sequence, with `lost` packets missing in front of it.
     pub(crate) fn handle(&mut self, packet: &MediaPacket<'_>, lost: u64, shared: &mut Shared) {
         if lost > 0 {
+            if self.depacketizer.is_over_before_loss() {
+                self.finish(shared);
+            }
             self.depacketizer.lose();
             self.shut(KeyframeReason::Loss, shared);
         }
         if packet.payload.is_empty() {
             return;
         }
-        if self.depacketizer.ends_before(packet.rtp_time) {
+        if self.depacketizer.ends_before(packet) {
             self.finish(shared);
         }
         self.depacketizer.push(packet);
-        if packet.marker {
+        if self.depacketizer.is_over() {
+            self.finish(shared);
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    pub(crate) fn deadline(&self) -> Option<MediaTime> {
+        let gap = self.source.deadline();
+        self.depacketizer.deadline(gap.is_some()).into_iter().chain(gap).min()
+    }
+
+    /// Ends a picture of which no more has come.
+    pub(crate) fn handle_timeout(&mut self, now: MediaTime, shared: &mut Shared) {
+        let gap = self.source.deadline();
+        if self.depacketizer.deadline(gap.is_some()).is_some_and(|deadline| now >= deadline) {
             self.finish(shared);
         }
     }
@@ -84,12 +105,23 @@ impl VideoTrack {
     /// Another stream takes over; `same_encoder` if only its sequence numbers went elsewhere.
     pub(crate) fn restart(&mut self, same_encoder: bool, shared: &mut Shared) {
         if same_encoder {
+            if self.depacketizer.is_over_before_loss() {
+                self.finish(shared);
+            }
             self.depacketizer.lose();
             self.shut(KeyframeReason::Loss, shared);
             return;
         }
+        if self.depacketizer.is_over_before_loss() {
+            self.finish(shared);
+        } else if self.depacketizer.is_in_picture() {
+            self.stats.access_units += 1;
+            self.stats.dropped.loss += 1;
+        }
         self.stats.bad_parameter_sets += self.depacketizer.bad_parameter_sets;
+        self.stats.ignored_units += self.depacketizer.ignored_units;
         self.depacketizer = new_depacketizer(&self.initial_sets);
+        self.order.restart();
         shared.timeline.restart(TrackKind::Video);
         self.shut(KeyframeReason::SourceChanged, shared);
     }
@@ -151,6 +183,9 @@ impl VideoTrack {
     }
 
     fn emit(&mut self, picture: &Picture, shared: &mut Shared) {
+        let in_force = picture.pps_id.and_then(|pps_id| self.depacketizer.sets.sps(pps_id));
+        let always = in_force.is_some_and(Sps::forbids_reordering);
+        let order = self.order.next(picture, in_force);
         let mut sps = None;
         if picture.idr {
             self.next_avcc.clear();
@@ -167,15 +202,13 @@ impl VideoTrack {
             }
             return;
         }
-        if let Some(sps) = &sps {
-            shared.timeline.set_video_in_order(in_order(sps));
-        }
         let floor = self.times.floor(shared.timeline.start());
+        shared.timeline.expect_picture(order == Order::AsSent, always);
         let pts = shared.timeline.stamp(TrackKind::Video, picture.rtp_time, picture.arrival, floor);
         if let Some(sps) = &sps {
             self.times.begin(reorder_depth(sps), pts, !self.open);
         }
-        let times = self.times.next(pts);
+        let times = self.times.next(pts, order);
         let dts = times.dts;
         let sent = sps.is_none_or(|sps| self.push_headers(&sps, dts, shared))
             && self.push_picture(picture.idr, &times, shared);

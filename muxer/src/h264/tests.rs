@@ -45,11 +45,12 @@ impl Rig {
     }
 
     fn packet(&mut self, rtp_time: u32, marker: bool, payload: &[u8]) {
-        if self.depacketizer.ends_before(rtp_time) {
+        let packet = MediaPacket { marker, rtp_time, arrival: MediaTime::ZERO, payload };
+        if self.depacketizer.ends_before(&packet) {
             self.finish();
         }
-        self.depacketizer.push(&MediaPacket { marker, rtp_time, arrival: MediaTime::ZERO, payload });
-        if marker {
+        self.depacketizer.push(&packet);
+        if self.depacketizer.is_over() {
             self.finish();
         }
     }
@@ -179,7 +180,7 @@ fn one_picture(payloads: &[&[u8]]) -> Vec<Ended> {
 fn malformed_pictures_yield_no_bytes() {
     let fragments = fu_a(&[P, P].concat(), 3);
     let [first, middle, last] = <[Vec<u8>; 3]>::try_from(fragments).unwrap();
-    let cases: [(&str, Vec<&[u8]>); 17] = [
+    let cases: [(&str, Vec<&[u8]>); 13] = [
         ("forbidden bit", vec![P, &[0xc1, 0x9a]]),
         ("forbidden bit inside STAP-A", vec![&[0x78, 0, 2, 0xc1, 0x9a]]),
         ("forbidden bit on STAP-A", vec![P, &[0xf8, 0, 2, 0x41, 0x9a]]),
@@ -188,11 +189,7 @@ fn malformed_pictures_yield_no_bytes() {
         ("STAP-A inside STAP-A", vec![&[0x78, 0, 5, 0x78, 0, 2, 0x41, 0x9a]]),
         ("FU-A inside STAP-A", vec![&[0x78, 0, 3, 0x7c, 0xc1, 0x9a]]),
         ("FU-A without start", vec![&middle, &last]),
-        ("FU-A without end", vec![&first, &middle]),
-        ("FU-A start twice", vec![&first, &first, &middle, &last]),
-        ("FU-A start and end in one", vec![&[0x5c, 0xc1, 0x9a, 0x21]]),
         ("FU-A type change", vec![&first, &[0x5c, 0x05, 1, 2], &last]),
-        ("FU-A of a fragment without bytes", vec![&first, &[0x5c, 0x01], &last]),
         ("FU-A of the header alone", vec![&first, &[0x5c], &last]),
         ("FU-A broken by another packet", vec![&first, P, &last]),
         ("FU-A of an aggregate", vec![&[0x5c, 0x98, 1], &[0x5c, 0x58, 1]]),
@@ -210,11 +207,217 @@ fn a_stap_a_may_hold_empty_units_and_end_in_half_a_size() {
 }
 
 #[test]
-fn a_fragment_cut_off_by_the_next_picture_spoils_its_own_only() {
+fn an_fu_a_with_start_and_end_is_a_whole_unit() {
+    assert_eq!(one_picture(&[&[0x5c, 0xc1, 0x9a, 0x21]]), [p(&[&[0x41, 0x9a, 0x21]])]);
+    let whole = [&[0x5c, 0xc1], &P[1..]].concat();
+    let parts = fu_a(P, 2);
+    assert_eq!(one_picture(&[&whole, &parts[0], &parts[1], &whole]), [p(&[P; 3])]);
+    let mut rig = Rig::new();
+    for nal in [X264_SPS, X264_PPS, X264_SEI, IDR] {
+        rig.packet(0, nal == IDR, &fu_a(nal, 100)[0]);
+    }
+    assert_eq!(rig.ended(), [idr(&[X264_SEI, IDR])]);
+}
+
+#[test]
+fn a_fragment_without_bytes_is_nothing() {
+    let parts = fu_a(P, 2);
+    // Start, middle and end bit alone, in front of, between and behind what holds the unit.
+    for (start, middle, end) in [(0x81, 0x01, 0x41), (0x01, 0x41, 0xc1)] {
+        let [before, between, behind] = [start, middle, end].map(|header| [0x5c, header]);
+        if middle == 0x01 {
+            assert_eq!(one_picture(&[&before, &parts[0], &between, &parts[1], &behind]), [p(&[P])]);
+        } else {
+            assert_eq!(one_picture(&[&before, &parts[0], &parts[1], &between, &behind]), [p(&[P])]);
+        }
+    }
+    // What starts in a fragment without bytes goes on in one without a start.
+    let continued = [&[0x5c, 0x01], &parts[0][2..]].concat();
+    assert_eq!(one_picture(&[&[0x5c, 0x81], &continued, &parts[1]]), [p(&[P])]);
     let mut rig = Rig::started();
-    rig.packet(3000, false, &fu_a(P, 2)[0]);
+    rig.packets(3000, &[vec![0x5c, 0x81], vec![0x5c, 0x41]]);
+    assert_eq!((rig.ended(), rig.depacketizer.ignored_units), (vec![nothing("no picture")], 2));
+}
+
+#[test]
+fn a_unit_without_its_end_bit_ends_where_the_next_packet_is_of_something_else() {
+    let mut parts = fu_a(P, 2);
+    parts[1][1] &= !0x40;
+    let [first, last] = <[Vec<u8>; 2]>::try_from(parts).unwrap();
+    let other = fu_a(X264_SEI, 100);
+    assert_eq!(one_picture(&[&first, &last]), [p(&[P])], "the marker");
+    assert_eq!(one_picture(&[&first, &last, &first, &last]), [p(&[P, P])], "the next start");
+    assert_eq!(one_picture(&[&first, &last, &other[0], P]), [p(&[P, X264_SEI, P])], "a start of another type");
+    assert_eq!(one_picture(&[&first, &last, P]), [p(&[P, P])], "a single unit");
+    assert_eq!(one_picture(&[&first, &last, &stap_a(&[P, P])]), [p(&[P, P, P])], "a STAP-A");
+    let mut rig = Rig::started();
+    rig.packet(3000, false, &first);
+    rig.packet(3000, false, &last);
     rig.packet(6000, true, P);
-    assert_eq!(rig.ended(), [nothing("malformed"), p(&[P])]);
+    assert_eq!(rig.ended(), [p(&[P]), p(&[P])], "another time");
+}
+
+#[test]
+fn a_unit_without_its_end_bit_is_damaged_when_a_packet_behind_it_is_missing() {
+    let parts = fu_a(P, 2);
+    for behind in [P, &parts[0]] {
+        let mut rig = Rig::started();
+        rig.packet(3000, false, &parts[0]);
+        rig.depacketizer.lose();
+        rig.packet(3000, true, behind);
+        assert_eq!(rig.ended(), [nothing("loss")]);
+    }
+}
+
+/// An encoder's output as it is: each unit behind a start code of so many bytes.
+fn byte_stream(nals: &[&[u8]], start_code: usize) -> Vec<u8> {
+    let code = [vec![0; start_code - 1], vec![1]].concat();
+    nals.iter().flat_map(|nal| [&code, *nal].concat()).collect()
+}
+
+#[test]
+fn a_byte_stream_inside_a_packet_is_divided_into_units() {
+    let whole = [DELIMITER, X264_SPS, X264_PPS, X264_SEI, IDR, IDR_LATER_SLICE];
+    let kept: [&[u8]; 3] = [X264_SEI, IDR, IDR_LATER_SLICE];
+    for start_code in [3, 4, 5] {
+        let stream = byte_stream(&whole, start_code);
+        let without_first_code = stream[start_code..].to_vec();
+        let ended_by_zeros = [&stream[..], &[0, 0]].concat();
+        for stream in [stream, without_first_code, ended_by_zeros] {
+            let mut packets = vec![vec![stream.clone()], vec![stap_a(&[&stream])]];
+            packets.extend((1..stream.len()).step_by(5).map(|size| fu_a(&stream, size)));
+            for packets in packets {
+                let mut rig = Rig::new();
+                rig.packets(0, &packets);
+                rig.packet(3000, true, P);
+                assert_eq!(rig.ended(), [idr(&kept), p(&[P])], "{start_code} bytes, {packets:x?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn slices_of_one_picture_may_come_as_a_byte_stream() {
+    let stream = byte_stream(&[P, P, P], 3);
+    for stream in [&stream[..], &stream[3..]] {
+        assert_eq!(one_picture(&[stream]), [p(&[P, P, P])]);
+        let parts = fu_a(stream, 4);
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        assert_eq!(one_picture(&parts), [p(&[P, P, P])]);
+    }
+}
+
+#[test]
+fn a_byte_stream_behind_a_parameter_set_may_be_larger_than_any_parameter_set() {
+    let slice = [IDR, &[0x55; 3 * MAX_PARAMETER_SET_BYTES][..]].concat();
+    for first in [X264_SPS, DELIMITER] {
+        let stream = byte_stream(&[first, X264_SPS, X264_PPS, &slice], 4);
+        let mut rig = Rig::new();
+        rig.packets(0, &fu_a(&stream[4..], 1000));
+        assert_eq!(rig.ended(), [idr(&[&slice])]);
+    }
+}
+
+#[test]
+fn a_slice_behind_a_marker_that_is_not_a_first_one_belongs_to_the_picture_before() {
+    let later: &[u8] = &[0x41, 0x16, 0x22];
+    // Each unit has the marker, parameter sets too: known before the first slice.
+    let mut rig = Rig::new();
+    for nal in [X264_SPS, X264_PPS, X264_SEI, IDR, IDR_LATER_SLICE, IDR_LATER_SLICE] {
+        rig.packet(0, true, nal);
+    }
+    for time in [3000, 6000] {
+        rig.packet(time, true, P);
+        for part in fu_a(later, 1) {
+            rig.packet(time, true, &part);
+        }
+    }
+    assert_eq!(rig.depacketizer.deadline(false), Some(MediaTime::from_millis(100)));
+    assert_eq!(rig.depacketizer.deadline(true), None, "the missing packets may be of this picture");
+    rig.finish();
+    assert_eq!(
+        rig.ended(),
+        [
+            nothing("no picture"),
+            nothing("no picture"),
+            idr(&[X264_SEI, IDR, IDR_LATER_SLICE, IDR_LATER_SLICE]),
+            p(&[P, later]),
+            p(&[P, later])
+        ]
+    );
+}
+
+#[test]
+fn a_marker_that_was_wrong_costs_one_picture_and_is_a_hint_from_then_on() {
+    let later: &[u8] = &[0x41, 0x16, 0x22];
+    let mut rig = Rig::started();
+    rig.packet(3000, true, P);
+    rig.packet(3000, true, later);
+    for time in [6000, 9000] {
+        rig.packet(time, true, P);
+        rig.packet(time, true, later);
+    }
+    rig.finish();
+    assert_eq!(rig.ended(), [p(&[P]), nothing("malformed"), p(&[P, later]), p(&[P, later])]);
+}
+
+#[test]
+fn a_marker_that_is_right_again_for_long_is_believed_again() {
+    let later: &[u8] = &[0x41, 0x16, 0x22];
+    let mut rig = Rig::started();
+    let mut time = 0;
+    let mut waits = |rig: &mut Rig, pictures: u32| {
+        for _ in 0..pictures {
+            time += 3000;
+            rig.packet(time, true, P);
+        }
+        rig.depacketizer.deadline(false).is_some()
+    };
+    assert!(!waits(&mut rig, 1));
+    for (enough, time) in [(64, 1), (64 * 64, 2)] {
+        rig.packet(time, true, P);
+        rig.packet(time, true, later);
+        assert!(waits(&mut rig, enough));
+        assert!(!waits(&mut rig, 2));
+    }
+}
+
+#[test]
+fn pictures_that_share_a_time_stay_separate() {
+    let later: &[u8] = &[0x41, 0x16, 0x22];
+    let mut rig = Rig::started();
+    for _ in 0..3 {
+        rig.packet(3000, true, P);
+    }
+    assert_eq!(rig.ended(), [p(&[P]), p(&[P]), p(&[P])]);
+    // Also where the marker is known to be wrong.
+    let mut rig = Rig::started();
+    rig.packet(3000, true, P);
+    rig.packet(3000, true, later);
+    rig.ended();
+    for next in [P.to_vec(), stap_a(&[X264_PPS, P]), fu_a(P, 2).concat(), byte_stream(&[X264_SPS, P], 4)] {
+        rig.packet(6000, true, P);
+        rig.packet(6000, true, later);
+        rig.packet(6000, true, &next);
+    }
+    let ended = rig.ended();
+    assert_eq!(ended.iter().filter(|ended| **ended == p(&[P, later])).count(), 4, "{ended:?}");
+}
+
+#[test]
+fn parameter_sets_with_a_marker_cost_a_sender_whose_marker_is_right_nothing_from_its_second_picture_on() {
+    let mut rig = Rig::new();
+    for nal in [X264_SPS, X264_PPS, IDR] {
+        rig.packet(0, true, nal);
+    }
+    assert_eq!(rig.depacketizer.deadline(false), Some(MediaTime::from_millis(5)));
+    rig.packet(3000, true, P);
+    for nal in [X264_SPS, X264_PPS, IDR] {
+        rig.packet(6000, true, nal);
+    }
+    let ended = rig.ended();
+    assert_eq!(ended.iter().filter(|ended| ended.0 != "no picture").count(), 3, "{ended:?}");
+    assert_eq!(rig.depacketizer.deadline(false), None);
 }
 
 #[test]

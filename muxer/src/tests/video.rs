@@ -287,3 +287,32 @@ fn pictures_of_one_time_come_a_millisecond_apart() {
     guest.video_packet(guest.video_seq.wrapping_add(1), 0, 2, P);
     assert_eq!(guest.lines(), ["inter 1", "inter 2"]);
 }
+
+#[test]
+fn a_clock_that_is_set_back_moves_no_picture_where_the_sps_forbids_reordering() {
+    let mut guest = Guest::showing();
+    let mut at = 0;
+    for set_back_ms in [0, 466, 600, 1590, 9000] {
+        for _ in 0..10 {
+            at += 33;
+            let sequence_number = guest.video_seq;
+            guest.video_seq = sequence_number.wrapping_add(1);
+            guest.video_packet(sequence_number, at - set_back_ms, at, P);
+        }
+    }
+    let expected: Vec<String> = (1..=50).map(|n| format!("inter {}", n * 33)).collect();
+    assert_eq!(guest.lines(), expected);
+    assert!(guest.bodies.iter().all(|body| body.get(2..5).is_none_or(|offset| offset == [0, 0, 0])));
+}
+
+#[test]
+fn jitter_of_the_rtp_times_becomes_no_composition_offset() {
+    let mut guest = Guest::showing();
+    for n in 1..100 {
+        let sequence_number = guest.video_seq;
+        guest.video_seq = sequence_number.wrapping_add(1);
+        guest.video_packet(sequence_number, n * 33 + n * 7919 % 90, n * 33, P);
+    }
+    assert!(guest.bodies.iter().all(|body| body[2..5] == [0, 0, 0]));
+    assert_eq!(guest.lines().len(), 99);
+}
