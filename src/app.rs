@@ -20,6 +20,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Instant;
 
 use async_signal::{Signal, Signals};
 use smol::LocalExecutor;
@@ -151,7 +152,7 @@ async fn serve_until_signal(
                         if let Event::State { slot, state } = event {
                             site.events.publish_state(&daemon.sessions.name(slot), state);
                         }
-                        daemon.handle_event(event).map_err(AppError::MediaThread)?;
+                        daemon.handle_event(event, Instant::now()).map_err(AppError::MediaThread)?;
                     }
                     Err(_) => return Err(AppError::MediaThread(MediaEnd::Silent)),
                 }

@@ -27,8 +27,8 @@ pub use chunk::ChunkError;
 pub use connection::{Greeted, Greeting, ProtocolError};
 pub use handshake::WrongVersion;
 pub use interface::{
-    CONNECT_DEADLINE, Disconnected, Event, LostReason, Output, PUBLISH_DEADLINE, SILENCE_DEADLINE, State, Stats,
-    Tracks, WRITE_STALL_DEADLINE,
+    CONNECT_DEADLINE, Disconnected, Event, LostReason, Output, PUBLISH_DEADLINE, Reached, SILENCE_DEADLINE, State,
+    Stats, Tracks, Trouble, WRITE_STALL_DEADLINE,
 };
 pub use message::{MessageError, StatusCode};
 pub use publisher::{

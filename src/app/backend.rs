@@ -139,12 +139,11 @@ impl Backend for DaemonBackend {
             if let Some(snapshot) = snapshots.get(slot.0) {
                 fill(&mut status, snapshot, now);
             }
-            status.problem = sessions.problem(slot, now);
             if sessions.publication(slot, |_, _| ()).is_some() {
                 status.path = Some(MediaPath::Sfu);
                 status.state = self.0.state_with_pull(slot, status.state);
             }
-            status
+            status.with_problems(sessions.problems(slot, now))
         };
         Ok(sessions.guests().into_iter().map(status).collect())
     }

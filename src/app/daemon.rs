@@ -155,7 +155,7 @@ impl Daemon {
         }
     }
 
-    pub(super) fn handle_event(&self, event: Event) -> Result<(), MediaEnd> {
+    pub(super) fn handle_event(&self, event: Event, now: Instant) -> Result<(), MediaEnd> {
         match event {
             Event::Connected { slot, key } => {
                 log::info!("{} {key}: connected", self.sessions.name(slot));
@@ -175,11 +175,22 @@ impl Daemon {
             }
             Event::Rtmp { slot, event: rtmp::Event::Lost { reason, retry_in } } => {
                 self.look_up_server(slot);
-                let name = self.sessions.name(slot);
-                log::warn!("{name}: RTMP publication interrupted: {reason}; next attempt in {retry_in:.1?}");
+                let (name, level) = (self.sessions.name(slot), self.sessions.record_rtmp_loss(slot, &reason, now));
+                log::log!(level, "{name}: RTMP publication interrupted: {reason}; next attempt in {retry_in:.1?}");
             }
-            Event::Rtmp { slot, event } => log::debug!("{}: RTMP {event:?}", self.sessions.name(slot)),
-            Event::State { slot, state } => log::info!("{}: {state}", self.sessions.name(slot)),
+            Event::Rtmp { slot, event } => {
+                log::debug!("{}: RTMP {event:?}", self.sessions.name(slot));
+                if event == rtmp::Event::Live {
+                    self.sessions.record_rtmp_well(slot);
+                }
+            }
+            Event::State { slot, state } => {
+                log::info!("{}: {state}", self.sessions.name(slot));
+                // Nothing is published there.
+                if state == State::Absent {
+                    self.sessions.record_rtmp_well(slot);
+                }
+            }
             Event::Failed(reason) => return Err(MediaEnd::Failed(reason)),
         }
         Ok(())

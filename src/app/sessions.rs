@@ -15,20 +15,26 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use guest_relay_muxer::TrackKind;
+use log::Level;
 
 use super::names::Name;
-use super::problem::Problem;
+use super::problem::{Cause, Problems};
 use super::profiles::Profiles;
 use super::question::Question;
 use super::sfu::Publication;
 use crate::guest::id::{GuestId, ResourceId};
 use crate::guest::{Guest, Held, Refusal, SessionKey, Slot, State, Table};
+use crate::http::backend::{Hop, Problem};
+use crate::log_once::LogOnce;
 use crate::rtc::srtp::SrtpProfile;
-use crate::rtmp::Target;
+use crate::rtmp::{LostReason, Target};
 use crate::sfu::pull::PeerId;
 use crate::sfu::store::SfuSession;
 use crate::sfu::subscriber::Inputs;
 use crate::slot::SessionEnd;
+
+/// Between two warnings of a publication that stays away.
+const REMIND_AFTER: Duration = Duration::from_secs(60);
 
 /// A session that holds a slot.
 pub(super) struct Session {
@@ -45,7 +51,11 @@ pub(super) struct Session {
 /// Facts of a slot that outlast its sessions.
 struct Facts {
     profiles: Profiles,
-    problem: Option<Problem>,
+    problems: Problems,
+    /// Where the slot is published at the media server.
+    path: String,
+    /// Warns of a publication that goes, and each [`REMIND_AFTER`] of one that stays away.
+    rtmp_log: LogOnce,
     /// The last session that held the slot, whether or not it does so still.
     last: Option<(ResourceId, SessionKey)>,
     /// The network from which the last session of this run was published.
@@ -60,7 +70,9 @@ impl Facts {
     fn new(target: &Target) -> Self {
         Self {
             profiles: Profiles::new(),
-            problem: None,
+            problems: Problems::default(),
+            path: target.path().to_owned(),
+            rtmp_log: LogOnce::new(Some(REMIND_AFTER)),
             last: None,
             publisher: None,
             server: Name::of(target),
@@ -243,21 +255,47 @@ impl Sessions {
         table.facts(table.listed_slot(id)?).publisher
     }
 
-    /// What is wrong in this slot, for the producer.
-    pub(super) fn problem(&self, slot: Slot, now: Instant) -> Option<String> {
-        self.0.borrow().facts(slot).problem.as_ref()?.text(now)
+    /// What is wrong in this slot, for the producer: the worst first.
+    pub(super) fn problems(&self, slot: Slot, now: Instant) -> Vec<Problem> {
+        self.0.borrow().facts(slot).problems.current(now)
     }
 
-    pub(super) fn record_problem(&self, slot: Slot, text: String, now: Instant) {
-        self.0.borrow_mut().facts_mut(slot).problem = Some(Problem::new(text, now));
+    pub(super) fn record_problem(&self, slot: Slot, cause: Cause, now: Instant) {
+        self.0.borrow_mut().facts_mut(slot).problems.record(cause, now);
     }
 
-    /// Notes the problem of a session, or that it has none, if it still holds the slot.
-    pub(super) fn set_problem_of(&self, slot: Slot, key: SessionKey, problem: Option<Problem>) {
+    /// Notes the problem of a session, if it still holds the slot.
+    pub(super) fn record_problem_of(&self, slot: Slot, key: SessionKey, cause: Cause, now: Instant) {
         let mut table = self.0.borrow_mut();
         if table.held(slot).is_some_and(|held| held.key == key) {
-            table.facts_mut(slot).problem = problem;
+            table.facts_mut(slot).problems.record(cause, now);
         }
+    }
+
+    /// The session's tracks come from the SFU, if it still holds the slot.
+    pub(super) fn record_pull_well(&self, slot: Slot, key: SessionKey) {
+        let mut table = self.0.borrow_mut();
+        if table.held(slot).is_some_and(|held| held.key == key) {
+            table.facts_mut(slot).problems.clear(Hop::Sfu);
+        }
+    }
+
+    /// The publication is interrupted; returns the level of the line about it.
+    pub(super) fn record_rtmp_loss(&self, slot: Slot, reason: &LostReason, now: Instant) -> Level {
+        let mut table = self.0.borrow_mut();
+        let facts = table.facts_mut(slot);
+        if let Some(trouble) = reason.trouble() {
+            facts.problems.record(Cause::Rtmp { trouble, path: facts.path.clone() }, now);
+        }
+        facts.rtmp_log.level((), now)
+    }
+
+    /// The publication is live, or there is none.
+    pub(super) fn record_rtmp_well(&self, slot: Slot) {
+        let mut table = self.0.borrow_mut();
+        let facts = table.facts_mut(slot);
+        facts.problems.clear(Hop::Rtmp);
+        facts.rtmp_log.reset();
     }
 
     /// What to protect the media of the next guest on the direct path with.
@@ -285,7 +323,7 @@ impl Facts {
     /// A problem of the way through the SFU goes with the guest who took it.
     fn forget_problem_of(&mut self, session: Option<&Session>) {
         if session.is_some_and(|session| session.publication.is_some()) {
-            self.problem = None;
+            self.problems.clear(Hop::Sfu);
         }
     }
 }

@@ -27,6 +27,7 @@ use crate::sfu::store::{self, SfuSession};
 use crate::sfu::subscriber::Subscriber;
 
 use super::daemon::Daemon;
+use super::problem::Cause;
 use super::sessions::Session;
 use host::Host;
 pub(super) use path::SfuPath;
@@ -54,7 +55,7 @@ pub(super) async fn publish_at_sfu(
     let key = daemon.sessions.next_key();
     let published = publish::publish(&path.client, offer).await.map_err(|error| {
         log::warn!("{id}: not published at the SFU: {error}");
-        daemon.sessions.record_problem(slot, format!("not published at the SFU: {error}"), Instant::now());
+        daemon.sessions.record_problem(slot, Cause::from(&error), Instant::now());
         refusal(&error)
     })?;
     if daemon.sessions.is_outdated(slot, key) {

@@ -2,6 +2,7 @@
 //!
 //! The composition root implements [`Backend`]; tests implement it with a fake. All calls happen on the control thread.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -248,8 +249,48 @@ pub struct GuestStatus {
     /// When `state` was entered.
     #[serde(serialize_with = "serialize_utc")]
     pub since: Option<SystemTime>,
-    /// What is wrong just now, for whoever runs the show, with the remedy where there is one.
+    /// The first of `problems`, in one line.
     pub problem: Option<String>,
+    /// What is wrong just now, for whoever runs the show: at most one thing a hop, the worst first.
+    pub problems: Vec<Problem>,
+}
+
+/// A part of the way from a guest to the mixer, the worst place for a problem first: behind it nothing helps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hop {
+    /// From the daemon to the media server.
+    Rtmp,
+    /// Through the SFU.
+    Sfu,
+    /// What the guest's browser sends.
+    Media,
+}
+
+/// Something that is wrong in a slot. Prints as one line, with its remedy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// Where.
+    pub hop: Hop,
+    /// Names the cause for programs, for example `rtmp-wrong-password`.
+    pub code: &'static str,
+    /// The cause for people.
+    pub words: String,
+    /// What to do about it, where that is known.
+    pub remedy: Option<Cow<'static, str>>,
+    /// When it began.
+    #[serde(serialize_with = "serialize_utc")]
+    pub since: Option<SystemTime>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)?;
+        match &self.remedy {
+            Some(remedy) => write!(f, "; {remedy}"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl GuestStatus {
@@ -273,7 +314,14 @@ impl GuestStatus {
             rtmp: RtmpState::Idle,
             since: None,
             problem: None,
+            problems: Vec::new(),
         }
+    }
+
+    /// Tells what is wrong, the worst first.
+    #[must_use]
+    pub fn with_problems(self, problems: Vec<Problem>) -> Self {
+        Self { problem: problems.first().map(Problem::to_string), problems, ..self }
     }
 }
 

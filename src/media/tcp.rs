@@ -24,8 +24,9 @@ const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// A quarter of a second of 2 Mbit/s: what waits behind it can still be dropped whole.
 const UNSENT_BYTES: u32 = 64 * 1024;
 /// Data sent but not acknowledged for this long ends the connection (RFC 5482), e.g. when the server's host is gone. The
-/// kernel looks at its retransmission timer, up to a second later.
-const USER_TIMEOUT: Duration = Duration::from_secs(4);
+/// kernel looks at its retransmission timer, up to a second later. A server that stands still with its buffers full counts
+/// too: the publisher, which gives it 8 s, comes first.
+const USER_TIMEOUT: Duration = Duration::from_secs(9);
 /// How long a server has to read the end of a stream.
 const LINGER: Duration = Duration::from_millis(300);
 

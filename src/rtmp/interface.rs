@@ -1,7 +1,8 @@
-//! The words between the publisher and its caller: [`Tracks`] in; [`State`], [`Output`], [`Event`], [`LostReason`],
-//! [`Stats`] out; and the deadlines that a [`LostReason`] prints.
+//! The words between the publisher and its caller: [`Tracks`] in; [`State`], [`Output`], [`Event`], [`LostReason`] with its
+//! [`Trouble`], [`Stats`] out; and the deadlines that a [`LostReason`] prints.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use super::connection::ProtocolError;
@@ -12,10 +13,12 @@ use super::message::StatusCode;
 pub const CONNECT_DEADLINE: Duration = Duration::from_millis(1500);
 /// From the TCP connection to Publish.Start.
 pub const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
-/// Without a byte taken by the socket while there are some to write.
-pub const WRITE_STALL_DEADLINE: Duration = Duration::from_secs(5);
-/// Without a byte from a server that answers pings: stopped, or behind a dead network whose buffers still take bytes.
-pub const SILENCE_DEADLINE: Duration = Duration::from_millis(4500);
+/// Without a byte taken by the socket while there are some to write. Leaving a server costs its readers the path, and there
+/// is no other server to go to; MediaMTX itself gives up after 10 s.
+pub const WRITE_STALL_DEADLINE: Duration = Duration::from_secs(8);
+/// Without a byte from a server that answers pings: stopped, or behind a dead network whose buffers still take bytes. The
+/// last answer may be 2 s old (the ping interval) when a stall begins: one of 8 s is always survived.
+pub const SILENCE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Which kinds of media the connection carries. Servers fix the set of tracks in the first 2 s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,20 +82,20 @@ pub enum Disconnected {
     /// The server closed (read returned 0).
     Closed,
     /// Connecting, reading or writing failed.
-    Failed(std::io::ErrorKind),
+    Failed(ErrorKind),
 }
 
 /// Why a connection ended or never came about.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LostReason {
     /// No TCP connection.
-    Unreachable(std::io::ErrorKind),
+    Unreachable(ErrorKind),
     ConnectTimeout,
     /// No Publish.Start in time.
     PublishTimeout,
     /// The server closed or reset the connection; before the proof that is how it refuses.
     Closed {
-        proven: bool,
+        reached: Reached,
         how: Disconnected,
     },
     /// The server gave a status code.
@@ -113,16 +116,68 @@ pub enum LostReason {
     LateTrack,
 }
 
+/// How far a connection had come when the server closed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// The handshake, or a command before publish.
+    Greeting,
+    /// publish was sent, and not answered.
+    Asked,
+    /// Publish.Start came, the proof did not.
+    Started,
+    /// The proof came.
+    Live,
+}
+
+/// What is wrong with the server, or with our settings for it: the part of a [`LostReason`] that somebody can act on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// No TCP connection comes about.
+    Unreachable,
+    /// Whatever answers there does not speak RTMP with us.
+    NotRtmp,
+    /// publish is answered with a close: so MediaMTX refuses a path that its configuration does not declare.
+    PathUndeclared,
+    /// MediaMTX's answer to a wrong user or password.
+    WrongPassword,
+    /// Another status code.
+    Refused(StatusCode),
+    /// Publish.Start, and then a close within the server's time for finding tracks.
+    MediaRefused,
+    /// The server is there and takes nothing, or answers nothing.
+    Stalled,
+    /// The server closed a live publication.
+    Ended,
+}
+
+impl LostReason {
+    /// `None` for a reconnect of our own plan.
+    pub fn trouble(&self) -> Option<Trouble> {
+        Some(match self {
+            Self::Unreachable(_) | Self::ConnectTimeout => Trouble::Unreachable,
+            Self::Closed { reached: Reached::Greeting, .. } | Self::Protocol(_) => Trouble::NotRtmp,
+            Self::Closed { reached: Reached::Asked, .. } => Trouble::PathUndeclared,
+            Self::Closed { reached: Reached::Started, .. } => Trouble::MediaRefused,
+            Self::Closed { reached: Reached::Live, how: Disconnected::Failed(ErrorKind::TimedOut) } => Trouble::Stalled,
+            Self::Closed { reached: Reached::Live, .. } => Trouble::Ended,
+            Self::Rejected(code) if code.is_about_credentials() => Trouble::WrongPassword,
+            Self::Rejected(code) => Trouble::Refused(code.clone()),
+            Self::PublishTimeout | Self::WriteStalled | Self::Silent | Self::Overflow => Trouble::Stalled,
+            Self::ReconnectRequested | Self::TimestampLimit | Self::TimeWentBack | Self::LateTrack => return None,
+        })
+    }
+}
+
 impl fmt::Display for LostReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LostReason::Unreachable(kind) => write!(f, "no connection: {kind}"),
             LostReason::ConnectTimeout => write!(f, "no connection within {CONNECT_DEADLINE:?}"),
             LostReason::PublishTimeout => write!(f, "no Publish.Start within {PUBLISH_DEADLINE:?}"),
-            LostReason::Closed { proven: true, how } => write!(f, "{how}"),
-            LostReason::Closed { proven: false, how } => {
-                write!(f, "{how} before the stream was accepted")
-            }
+            LostReason::Closed { reached: Reached::Live, how } => write!(f, "{how}"),
+            LostReason::Closed { reached: Reached::Started, how } => write!(f, "{how} before the stream was accepted"),
+            LostReason::Closed { reached: Reached::Asked, how } => write!(f, "{how} when it was asked for the path"),
+            LostReason::Closed { reached: Reached::Greeting, how } => write!(f, "{how} during the greeting"),
             LostReason::Rejected(code) => write!(f, "refused by the server: {code}"),
             LostReason::Protocol(error) => write!(f, "the server's bytes make no sense: {error}"),
             LostReason::WriteStalled => {
@@ -141,7 +196,7 @@ impl fmt::Display for LostReason {
 impl From<&std::io::Error> for Disconnected {
     fn from(error: &std::io::Error) -> Self {
         match error.kind() {
-            std::io::ErrorKind::UnexpectedEof => Disconnected::Closed,
+            ErrorKind::UnexpectedEof => Disconnected::Closed,
             kind => Disconnected::Failed(kind),
         }
     }

@@ -204,6 +204,11 @@ impl StatusCode {
         StatusCode(code.chars().take(CODE_MAX).map(printable).collect())
     }
 
+    /// Whether a wrong user or password is what it says.
+    pub(super) fn is_about_credentials(&self) -> bool {
+        self.0 == "NetStream.Publish.Unauthorized"
+    }
+
     /// The code, for example `NetStream.Publish.BadName`.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -32,8 +32,8 @@ use guest_relay_muxer::{Frame, Tag, TagKind};
 use super::connection::{Connection, Notice, ProtocolError};
 use super::flow::{Flow, Verdict};
 use super::interface::{
-    CONNECT_DEADLINE, Disconnected, Event, LostReason, Output, PUBLISH_DEADLINE, SILENCE_DEADLINE, State, Stats,
-    Tracks, WRITE_STALL_DEADLINE,
+    CONNECT_DEADLINE, Disconnected, Event, LostReason, Output, PUBLISH_DEADLINE, Reached, SILENCE_DEADLINE, State,
+    Stats, Tracks, WRITE_STALL_DEADLINE,
 };
 use super::message;
 use super::queue::{Bounds, Class, Queue};
@@ -41,7 +41,7 @@ use super::target::Target;
 use crate::backoff::{Backoff, Failure, Rng};
 use crate::deadline::earliest;
 
-/// Between pings: well within servers' 10 s read deadlines, and two fit into [`SILENCE_DEADLINE`].
+/// Between pings: well within servers' 10 s read deadlines, and five fit into [`SILENCE_DEADLINE`].
 pub const PING_INTERVAL: Duration = Duration::from_secs(2);
 /// From the first media written to [`State::Live`].
 pub const PROOF: Duration = Duration::from_secs(3);
@@ -266,10 +266,13 @@ impl Publisher {
             (Phase::Connecting { .. }, Disconnected::Closed) => {
                 self.fail(LostReason::Unreachable(std::io::ErrorKind::ConnectionReset), now);
             }
-            (Phase::Handshaking { .. } | Phase::Publishing, how) => {
-                self.fail(LostReason::Closed { proven: false, how }, now);
+            (Phase::Handshaking { .. }, how) => {
+                let asked = self.connection.as_ref().is_some_and(Connection::is_publishing);
+                let reached = if asked { Reached::Asked } else { Reached::Greeting };
+                self.fail(LostReason::Closed { reached, how }, now);
             }
-            (Phase::Live, how) => self.fail(LostReason::Closed { proven: true, how }, now),
+            (Phase::Publishing, how) => self.fail(LostReason::Closed { reached: Reached::Started, how }, now),
+            (Phase::Live, how) => self.fail(LostReason::Closed { reached: Reached::Live, how }, now),
             (Phase::Closing { reconnect, .. }, _) => self.on_closed(reconnect, now),
             (Phase::Idle | Phase::Backoff { .. } | Phase::Stopped, _) => {}
         }

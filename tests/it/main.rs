@@ -10,6 +10,7 @@ mod dtls;
 mod http;
 mod observe;
 mod outages;
+mod problems;
 mod relay;
 mod remote;
 mod rng;

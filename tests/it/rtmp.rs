@@ -7,7 +7,7 @@ pub(crate) mod driver;
 
 use std::time::{Duration, Instant};
 
-use guest_relay::rtmp::{Event, LostReason, Publisher, State, Target};
+use guest_relay::rtmp::{Event, LostReason, Publisher, Reached, State, Target};
 use guest_relay_muxer::{Frame, MediaTime, Tag};
 use ingest::{Connection, Ingest, Kind, Options, SecondPublisher, Stage};
 use loadgen::patience::PATIENCE;
@@ -226,7 +226,7 @@ fn a_killed_server_is_back_after_one_backoff_step_and_a_keyframe() {
     ingest.stop_listening();
     ingest.kill_connections();
     assert!(guest.driver.settle(|driver| driver.publisher.state() == State::Backoff));
-    assert!(matches!(guest.lost()[0], LostReason::Closed { proven: true, .. }));
+    assert!(matches!(guest.lost()[0], LostReason::Closed { reached: Reached::Live, .. }));
     guest.play(Duration::from_secs(7)); // the guest goes on; nobody listens
     assert!(matches!(guest.lost().last(), Some(LostReason::Unreachable(_))));
 
@@ -272,7 +272,7 @@ fn a_hundred_reconnects_leave_no_descriptor_behind() {
 }
 
 #[test]
-fn a_server_that_stops_reading_is_noticed_within_five_seconds() {
+fn a_server_that_stops_reading_is_given_eight_seconds_and_left_within_ten() {
     let ingest = ingest(Options::default());
     let mut guest = Guest::new(&ingest, "guest1");
     guest.publish();
@@ -284,7 +284,8 @@ fn a_server_that_stops_reading_is_noticed_within_five_seconds() {
     while guest.state() == State::Live && guest.driver.now < stopped + Duration::from_secs(20) {
         guest.play(Duration::from_millis(20));
     }
-    assert!(guest.driver.now - stopped <= Duration::from_millis(5100), "{:?}", guest.driver.now - stopped);
+    let noticed = guest.driver.now - stopped;
+    assert!((8000..=10_100).contains(&noticed.as_millis()), "{noticed:?}");
     assert!(matches!(guest.lost()[0], LostReason::Silent | LostReason::WriteStalled), "{:?}", guest.lost());
     ingest.resume_reading();
     assert!(guest.idle_until(|guest| guest.state() == State::Handshaking));
@@ -301,8 +302,10 @@ fn a_second_publisher_that_is_refused_backs_off_and_the_first_stays() {
     second.publish();
     second.play(Duration::from_millis(2500));
     assert!(second.driver.settle(|driver| driver.publisher.state() == State::Backoff));
-    let refused =
-        second.lost().first().is_some_and(|reason| matches!(reason, LostReason::Closed { proven: false, .. }));
+    let refused = second
+        .lost()
+        .first()
+        .is_some_and(|reason| matches!(reason, LostReason::Closed { reached: Reached::Started, .. }));
     assert!(refused, "{:?}", second.lost());
     assert!(!second.driver.events.contains(&Event::Live));
     first.play(Duration::from_secs(2));

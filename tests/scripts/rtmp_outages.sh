@@ -11,7 +11,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-NOTICED_MAX_MS=5000
+NOTICED_MAX_MS=10000
 FOUND_MAX_MS=2000
 # What this script itself and a busy machine add.
 SLACK_MS=1000
@@ -98,7 +98,7 @@ outage() {
     daemon_lines=$(lines "$work/daemon.log")
     began=$(now_ms)
     "$2"
-    wait_for 10000 "$work/daemon.log" "$daemon_lines" 'publication interrupted' || problem='not noticed'
+    wait_for 15000 "$work/daemon.log" "$daemon_lines" 'publication interrupted' || problem='not noticed'
     noticed=$(($(now_ms) - began))
     sleep 4.3
     ingest_lines=$(lines "$work/ingest.log")

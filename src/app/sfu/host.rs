@@ -8,7 +8,7 @@ use guest_relay_muxer::TrackKind;
 
 use super::publication::{Peers, PullPeer};
 use crate::app::daemon::Daemon;
-use crate::app::problem::Problem;
+use crate::app::problem::Cause;
 use crate::app::question::MEDIA_ANSWER;
 use crate::guest::{SessionKey, Slot};
 use crate::media::{Command, UdpSocketKind};
@@ -121,14 +121,13 @@ impl PeerHost for Host {
 
     fn state_changed(&self, state: &State) {
         if let Some(daemon) = self.daemon.upgrade().filter(|_| *state == State::Flowing) {
-            daemon.sessions.set_problem_of(self.slot, self.key, None);
+            daemon.sessions.record_pull_well(self.slot, self.key);
         }
     }
 
     fn troubled(&self, trouble: &Trouble) {
         if let Some(daemon) = self.daemon.upgrade() {
-            let problem = Problem::new(trouble.to_string(), Instant::now());
-            daemon.sessions.set_problem_of(self.slot, self.key, Some(problem));
+            daemon.sessions.record_problem_of(self.slot, self.key, Cause::from(trouble), Instant::now());
         }
     }
 

@@ -292,7 +292,7 @@ fn a_close_before_the_proof_is_a_rejection_and_backs_off_further_each_time() {
         world.publisher.handle_disconnected(Disconnected::Closed, world.now);
         let outputs = world.take_outputs();
         let (reason, retry_in) = lost(&outputs).unwrap();
-        assert_eq!(reason, LostReason::Closed { proven: false, how: Disconnected::Closed });
+        assert_eq!(reason, LostReason::Closed { reached: Reached::Started, how: Disconnected::Closed });
         assert!(!outputs.contains(&Output::Disconnect), "the socket is gone already");
         assert_eq!(world.publisher.state(), State::Backoff);
         world.wait(retry_in - Duration::from_millis(1));
@@ -310,7 +310,7 @@ fn a_live_connection_that_is_lost_returns_at_the_first_step() {
     world.publisher.handle_disconnected(Disconnected::Failed(ErrorKind::ConnectionReset), world.now);
     let (reason, retry_in) = lost(&world.take_outputs()).unwrap();
     let how = Disconnected::Failed(ErrorKind::ConnectionReset);
-    assert_eq!(reason, LostReason::Closed { proven: true, how });
+    assert_eq!(reason, LostReason::Closed { reached: Reached::Live, how });
     assert!(retry_in <= Duration::from_millis(625));
     world.wait(retry_in);
     world.serve();
@@ -360,7 +360,7 @@ fn each_deadline_ends_the_attempt() {
 }
 
 #[test]
-fn a_server_that_stops_reading_is_left_after_five_seconds_and_the_queue_stays_bounded() {
+fn a_server_that_stops_reading_is_given_eight_seconds_and_the_queue_stays_bounded() {
     let mut world = World::live(URL);
     world.takes = false;
     let stalled = world.now;
@@ -370,13 +370,13 @@ fn a_server_that_stops_reading_is_left_after_five_seconds_and_the_queue_stays_bo
         assert!(world.publisher.queued_media() <= Duration::from_millis(u64::from(QUEUE_MEDIA_MS_MAX)));
     }
     let noticed = world.now - stalled;
-    assert!(noticed <= Duration::from_millis(5040), "{noticed:?}");
+    assert!((8000..=8040).contains(&noticed.as_millis()), "{noticed:?}");
     assert_eq!(lost(&world.take_outputs()).unwrap().0, LostReason::WriteStalled);
     assert_eq!(world.publisher.queued_bytes(), 0);
 }
 
 #[test]
-fn a_server_whose_kernel_takes_bytes_but_that_answers_nothing_is_left_within_five_seconds() {
+fn a_server_whose_kernel_takes_bytes_but_that_answers_nothing_is_given_eight_to_ten_seconds() {
     let mut world = World::new(URL);
     world.pongs = true;
     world.publisher.start(world.now);
@@ -391,7 +391,7 @@ fn a_server_whose_kernel_takes_bytes_but_that_answers_nothing_is_left_within_fiv
         world.play(20, 50);
         assert!(world.now < stopped + Duration::from_secs(20), "it stays live");
     }
-    assert!(world.now - stopped <= Duration::from_secs(5));
+    assert!((8000..=10_040).contains(&(world.now - stopped).as_millis()), "{:?}", world.now - stopped);
     assert_eq!(lost(&world.take_outputs()).unwrap().0, LostReason::Silent);
 }
 

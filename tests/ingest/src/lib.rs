@@ -25,7 +25,7 @@ mod sps;
 mod tracks;
 mod wire;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -110,6 +110,7 @@ pub(crate) struct State {
     owners: HashMap<String, usize>,
     recordings: HashMap<String, u32>,
     paused: bool,
+    undeclared: HashSet<String>,
 }
 
 pub(crate) struct Shared {
@@ -230,6 +231,15 @@ impl Ingest {
     pub fn resume_reading(&self) {
         self.shared.lock().paused = false;
         self.shared.changed.notify_all();
+    }
+
+    /// From now on `path` is not in the configuration: MediaMTX closes such a publisher's connection without a status.
+    pub fn undeclare(&self, path: &str) {
+        self.shared.lock().undeclared.insert(path.to_owned());
+    }
+
+    pub fn declare(&self, path: &str) {
+        self.shared.lock().undeclared.remove(path);
     }
 
     /// Closes all connections at once.

@@ -312,6 +312,9 @@ impl Session {
             self.send_status(transaction, "error", "NetStream.Publish.Unauthorized");
             return Err(End::refused("authentication failed"));
         }
+        if self.shared.lock().undeclared.contains(&path) {
+            return Err(End::refused(format!("path '{path}' is not configured")));
+        }
         self.published = true;
         let peer = self.report(|seen| {
             seen.path = Some(path.clone());

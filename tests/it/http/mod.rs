@@ -21,8 +21,8 @@ use guest_relay::config::Config;
 use guest_relay::guest::id::{GuestId, ResourceId};
 use guest_relay::guest::{Guest, State};
 use guest_relay::http::backend::{
-    Admission, Backend, ClientInfo, Farewell, Fault, GuestStatus, Health, IceServer, Left, MediaPath, NoAnswer,
-    Published, Refusal, RtmpState,
+    Admission, Backend, ClientInfo, Farewell, Fault, GuestStatus, Health, Hop, IceServer, Left, MediaPath, NoAnswer,
+    Problem, Published, Refusal, RtmpState,
 };
 use guest_relay::http::metrics::{GuestMeasurements, RtmpMeasurements, TrackMeasurements};
 use guest_relay::http::{Limits, Site, serve};
@@ -196,10 +196,22 @@ impl Backend for Fake {
                 since: Some(UNIX_EPOCH + Duration::from_secs(1_767_225_599)),
                 ..GuestStatus::absent(id("guest1"), "Guest 1".into(), true)
             },
-            GuestStatus {
-                problem: Some("sessions/new: refused with 401".into()),
-                ..GuestStatus::absent(id("guest2"), "Gjest på \"lufta\"".into(), false)
-            },
+            GuestStatus::absent(id("guest2"), "Gjest på \"lufta\"".into(), false).with_problems(vec![
+                Problem {
+                    hop: Hop::Rtmp,
+                    code: "rtmp-unreachable",
+                    words: "the media server cannot be reached".into(),
+                    remedy: Some("start it".into()),
+                    since: Some(UNIX_EPOCH + Duration::from_secs(1_767_225_599)),
+                },
+                Problem {
+                    hop: Hop::Sfu,
+                    code: "sfu-pull",
+                    words: "sessions/new: refused with 401".into(),
+                    remedy: None,
+                    since: None,
+                },
+            ]),
         ])
     }
 

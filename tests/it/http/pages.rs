@@ -77,11 +77,16 @@ fn the_guest_list_is_json_with_null_for_what_is_not_known() {
         {"id": "guest1", "name": "Guest 1", "enabled": true, "state": "live", "path": "direct", "codec": "H264",
          "audio_codec": null, "width": 1280, "height": 720, "fps": 29.97, "bitrate_kbps": 2400, "loss": 0.01,
          "jitter_ms": 1.5, "last_keyframe_age_ms": 1200, "rtmp": "live", "since": "2025-12-31T23:59:59Z",
-         "problem": null},
+         "problem": null, "problems": []},
         {"id": "guest2", "name": "Gjest på \"lufta\"", "enabled": false, "state": "absent", "path": null,
          "codec": null, "audio_codec": null, "width": null, "height": null, "fps": null, "bitrate_kbps": null,
          "loss": null, "jitter_ms": null, "last_keyframe_age_ms": null, "rtmp": "idle", "since": null,
-         "problem": "sessions/new: refused with 401"},
+         "problem": "the media server cannot be reached; start it",
+         "problems": [
+            {"hop": "rtmp", "code": "rtmp-unreachable", "words": "the media server cannot be reached",
+             "remedy": "start it", "since": "2025-12-31T23:59:59Z"},
+            {"hop": "sfu", "code": "sfu-pull", "words": "sessions/new: refused with 401", "remedy": null,
+             "since": null}]},
     ]});
     assert_eq!(value, expected);
 }
