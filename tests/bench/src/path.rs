@@ -134,7 +134,7 @@ impl Path {
             servers: Vec::new(),
             muxer: guest_relay_muxer::Config::default(),
             hold: Duration::from_secs(15),
-            keyframe_interval: Some(Duration::from_secs(4)),
+            keyframe_interval: Some(Duration::from_secs(2)),
             seed: 1,
         };
         let mut slot = SlotMachine::new(Slot(0), config, start);
