@@ -27,6 +27,8 @@ pub enum Command {
     Reoffer { slot: Slot, key: SessionKey, offer: String, answer: smol::channel::Sender<Result<String, ReofferError>> },
     /// The guest said goodbye: the session ends, if it still holds its slot.
     Leave { slot: Slot, key: SessionKey },
+    /// Ask the slot's guest for a keyframe; `reply` hears whether a picture of theirs goes out, without which nothing is asked.
+    RequestKeyframe { slot: Slot, reply: smol::channel::Sender<bool> },
     /// One more slot, after all others.
     AddSlot(Box<RelayConfig>),
     /// Other limits, from the next guest on that comes or goes.

@@ -347,6 +347,11 @@ impl Relay {
         self.source.is_some_and(|source| source.receiving) && !self.bridge.is_silent()
     }
 
+    /// Pictures of the current session go out, as far as is known.
+    pub(super) fn shows_picture(&self) -> bool {
+        self.source.is_some_and(|source| source.video) && !self.bridge.repeats_picture()
+    }
+
     /// The publication was started and not ended.
     pub(super) fn is_published(&self) -> bool {
         self.published
@@ -461,9 +466,8 @@ impl Relay {
     fn keyframe_at(&self) -> Option<Instant> {
         let interval = self.config.keyframe_interval?;
         let last = self.last_keyframe?.max(self.keyframe_asked.unwrap_or(self.epoch));
-        let shows = self.source.is_some_and(|source| source.video) && !self.bridge.repeats_picture();
         let taken = matches!(self.publisher.state(), rtmp::State::Publishing | rtmp::State::Live);
-        (shows && taken).then(|| last + interval)
+        (self.shows_picture() && taken).then(|| last + interval)
     }
 
     fn media_time(&self, now: Instant) -> MediaTime {
