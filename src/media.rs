@@ -335,6 +335,13 @@ impl MediaLoop {
                     lane.set_idle(idle, now);
                 }
             }
+            Command::RequestKeyframe { slot, reply } => {
+                let asked = self.lanes.get_mut(slot.0).and_then(|lane| {
+                    lane.touched = true;
+                    lane.machine.run(|machine| machine.request_keyframe(now))
+                });
+                let _ = reply.try_send(asked.unwrap_or_default());
+            }
             Command::AddSlot(config) => self.lanes.push(Lane::new(Slot(self.lanes.len()), *config, now)),
             Command::Limit(budget) => {
                 self.budget = budget;

@@ -325,6 +325,20 @@ impl<P: SessionPeer + ?Sized> SlotMachine<P> {
         }
     }
 
+    /// Asks the guest for a keyframe, since a reader has joined; false while no picture of the guest's goes out. The session
+    /// limits how often a request leaves.
+    pub fn request_keyframe(&mut self, now: Instant) -> bool {
+        let shows_picture = self.relay.shows_picture();
+        let Some(session) =
+            self.live.as_mut().filter(|session| shows_picture && session.peer.has_track(TrackKind::Video))
+        else {
+            return false;
+        };
+        session.peer.request_keyframe(now);
+        self.unsettled = Some(now);
+        true
+    }
+
     /// The session that has the slot, or takes it, sends pictures.
     pub fn sends_video(&self) -> bool {
         let newest = self.prepared.as_ref().or(self.live.as_ref());

@@ -9,8 +9,8 @@ use guest_relay_muxer::{PacketStats, TrackKind};
 use crate::guest::id::{GuestId, ResourceId};
 use crate::guest::{self, Guest, Slot, State};
 use crate::http::backend::{
-    Admission, Backend, ClientInfo, Farewell, GuestStatus, Health, IceServer, Left, MediaPath, NoAnswer, Published,
-    Refusal, RtmpState,
+    Admission, Backend, ClientInfo, Farewell, GuestStatus, Health, IceServer, KeyframeRequest, Left, MediaPath,
+    NoAnswer, Published, Refusal, RtmpState,
 };
 use crate::http::backend::{GuestMeasurements, RtmpMeasurements, TrackMeasurements};
 use crate::http::status::of_trickle;
@@ -127,6 +127,14 @@ impl Backend for DaemonBackend {
             // Nobody comes in there.
             Err(_) => Ok(State::Absent),
         }
+    }
+
+    async fn request_keyframe(&self, guest: &GuestId) -> Result<KeyframeRequest, NoAnswer> {
+        let Some(slot) = self.0.sessions.listed_slot(guest) else {
+            return Ok(KeyframeRequest::NoSuchGuest);
+        };
+        let asked = self.0.request_keyframe(slot).await?;
+        Ok(if asked { KeyframeRequest::Asked } else { KeyframeRequest::NoPicture })
     }
 
     async fn guests(&self) -> Result<Vec<GuestStatus>, NoAnswer> {

@@ -335,6 +335,16 @@ impl Daemon {
         Ok(self.state_with_pull(slot, *state))
     }
 
+    /// Asks the guest in this slot for a keyframe; false while no picture of theirs goes out.
+    pub(super) async fn request_keyframe(&self, slot: Slot) -> Result<bool, NoAnswer> {
+        let (reply, answer) = smol::channel::bounded(1);
+        self.media.send(Command::RequestKeyframe { slot, reply }).map_err(|_| NoAnswer)?;
+        match within(MEDIA_ANSWER, answer.recv()).await {
+            Some(Ok(asked)) => Ok(asked),
+            Some(Err(_)) | None => Err(NoAnswer),
+        }
+    }
+
     /// A guest at the SFU is joining before the media thread has anything of it.
     pub(super) fn state_with_pull(&self, slot: Slot, state: State) -> State {
         let is_pulled = self.sessions.publication(slot, |_, _| ()).is_some();

@@ -131,6 +131,11 @@ impl Sessions {
         self.0.borrow().slot(id)
     }
 
+    /// The slot of a guest who is listed, whether or not it may publish.
+    pub(super) fn listed_slot(&self, id: &GuestId) -> Option<Slot> {
+        self.0.borrow().listed_slot(id)
+    }
+
     pub(super) fn next_key(&self) -> SessionKey {
         self.0.borrow_mut().next_key()
     }
@@ -212,7 +217,7 @@ impl Sessions {
 
     /// The slot of a guest who publishes through the SFU, and the session's key.
     pub(super) fn published(&self, id: &GuestId) -> Option<(Slot, SessionKey)> {
-        let slot = self.0.borrow().listed_slot(id)?;
+        let slot = self.listed_slot(id)?;
         self.publication(slot, |key, _| (slot, key))
     }
 

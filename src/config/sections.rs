@@ -125,7 +125,7 @@ fn relay(reader: &mut Reader<'_>, root: &mut Vec<Entry>, mediamtx: &MediaMtx, gu
         reorder: Duration::from_millis(
             reader.number(&mut section, "reorder_ms", 400, 20..=2000, "milliseconds").into(),
         ),
-        keyframe_interval: match reader.number(&mut section, "keyframe_interval_seconds", 4, 0..=60, "seconds") {
+        keyframe_interval: match reader.number(&mut section, "keyframe_interval_seconds", 2, 0..=60, "seconds") {
             0 => None,
             interval => Some(seconds(interval)),
         },

@@ -45,6 +45,7 @@ fn examine_configured(configured: &Configured, checks: &mut Vec<Check>) {
     if let Some(api) = &configured.api {
         checks.push(mediamtx(api));
         checks.extend(configured.paths.iter().map(path));
+        checks.extend(readers(&configured.paths));
         checks.extend(mixer(&configured.paths));
     }
     checks.push(sfu(&configured.sfu));
@@ -243,7 +244,11 @@ fn path(path: &GuestPath) -> Check {
                 false => check("path", Severity::Note, format!("{finding}; a guest usually brings H264 and Opus")),
             }
         }
-        PathState::Waiting { .. } => {
+        PathState::Waiting { stands_in: true, .. } => {
+            let finding = format!("{path}: nobody publishes it now; readers get MediaMTX's slate (alwaysAvailable)");
+            check("path", Severity::Ok, finding)
+        }
+        PathState::Waiting { stands_in: false, .. } => {
             check("path", Severity::Ok, format!("{path} is declared; nobody publishes it now"))
         }
         PathState::Undeclared { patterns: true } => {
@@ -258,10 +263,25 @@ fn path(path: &GuestPath) -> Check {
     }
 }
 
+/// A path that nobody publishes now has nothing for a reader, whose pipeline ended with the publication. What is set up
+/// against that cannot be told from a path that somebody publishes.
+fn readers(paths: &[GuestPath]) -> Option<Check> {
+    let is_empty = |path: &&GuestPath| matches!(path.state, PathState::Waiting { stands_in: false, .. });
+    let empty: Vec<&str> = paths.iter().filter(is_empty).map(|path| path.path.as_str()).collect();
+    let finding = format!("a mixer's input on {} ends, or does not begin, while nobody publishes", empty.join(", "));
+    (!empty.is_empty()).then(|| {
+        check("readers", Severity::Note, finding).with(
+            "relay.idle: slate publishes a slate while no guest is there; MediaMTX (1.16 or newer) stands in also while\n\
+             guest-relay is away, with alwaysAvailable: true and alwaysAvailableTracks: [{codec: H264}, {codec: Opus}]\n\
+             on the path",
+        )
+    })
+}
+
 /// The mixer cannot be seen from here; what its check is going to read can.
 fn mixer(paths: &[GuestPath]) -> Option<Check> {
     let source_ready = paths.iter().find_map(|path| match path.state {
-        PathState::Ready { source_ready, .. } | PathState::Waiting { source_ready } => Some(source_ready),
+        PathState::Ready { source_ready, .. } | PathState::Waiting { source_ready, .. } => Some(source_ready),
         PathState::Undeclared { .. } | PathState::Unclear(_) => None,
     })?;
     let remedy = "if the mixer says \"not streaming, skipping\" of a guest that is ready: have it test `ready`, in\n\

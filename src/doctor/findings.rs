@@ -151,8 +151,8 @@ pub enum PathState {
     /// Somebody publishes: the tracks, whether bytes came in within a second (`None`: the answers do not count them),
     /// and whether the answer still has the field `sourceReady`.
     Ready { tracks: Vec<String>, receives: Option<bool>, source_ready: bool },
-    /// Declared, nobody publishes.
-    Waiting { source_ready: bool },
+    /// Declared, nobody publishes; `stands_in`: MediaMTX does, with a slate of its own (`alwaysAvailable`).
+    Waiting { stands_in: bool, source_ready: bool },
     /// Not declared by name. A pattern, or `all_others`, may take it.
     Undeclared { patterns: bool },
     /// The API said something else.

@@ -182,9 +182,11 @@ struct Info {
     version: String,
 }
 
-/// `GET /v3/paths/get/{name}`; `ready` is deprecated since 1.17 and still sent, `available` comes in its place.
+/// `GET /v3/paths/get/{name}`. `online`, since 1.16: somebody publishes. `ready`, deprecated since 1.17 and still sent, and
+/// `available`, in its place: a reader gets something, which with `alwaysAvailable` on the path is always so.
 #[derive(Deserialize)]
 struct PathAnswer {
+    online: Option<bool>,
     #[serde(default)]
     ready: bool,
     #[serde(default)]
@@ -201,7 +203,12 @@ struct PathAnswer {
 }
 
 impl PathAnswer {
-    fn is_ready(&self) -> bool {
+    /// Somebody publishes.
+    fn is_online(&self) -> bool {
+        self.online.unwrap_or_else(|| self.is_readable())
+    }
+
+    fn is_readable(&self) -> bool {
         self.ready || self.available || self.source_ready == Some(true)
     }
 
@@ -221,7 +228,7 @@ struct PathConfig {
     name: String,
 }
 
-/// All of them, and after one pause those again that are ready: what they have received has to grow.
+/// All of them, and after one pause those again that are online: what they have received has to grow.
 fn look_at_paths(server: SocketAddr, targets: &[(GuestId, Target)]) -> Vec<GuestPath> {
     let looked = targets.iter().map(|(guest, target)| look_at_path(server, guest, target));
     let (mut paths, before): (Vec<GuestPath>, Vec<Option<u64>>) = looked.unzip();
@@ -233,7 +240,7 @@ fn look_at_paths(server: SocketAddr, targets: &[(GuestId, Target)]) -> Vec<Guest
         let after = before.and_then(|_| http::get(server, &path_call(&path.path)).ok());
         let after = after.and_then(|answer| serde_json::from_str::<PathAnswer>(&answer.body).ok());
         // Of one whom another publisher follows meanwhile, less is counted than before.
-        let after = after.filter(PathAnswer::is_ready).and_then(|answer| answer.bytes());
+        let after = after.filter(PathAnswer::is_online).and_then(|answer| answer.bytes());
         *receives = before.zip(after).map(|(before, after)| before != after);
     }
     paths
@@ -243,19 +250,19 @@ fn path_call(path: &str) -> String {
     format!("/v3/paths/get/{path}")
 }
 
-/// With the bytes that a path which is ready has received.
+/// With the bytes that a path which is online has received.
 fn look_at_path(server: SocketAddr, guest: &GuestId, target: &Target) -> (GuestPath, Option<u64>) {
     let mut bytes = None;
     let state = match http::get(server, &path_call(target.path())) {
         Ok(Answer { status: 200, body }) => match serde_json::from_str::<PathAnswer>(&body) {
             Ok(answer) => {
                 let source_ready = answer.source_ready.is_some();
-                match answer.is_ready() {
+                match answer.is_online() {
                     true => {
                         bytes = answer.bytes();
                         PathState::Ready { tracks: answer.tracks, receives: None, source_ready }
                     }
-                    false => PathState::Waiting { source_ready },
+                    false => PathState::Waiting { stands_in: answer.is_readable(), source_ready },
                 }
             }
             Err(error) => PathState::Unclear(format!("an answer that makes no sense: {error}")),

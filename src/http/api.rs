@@ -1,10 +1,16 @@
-//! What producers and monitoring read: `GET /api/guests` (JSON) and `GET /healthz` (plain text); and what the guest
-//! page needs to know before it joins: `GET /api/page` (JSON).
+//! What producers and monitoring read: `GET /api/guests` (JSON) and `GET /healthz` (plain text); what the guest
+//! page needs to know before it joins: `GET /api/page` (JSON); and what a media server calls when a reader joins:
+//!
+//! ```text
+//! POST /api/guests/{guest_id}/keyframe   ─▶ 202, 404 unknown guest, 409 no picture goes out
+//! ```
+
+use std::time::Instant;
 
 use serde::Serialize;
 
-use super::backend::{Backend, GuestStatus, Health, MediaPath};
-use super::message::{ClientInfo, Refusal, Response};
+use super::backend::{Backend, GuestStatus, Health, KeyframeRequest, MediaPath};
+use super::message::{ClientInfo, Refusal, Request, Response};
 use super::sfu;
 use super::site::Site;
 use crate::guest::Guest;
@@ -19,6 +25,25 @@ pub(super) struct Guests {
 /// How things stand.
 pub(super) async fn guests<B: Backend>(backend: &B) -> Result<Response, Refusal> {
     Ok(Response::json(200, &Guests { guests: backend.guests().await? }))
+}
+
+/// Asks a guest for a keyframe. Each one costs the guest's picture quality, so that nobody from afar may ask, and no page
+/// of somebody else's.
+pub(super) async fn request_keyframe<B: Backend>(
+    site: &Site<B>,
+    guest: &GuestId,
+    request: &Request,
+    now: Instant,
+) -> Result<Response, Refusal> {
+    site.limit_session_request(request.client, now)?;
+    if !sfu::is_of_our_origin(request, site.public_url.as_deref()) || !sfu::is_near(&site.backend, &request.client) {
+        return Err(Refusal::new(403, "only a program on this network may do this"));
+    }
+    match site.backend.request_keyframe(guest).await? {
+        KeyframeRequest::Asked => Ok(Response::text(202, "asked for")),
+        KeyframeRequest::NoPicture => Err(Refusal::new(409, format!("{guest} shows no picture now"))),
+        KeyframeRequest::NoSuchGuest => Err(Refusal::new(404, format!("there is no guest {guest}"))),
+    }
 }
 
 /// `{"public_url": …, "max_bitrate_kbps": …, "path": …, "calls_configured": …, "guests": [{"id", "name", "enabled"}]}`;

@@ -77,6 +77,9 @@ pub trait Backend {
     /// Where one guest is in its life.
     async fn state(&self, guest: &GuestId) -> Result<State, NoAnswer>;
 
+    /// Asks a guest for a keyframe.
+    async fn request_keyframe(&self, guest: &GuestId) -> Result<KeyframeRequest, NoAnswer>;
+
     /// How all configured guests are, in the order of the configuration.
     async fn guests(&self) -> Result<Vec<GuestStatus>, NoAnswer>;
 
@@ -179,6 +182,17 @@ pub enum Left {
     Ended,
     /// The slot is empty or held by another session.
     NoSuchSession,
+}
+
+/// Outcome of a request for a keyframe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyframeRequest {
+    /// The guest is asked, at once or as soon as the limit on requests allows.
+    Asked,
+    /// No picture of the guest's goes out: nobody is there, or the camera is off.
+    NoPicture,
+    /// Not configured.
+    NoSuchGuest,
 }
 
 /// Where the RTMP side of a guest is.

@@ -34,6 +34,7 @@ async fn dispatch<B: Backend>(site: &Site<B>, route: Route, request: Request) ->
     let answer = match route {
         Route::Page(name) => Ok(site.pages.respond(name, request.header("if-none-match"))),
         Route::Guests => api::guests(&site.backend).await,
+        Route::Keyframe { guest } => api::request_keyframe(site, &guest, &request, now).await,
         Route::PageFacts => Ok(api::page_facts(site, &request.client)),
         Route::IceServers => sfu::ice_servers(site, &request.client, now).await,
         Route::SfuSessions => Ok(sfu::sessions(&site.backend)),
@@ -63,6 +64,11 @@ pub enum Route {
     Page(&'static str),
     /// `/api/guests`
     Guests,
+    /// `/api/guests/{guest_id}/keyframe`
+    Keyframe {
+        /// Whose.
+        guest: GuestId,
+    },
     /// `/api/page`
     PageFacts,
     /// `/healthz`
@@ -132,6 +138,10 @@ impl Route {
                 false => guest_id(guest).map(|guest| Self::SfuSession { guest }),
             };
         }
+        if let Some(rest) = path.strip_prefix("/api/guests/") {
+            let guest = rest.strip_suffix("/keyframe").filter(|guest| !guest.contains('/')).ok_or_else(not_found)?;
+            return guest_id(guest).map(|guest| Self::Keyframe { guest });
+        }
         let endpoint =
             ENDPOINTS.iter().find_map(|(prefix, media_path)| Some((path.strip_prefix(prefix)?, *media_path)));
         let Some((whip, media_path)) = endpoint else {
@@ -164,7 +174,7 @@ impl Route {
             | Self::SfuSessions
             | Self::Status { .. } => &[Method::Get, Method::Head],
             Self::SfuSession { .. } => &[Method::Delete],
-            Self::Publish { .. } | Self::Leave { .. } => &[Method::Post],
+            Self::Publish { .. } | Self::Leave { .. } | Self::Keyframe { .. } => &[Method::Post],
             Self::Session { .. } => &[Method::Patch, Method::Delete],
         }
     }

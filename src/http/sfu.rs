@@ -24,12 +24,15 @@ use crate::guest::id::GuestId;
 
 /// The way the media of this client should try first.
 ///
-/// Direct when the client is on our network: its address is a private one, or the one that we have on the internet too.
-/// Direct also when there is no other way.
+/// Direct when the client is on our network, and when there is no other way.
 pub(super) fn path_for<B: Backend>(backend: &B, client: &ClientInfo) -> MediaPath {
+    if is_near(backend, client) || !backend.sfu_configured() { MediaPath::Direct } else { MediaPath::Sfu }
+}
+
+/// Whether a client is on our network: its address is a private one, or the one that we have on the internet too.
+pub(super) fn is_near<B: Backend>(backend: &B, client: &ClientInfo) -> bool {
     let same_network = |own: IpAddr| network_of(own) == network_of(client.remote_ip);
-    let near = is_private(client.remote_ip) || backend.own_public_addresses().into_iter().any(same_network);
-    if near || !backend.sfu_configured() { MediaPath::Direct } else { MediaPath::Sfu }
+    is_private(client.remote_ip) || backend.own_public_addresses().into_iter().any(same_network)
 }
 
 /// Whether an address has a meaning only within somebody's own network, which a client that reached us shares with us:
@@ -111,7 +114,7 @@ pub(super) async fn close<B: Backend>(
 
 /// Whether a request comes from a page of ours, or from no page at all: browsers say where from (Fetch standard §3.2,
 /// Fetch Metadata §2.4) and let no page change it.
-fn is_of_our_origin(request: &Request, public_url: Option<&str>) -> bool {
+pub(super) fn is_of_our_origin(request: &Request, public_url: Option<&str>) -> bool {
     let told = |name| request.headers.iter().any(|(n, _)| n == name);
     // A field that was sent twice reads as none; whoever does that is no browser.
     if told("sec-fetch-site") && request.header("sec-fetch-site") != Some("same-origin") {

@@ -34,6 +34,8 @@ pub enum Command {
     Vacate { slot: Slot, guest: SessionKey },
     /// Whether the slot is published without a guest too.
     Idle { slot: Slot, idle: bool },
+    /// Ask the slot's guest for a keyframe; `reply` hears whether a picture of theirs goes out, without which nothing is asked.
+    RequestKeyframe { slot: Slot, reply: smol::channel::Sender<bool> },
     /// One more slot, after all others.
     AddSlot(Box<RelayConfig>),
     /// Other limits, from the next guest on that comes or goes.

@@ -455,6 +455,11 @@ impl Relay {
         self.source.is_some_and(|source| source.receiving) && !self.bridge.is_silent()
     }
 
+    /// Pictures of the current session go out, as far as is known.
+    pub(super) fn shows_picture(&self) -> bool {
+        self.source.is_some_and(|source| source.video) && !self.bridge.repeats_picture()
+    }
+
     /// The publication has media of a guest, who is there or is waited for.
     pub(super) fn has_media(&self) -> bool {
         self.has_media
@@ -580,8 +585,7 @@ impl Relay {
     fn keyframe_at(&self) -> Option<Instant> {
         let interval = self.config.keyframe_interval?;
         let last = self.last_keyframe?.max(self.keyframe_asked.unwrap_or(self.epoch));
-        let shows = self.source.is_some_and(|source| source.video) && !self.bridge.repeats_picture();
-        (shows && self.is_taken()).then(|| last + interval)
+        (self.shows_picture() && self.is_taken()).then(|| last + interval)
     }
 
     /// The server takes media.

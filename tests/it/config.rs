@@ -51,7 +51,7 @@ fn an_empty_configuration_has_two_guests_and_the_documented_values() {
     assert_eq!(config.relay.output.to_string(), "rtmp://127.0.0.1:1935/{guest_id}");
     assert_eq!(config.relay.hold, Duration::from_secs(15));
     assert_eq!(config.relay.reorder, Duration::from_millis(400));
-    assert_eq!(config.relay.keyframe_interval, Some(Duration::from_secs(4)));
+    assert_eq!(config.relay.keyframe_interval, Some(Duration::from_secs(2)));
     assert_eq!(config.relay.state_file.as_deref(), Some(Path::new("guest-relay.state.json")));
     assert_eq!(config.cloudflare.pull_form, PullForm::SfuOffers);
     assert_eq!(config.log.level, log::LevelFilter::Info);

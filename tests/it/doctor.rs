@@ -165,18 +165,21 @@ fn a_media_server_without_its_api_is_told_from_one_that_is_down() {
 }
 
 /// What MediaMTX 1.20.1 answers, cut to what matters, of which the second request for a path is told more bytes or not.
-fn assert_says_of_paths(bytes: &str, expected: &str) {
+/// Where nobody publishes, `alwaysAvailable` has the path ready and with tracks all the same.
+fn assert_says_of_paths(bytes: &str, online: bool, expected: &str) {
     let ingest = Ingest::bind("127.0.0.1:0", Options::default()).unwrap();
     let api = TcpListener::bind("127.0.0.1:0").unwrap();
     let machine = Machine { rtmp: ingest.addr(), api: api.local_addr().unwrap(), ..Machine::new() };
-    let guest1 = r#"{"name":"guest1","confName":"guest1","ready":true,"available":true,"online":true,
-                     "source":{"type":"rtmpConn","id":"1"},"tracks":["H264","Opus"],"bytesReceived":BYTES}"#;
+    let guest1 = r#"{"name":"guest1","confName":"guest1","ready":true,"available":true,"online":ONLINE,
+                     "source":SOURCE,"tracks":["H264","Opus"],"bytesReceived":BYTES}"#;
+    let source = if online { r#"{"type":"rtmpConn","id":"1"}"# } else { "null" };
+    let guest1 = guest1.replace("BYTES", bytes).replace("ONLINE", &online.to_string()).replace("SOURCE", source);
     serve(
         api,
         "Server: mediamtx",
         &[
             ("/v3/info", r#"{"version":"v1.20.1","started":"2026-08-22T16:57:28Z"}"#),
-            ("/v3/paths/get/guest1", &guest1.replace("BYTES", bytes)),
+            ("/v3/paths/get/guest1", &guest1),
             ("/v3/config/paths/list?itemsPerPage=1000", r#"{"itemCount":1,"pageCount":1,"items":[{"name":"guest1"}]}"#),
         ],
     );
@@ -185,12 +188,42 @@ fn assert_says_of_paths(bytes: &str, expected: &str) {
 
 #[test]
 fn each_path_is_looked_up_and_an_undeclared_one_is_named() {
-    assert_says_of_paths("12{request}", &expected("paths"));
+    assert_says_of_paths("12{request}", true, &expected("paths"));
 }
 
 #[test]
 fn a_path_that_is_ready_and_receives_nothing_is_told() {
-    assert_says_of_paths("1200", &expected("paths_frozen"));
+    assert_says_of_paths("1200", true, &expected("paths_frozen"));
+}
+
+/// Whatever was received before stays counted.
+#[test]
+fn a_path_that_media_mtx_keeps_ready_by_itself_is_not_taken_for_a_publication() {
+    assert_says_of_paths("1200", false, &expected("paths_stand_in"));
+}
+
+/// Before 1.16 there is no `online`.
+#[test]
+fn a_path_of_an_older_media_mtx_is_judged_by_ready() {
+    let api = TcpListener::bind("127.0.0.1:0").unwrap();
+    let machine = Machine { api: api.local_addr().unwrap(), ..Machine::new() };
+    serve(
+        api,
+        "Server: mediamtx",
+        &[
+            ("/v3/info", r#"{"version":"v1.15.6","started":"2026-08-22T16:57:28Z"}"#),
+            ("/v3/paths/get/guest1", r#"{"ready":true,"tracks":["H264","Opus"],"bytesReceived":12{request}}"#),
+            ("/v3/paths/get/guest2", r#"{"ready":false,"tracks":[],"bytesReceived":0}"#),
+        ],
+    );
+    let text = String::from_utf8(machine.doctor(&[]).stdout).unwrap();
+    for line in [
+        "ok       path       guest1 is ready and receives: H264, Opus\n",
+        "ok       path       guest2 is declared; nobody publishes it now\n",
+        "note     readers    a mixer's input on guest2 ends, or does not begin, while nobody publishes\n",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ingest::{Ingest, Options};
 use loadgen::clip::Clip;
+use loadgen::http::{self, Url};
 use loadgen::patience::{Deadline, Lines, PATIENCE, Stopwatch, wait_for};
 use loadgen::publisher::Publisher;
 
@@ -182,6 +183,27 @@ fn a_reload_changes_the_limits_while_a_guest_is_live() {
     assert!(staying.is_alive() && new.is_alive());
     assert_eq!(daemon.guest("guest1")["state"], "live");
     assert_eq!(metric(&daemon.get("/metrics"), "guest_relay_rtmp_connections_total{guest=\"guest1\"}"), 1.0);
+}
+
+#[test]
+fn a_keyframe_that_somebody_asks_for_is_asked_of_the_live_guest() {
+    let (ingest, output) = ingest();
+    let environment = &[("GUEST_RELAY_RELAY_KEYFRAME_INTERVAL_SECONDS", "0")];
+    let daemon = Daemon::start_with(&output, Setup { environment, ..Setup::default() });
+    let ask = |guest: &str| {
+        let url = Url::parse(&format!("http://{}/api/guests/{guest}/keyframe", daemon.http)).unwrap();
+        http::exchange("POST", &url, &[], "").unwrap().second_word().to_owned()
+    };
+    assert_eq!([ask("guest1"), ask("guest9")], ["409", "404"]);
+    let publisher = Publisher::connect(&daemon.whip_url("guest1"), &Clip::chromium_360p()).unwrap();
+    daemon.wait_for_state("guest1", "live");
+    let requests = || publisher.stats().plis + publisher.stats().firs;
+    let before = requests();
+    assert_eq!([ask("guest1"), ask("guest2")], ["202", "409"]);
+    wait_for("the guest to be asked", || requests() > before, requests);
+    publisher.stop().unwrap();
+    assert_eq!(ask("guest1"), "409", "the last picture is held");
+    assert!(ingest.path("guest1").is_some_and(|connection| connection.violations.is_empty()));
 }
 
 #[test]

@@ -440,6 +440,33 @@ fn a_keyframe_is_asked_for_when_the_last_one_has_grown_old() {
 }
 
 #[test]
+fn a_keyframe_is_asked_for_on_demand_as_long_as_the_guest_shows_a_picture() {
+    let mut world = World::new();
+    assert!(!world.slot.request_keyframe(world.now), "nobody is there");
+    let mut world = live(Keyframes::OnRequest);
+    let before = world.guest().requests;
+    assert!(world.slot.request_keyframe(world.now));
+    world.pass(seconds(0.5));
+    assert_eq!(world.guest().requests - before, 1);
+    world.switch(Video, false);
+    world.pass(seconds(4.0));
+    assert!(!world.slot.request_keyframe(world.now), "the camera is off");
+    world.guest().request_keyframe();
+    world.switch(Video, true);
+    world.pass(seconds(1.0));
+    assert!(world.slot.request_keyframe(world.now));
+    world.leave();
+    assert!(!world.slot.request_keyframe(world.now), "the guest has left");
+    world.finish_untouched();
+
+    let mut world = World::new();
+    world.join_with(false, Clip::small(), Keyframes::OnRequest);
+    world.switch(Video, false);
+    world.pass(seconds(2.0));
+    assert!(!world.slot.request_keyframe(world.now), "the guest has no camera");
+}
+
+#[test]
 fn each_track_waits_for_a_missing_packet_as_its_own_path_demands() {
     let mut world = live(Keyframes::OnRequest);
     let delivery = |round_trip, jitter, retransmits| Delivery {

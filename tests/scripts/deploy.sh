@@ -90,7 +90,7 @@ for path in /guest_join /whip/guest1 /whip/guest1/abc /api/calls/whip/guest1 /ap
     path=/${path#/}
     grep -qE "$pattern" <<<"$path" || fail "$path would go to the application; add it to cross/cloudflared.example.yml"
 done
-for path in / /switcher /control /library /api/guests/status /api/events/guest1 /static/app.js /healthz /metrics; do
+for path in / /switcher /control /library /api/guests/status /api/guests/guest1/keyframe /api/events/guest1 /static/app.js /healthz /metrics; do
     if grep -qE "$pattern" <<<"$path"; then fail "$path would be taken from the application"; fi
 done
 "$binaries/guest-relay" --config cross/config.r58.yml --check-config >"$work/check.log" || fail 'cross/config.r58.yml is not valid'

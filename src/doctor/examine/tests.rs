@@ -41,7 +41,7 @@ fn well() -> Configured {
             GuestPath {
                 guest: guest("guest2"),
                 path: "guest2".to_owned(),
-                state: PathState::Waiting { source_ready: false },
+                state: PathState::Waiting { stands_in: false, source_ready: false },
             },
         ],
         sfu: Service::Works,
@@ -168,9 +168,28 @@ fn a_media_mtx_that_still_says_source_ready_needs_no_word_about_the_mixer() {
     configured.paths = vec![GuestPath {
         guest: guest("guest1"),
         path: "guest1".to_owned(),
-        state: PathState::Waiting { source_ready: true },
+        state: PathState::Waiting { stands_in: false, source_ready: true },
     }];
     assert!(report(BOARD, configured).checks.iter().all(|check| check.check != "mixer"));
+}
+
+#[test]
+fn a_reader_that_finds_nothing_is_told_of_and_one_that_finds_a_slate_is_not() {
+    let waiting = |id: &str, stands_in| GuestPath {
+        guest: guest(id),
+        path: id.to_owned(),
+        state: PathState::Waiting { stands_in, source_ready: false },
+    };
+    let both = |first, second| {
+        move |configured: &mut Configured| configured.paths = vec![waiting("guest1", first), waiting("guest2", second)]
+    };
+    let (severity, text) = line(both(false, false), "readers");
+    assert_eq!(severity, Severity::Note);
+    assert!(text.starts_with("a mixer's input on guest1, guest2 ends"), "{text}");
+    assert!(line(both(true, false), "readers").1.starts_with("a mixer's input on guest2 ends"));
+    let mut configured = well();
+    both(true, true)(&mut configured);
+    assert!(report(BOARD, configured).checks.iter().all(|check| check.check != "readers"));
 }
 
 #[test]
@@ -178,5 +197,5 @@ fn without_a_media_mtx_nothing_is_said_of_one() {
     let mut configured = well();
     configured.api = None;
     let report = report(BOARD, configured);
-    assert!(report.checks.iter().all(|check| !["mediamtx", "path", "mixer"].contains(&check.check)));
+    assert!(report.checks.iter().all(|check| !["mediamtx", "path", "readers", "mixer"].contains(&check.check)));
 }

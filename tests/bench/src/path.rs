@@ -134,7 +134,7 @@ impl Path {
             servers: Vec::new(),
             muxer: guest_relay_muxer::Config::default(),
             hold: Duration::from_secs(15),
-            keyframe_interval: Some(Duration::from_secs(4)),
+            keyframe_interval: Some(Duration::from_secs(2)),
             idle: false,
             still: std::sync::Arc::new(guest_relay_muxer::Still::black()),
             seed: 1,

@@ -21,8 +21,8 @@ use guest_relay::config::Config;
 use guest_relay::guest::id::{GuestId, ResourceId};
 use guest_relay::guest::{Guest, State};
 use guest_relay::http::backend::{
-    Admission, Backend, ClientInfo, Farewell, Fault, GuestStatus, Health, Hop, IceServer, Left, MediaPath, NoAnswer,
-    Problem, Published, Refusal, RtmpState,
+    Admission, Backend, ClientInfo, Farewell, Fault, GuestStatus, Health, Hop, IceServer, KeyframeRequest, Left,
+    MediaPath, NoAnswer, Problem, Published, Refusal, RtmpState,
 };
 use guest_relay::http::metrics::{GuestMeasurements, RtmpMeasurements, TrackMeasurements};
 use guest_relay::http::{Limits, Site, serve};
@@ -176,6 +176,15 @@ impl Backend for Fake {
 
     async fn state(&self, guest: &GuestId) -> Result<State, NoAnswer> {
         self.answer(if guest.as_str() == "guest1" { State::Live } else { State::Absent })
+    }
+
+    async fn request_keyframe(&self, guest: &GuestId) -> Result<KeyframeRequest, NoAnswer> {
+        self.calls.borrow_mut().push(format!("keyframe {guest}"));
+        self.answer(match guest.as_str() {
+            "guest1" => KeyframeRequest::Asked,
+            "guest2" => KeyframeRequest::NoPicture,
+            _ => KeyframeRequest::NoSuchGuest,
+        })
     }
 
     async fn guests(&self) -> Result<Vec<GuestStatus>, NoAnswer> {

@@ -16,6 +16,7 @@ fn every_route_takes_its_methods_and_no_others() {
         ("/guest_join", "GET HEAD", "OPTIONS, GET, HEAD"),
         ("/static/guest_join.js", "GET HEAD", "OPTIONS, GET, HEAD"),
         ("/api/guests", "GET HEAD", "OPTIONS, GET, HEAD"),
+        ("/api/guests/guest1/keyframe", "POST", "OPTIONS, POST"),
         ("/api/page", "GET HEAD", "OPTIONS, GET, HEAD"),
         ("/healthz", "GET HEAD", "OPTIONS, GET, HEAD"),
         ("/metrics", "GET HEAD", "OPTIONS, GET, HEAD"),
@@ -56,6 +57,8 @@ fn only_the_whip_routes_are_open_to_other_origins() {
         ("GET", "/api/page"),
         ("GET", "/api/ice-servers"),
         ("GET", "/api/calls/sessions"),
+        ("POST", "/api/guests/guest1/keyframe"),
+        ("OPTIONS", "/api/guests/guest1/keyframe"),
         ("OPTIONS", "/api/calls/session/guest1"),
         ("DELETE", "/api/calls/session/guest1"),
         ("GET", "/healthz"),
@@ -89,6 +92,57 @@ fn the_guest_list_is_json_with_null_for_what_is_not_known() {
              "since": null}]},
     ]});
     assert_eq!(value, expected);
+}
+
+#[test]
+fn a_request_for_a_keyframe_says_whether_the_guest_is_asked() {
+    let server = Server::new();
+    for (path, status) in [
+        ("/api/guests/guest1/keyframe", 202),
+        ("/api/guests/guest2/keyframe", 409),
+        ("/api/guests/guest9/keyframe", 404),
+        ("/api/guests/a%2f/keyframe", 400),
+        ("/api/guests//keyframe", 400),
+        ("/api/guests/keyframe", 404),
+        ("/api/guests/guest1", 404),
+        ("/api/guests/guest1/keyframe/", 404),
+        ("/api/guests/x/guest1/keyframe", 404),
+    ] {
+        assert_eq!(server.request("POST", path, &[], "").status, status, "{path}");
+    }
+    assert_eq!(server.calls(), ["keyframe guest1", "keyframe guest2", "keyframe guest9"]);
+    server.offer("mute", &[]);
+    let unknown = server.request("POST", "/api/guests/guest1/keyframe", &[], "");
+    assert_eq!((unknown.status, unknown.header("retry-after")), (503, "2"));
+}
+
+#[test]
+fn no_foreign_page_and_nobody_from_afar_asks_a_guest_for_keyframes() {
+    let server = Server::new();
+    let ask = |headers: &[(&str, &str)]| server.request("POST", "/api/guests/guest1/keyframe", headers, "").status;
+    for elsewhere in [
+        [("Origin", "https://elsewhere.example")].as_slice(),
+        &[("Origin", "null")],
+        &[("Sec-Fetch-Site", "cross-site")],
+        &[("CF-Connecting-IP", "203.0.113.7")],
+    ] {
+        assert_eq!(ask(elsewhere), 403, "{elsewhere:?}");
+    }
+    assert!(server.calls().is_empty());
+    // The test's requests say `Host: localhost`.
+    for near in [
+        [("Origin", "http://localhost"), ("Sec-Fetch-Site", "same-origin")].as_slice(),
+        &[("CF-Connecting-IP", super::OWN_PUBLIC_ADDRESS)],
+        &[],
+    ] {
+        assert_eq!(ask(near), 202, "{near:?}");
+    }
+    for _ in 0..200 {
+        if ask(&[]) == 429 {
+            return;
+        }
+    }
+    panic!("203 requests within a minute and none was refused");
 }
 
 #[test]

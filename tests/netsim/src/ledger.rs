@@ -31,8 +31,10 @@ const MATCH_AGAIN_AFTER: Duration = Duration::from_secs(1);
 const SYNC_AFTER: Duration = Duration::from_secs(10);
 /// Sound and picture are compared when they were shown this close together.
 const COMPARE_WITHIN: Duration = Duration::from_millis(500);
-/// What a reader of the stream buffers: as much as the daemon may wait for a packet.
-const READER_BUFFER: Duration = Duration::from_millis(400);
+/// What a patient reader of the stream buffers: as much as the daemon may wait for a packet.
+pub const PATIENT_BUFFER: Duration = Duration::from_millis(400);
+/// What the mixer buffers (`rtspsrc latency=50`).
+pub const MIXER_BUFFER: Duration = Duration::from_millis(50);
 
 /// What a picture at the server was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +131,9 @@ pub struct Figures {
     pub repeats: u64,
     /// Pictures that were never sent, or refer to one that was not shown.
     pub corrupt: u64,
+    /// For a reader that buffers [`PATIENT_BUFFER`], and for one that buffers [`MIXER_BUFFER`].
     pub freezes: Freezes,
+    pub mixer_freezes: Freezes,
     /// Length of the run from the first picture to the last.
     pub played: Duration,
     pub sounds: u64,
@@ -347,9 +351,9 @@ impl Ledger {
         sent.fold((0, 0), |(sent, exact), entry| (sent + 1, exact + usize::from(entry.shown.is_some())))
     }
 
-    /// When the pictures were rendered by a reader that buffers [`READER_BUFFER`]: at their timestamps, or when they came
-    /// if that was too late. The reader follows the sender's clock.
-    pub fn rendered(&self) -> Vec<Instant> {
+    /// When the pictures were rendered by a reader that buffers so long: at their timestamps, or when they came if that was
+    /// too late. The reader follows the sender's clock.
+    pub fn rendered(&self, buffer: Duration) -> Vec<Instant> {
         const WINDOW_MICROS: i64 = 10_000_000;
         let count = self.counted(&self.video).len();
         let exact = self.pictures.iter().filter(|picture| matches!(picture.was, Was::Exact(index) if index < count));
@@ -369,19 +373,24 @@ impl Ledger {
             least = least.min(transit(picture));
             window = Some((picture.connection, began, before, least));
             let ideal = u64::try_from(i64::from(picture.ms) * 1000 + least.min(before)).unwrap_or(0);
-            let due = self.start + Duration::from_micros(ideal) + READER_BUFFER;
+            let due = self.start + Duration::from_micros(ideal) + buffer;
             let rendered = due.max(picture.at);
             out.push(out.last().map_or(rendered, |last| rendered.max(*last)));
         }
         out
     }
 
-    pub fn figures(&self) -> Figures {
-        let mut rendered = self.rendered();
-        // A picture that stays to the end is frozen too.
+    /// The same, to the end of the run: a picture that stays until then is frozen too.
+    fn rendered_to_the_end(&self, buffer: Duration) -> Vec<Instant> {
+        let mut rendered = self.rendered(buffer);
         if let (Some(last), Some(sent)) = (rendered.last().copied(), self.counted(&self.video).last()) {
-            rendered.push(last.max(sent.unit.sent + self.delay + READER_BUFFER));
+            rendered.push(last.max(sent.unit.sent + self.delay + buffer));
         }
+        rendered
+    }
+
+    pub fn figures(&self) -> Figures {
+        let rendered = self.rendered_to_the_end(PATIENT_BUFFER);
         let from_first = |track: &Track| {
             let sent = self.counted(track);
             let first = sent.iter().position(|entry| entry.shown.is_some()).unwrap_or(sent.len());
@@ -405,6 +414,7 @@ impl Ledger {
             corrupt: self.undecodable + self.foreign,
             played: rendered.first().zip(rendered.last()).map_or(Duration::ZERO, |(first, last)| *last - *first),
             freezes: freezes(&rendered),
+            mixer_freezes: freezes(&self.rendered_to_the_end(MIXER_BUFFER)),
             sounds: audio.len() as u64,
             sounds_exact: exact(&audio),
             sound_gaps: runs.filter(|run| run.first().is_some_and(|entry| entry.shown.is_none())).count() as u64,

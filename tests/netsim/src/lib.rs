@@ -11,7 +11,8 @@
 //! How the figures are meant:
 //!
 //! - *exact*: the picture at the RTMP server is the one that was sent, bit by bit ([`ledger`]).
-//! - *frozen*: by the rule of W3C webrtc-stats, for a reader that buffers 400 ms ([`freeze`]).
+//! - *frozen*: by the rule of W3C webrtc-stats, for a reader that buffers 400 ms and for one that buffers 50 ms, as the mixer
+//!   does ([`freeze`]). Either shows a picture that comes too late when it comes.
 //! - *delay*: from the last packet's departure to the arrival at the server, less what the network takes undisturbed.
 //! - *skew*: what timestamps put picture and sound apart, the greatest value from 10 s into a session on.
 //! - *PLI*: how soon a keyframe is asked for counts from when a missing packet is given up, which is up to 400 ms after its loss.

@@ -89,10 +89,13 @@ impl Row {
 
     pub fn heading() -> String {
         format!(
-            "{:<26}{:>7}{:>7}{:>10}{:>7}{:>12}{:>8}{:>6}  {}",
+            "{:<26}{:>7}{:>7}{:>14}{:>7}{:>12}{:>8}{:>6}  {}",
             "scenario", "sent", "exact", "frozen ms", "audio", "delay ms", "A/V ms", "PLI", "verdict"
         ) + "\n"
-            + &format!("{:<26}{:>7}{:>7}{:>10}{:>7}{:>12}{:>8}{:>6}", "", "", "", "", "gaps", "p50/p95", "skew", "")
+            + &format!(
+                "{:<26}{:>7}{:>7}{:>14}{:>7}{:>12}{:>8}{:>6}",
+                "", "", "", "400/50", "gaps", "p50/p95", "skew", ""
+            )
     }
 }
 
@@ -100,15 +103,16 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let figures = &self.figures;
         let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
+        let frozen = format!("{:.0}/{:.0}", ms(figures.freezes.total), ms(figures.mixer_freezes.total));
         let delay = format!("{:.0}/{:.0}", ms(figures.delay_p50), ms(figures.delay_p95));
         let measured = |text: String| if self.frames_only { "-".to_owned() } else { text };
         write!(
             f,
-            "{:<26}{:>7}{:>7}{:>10}{:>7}{:>12}{:>8}{:>6}  {}",
+            "{:<26}{:>7}{:>7}{:>14}{:>7}{:>12}{:>8}{:>6}  {}",
             self.name,
             figures.frames,
             figures.exact,
-            measured(format!("{:.0}", ms(figures.freezes.total))),
+            measured(frozen),
             measured(figures.sound_gaps.to_string()),
             measured(delay),
             measured(format!("{:.0}", figures.skew_max_ms)),

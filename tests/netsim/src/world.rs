@@ -41,7 +41,7 @@ pub use crate::observed::Want;
 /// The daemon's defaults (`relay.hold_seconds`, `relay.keyframe_interval_seconds`, `rtc.start_bitrate_kbps`,
 /// `rtc.max_bitrate_kbps`).
 pub const HOLD: Duration = Duration::from_secs(15);
-const KEYFRAME_INTERVAL: Duration = Duration::from_secs(4);
+const KEYFRAME_INTERVAL: Duration = Duration::from_secs(2);
 const START_BITRATE_KBPS: u32 = 1500;
 const MAX_BITRATE_KBPS: u32 = 2500;
 const OPUS: OpusSettings = OpusSettings { max_average_bitrate_bps: 64_000, stereo: false };

@@ -7,6 +7,7 @@ use loadgen::guest::GuestConfig;
 use loadgen::netem::Impairments;
 
 use super::{ADDED_DELAY, DELAY, JITTER, Length, MINUTE, SECOND, SYNC_MS, browser, finish, quiet, setup};
+use crate::ledger::PATIENT_BUFFER;
 use crate::row::Row;
 use crate::world::{Want, World};
 
@@ -152,7 +153,7 @@ pub(super) fn congestion(name: &'static str, length: Length, seed: u64) -> Row {
     let settled = fell + 3 * SECOND;
     let (sent, exact) = world.ledger().exact_between(settled, world.now);
     row.require(sent == exact, || format!("{} of {sent} frames missing after the fall", sent - exact));
-    let rendered = world.ledger().rendered();
+    let rendered = world.ledger().rendered(PATIENT_BUFFER);
     let after =
         crate::freeze::freezes(rendered.get(rendered.partition_point(|at| *at < settled)..).unwrap_or_default());
     row.require(after.count == 0, || format!("{} freezes after the fall, longest {:?}", after.count, after.longest));
