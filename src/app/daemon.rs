@@ -176,6 +176,12 @@ impl Daemon {
                 log::warn!("{name}: RTMP publication interrupted: {reason}; next attempt in {retry_in:.1?}");
             }
             Event::Rtmp { slot, event } => log::debug!("{}: RTMP {event:?}", self.sessions.name(slot)),
+            Event::Adopted { slot, outcome: Ok(()) } => {
+                log::info!("{}: the publication of the process before goes on", self.sessions.name(slot));
+            }
+            Event::Adopted { slot, outcome: Err(reason) } => {
+                log::warn!("{}: the publication of the process before is closed: {reason}", self.sessions.name(slot));
+            }
             Event::State { slot, state } => log::info!("{}: {state}", self.sessions.name(slot)),
             Event::Failed(reason) => return Err(MediaEnd::Failed(reason)),
         }

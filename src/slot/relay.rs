@@ -24,6 +24,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use guest_relay_muxer::bytes::{Reader, Writer};
+use guest_relay_muxer::handover::HandoverError;
 use guest_relay_muxer::{Frame, MediaTime, Muxer, RtpPacket, SenderReport, Tag, TrackKind};
 
 use super::bridge::Bridge;
@@ -180,6 +182,30 @@ impl Relay {
             freezes: Freezes::default(),
             config,
         }
+    }
+
+    /// Where it publishes.
+    pub(super) fn target(&self) -> &Target {
+        &self.config.target
+    }
+
+    /// Writes what another process needs to go on in this publication ([`Relay::adopt`]); false when there is none that can be
+    /// gone on in.
+    pub(super) fn hand_over(&self, out: &mut Writer<&mut Vec<u8>>, now: Instant) -> bool {
+        self.published && self.muxer.hand_over(self.media_time(now), out) && self.publisher.hand_over(out)
+    }
+
+    /// A relay that goes on in the publication of another process, which ended `away` before `now`: held as if its guest had
+    /// just left. The silence that is missing comes at once, and the last picture as soon as time goes on.
+    pub(super) fn adopt(&self, state: &mut Reader<'_>, away: Duration, now: Instant) -> Result<Self, HandoverError> {
+        let mut relay = Self::new(self.config.clone(), now);
+        relay.muxer.adopt(state, away, MediaTime::ZERO)?;
+        relay.publisher.adopt(state, now)?;
+        relay.published = true;
+        relay.end_source(None, now);
+        relay.bridge.hasten_picture(now);
+        relay.add_silence(now);
+        Ok(relay)
     }
 
     /// A new session takes the slot; `video`: it will send pictures. The publication, if one is held, goes on with its
@@ -454,6 +480,14 @@ impl Relay {
             self.muxer.repeat_keyframe(dts);
         }
         self.drain_muxer(Origin::Bridge, now);
+    }
+
+    /// Silence up to now, whether it is due or not.
+    fn add_silence(&mut self, now: Instant) {
+        if let Some(dts) = self.muxer.timeline_at(self.media_time(now)) {
+            self.muxer.fill_silence(dts - MediaTime::from(SILENCE_MARGIN));
+            self.drain_muxer(Origin::Bridge, now);
+        }
     }
 
     /// When the last keyframe is too old for readers that join: while the guest shows pictures and the server takes them.
