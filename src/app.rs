@@ -5,6 +5,7 @@
 
 mod backend;
 mod daemon;
+mod handover;
 mod ice_servers;
 mod names;
 mod problem;
@@ -35,7 +36,7 @@ use crate::media::{self, Command, Event};
 use crate::panics;
 use crate::rtc::dtls::Certificate;
 use crate::rtmp::TargetError;
-use crate::systemd::Notifier;
+use crate::systemd::{self, Notifier};
 
 use backend::DaemonBackend;
 use daemon::{Daemon, budget, relay_config, slot_guest};
@@ -117,6 +118,10 @@ async fn serve_until_signal(
     );
 
     let daemon = Rc::new(Daemon::new(config, media, sessions, certificate, executor));
+    let notifier = Rc::new(Notifier::from_environment(&|name| std::env::var_os(name), std::process::id()));
+    // Nothing can fail any more: until here another start would have found all of it again.
+    handover::adopt(&daemon, &notifier, systemd::kept());
+    daemon.publish_idle_slots();
     (0..daemon.sessions.slots()).for_each(|slot| daemon.look_up_server(Slot(slot)));
     sfu::restore(&daemon);
     // Without the way through the SFU there is nothing to choose.
@@ -126,7 +131,6 @@ async fn serve_until_signal(
     }
     let site = Rc::new(Site::new(DaemonBackend(Rc::clone(&daemon)), &daemon.config));
     let http = executor.spawn(serve(listener, executor, Rc::clone(&site), Limits::default()));
-    let notifier = Rc::new(Notifier::from_environment(&|name| std::env::var_os(name), std::process::id()));
     let supervision = executor.spawn({
         let (daemon, notifier) = (Rc::clone(&daemon), Rc::clone(&notifier));
         async move { supervision::run(async || daemon.snapshot().await.ok(), &notifier).await }
@@ -136,14 +140,11 @@ async fn serve_until_signal(
             while let Some(signal) = signals.next().await {
                 match signal {
                     Ok(Signal::Hup) => reload::reload(&daemon, &site, source),
-                    Ok(signal) => {
-                        log::info!("{signal:?}: unpublishing every guest and ending");
-                        return Ok(());
-                    }
+                    Ok(signal) => return Ok(signal),
                     Err(error) => log::warn!("a signal could not be read: {error}"),
                 }
             }
-            Ok(())
+            Ok(Signal::Int)
         },
         async {
             loop {
@@ -162,11 +163,18 @@ async fn serve_until_signal(
     .await;
     notifier.stopping();
     drop((http, supervision));
-    if ended.is_ok() && daemon.media.send(Command::Shutdown).is_ok() {
+    let signal = ended?;
+    if signal == Signal::Term && notifier.is_watched() {
+        let kept = handover::hand_over(&daemon, &notifier).await;
+        log::info!("{signal:?}: ending; publications that the next process can go on in: {kept}");
+    } else {
+        log::info!("{signal:?}: unpublishing every guest and ending");
+    }
+    if daemon.media.send(Command::Shutdown).is_ok() {
         // The thread bounds its own shutdown; waiting for it lets the last bytes of every stream out.
         let _ = smol::unblock(move || thread.join()).await;
     }
-    ended
+    Ok(())
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::guest::{SessionKey, Slot, State};
 use crate::log_once::LogOnce;
@@ -41,7 +42,7 @@ use crate::rtmp::Disconnected;
 use crate::slot::SlotMachine;
 use crate::slot::{self, Joining, Output, RelayConfig, SessionEnd};
 
-pub use interface::{Budget, Command, Event, SlotSnapshot, UdpSocketKind};
+pub use interface::{Budget, Command, Event, HandedOver, NotAdopted, SlotSnapshot, UdpSocketKind};
 use lane::Lane;
 use pace::Pace;
 use token::Token;
@@ -368,6 +369,17 @@ impl MediaLoop {
                     let _ = reply.try_send(snapshots);
                 }
             }
+            Command::HandOver { reply } => {
+                let _ = reply.try_send(self.hand_over(now));
+            }
+            Command::Adopt { slot, state, stream } => {
+                let (now, clock) = both_clocks();
+                let outcome = match self.lanes.get_mut(slot.0) {
+                    Some(lane) => lane.adopt(&state, stream, clock, now),
+                    None => Err(NotAdopted::NoSlot),
+                };
+                self.emit(Event::Adopted { slot, outcome });
+            }
             Command::Shutdown => {
                 for lane in &mut self.lanes {
                     lane.machine.run(|machine| machine.close(now));
@@ -382,6 +394,24 @@ impl MediaLoop {
                 }
             }
         }
+    }
+
+    /// Ends every session, whose goodbyes go out before anything is given away, then gives away what can be gone on in.
+    fn hand_over(&mut self, now: Instant) -> Vec<HandedOver> {
+        for index in 0..self.lanes.len() {
+            if let Some(lane) = self.lanes.get_mut(index) {
+                lane.machine.run(|machine| machine.end_sessions(now));
+                lane.touched = true;
+            }
+            self.service(index, now);
+        }
+        let (now, clock) = both_clocks();
+        let Self { lanes, poller, .. } = self;
+        let given = lanes.iter_mut().enumerate().filter_map(|(index, lane)| {
+            let (state, stream) = lane.hand_over(poller, clock, now)?;
+            Some(HandedOver { slot: Slot(index), state, stream })
+        });
+        given.collect()
     }
 
     /// Gives a session its socket and its routes, and then the slot: one that does not fit changes nothing.
@@ -547,6 +577,12 @@ impl MediaLoop {
             log::warn!("control thread too slow: {:?} dropped", error.into_inner());
         }
     }
+}
+
+/// Now, on the clock of this process, and on the one that it has in common with the next: since the boot.
+fn both_clocks() -> (Instant, Duration) {
+    let boot = clock_gettime(ClockId::Boottime);
+    (Instant::now(), Duration::try_from(boot).unwrap_or_default())
 }
 
 #[cfg(test)]

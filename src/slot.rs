@@ -21,6 +21,7 @@
 
 mod bridge;
 mod freezes;
+mod handover;
 mod rates;
 mod relay;
 mod session;
@@ -32,6 +33,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use guest_relay_muxer::TrackKind;
+use guest_relay_muxer::bytes::Writer;
 
 use crate::deadline::{earliest, is_due};
 use crate::guest::{SessionKey, Signs, Slot, State};
@@ -40,6 +42,7 @@ use crate::rtc::peer::{self, EndReason, Peer, PeerStats};
 use crate::rtc::sdp::OfferError;
 use crate::rtmp;
 
+pub use handover::{AWAY_MAX, AdoptError, STATE_MAX};
 use relay::{Joined, Relay};
 pub use relay::{RelayConfig, RelaySnapshot, RtmpInput};
 pub use session::{SessionEnd, SessionPeer};
@@ -268,11 +271,37 @@ impl<P: SessionPeer + ?Sized> SlotMachine<P> {
         self.unsettled = Some(now);
     }
 
-    /// Ends every session and the publication, with whatever waits to be written.
-    pub fn close(&mut self, now: Instant) {
+    /// Ends every session, and leaves the publication as it is.
+    pub fn end_sessions(&mut self, now: Instant) {
         for key in self.session_keys() {
             self.leave(key, SessionEnd::Shutdown, now);
         }
+    }
+
+    /// What another process needs to go on in the publication on the same connection, which nothing may be written to any
+    /// more. None when there is nothing that can be gone on in: that is closed. `clock`: since the boot.
+    pub fn hand_over(&self, clock: Duration, now: Instant) -> Option<Vec<u8>> {
+        let write = |out: &mut Writer<&mut Vec<u8>>| self.relay.hand_over(out, now);
+        handover::seal(self.relay.target(), clock, write)
+    }
+
+    /// Goes on, with a slot that is as new, in the publication of another process ([`SlotMachine::hand_over`]): it is held from
+    /// now on. `clock`: since the boot. An error changes nothing.
+    pub fn adopt(&mut self, state: &[u8], clock: Duration, now: Instant) -> Result<(), AdoptError> {
+        if self.session_keys().next().is_some() || self.relay.is_published() {
+            return Err(AdoptError::InUse);
+        }
+        let (mut state, away) = handover::open(state, self.relay.target(), clock)?;
+        let relay = self.relay.adopt(&mut state, away, now)?;
+        handover::end(&state)?;
+        self.relay = relay;
+        (self.unsettled, self.deadline) = (Some(now), Some(now));
+        Ok(())
+    }
+
+    /// Ends every session and the publication, with whatever waits to be written.
+    pub fn close(&mut self, now: Instant) {
+        self.end_sessions(now);
         self.relay.release(now);
         self.unsettled = Some(now);
     }

@@ -1,19 +1,38 @@
-//! What systemd asks of a service, by hand: the notify protocol of sd_notify(3) (readiness, watchdog, stopping) and the
-//! priority prefixes of sd-daemon(3) on stderr.
+//! What systemd asks of a service, by hand: the notify protocol of sd_notify(3) (readiness, watchdog, stopping), its file
+//! descriptor store, and the priority prefixes of sd-daemon(3) on stderr.
 //!
-//! Input: `NOTIFY_SOCKET`, `WATCHDOG_USEC`, `WATCHDOG_PID`, `JOURNAL_STREAM`. Output: one datagram a message, on a Unix
-//! socket that may live in the file system or in the abstract name space. Without systemd nothing is sent.
+//! Input: `NOTIFY_SOCKET`, `WATCHDOG_USEC`, `WATCHDOG_PID`, `LISTEN_FDS` and its like, `JOURNAL_STREAM`. Output: one datagram a
+//! message, on a Unix socket that may live in the file system or in the abstract name space. Without systemd nothing is sent.
+//!
+//! What is kept over a restart: a connection together with a memory file that holds its state, under one name, so that neither
+//! is ever there alone. The store takes both by one message, and forgets both by one.
 //!
 //! A message that cannot be sent is dropped: the service manager then does what it does with a silent service, and a
-//! guest's session does not depend on it. Bounds: no queue; a full socket drops the message.
+//! guest's session does not depend on it. Those of the store wait [`STORE_WAIT`] for their place, and tell when they get
+//! none. Bounds: no queue; a full socket drops the message; [`KEPT_MAX`] bytes of a memory file.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, IoSlice, Write};
+use std::mem::MaybeUninit;
+use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::fs::MetadataExt;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+
+/// How long a message of the store waits for its place in the service manager's queue, and the end of the process for the
+/// service manager to have them all.
+const STORE_WAIT: Duration = Duration::from_secs(1);
+/// The largest memory file that is read.
+const KEPT_MAX: u64 = 16 << 20;
 
 /// A variable of the environment.
 pub type Variable<'a> = &'a dyn Fn(&str) -> Option<OsString>;
@@ -67,11 +86,100 @@ impl Notifier {
         self.send("STOPPING=1");
     }
 
+    /// Has the service manager keep a connection and its state for the next process, under `name`.
+    pub fn store(&self, name: &str, state: &[u8], connection: &TcpStream) -> io::Result<()> {
+        let mut file = File::from(memfd_create("guest-relay", MemfdFlags::CLOEXEC)?);
+        file.write_all(state)?;
+        self.send_with(&format!("FDSTORE=1\nFDNAME={name}"), &[file.as_fd(), connection.as_fd()])
+    }
+
+    /// Has the service manager forget what it keeps under `name`.
+    pub fn forget(&self, name: &str) -> io::Result<()> {
+        self.send_with(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[])
+    }
+
+    /// Waits until the service manager has read all messages.
+    pub fn wait_for_all(&self) -> io::Result<()> {
+        let (ours, theirs) = io::pipe()?;
+        self.send_with("BARRIER=1", &[theirs.as_fd()])?;
+        // It closes the last of the writing ends.
+        drop(theirs);
+        let limit = Timespec { tv_sec: STORE_WAIT.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: 0 };
+        match poll(&mut [PollFd::new(&ours, PollFlags::IN)], Some(&limit))? {
+            0 => Err(io::ErrorKind::TimedOut.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn send_with(&self, message: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let Some((_, address)) = &self.to else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        let socket = UnixDatagram::unbound()?;
+        socket.connect_addr(address)?;
+        socket.set_write_timeout(Some(STORE_WAIT))?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        sendmsg(&socket, &[IoSlice::new(message.as_bytes())], &mut ancillary, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+
     fn send(&self, message: &str) {
         if let Some((socket, address)) = &self.to {
             let _ = socket.send_to_addr(message.as_bytes(), address);
         }
     }
+}
+
+/// What the service manager kept under one name.
+#[derive(Debug)]
+pub struct Kept {
+    pub name: String,
+    /// A connection, and the bytes that were stored with it; `None` when it is anything else.
+    pub connection: Option<(TcpStream, Vec<u8>)>,
+}
+
+/// What the service manager kept for this process. To be called once: the descriptors are the caller's from then on.
+pub fn kept() -> Vec<Kept> {
+    match sd_listen_fds::get() {
+        Ok(received) => {
+            pairs(received.into_iter().map(|(name, descriptor)| (name.unwrap_or_default(), descriptor.into_std())))
+        }
+        Err(error) => {
+            log::warn!("what the service manager kept cannot be taken: {error}");
+            Vec::new()
+        }
+    }
+}
+
+/// Connections with their states, by name.
+fn pairs(received: impl Iterator<Item = (String, OwnedFd)>) -> Vec<Kept> {
+    let mut parts: Vec<(String, Vec<TcpStream>, Vec<Vec<u8>>)> = Vec::new();
+    for (name, descriptor) in received {
+        if !parts.iter().any(|(known, ..)| *known == name) {
+            parts.push((name.clone(), Vec::new(), Vec::new()));
+        }
+        let Some((_, connections, states)) = parts.iter_mut().find(|(known, ..)| *known == name) else { continue };
+        let file = File::from(descriptor);
+        match file.metadata() {
+            Ok(metadata) if metadata.file_type().is_socket() => connections.push(TcpStream::from(OwnedFd::from(file))),
+            Ok(metadata) if metadata.is_file() && metadata.len() <= KEPT_MAX => {
+                let mut state = vec![0; usize::try_from(metadata.len()).unwrap_or(0)];
+                if file.read_exact_at(&mut state, 0).is_ok() {
+                    states.push(state);
+                }
+            }
+            _ => {}
+        }
+    }
+    let kept = parts.into_iter().map(|(name, mut connections, mut states)| {
+        let whole = connections.len() == 1 && states.len() == 1;
+        Kept { name, connection: connections.pop().zip(states.pop()).filter(|_| whole) }
+    });
+    kept.collect()
 }
 
 /// A line feed would begin another assignment.

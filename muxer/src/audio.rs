@@ -18,7 +18,9 @@
 
 use std::collections::VecDeque;
 
+use crate::bytes::{Reader, Writer};
 use crate::flv;
+use crate::handover::{self, HandoverError};
 use crate::opus::{self, OpusPacket};
 use crate::output::Frame;
 use crate::reorder::MediaPacket;
@@ -216,6 +218,27 @@ impl AudioTrack {
         shared.timeline.set_forward(by);
         self.join |= self.end.is_some_and(|end| own + by > end);
         by
+    }
+
+    /// What went out last, for [`AudioTrack::adopt`] of another process.
+    pub(crate) fn hand_over(&self, out: &mut Writer<&mut Vec<u8>>) {
+        let began = self.dts.last().zip(self.end);
+        handover::write_flag(out, began.is_some());
+        if let Some((last, end)) = began {
+            handover::write_time(out, last);
+            handover::write_time(out, end);
+        }
+    }
+
+    /// Goes on, in a new track, behind what another process sent last.
+    pub(crate) fn adopt(&mut self, state: &mut Reader<'_>) -> Result<(), HandoverError> {
+        if handover::read_flag(state, "whether sound began")? {
+            self.dts.set(handover::read_time(state, "the last sound")?);
+            self.end = Some(handover::read_time(state, "the end of the sound")?);
+            self.header_sent = true;
+            self.join = true;
+        }
+        Ok(())
     }
 
     /// Another stream takes over; `same_encoder` if only its sequence numbers went elsewhere.

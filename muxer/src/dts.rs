@@ -102,6 +102,11 @@ impl DecodeTimes {
         self.sent.set(dts);
     }
 
+    /// The last dts that went out.
+    pub(crate) fn last(&self) -> Option<MediaTime> {
+        self.sent.last()
+    }
+
     /// The earliest dts that may come next, no earlier than `start`.
     pub(crate) fn floor(&self, start: MediaTime) -> MediaTime {
         self.sent.floor(start)

@@ -71,6 +71,7 @@ mod video;
 pub mod amf0;
 pub mod bytes;
 pub mod flv;
+pub mod handover;
 pub mod opus;
 pub mod seq;
 pub mod sps;
@@ -78,6 +79,8 @@ pub mod sps;
 use std::time::Duration;
 
 use audio::AudioTrack;
+use bytes::{Reader, Writer};
+use handover::HandoverError;
 use output::Outbox;
 use source::{Arrived, Restart};
 use timeline::Timeline;
@@ -321,6 +324,44 @@ impl Muxer {
     /// media needs one.
     pub fn begin(&mut self, now: MediaTime) {
         self.shared.timeline.begin(now);
+    }
+
+    /// Writes what another process needs to go on in the same publication: where the timeline stands at `now`, what went
+    /// out last, and the picture to repeat. What is still being put together is not among it. False before the first media.
+    pub fn hand_over(&self, now: MediaTime, out: &mut Writer<&mut Vec<u8>>) -> bool {
+        let Some(stands) = self.timeline_at(now) else {
+            return false;
+        };
+        handover::write_time(out, stands);
+        handover::write_flag(out, self.audio.is_some());
+        if let Some(track) = &self.audio {
+            track.hand_over(out);
+        }
+        handover::write_flag(out, self.video.is_some());
+        if let Some(track) = &self.video {
+            track.hand_over(out);
+        }
+        true
+    }
+
+    /// Goes on, in a new muxer, where another one stood `away` before `now`. The next packets are placed by their arrival, and
+    /// pictures start with an IDR.
+    pub fn adopt(&mut self, state: &mut Reader<'_>, away: Duration, now: MediaTime) -> Result<(), HandoverError> {
+        let stood = handover::read_time(state, "the timeline")?;
+        self.shared.timeline.resume(stood + away, now);
+        if handover::read_flag(state, "the sound track")? != self.audio.is_some() {
+            return Err(HandoverError::Value("the sound track"));
+        }
+        if let Some(track) = &mut self.audio {
+            track.adopt(state)?;
+        }
+        if handover::read_flag(state, "the picture track")? != self.video.is_some() {
+            return Err(HandoverError::Value("the picture track"));
+        }
+        if let Some(track) = &mut self.video {
+            track.adopt(state)?;
+        }
+        Ok(())
     }
 
     /// The counters.

@@ -227,6 +227,11 @@ impl Timeline {
         };
     }
 
+    /// Has the timeline stand at `media` when something arrives at `arrival`.
+    pub(crate) fn resume(&mut self, media: MediaTime, arrival: MediaTime) {
+        self.offset = Some(media.micros().saturating_sub(arrival.micros()));
+    }
+
     /// Presentation time of `rtp_time`. When the track has to be placed anew, it goes on no earlier than `floor`.
     pub(crate) fn stamp(&mut self, kind: TrackKind, rtp_time: u32, arrival: MediaTime, floor: MediaTime) -> MediaTime {
         let now = arrival.micros();
@@ -396,6 +401,11 @@ impl StrictlyIncreasing {
     /// `dts` went out.
     pub(crate) fn set(&mut self, dts: MediaTime) {
         self.last = Some(dts);
+    }
+
+    /// The last time that went out.
+    pub(crate) fn last(&self) -> Option<MediaTime> {
+        self.last
     }
 }
 

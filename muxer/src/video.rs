@@ -3,9 +3,11 @@
 //! The gate is shut at the start and after anything that a later picture may refer to did not go out; an IDR
 //! picture with known parameter sets opens it. While it is shut nothing goes out and the sender is asked for an IDR.
 
+use crate::bytes::{Reader, Writer};
 use crate::dts::{DecodeTimes, Times, reorder_depth};
 use crate::flv::VideoHeader;
 use crate::h264::{AccessUnit, Damage, Depacketizer, Picture};
+use crate::handover::{self, HandoverError};
 use crate::order::{Order, PictureOrder};
 use crate::output::{Frame, KeyframeReason};
 use crate::reorder::MediaPacket;
@@ -18,6 +20,8 @@ use crate::{Shared, TrackKind, VideoConfig};
 
 /// A larger IDR picture is not kept for repetition.
 const MAX_KEPT_BYTES: usize = 2 << 20;
+/// No avcC of the parameter sets that are kept is larger.
+const MAX_AVCC_BYTES: usize = 128 << 10;
 
 #[derive(Debug)]
 pub(crate) struct VideoTrack {
@@ -124,6 +128,39 @@ impl VideoTrack {
         self.order.restart();
         shared.timeline.restart(TrackKind::Video);
         self.shut(KeyframeReason::SourceChanged, shared);
+    }
+
+    /// What went out last, and the picture to repeat, for [`VideoTrack::adopt`] of another process.
+    pub(crate) fn hand_over(&self, out: &mut Writer<&mut Vec<u8>>) {
+        let began = self.times.last().zip(self.size);
+        handover::write_flag(out, began.is_some());
+        if let Some((last, (width, height))) = began {
+            handover::write_time(out, last);
+            out.u32(width);
+            out.u32(height);
+            out.u8(self.stats.profile_idc);
+            out.u8(self.stats.level_idc);
+            handover::write_bytes(out, &self.avcc);
+            handover::write_bytes(out, self.keyframe.as_deref().unwrap_or_default());
+        }
+    }
+
+    /// Goes on, in a new track, behind what another process sent last.
+    pub(crate) fn adopt(&mut self, state: &mut Reader<'_>) -> Result<(), HandoverError> {
+        if handover::read_flag(state, "whether pictures began")? {
+            self.times.set(handover::read_time(state, "the last picture")?);
+            let size = (state.u32()?, state.u32()?);
+            self.size = Some(size);
+            (self.stats.width, self.stats.height) = size;
+            self.stats.profile_idc = state.u8()?;
+            self.stats.level_idc = state.u8()?;
+            self.avcc = handover::read_bytes(state, MAX_AVCC_BYTES, "avcC")?.to_vec();
+            let kept = handover::read_bytes(state, MAX_KEPT_BYTES, "the picture to repeat")?;
+            if let Some(keyframe) = &mut self.keyframe {
+                *keyframe = kept.to_vec();
+            }
+        }
+        Ok(())
     }
 
     /// Sends the newest IDR picture again, at `at` or as soon after what went out as possible.

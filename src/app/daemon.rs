@@ -78,7 +78,8 @@ pub(super) fn relay_config(config: &Config, guest: &config::Guest) -> Result<Rel
         muxer: muxer_config(config.relay.reorder),
         hold: config.relay.hold,
         keyframe_interval: config.relay.keyframe_interval,
-        idle: config.relay.idle == config::Idle::Slate && guest.enabled,
+        // Not before it is known that there is no publication to go on in: `Daemon::publish_idle_slots`.
+        idle: false,
         still: Arc::clone(&config.relay.slate),
         seed: u64::from_ne_bytes(seed),
     })
@@ -190,6 +191,12 @@ impl Daemon {
                 if state == State::Absent {
                     self.sessions.record_rtmp_well(slot);
                 }
+            }
+            Event::Adopted { slot, outcome: Ok(()) } => {
+                log::info!("{}: the publication of the process before goes on", self.sessions.name(slot));
+            }
+            Event::Adopted { slot, outcome: Err(reason) } => {
+                log::warn!("{}: the publication of the process before is closed: {reason}", self.sessions.name(slot));
             }
             Event::Failed(reason) => return Err(MediaEnd::Failed(reason)),
         }
@@ -308,6 +315,16 @@ impl Daemon {
         self.admit(slot, key, Some(client.network()), session);
         log::info!("{id} {key}: joining over the direct path from {}", client.remote_ip);
         Ok(Published { resource, etag, answer_sdp: sdp })
+    }
+
+    /// Publishes the slots that guests may come to, where that is configured, and ends what idles in the other ones.
+    pub(super) fn publish_idle_slots(&self) {
+        for (slot, is_open) in self.sessions.open_slots() {
+            let idle = self.config.relay.idle == config::Idle::Slate && is_open;
+            if self.media.send(Command::Idle { slot, idle }).is_err() {
+                log::warn!("the media thread takes no commands: {} goes on as it was", self.sessions.name(slot));
+            }
+        }
     }
 
     /// The session that an offer goes on for, by what it says of itself.

@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::backend::DaemonBackend;
 use super::daemon::{Bitrates, Daemon, budget, relay_config, slot_guest};
-use crate::config::{self, Config, ConfigError, Idle};
+use crate::config::{self, Config, ConfigError};
 use crate::guest::GUESTS_MAX;
 use crate::http::Site;
 use crate::journal;
@@ -67,12 +67,7 @@ pub(super) fn reload(daemon: &Daemon, site: &Site<DaemonBackend>, source: &Sourc
             log::error!("{} gets no slot: {reason}", guest.id);
         }
     }
-    for (slot, enabled) in daemon.sessions.open_slots() {
-        let idle = daemon.config.relay.idle == Idle::Slate && enabled;
-        if daemon.media.send(Command::Idle { slot, idle }).is_err() {
-            log::warn!("the media thread takes no commands: {} goes on as it was", daemon.sessions.name(slot));
-        }
-    }
+    daemon.publish_idle_slots();
     let guests: Vec<_> = daemon.sessions.guests().into_iter().map(|(_, guest)| guest.id.to_string()).collect();
     log::info!("configuration reloaded; guests: {}", guests.join(", "));
 }

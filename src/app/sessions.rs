@@ -183,6 +183,16 @@ impl Sessions {
         Some(*key)
     }
 
+    /// The address of the last session that held the slot.
+    pub(super) fn last_resource(&self, slot: Slot) -> Option<ResourceId> {
+        self.0.borrow().facts(slot).last.as_ref().map(|(resource, _)| resource.clone())
+    }
+
+    /// The last session that held the slot did so in the process before.
+    pub(super) fn record_former(&self, slot: Slot, resource: ResourceId) {
+        self.0.borrow_mut().facts_mut(slot).last = Some((resource, SessionKey::FORMER));
+    }
+
     /// The same, for the last time: the guest has said goodbye for good.
     pub(super) fn take_last(&self, id: &GuestId, resource: &ResourceId) -> Option<(Slot, SessionKey)> {
         let mut table = self.0.borrow_mut();

@@ -95,7 +95,8 @@ pub(super) fn restore(daemon: &Rc<Daemon>) {
         match daemon.slot(&id) {
             Ok(slot) => {
                 let key = daemon.sessions.next_key();
-                drop(hold(daemon, path, slot, key, None, None, session));
+                let continues = Some(SessionKey::FORMER);
+                drop(hold(daemon, path, slot, key, continues, None, session));
                 log::info!("{id} {key}: was here before the restart, pulling again");
             }
             Err(_) => {

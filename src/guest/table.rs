@@ -21,6 +21,11 @@ pub struct Slot(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionKey(pub u64);
 
+impl SessionKey {
+    /// Whoever had the slot in the process before, in whose publication this one goes on. A table gives it to nobody.
+    pub const FORMER: Self = Self(0);
+}
+
 impl fmt::Display for SessionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "#{}", self.0)

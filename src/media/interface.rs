@@ -1,6 +1,8 @@
 //! The messages between control thread and media thread: commands in, events and snapshots out.
 
-use std::net::SocketAddr;
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, SystemTime};
 
 use guest_relay_muxer::TrackKind;
@@ -8,7 +10,7 @@ use guest_relay_muxer::TrackKind;
 use crate::guest::{SessionKey, Slot, State};
 use crate::rtc::peer::Peer;
 use crate::rtmp;
-use crate::slot::{self, RelayConfig, RelaySnapshot, ReofferError, SessionEnd, SessionSnapshot};
+use crate::slot::{self, AdoptError, RelayConfig, RelaySnapshot, ReofferError, SessionEnd, SessionSnapshot};
 
 /// A command of the control thread.
 pub enum Command {
@@ -46,12 +48,53 @@ pub enum Command {
     State { slot: Slot, reply: smol::channel::Sender<State> },
     /// The state of every slot, in order.
     Snapshot { reply: smol::channel::Sender<Vec<SlotSnapshot>> },
+    /// Ends every session, and gives away each publication that another process can go on in.
+    HandOver { reply: smol::channel::Sender<Vec<HandedOver>> },
+    /// Goes on in a publication that another process gave away; [`Event::Adopted`] tells how that went. One that cannot be
+    /// gone on in is closed.
+    Adopt { slot: Slot, state: Vec<u8>, stream: TcpStream },
     /// Unpublish everything and end.
     Shutdown,
     /// The slot's next datagram has it panic.
     #[cfg(test)]
     Panic { slot: Slot },
 }
+
+/// A publication that was given away.
+pub struct HandedOver {
+    pub slot: Slot,
+    /// What another process needs to know of it.
+    pub state: Vec<u8>,
+    pub stream: TcpStream,
+}
+
+/// Why a publication was not gone on in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotAdopted {
+    NoSlot,
+    Socket(io::ErrorKind),
+    /// It leads to none of the slot's servers.
+    OtherServer(SocketAddr),
+    State(AdoptError),
+    /// The state had this program fail.
+    Panicked,
+}
+
+impl fmt::Display for NotAdopted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSlot => f.write_str("there is no such slot"),
+            Self::Socket(kind) => write!(f, "its connection is over: {kind}"),
+            Self::OtherServer(peer) => {
+                write!(f, "its connection leads to {peer}, which is not the server of relay.output")
+            }
+            Self::State(error) => error.fmt(f),
+            Self::Panicked => f.write_str("this program failed over its state"),
+        }
+    }
+}
+
+impl std::error::Error for NotAdopted {}
 
 /// How the guests share the way in. Each gets the same, however little another one uses of it: what a guest leaves is not
 /// lent, since that guest would find it gone when the picture moves again.
@@ -98,6 +141,8 @@ pub enum Event {
     Rtmp { slot: Slot, event: rtmp::Event },
     /// The guest's state changed.
     State { slot: Slot, state: State },
+    /// Whether the slot goes on in the publication of another process.
+    Adopted { slot: Slot, outcome: Result<(), NotAdopted> },
     /// The media thread cannot go on.
     Failed(String),
 }

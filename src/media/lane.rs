@@ -5,10 +5,10 @@
 //! Bounds: [`SESSIONS`] sessions and one connection a slot; [`LOCAL_ADDRESSES`] addresses a session.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::epoll::EventFlags;
 
@@ -18,6 +18,7 @@ use crate::rtc::demux::{Class, classify};
 use crate::rtmp::Disconnected;
 use crate::slot::{RelayConfig, RtmpInput, SessionEnd, SlotMachine};
 
+use super::interface::NotAdopted;
 use super::tcp::{Lingering, RtmpSocket};
 use super::token::Place;
 use super::udp::{Datagram, Inbox, Moment, Taken, UdpPort};
@@ -245,6 +246,44 @@ impl Lane {
             Ok(socket) => self.socket = Some(socket),
             Err(kind) => self.lose_socket(Disconnected::Failed(kind), now),
         }
+    }
+
+    /// Gives the publication away, with its connection, for another process to go on in it. None when there is none that can be.
+    pub(super) fn hand_over(
+        &mut self,
+        poller: &OwnedFd,
+        clock: Duration,
+        now: Instant,
+    ) -> Option<(Vec<u8>, TcpStream)> {
+        self.socket.as_ref()?;
+        let state = self.machine.run(|machine| machine.hand_over(clock, now)).flatten()?;
+        let stream = self.socket.take()?.give_away(poller)?;
+        Some((state, stream))
+    }
+
+    /// Goes on in the publication of another process. An error changes nothing, and closes the connection.
+    pub(super) fn adopt(
+        &mut self,
+        state: &[u8],
+        stream: TcpStream,
+        clock: Duration,
+        now: Instant,
+    ) -> Result<(), NotAdopted> {
+        let peer = stream.peer_addr().map_err(|error| NotAdopted::Socket(error.kind()))?;
+        // A server that is known by name alone is looked up later: its port has to do, with the target's name in the state.
+        let servers = &self.config.servers;
+        let is_server = servers.contains(&peer) || (servers.is_empty() && peer.port() == self.config.target.port());
+        if !is_server {
+            return Err(NotAdopted::OtherServer(peer));
+        }
+        let socket = RtmpSocket::adopt(stream).map_err(|error| NotAdopted::Socket(error.kind()))?;
+        match self.machine.run(|machine| machine.adopt(state, clock, now)) {
+            Some(adopted) => adopted.map_err(NotAdopted::State)?,
+            None => return Err(NotAdopted::Panicked),
+        }
+        self.socket = Some(socket);
+        self.touched = true;
+        Ok(())
     }
 
     pub(super) fn is_disconnected(&self) -> bool {

@@ -56,6 +56,21 @@ impl RtmpSocket {
         Ok(Self { stream: socket.into(), connecting: true, write_blocked: false, watched: None })
     }
 
+    /// Goes on with a connection that another process made: its options are the socket's own and came with it.
+    pub(crate) fn adopt(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self { stream, connecting: false, write_blocked: false, watched: None })
+    }
+
+    /// Gives the connection away: nothing more is read or written here. None while it is being made.
+    pub(crate) fn give_away(self, poller: &OwnedFd) -> Option<TcpStream> {
+        if self.watched.is_some() {
+            // Only a descriptor that it does not know is refused.
+            let _ = epoll::delete(poller, &self.stream);
+        }
+        (!self.connecting).then_some(self.stream)
+    }
+
     /// Has the poller wait for what can be gone on with, and tell of it as the connection of the slot `index`. Costs
     /// nothing when that has not changed. Closing the socket ends it.
     pub(crate) fn register(&mut self, poller: &OwnedFd, index: usize) -> io::Result<()> {

@@ -14,6 +14,7 @@
 use std::fmt;
 
 use guest_relay_muxer::bytes::{Reader, Truncated, Writer};
+use guest_relay_muxer::handover::{self, HandoverError};
 
 /// The chunk size both sides start with.
 pub(super) const CHUNK_SIZE_AT_START: u32 = 128;
@@ -202,6 +203,75 @@ impl ChunkReader {
             stream.open = false;
             stream.payload.clear();
         }
+    }
+
+    /// Writes where in the server's chunks the reader stands, for [`ChunkReader::adopt`] of another process.
+    pub(super) fn hand_over(&self, out: &mut Writer<&mut Vec<u8>>) {
+        out.u32(u32::try_from(self.chunk_size).expect("31 bits"));
+        handover::write_bytes(out, &self.header);
+        let (in_payload, index, left) = match self.position {
+            Position::Header => (false, 0, 0),
+            Position::Payload { index, left } => (true, index, left),
+        };
+        handover::write_flag(out, in_payload);
+        out.u8(u8::try_from(index).expect("CHUNK_STREAMS_MAX"));
+        out.u32(u32::try_from(left).expect("BUFFERED_MAX"));
+        out.u8(u8::try_from(self.streams.len()).expect("CHUNK_STREAMS_MAX"));
+        for stream in &self.streams {
+            out.u32(stream.id);
+            out.u8(stream.type_id);
+            out.u32(stream.message_stream_id);
+            out.u32(stream.timestamp);
+            out.u32(stream.delta);
+            out.u24(u32::try_from(stream.length).expect("24 bits"));
+            handover::write_flag(out, stream.extended);
+            handover::write_flag(out, stream.open);
+            handover::write_bytes(out, if stream.open { &stream.payload } else { &[] });
+        }
+    }
+
+    /// A reader that goes on where another process stood in the server's chunks.
+    pub(super) fn adopt(state: &mut Reader<'_>) -> Result<Self, HandoverError> {
+        let mut chunks = Self::new();
+        chunks.set_chunk_size(state.u32()?).map_err(|_| HandoverError::Value("the chunk size"))?;
+        chunks.header = handover::read_bytes(state, HEADER_MAX, "a chunk's header")?.to_vec();
+        let in_payload = handover::read_flag(state, "the place in a chunk")?;
+        let index = usize::from(state.u8()?);
+        let left = usize::try_from(state.u32()?).unwrap_or(usize::MAX);
+        let streams = usize::from(state.u8()?);
+        if streams > CHUNK_STREAMS_MAX {
+            return Err(HandoverError::Value("the number of chunk streams"));
+        }
+        for _ in 0..streams {
+            let stream = ChunkStream {
+                id: state.u32()?,
+                type_id: state.u8()?,
+                message_stream_id: state.u32()?,
+                timestamp: state.u32()?,
+                delta: state.u32()?,
+                length: usize::try_from(state.u24()?).expect("24 bits"),
+                extended: handover::read_flag(state, "an extended time")?,
+                open: handover::read_flag(state, "whether a message is open")?,
+                payload: handover::read_bytes(state, BUFFERED_MAX, "an unfinished message")?.to_vec(),
+            };
+            if stream.payload.len() > stream.length || chunks.streams.iter().any(|known| known.id == stream.id) {
+                return Err(HandoverError::Value("a chunk stream"));
+            }
+            chunks.streams.push(stream);
+        }
+        let open: usize = chunks.streams.iter().filter(|stream| stream.open).map(|stream| stream.length).sum();
+        if open > BUFFERED_MAX {
+            return Err(HandoverError::Value("what is unfinished"));
+        }
+        if in_payload {
+            let stream = chunks.streams.get(index).filter(|stream| stream.open);
+            let room = stream.map_or(0, |stream| stream.length - stream.payload.len());
+            if left == 0 || left > room {
+                return Err(HandoverError::Value("the rest of a chunk"));
+            }
+            chunks.position = Position::Payload { index, left };
+        }
+        Ok(chunks)
     }
 
     /// Takes bytes off the front of `bytes` up to the end of a message, or all of them.

@@ -14,6 +14,9 @@
 
 use std::fmt;
 
+use guest_relay_muxer::bytes::{Reader, Writer};
+use guest_relay_muxer::handover::{self, HandoverError};
+
 use super::chunk::{CHUNK_SIZE_AT_START, ChunkError, ChunkReader};
 use super::handshake::{Handshake, WrongVersion};
 use super::message::{self, Inbound, MessageError, StatusCode};
@@ -104,6 +107,34 @@ impl Connection {
             acknowledged: 0,
             window: None,
         }
+    }
+
+    /// Writes the state of a connection that publishes, for [`Connection::adopt`] of another process; false for another one.
+    pub(super) fn hand_over(&self, out: &mut Writer<&mut Vec<u8>>) -> bool {
+        out.u32(self.chunk_size_out);
+        out.u32(self.stream);
+        out.u32(self.received);
+        out.u32(self.acknowledged);
+        handover::write_u32_or_none(out, self.window);
+        self.chunks.hand_over(out);
+        matches!(self.phase, Phase::Publishing)
+    }
+
+    /// The connection on which another process published.
+    pub(super) fn adopt(state: &mut Reader<'_>) -> Result<Self, HandoverError> {
+        let chunk_size_out = state.u32()?;
+        if !(1..=CHUNK_SIZE_OUT).contains(&chunk_size_out) {
+            return Err(HandoverError::Value("our chunk size"));
+        }
+        Ok(Self {
+            phase: Phase::Publishing,
+            chunk_size_out,
+            stream: state.u32()?,
+            received: state.u32()?,
+            acknowledged: state.u32()?,
+            window: handover::read_u32_or_none(state, "the window")?.map(|size| size.max(WINDOW_IN_MIN)),
+            chunks: ChunkReader::adopt(state)?,
+        })
     }
 
     /// The largest payload of one of our chunks.

@@ -1,6 +1,8 @@
 //! [`Flow`]: the media of one connection. The muxer's times become RTMP timestamps that start at 0 and strictly increase
 //! per track; what would make a server close, or a picture break, is held back.
 
+use guest_relay_muxer::bytes::{Reader, Writer};
+use guest_relay_muxer::handover::{self, HandoverError};
 use guest_relay_muxer::{Frame, MediaTime, Tag};
 
 use super::interface::{LostReason, Tracks};
@@ -45,6 +47,31 @@ impl Flow {
             awaits_keyframe: false,
             written_ms: 0,
         }
+    }
+
+    /// Writes where the media stands, for [`Flow::adopt`] of another process.
+    pub(super) fn hand_over(&self, out: &mut Writer<&mut Vec<u8>>) {
+        handover::write_time(out, self.base);
+        handover::write_flag(out, self.tracks == Tracks::AudioVideo);
+        handover::write_u32_or_none(out, self.last_audio);
+        handover::write_u32_or_none(out, self.last_video);
+        handover::write_flag(out, self.audio_began);
+        out.u32(self.written_ms);
+    }
+
+    /// Goes on where the media of another process stood. Pictures begin with a keyframe.
+    pub(super) fn adopt(state: &mut Reader<'_>) -> Result<Self, HandoverError> {
+        let base = handover::read_time(state, "the first timestamp")?;
+        let video = handover::read_flag(state, "the tracks")?;
+        Ok(Self {
+            base,
+            tracks: if video { Tracks::AudioVideo } else { Tracks::AudioOnly },
+            last_audio: handover::read_u32_or_none(state, "the last sound")?,
+            last_video: handover::read_u32_or_none(state, "the last picture")?,
+            audio_began: handover::read_flag(state, "whether sound began")?,
+            awaits_keyframe: true,
+            written_ms: state.u32()?,
+        })
     }
 
     pub(super) fn tracks(&self) -> Tracks {

@@ -27,6 +27,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use guest_relay_muxer::bytes::{Reader, Writer};
+use guest_relay_muxer::handover::{self, HandoverError};
 use guest_relay_muxer::{Frame, Tag, TagKind};
 
 use super::connection::{Connection, Notice, ProtocolError};
@@ -62,6 +64,10 @@ pub const QUEUE_BYTES_MAX: usize = 8 << 20;
 pub const CONTROL_BYTES_MAX: usize = 64 * 1024;
 /// Largest tag body sent; servers close on access units above 8 MiB.
 const BODY_MAX: usize = 8 << 20;
+/// Bytes that are handed over with a connection; a server that is further behind is about to lose it anyway.
+const HANDED_OVER_MAX: usize = 4 << 20;
+/// The largest of the remembered headers that is handed over.
+const HEADER_MAX: usize = 256 << 10;
 
 /// What every connection starts with.
 #[derive(Default)]
@@ -241,6 +247,49 @@ impl Publisher {
             }
             Phase::Idle | Phase::Backoff { .. } => self.finish_stop(),
         }
+    }
+
+    /// Writes the connection's state, for [`Publisher::adopt`] of another process, which goes on in the same publication on the
+    /// same socket. False for one that has no media yet, is about to end, or is too far behind: that one is stopped instead.
+    pub fn hand_over(&self, out: &mut Writer<&mut Vec<u8>>) -> bool {
+        let (Some(connection), Some(flow)) = (&self.connection, &self.flow) else {
+            return false;
+        };
+        let is_steady = self.planned_reconnect.is_none() && self.target == self.configured;
+        let Headers { metadata, video, audio } = &self.headers;
+        let bounded = self.queue.len() <= HANDED_OVER_MAX
+            && [metadata, video, audio].iter().all(|header| header.len() <= HEADER_MAX);
+        if !is_steady || !self.is_flowing() || !bounded {
+            return false;
+        }
+        handover::write_flag(out, self.phase == Phase::Live);
+        handover::write_flag(out, self.timers.answers_pings);
+        for header in [metadata, video, audio] {
+            handover::write_bytes(out, header);
+        }
+        flow.hand_over(out);
+        handover::write_bytes(out, self.queue.unwritten());
+        connection.hand_over(out)
+    }
+
+    /// Goes on, in a new publisher, on the connection of another process.
+    pub fn adopt(&mut self, state: &mut Reader<'_>, now: Instant) -> Result<(), HandoverError> {
+        let live = handover::read_flag(state, "whether it was live")?;
+        let answers_pings = handover::read_flag(state, "whether pings are answered")?;
+        for header in [&mut self.headers.metadata, &mut self.headers.video, &mut self.headers.audio] {
+            replace(header, handover::read_bytes(state, HEADER_MAX, "a header")?);
+        }
+        let flow = Flow::adopt(state)?;
+        self.tracks = flow.tracks();
+        self.flow = Some(flow);
+        // The rest of a message, and those behind it: none of them may be dropped.
+        let unwritten = handover::read_bytes(state, HANDED_OVER_MAX, "what is not written")?;
+        self.queue.push(Class::Config, 0, |out| out.extend_from_slice(unwritten));
+        self.connection = Some(Connection::adopt(state)?);
+        self.timers = Timers { answers_pings, ..Timers::new(now) };
+        self.record_waiting(now);
+        self.phase = if live { Phase::Live } else { Phase::Publishing };
+        Ok(())
     }
 
     /// The next thing for the caller to do.

@@ -9,6 +9,8 @@
 
 use std::fmt;
 
+use sha2::{Digest, Sha256};
+
 /// The registered port of RTMP.
 const DEFAULT_PORT: u16 = 1935;
 /// Longest URL accepted.
@@ -121,6 +123,12 @@ impl Target {
     /// What MediaMTX calls the stream: the path without the slash before it and without the query.
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// Tells targets apart without their credentials: SHA-256 of the URL as it was parsed.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let Self { authority, path, query, .. } = self;
+        Sha256::digest(format!("rtmp://{authority}/{path}?{query}")).into()
     }
 
     /// The `app` of the connect command.

@@ -31,6 +31,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use guest_relay_muxer::bytes::{Reader, Writer};
+use guest_relay_muxer::handover::{self, HandoverError};
 use guest_relay_muxer::{Frame, MediaTime, Muxer, RtpPacket, SenderReport, Still, Tag, TrackKind};
 
 use super::bridge::Bridge;
@@ -230,6 +232,40 @@ impl Relay {
         relay
     }
 
+    /// Where it publishes.
+    pub(super) fn target(&self) -> &Target {
+        &self.config.target
+    }
+
+    /// Writes what another process needs to go on in this publication ([`Relay::adopt`]); false when there is none that can be
+    /// gone on in.
+    pub(super) fn hand_over(&self, out: &mut Writer<&mut Vec<u8>>, now: Instant) -> bool {
+        handover::write_flag(out, self.has_media);
+        handover::write_flag(out, self.standing == Standing::Guest);
+        self.published && self.muxer.hand_over(self.media_time(now), out) && self.publisher.hand_over(out)
+    }
+
+    /// A relay that goes on in the publication of another process, which ended `away` before `now`: held as if its guest had
+    /// just left, or without anybody. The silence that is missing comes at once, and the picture as soon as time goes on.
+    pub(super) fn adopt(&self, state: &mut Reader<'_>, away: Duration, now: Instant) -> Result<Self, HandoverError> {
+        let mut relay = Self::new(self.config.clone(), now);
+        relay.has_media = handover::read_flag(state, "whether a guest is waited for")?;
+        let is_guest = handover::read_flag(state, "whose picture stands")?;
+        relay.standing = if is_guest { Standing::Guest } else { Standing::Still };
+        relay.muxer.adopt(state, away, MediaTime::ZERO)?;
+        relay.publisher.adopt(state, now)?;
+        relay.published = true;
+        if relay.has_media {
+            relay.guest = Some(SessionKey::FORMER);
+            relay.end_source(None, now);
+            relay.bridge.hasten_picture(now);
+        } else {
+            relay.bridge.idle(now);
+        }
+        relay.add_silence(now);
+        Ok(relay)
+    }
+
     /// A new session takes the slot. The publication, if there is one, goes on with its media.
     pub(super) fn begin_source(&mut self, joined: Joined, now: Instant) {
         let Joined { guest, continues, video } = joined;
@@ -297,7 +333,9 @@ impl Relay {
 
     /// Whether the slot is published without a guest too, from now on.
     pub(super) fn set_idle(&mut self, idle: bool, now: Instant) {
-        if std::mem::replace(&mut self.config.idle, idle) != idle && self.source.is_none() && !self.has_media {
+        let changes = std::mem::replace(&mut self.config.idle, idle) != idle;
+        let is_vacant = self.source.is_none() && !self.has_media;
+        if is_vacant && (changes || self.published != idle) {
             self.vacate(now);
         }
     }
@@ -460,6 +498,11 @@ impl Relay {
         self.source.is_some_and(|source| source.video) && !self.bridge.repeats_picture()
     }
 
+    /// The publication was started and not ended.
+    pub(super) fn is_published(&self) -> bool {
+        self.published
+    }
+
     /// The publication has media of a guest, who is there or is waited for.
     pub(super) fn has_media(&self) -> bool {
         self.has_media
@@ -578,6 +621,14 @@ impl Relay {
             }
         }
         self.drain_muxer(Origin::Bridge, now);
+    }
+
+    /// Silence up to now, whether it is due or not.
+    fn add_silence(&mut self, now: Instant) {
+        if let Some(dts) = self.muxer.timeline_at(self.media_time(now)) {
+            self.muxer.fill_silence(dts);
+            self.drain_muxer(Origin::Bridge, now);
+        }
     }
 
     /// When the last keyframe is too old for readers that join: while the guest shows pictures and the server takes them.
