@@ -40,8 +40,11 @@ pub const FRAGMENT_TYPE: &str = "application/trickle-ice-sdpfrag";
 
 /// Names the session that an offer is to replace, by the last segment of its URL.
 const REPLACES: &str = "guest-relay-replaces";
+/// Of a sender's name that goes into the log.
+const SENDER_MAX_CHARS: usize = 60;
 
-/// `POST` to a guest's endpoint.
+/// `POST` to a guest's endpoint. Whoever set a sender up wrongly finds the reason of a refusal in the log, too: many senders
+/// show none.
 pub(super) async fn publish<B: Backend>(
     site: &Site<B>,
     guest: GuestId,
@@ -49,7 +52,29 @@ pub(super) async fn publish<B: Backend>(
     request: Request,
     now: Instant,
 ) -> Result<Response, Refusal> {
-    check_admission(&site.backend, &guest)?;
+    let client = request.client;
+    let sender: String =
+        request.header("user-agent").unwrap_or("no User-Agent").chars().take(SENDER_MAX_CHARS).collect();
+    let answered = answer(site, &guest, path, request, now).await;
+    if let Err(Refusal { status, reason, .. }) = &answered {
+        log::log!(
+            site.level_of_refusal(&client, now),
+            "{guest}: offer of {} ({}) refused with {status}: {reason}",
+            client.remote_ip,
+            sender.escape_default(),
+        );
+    }
+    answered
+}
+
+async fn answer<B: Backend>(
+    site: &Site<B>,
+    guest: &GuestId,
+    path: MediaPath,
+    request: Request,
+    now: Instant,
+) -> Result<Response, Refusal> {
+    check_admission(&site.backend, guest)?;
     let network = request.client.network();
     let too_many = |delay| {
         Refusal::new(429, format!("too many attempts to join as {guest}; wait before the next one")).retry_after(delay)
@@ -57,11 +82,11 @@ pub(super) async fn publish<B: Backend>(
     site.offers.borrow_mut().take(&(guest.clone(), network), now).map_err(too_many)?;
     site.network_offers.borrow_mut().take(&network, now).map_err(too_many)?;
     if let Some(former) = request.header(REPLACES) {
-        check_not_taken(&site.backend, &guest, former).await?;
+        check_not_taken(&site.backend, guest, former).await?;
     }
     let client = request.client;
     let offer = text_body(request, OFFER_TYPE)?;
-    let published = site.backend.publish(&guest, path, offer, client).await?;
+    let published = site.backend.publish(guest, path, offer, client).await?;
     let (prefix, _) = ENDPOINTS.iter().find(|(_, of)| *of == path).expect("every path has its endpoint");
     let mut response = Response::new(201);
     // The direct way needs none: our addresses are in the answer.
