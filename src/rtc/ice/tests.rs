@@ -364,6 +364,7 @@ fn consent_is_asked_for_every_4_to_6_seconds_and_media_alone_keeps_the_session()
     }
     // The peer answers no more, but its media comes on.
     let last_answer = last;
+    // bounded: each turn is a check later
     while last < last_answer + 4 * CONSENT_TIMEOUT {
         (last, _) = next(&mut controlling, last);
         assert_eq!(controlling.selected(), Some(address(1)));
