@@ -53,7 +53,7 @@ mod tests {
         let alone = [SrtpProfile::AeadAes128Gcm];
         assert_eq!(profiles.offer(), alone);
         profiles.record_end(Slot(0), &SessionEnd::Left);
-        profiles.record_end(Slot(0), &SessionEnd::Peer(EndReason::ConsentLost));
+        profiles.record_end(Slot(0), &SessionEnd::Peer(EndReason::FellSilent));
         assert_eq!(profiles.offer(), alone);
         profiles.record_end(Slot(0), &SessionEnd::Peer(EndReason::Dtls(DtlsError::NoSrtpProfile)));
         assert_eq!(profiles.offer(), SrtpProfile::OFFERED);

@@ -19,6 +19,10 @@ const ICE_REQUESTS_PER_MINUTE: u32 = 30;
 /// Offers one client network may send in a minute, for all guests together, as a multiple of the limit for one guest.
 const OFFERS_PER_NETWORK_FACTOR: u32 = 4;
 
+/// Refused offers of one client network that are told in a minute, and of all together.
+const REFUSALS_PER_NETWORK_PER_MINUTE: u32 = 6;
+const REFUSALS_PER_MINUTE: u32 = 60;
+
 /// The WHIP endpoints, each followed by a guest id: the way in decides how the media comes.
 pub(super) const ENDPOINTS: &[(&str, MediaPath)] =
     &[("/whip/", MediaPath::Direct), ("/api/calls/whip/", MediaPath::Sfu)];
@@ -42,6 +46,9 @@ pub struct Site<B> {
     pub(super) session_requests: RefCell<RateLimit<IpAddr>>,
     /// Requests for ICE servers per client network.
     pub(super) ice_requests: RefCell<RateLimit<IpAddr>>,
+    /// Lines about refused offers per client network, and of all together.
+    told_refusals: RefCell<RateLimit<IpAddr>>,
+    all_told_refusals: RefCell<RateLimit<()>>,
 }
 
 impl<B: Backend> Site<B> {
@@ -58,6 +65,8 @@ impl<B: Backend> Site<B> {
             network_offers: RefCell::new(RateLimit::new(offers_per_minute.saturating_mul(OFFERS_PER_NETWORK_FACTOR))),
             session_requests: RefCell::new(RateLimit::new(SESSION_REQUESTS_PER_MINUTE)),
             ice_requests: RefCell::new(RateLimit::new(ICE_REQUESTS_PER_MINUTE)),
+            told_refusals: RefCell::new(RateLimit::new(REFUSALS_PER_NETWORK_PER_MINUTE)),
+            all_told_refusals: RefCell::new(RateLimit::new(REFUSALS_PER_MINUTE)),
         }
     }
 
@@ -67,6 +76,13 @@ impl<B: Backend> Site<B> {
         self.offers.borrow_mut().set(offers_per_minute);
         self.network_offers.borrow_mut().set(offers_per_minute.saturating_mul(OFFERS_PER_NETWORK_FACTOR));
         self.max_bitrate_kbps.set(config.rtc.max_bitrate_kbps);
+    }
+
+    /// The level of a line about an offer of this client that was refused: strangers fill no log.
+    pub(super) fn level_of_refusal(&self, client: &ClientInfo, now: Instant) -> log::Level {
+        let is_told = self.told_refusals.borrow_mut().take(&client.network(), now).is_ok()
+            && self.all_told_refusals.borrow_mut().take(&(), now).is_ok();
+        if is_told { log::Level::Info } else { log::Level::Debug }
     }
 
     /// Counts one session request of a client, which is refused when there are too many.

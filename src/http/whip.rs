@@ -44,8 +44,11 @@ pub const FRAGMENT_TYPE: &str = "application/trickle-ice-sdpfrag";
 
 /// Names the session that an offer is to replace, by the last segment of its URL.
 const REPLACES: &str = "guest-relay-replaces";
+/// Of a sender's name that goes into the log.
+const SENDER_MAX_CHARS: usize = 60;
 
-/// `POST` to a guest's endpoint.
+/// `POST` to a guest's endpoint. Whoever set a sender up wrongly finds the reason of a refusal in the log, too: many senders
+/// show none.
 pub(super) async fn publish<B: Backend>(
     site: &Site<B>,
     guest: GuestId,
@@ -53,7 +56,29 @@ pub(super) async fn publish<B: Backend>(
     request: Request,
     now: Instant,
 ) -> Result<Response, Refusal> {
-    check_admission(&site.backend, &guest)?;
+    let client = request.client;
+    let sender: String =
+        request.header("user-agent").unwrap_or("no User-Agent").chars().take(SENDER_MAX_CHARS).collect();
+    let answered = answer(site, &guest, path, request, now).await;
+    if let Err(Refusal { status, reason, .. }) = &answered {
+        log::log!(
+            site.level_of_refusal(&client, now),
+            "{guest}: offer of {} ({}) refused with {status}: {reason}",
+            client.remote_ip,
+            sender.escape_default(),
+        );
+    }
+    answered
+}
+
+async fn answer<B: Backend>(
+    site: &Site<B>,
+    guest: &GuestId,
+    path: MediaPath,
+    request: Request,
+    now: Instant,
+) -> Result<Response, Refusal> {
+    check_admission(&site.backend, guest)?;
     let network = request.client.network();
     let too_many = |delay| {
         Refusal::new(429, format!("too many attempts to join as {guest}; wait before the next one")).retry_after(delay)
@@ -62,11 +87,11 @@ pub(super) async fn publish<B: Backend>(
     site.network_offers.borrow_mut().take(&network, now).map_err(too_many)?;
     let former = request.header(REPLACES).map(ResourceId::parse);
     if let Some(former) = &former {
-        check_not_taken(&site.backend, &guest, former.as_ref()).await?;
+        check_not_taken(&site.backend, guest, former.as_ref()).await?;
     }
     let client = request.client;
     let offer = text_body(request, OFFER_TYPE)?;
-    let published = site.backend.publish(&guest, path, offer, former.flatten(), client).await?;
+    let published = site.backend.publish(guest, path, offer, former.flatten(), client).await?;
     let (prefix, _) = ENDPOINTS.iter().find(|(_, of)| *of == path).expect("every path has its endpoint");
     let mut response = Response::new(201);
     // The direct way needs none: our addresses are in the answer.

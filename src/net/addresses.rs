@@ -17,9 +17,9 @@ pub fn of_interfaces() -> io::Result<Vec<IpAddr>> {
     Ok(interfaces.iter().map(if_addrs::Interface::ip).filter(|ip| is_usable(*ip)).collect())
 }
 
-/// Where a guest is told to send media, each address once: where our socket listens, or the interfaces' addresses if that
-/// is everywhere; `reached_at`, the address at which the guest asked us, where that is a loopback one; and those that are
-/// `configured`.
+/// Where a guest is told to send media, each address once: those that are `configured`, since some senders try the first
+/// alone (FFmpeg's WHIP muxer); then where our socket listens, or the interfaces' addresses if that is everywhere; and
+/// `reached_at`, the address at which the guest asked us, where that is a loopback one.
 pub fn candidates(listen: SocketAddr, reached_at: Option<IpAddr>, configured: &[SocketAddr]) -> Vec<SocketAddr> {
     let addresses: Vec<IpAddr> = if listen.ip().is_unspecified() {
         let loopback = reached_at.map(|ip| ip.to_canonical()).filter(IpAddr::is_loopback);
@@ -34,7 +34,7 @@ pub fn candidates(listen: SocketAddr, reached_at: Option<IpAddr>, configured: &[
     };
     let own = addresses.into_iter().map(|address| SocketAddr::new(address, listen.port()));
     let mut candidates = Vec::new();
-    for candidate in own.chain(configured.iter().copied()) {
+    for candidate in configured.iter().copied().chain(own) {
         if !candidates.contains(&candidate) {
             candidates.push(candidate);
         }
@@ -64,10 +64,12 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_with_an_address_is_told_with_the_configured_ones_each_once() {
+    fn a_socket_with_an_address_is_told_after_the_configured_ones_each_once() {
         let (listen, other) = ("192.0.2.7:8189".parse().unwrap(), "203.0.113.7:9000".parse().unwrap());
         let loopback = Some([127, 0, 0, 1].into());
-        assert_eq!(candidates(listen, loopback, &[other, listen, other]), [listen, other]);
+        assert_eq!(candidates(listen, loopback, &[other, other]), [other, listen]);
+        assert_eq!(candidates(listen, loopback, &[other, listen, other]), [other, listen]);
+        assert_eq!(candidates("0.0.0.0:8189".parse().unwrap(), loopback, &[other]).first(), Some(&other));
     }
 
     #[test]

@@ -20,6 +20,7 @@
 //! caller passes only datagrams from an address that has passed an ICE check.
 
 mod certificate;
+mod choice;
 mod engine;
 mod error;
 mod guard;
@@ -30,6 +31,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 pub use self::certificate::{Certificate, Fingerprint, FingerprintError, MAX_FINGERPRINTS, PeerFingerprints};
+pub use self::choice::Unfit;
 use self::engine::Engine;
 pub use self::engine::{FLIGHT_INTERVAL, MAX_QUEUED_DATAGRAMS};
 pub use self::error::{DtlsError, HANDSHAKE_TIMEOUT};
@@ -123,6 +125,13 @@ impl Handshake {
         } else {
             Some(Err(DtlsError::TimedOut { clear_alert: self.guard.clear_alert() }))
         };
+        // A choice that webrtc-dtls does not know is a failure without a name, or a message that it never reads.
+        let outcome = outcome.map(|outcome| {
+            outcome.map_err(|error| match (error, self.guard.unfit()) {
+                (DtlsError::Failed(_) | DtlsError::TimedOut { .. }, Some(unfit)) => DtlsError::Unfit(unfit),
+                (error, _) => error,
+            })
+        });
         let mut has_sent = false;
         while let Some(datagram) = engine.poll_transmit() {
             has_sent = true;

@@ -5,19 +5,29 @@
 //! checks, nominates, and keeps consent alive (RFC 7675).
 //!
 //! ```text
-//!  lite         waiting ──a check with USE-CANDIDATE────────────────────▶ selected ──30 s without a proof──▶ expired
-//!  controlling  waiting ──begin_checks──▶ checking ──nomination answered──▶ selected ──the same─────────────▶ expired
+//!  lite         waiting ──a check with USE-CANDIDATE────────────────────▶ selected ──no proof any more──▶ expired
+//!  controlling  waiting ──begin_checks──▶ checking ──nomination answered──▶ selected ──the same────────▶ expired
 //!                  └──30 s──▶ expired        └──10 s──▶ expired
 //! ```
 //!
-//! A later nomination selects another address; an address whose proof is 30 s old is selected no longer, and the agent goes
-//! on as long as one of the others has proved itself since.
+//! An address proves itself by an authenticated check or response, for [`CONSENT_TIMEOUT`], and by SRTP, for
+//! [`MEDIA_TIMEOUT`]. One whose proofs are over is forgotten; with the last one the agent expires. So media alone keeps a
+//! session: GStreamer 1.22 sends Binding Indications beside it and, once connected, no more checks.
+//!
+//! Until there is media a later nomination selects another address. From then on SRTP does: the newest packet of its SSRC
+//! selects the address from which it came, since a guest whose port changed may send checks without USE-CANDIDATE
+//! (libdatachannel), and since whoever records a check can send it again from elsewhere.
+//!
+//! RFC 7675 is about the right to send. What we send to the selected address is no media, but RTCP about the media that
+//! comes from there: a small part of it, and only while it comes, or for 30 s after a check. Fresh SRTP is made with the keys of
+//! the handshake, so it proves more than a check does, which asks for the ICE password alone. A peer that wants no feedback
+//! stops sending.
 //!
 //! What holds for both:
 //! - Only a request with FINGERPRINT, `USERNAME = ours:theirs` and MESSAGE-INTEGRITY made with our password has an
 //!   effect or gets a reply. Everything else is met with silence: an unknown ufrag and a wrong password look alike
 //!   from outside, and a forged source address is sent nothing. No reply is larger than its request.
-//! - Nothing may be sent to an address before a pair is selected, nor [`CONSENT_TIMEOUT`] after its last check.
+//! - Nothing may be sent to an address before a pair is selected, nor after its last proof is over.
 //!
 //! Bounds: [`MAX_VALIDATED`] addresses, [`checks::MAX_REMOTE_CANDIDATES`] pairs; outputs are drained after each call.
 
@@ -36,6 +46,9 @@ use checks::Checks;
 /// RFC 7675 §5.1: consent ends this long after the last proof of it. It is also how long an agent that does not
 /// check itself waits to be checked.
 pub const CONSENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an address that does not check proves itself by its last SRTP packet: [`CONSENT_TIMEOUT`] less the longest
+/// interval between consent checks (RFC 7675 §5.1). A peer that checks and is gone is thus missed when its consent ends.
+pub const MEDIA_TIMEOUT: Duration = Duration::from_secs(24);
 /// Addresses of one peer held as validated; the one silent for longest makes room.
 pub const MAX_VALIDATED: usize = 8;
 
@@ -91,9 +104,9 @@ pub enum Output {
     Validated(SocketAddr),
     /// The address fell out of the list: silent for too long, or pushed out by newer ones.
     Forgotten(SocketAddr),
-    /// Media and handshake go to this address from now on.
+    /// A nomination chose this address: the handshake goes there. Later [`Agent::selected`] may be where media comes from.
     Selected(SocketAddr),
-    /// No proof of consent for [`CONSENT_TIMEOUT`]: the session is over, nothing may be sent.
+    /// No address has a proof any more: the session is over, nothing may be sent.
     Expired,
 }
 
@@ -117,6 +130,15 @@ struct Validated {
     address: SocketAddr,
     /// The last authenticated request or response from there.
     last_proof: Instant,
+    /// The last SRTP packet from there that was the newest.
+    last_media: Option<Instant>,
+}
+
+impl Validated {
+    fn proved_until(&self) -> Instant {
+        let consent = self.last_proof + CONSENT_TIMEOUT;
+        self.last_media.map_or(consent, |media| consent.max(media + MEDIA_TIMEOUT))
+    }
 }
 
 #[derive(Debug)]
@@ -139,6 +161,8 @@ pub struct Agent {
     selected: Option<SocketAddr>,
     /// A pair has stood, now or before.
     has_selected: bool,
+    /// SRTP has selected an address: nominations do so no more.
+    follows_media: bool,
     expired: bool,
     outputs: VecDeque<Output>,
 }
@@ -193,6 +217,7 @@ impl Agent {
             validated: Vec::new(),
             selected: None,
             has_selected: false,
+            follows_media: false,
             expired: false,
             outputs: VecDeque::new(),
         }
@@ -222,15 +247,20 @@ impl Agent {
     }
 
     /// When an authenticated packet of the peer came last: a STUN message, or what
-    /// [`Agent::record_heard`] was told of.
+    /// [`Agent::record_media`] was told of.
     pub fn last_heard(&self) -> Option<Instant> {
         self.last_heard
     }
 
-    /// Notes that the path carries: something authenticated that is no STUN message came. It does not renew consent
-    /// (RFC 7675 §5.1), but while it comes no extra checks are sent.
-    pub fn record_heard(&mut self, now: Instant) {
+    /// Notes that an SRTP or SRTCP packet authenticated that came from `from`, a validated address. Only the newest of its
+    /// SSRC proves that the peer is there: what is late may have been kept back, and sent on, by somebody else.
+    pub fn record_media(&mut self, from: SocketAddr, is_newest: bool, now: Instant) {
         self.last_heard = Some(now);
+        if is_newest && let Some(known) = self.validated.iter_mut().find(|v| v.address == from) {
+            known.last_media = Some(now);
+            self.follows_media = true;
+            self.selected = Some(from);
+        }
     }
 
     /// The next thing to do.
@@ -300,7 +330,7 @@ impl Agent {
                 request.use_candidate && !checks.is_controlling()
             }
         };
-        if nominated {
+        if nominated && !(self.follows_media && self.selected.is_some()) {
             self.select(from);
         }
         Ok(())
@@ -364,14 +394,14 @@ impl Agent {
                 .iter()
                 .enumerate()
                 .filter(|(_, v)| Some(v.address) != self.selected)
-                .min_by_key(|(_, v)| v.last_proof)
+                .min_by_key(|(_, v)| v.proved_until())
                 .map(|(index, _)| index);
             if let Some(index) = silent_longest {
                 let forgotten = self.validated.swap_remove(index);
                 self.outputs.push_back(Output::Forgotten(forgotten.address));
             }
         }
-        self.validated.push(Validated { address, last_proof: now });
+        self.validated.push(Validated { address, last_proof: now, last_media: None });
         self.outputs.push_back(Output::Validated(address));
     }
 
@@ -391,7 +421,7 @@ impl Agent {
         let proof_due = self
             .validated
             .iter()
-            .map(|v| v.last_proof + CONSENT_TIMEOUT)
+            .map(Validated::proved_until)
             .min()
             .filter(|_| !self.is_still_checking())
             .unwrap_or_else(|| self.first_proof_due());
@@ -427,7 +457,7 @@ impl Agent {
         let had_any = !self.validated.is_empty();
         let outputs = &mut self.outputs;
         self.validated.retain(|v| {
-            let alive = now < v.last_proof + CONSENT_TIMEOUT;
+            let alive = now < v.proved_until();
             if !alive {
                 outputs.push_back(Output::Forgotten(v.address));
             }

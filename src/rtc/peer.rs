@@ -4,8 +4,8 @@
 //! ```text
 //!  New ──check──▶ Checking ──nominated──▶ Handshaking ──keys──▶ Connected
 //!   └───────┬───────┘                          │                    │ ▲  3 s of silence: Event::Quiet,
-//!           │ NeverConnected                   │ ConsentLost, Dtls  │ └─ and Event::Heard after it
-//!           ▼                                  ▼                    ▼ ConsentLost, SrtpPanicked
+//!           │ NeverConnected                   │ FellSilent, Dtls   │ └─ and Event::Heard after it
+//!           ▼                                  ▼                    ▼ FellSilent, SrtpPanicked
 //!         Ended(reason) ◀──────────────────────┴────────────────────┘ from each by Peer::close: Closed
 //!
 //!  datagram ─▶ class ─▶ STUN ─▶ ice              from an address without an authenticated check: dropped
@@ -16,7 +16,7 @@
 //!
 //! The driver hands in all datagrams that are there, calls [`Peer::handle_batch_end`], drains [`Peer::poll_output`] after each
 //! call, and calls [`Peer::handle_timeout`] when [`Peer::poll_timeout`] is due. Nothing is sent before a pair is nominated, or anywhere but to that pair, except
-//! replies to authenticated checks. A panic in one of the crates behind `dtls`, `srtp` and `sdp` ends this peer alone.
+//! replies to authenticated checks; once there is media, feedback goes to where SRTP comes from ([`ice`]). A panic in one of the crates behind `dtls`, `srtp` and `sdp` ends this peer alone.
 //!
 //! Bounds: those of the parts; the output queue holds what one call produced.
 
@@ -46,7 +46,7 @@ pub use super::feedback::nack::DEFAULT_MAX_WAIT;
 pub use interface::{EndReason, Event, Output, State};
 use liveness::Liveness;
 pub use liveness::QUIET_AFTER;
-use media::Media;
+use media::{Arrived, Media};
 pub use negotiation::PeerConfig;
 use negotiation::{Local, Negotiation, received_tracks};
 pub use received::Received;
@@ -243,6 +243,7 @@ impl Peer {
             }
             Class::Other => self.stats.unknown_datagrams += 1,
             _ if !self.ice.is_validated(from) => self.stats.from_unvalidated_address += 1,
+            Class::Rtp | Class::Rtcp if !self.media.has_keys() => self.stats.untimely_media += 1,
             Class::Dtls => {
                 if let Some(handshake) = &mut self.handshake {
                     handshake.handle_datagram(datagram, now);
@@ -254,22 +255,23 @@ impl Peer {
             Class::Rtcp => {
                 let result = self.media.handle_rtcp(datagram, now, &mut self.outputs, &mut self.stats);
                 self.srtp_panicked |= result == Err(SrtpError::Crashed);
-                if result.is_ok() {
-                    self.ice.record_heard(now);
+                if let Ok(is_newest) = result {
+                    self.ice.record_media(from, is_newest, now);
                 }
                 self.drive(now);
             }
             Class::Rtp => {
                 self.rtp_came = true;
-                let received = self.media.handle_rtp(datagram, now, &mut self.outputs, &mut self.stats);
-                self.srtp_panicked |= matches!(received, Err(SrtpError::Crashed));
-                if received.is_ok() {
-                    self.ice.record_heard(now);
-                    if self.liveness.is_heard_again(Some(now), now) {
-                        self.outputs.push_back(Output::Event(Event::Heard));
+                match self.media.handle_rtp(datagram, now, &mut self.outputs, &mut self.stats) {
+                    Ok(Arrived { is_newest, received }) => {
+                        self.ice.record_media(from, is_newest, now);
+                        if self.liveness.is_heard_again(Some(now), now) {
+                            self.outputs.push_back(Output::Event(Event::Heard));
+                        }
+                        return received;
                     }
+                    Err(error) => self.srtp_panicked |= error == SrtpError::Crashed,
                 }
-                return received.ok().flatten();
             }
         }
         None
@@ -424,7 +426,7 @@ impl Peer {
             }
             ice::Output::Expired => self.end(match self.state {
                 State::New | State::Checking => EndReason::NeverConnected,
-                _ => EndReason::ConsentLost,
+                _ => EndReason::FellSilent,
             }),
         }
     }

@@ -90,6 +90,16 @@ pub struct InboundStats {
     pub rtcp: Counters,
 }
 
+/// A packet that authenticated and had not come before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened<'a> {
+    /// Of RTP one packet, of RTCP a compound.
+    pub packet: &'a [u8],
+    /// No packet of its SSRC with a higher index has come: nobody can have kept it back. One that was recorded on its way
+    /// and is sent again is refused, or is not the newest any more.
+    pub is_newest: bool,
+}
+
 /// The receiving direction of one session.
 pub struct Inbound {
     profile: SrtpProfile,
@@ -140,18 +150,19 @@ impl Inbound {
     }
 
     /// An SRTP packet in; header, extensions and decrypted payload out, as one RTP packet.
-    pub fn unprotect_rtp(&mut self, datagram: &[u8], now: Instant) -> Result<&[u8], SrtpError> {
+    pub fn unprotect_rtp(&mut self, datagram: &[u8], now: Instant) -> Result<Opened<'_>, SrtpError> {
         let result = RtpShape::parse(datagram, self.profile).and_then(|shape| self.open_rtp(datagram, &shape, now));
         self.stats.rtp.count(&result);
-        result.map(|len| self.packet.get(..len).unwrap_or_default())
+        result.map(|(len, is_newest)| Opened { packet: self.packet.get(..len).unwrap_or_default(), is_newest })
     }
 
     /// An SRTCP packet in, the compound RTCP packet out.
-    pub fn unprotect_rtcp(&mut self, datagram: &[u8], now: Instant) -> Result<&[u8], SrtpError> {
+    pub fn unprotect_rtcp(&mut self, datagram: &[u8], now: Instant) -> Result<Opened<'_>, SrtpError> {
         let result = RtcpShape::parse(datagram, self.profile).and_then(|shape| self.open_rtcp(datagram, &shape, now));
         self.stats.rtcp.count(&result);
-        self.compound = result?;
-        Ok(&self.compound)
+        let (compound, is_newest) = result?;
+        self.compound = compound;
+        Ok(Opened { packet: &self.compound, is_newest })
     }
 
     /// What was seen so far.
@@ -164,8 +175,8 @@ impl Inbound {
         (self.rtp.len(), self.rtcp.len())
     }
 
-    /// Decrypts into `self.packet`; how long it is there.
-    fn open_rtp(&mut self, datagram: &[u8], shape: &RtpShape, now: Instant) -> Result<usize, SrtpError> {
+    /// Decrypts into `self.packet`; how long it is there, and whether it is the newest.
+    fn open_rtp(&mut self, datagram: &[u8], shape: &RtpShape, now: Instant) -> Result<(usize, bool), SrtpError> {
         let RtpShape { ssrc, sequence_number, .. } = *shape;
         let number = Number::Sequence(sequence_number);
         let is_announced = self.announced.contains(&ssrc);
@@ -180,8 +191,7 @@ impl Inbound {
             let refused = match expected.and_then(|index| open_at(index).map(|len| (index, len))) {
                 Ok((index, len)) => {
                     stream.state.record(index);
-                    stream.record_heard(index, now);
-                    return Ok(len);
+                    return Ok((len, stream.record_heard(index, now)));
                 }
                 Err(refused) => refused,
             };
@@ -192,8 +202,7 @@ impl Inbound {
                 for index in number.beyond(stream.highest()) {
                     if let Ok(len) = open_at(index) {
                         stream.state.record(index);
-                        stream.record_heard(index, now);
-                        return Ok(len);
+                        return Ok((len, stream.record_heard(index, now)));
                     }
                 }
                 trials.spend();
@@ -212,7 +221,7 @@ impl Inbound {
             match open_at(index) {
                 Ok(len) => {
                     rtp.admit(ssrc, Sequence::beginning(index), index, now);
-                    return Ok(len);
+                    return Ok((len, true));
                 }
                 Err(error) => refused = error,
             }
@@ -223,14 +232,11 @@ impl Inbound {
         Err(refused)
     }
 
-    fn open_rtcp(&mut self, datagram: &[u8], shape: &RtcpShape, now: Instant) -> Result<Bytes, SrtpError> {
+    fn open_rtcp(&mut self, datagram: &[u8], shape: &RtcpShape, now: Instant) -> Result<(Bytes, bool), SrtpError> {
         let RtcpShape { ssrc, index } = *shape;
         if let Some(stream) = self.rtcp.find(ssrc) {
             let opened = contained(&mut self.crashed, || stream.state.decrypt_rtcp(datagram).map_err(refusal));
-            if opened.is_ok() {
-                stream.record_heard(index.into(), now);
-            }
-            return opened;
+            return opened.map(|packet| (packet, stream.record_heard(index.into(), now)));
         }
         if !self.rtcp.has_room(ssrc, now) {
             return Err(SrtpError::TooManySsrcs);
@@ -250,7 +256,7 @@ impl Inbound {
         match opened {
             Ok((state, packet)) => {
                 self.rtcp.admit(ssrc, state, index.into(), now);
-                Ok(packet)
+                Ok((packet, true))
             }
             Err(error) => {
                 if !is_announced {

@@ -29,7 +29,7 @@ impl SessionPeer for Noting {
     fn handle_datagram(&mut self, class: Class, bytes: &[u8], _: SocketAddr, _: Instant) -> Option<Received<'_>> {
         self.note(&format!("{class:?}"));
         if bytes == b"end" {
-            self.outputs.push_back(peer::Output::Event(peer::Event::Ended(EndReason::ConsentLost)));
+            self.outputs.push_back(peer::Output::Event(peer::Event::Ended(EndReason::FellSilent)));
         }
         self.packet = bytes.to_vec();
         RtpPacket::parse(&self.packet).ok().map(|packet| Received::plain(TrackKind::Audio, packet))

@@ -9,6 +9,7 @@ mod doctor;
 mod dtls;
 mod http;
 mod observe;
+mod offers;
 mod outages;
 mod problems;
 mod relay;

@@ -5,12 +5,14 @@ mod feedback;
 mod hostile;
 mod session;
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use guest_relay::rtc::peer::{EndReason, Event, QUIET_AFTER, State};
 use guest_relay_muxer::TrackKind;
-use session::{Client, Session};
+use session::{Client, Session, ssrc};
 use str0m::rtp::rtcp::Rtcp;
 
 #[test]
@@ -78,7 +80,7 @@ fn an_ice_lite_sender_is_checked_nominated_and_kept_alive_by_us() {
 }
 
 #[test]
-fn consent_ends_30_seconds_after_the_last_check_and_nothing_is_sent_then() {
+fn a_guest_is_gone_when_checks_and_media_have_ended_and_nothing_is_sent_then() {
     for ice_lite in [false, true] {
         let mut session = Session::connected(Client { ice_lite, ..Client::default() });
         for n in 0..10 {
@@ -86,7 +88,7 @@ fn consent_ends_30_seconds_after_the_last_check_and_nothing_is_sent_then() {
         }
         let silent_from = session.elapsed();
         session.lose = Box::new(|_| true);
-        let ended = Event::Ended(EndReason::ConsentLost);
+        let ended = Event::Ended(EndReason::FellSilent);
         session.run_until(Duration::from_secs(31), |session| session.events.contains(&ended));
         let silence = session.elapsed() - silent_from;
         // The last check or answer came up to one interval (6 s) before the silence.
@@ -155,24 +157,67 @@ fn close_says_goodbye_and_is_final() {
 }
 
 #[test]
-fn a_guest_who_moves_to_another_address_is_followed_when_it_nominates_it() {
-    let mut session = Session::connected(Client::default());
-    session.write_both(0, 500);
-    let old = session.client_address;
-    // A NAT rebinding: the same client appears from another port, and nominates with its next check.
-    let new: SocketAddr = "192.168.1.20:50001".parse().unwrap();
-    session.client_appears_as = Some(new);
-    session.run_until(Duration::from_secs(10), |session| session.peer.stats().remote_address == Some(new));
-    assert!(session.events.contains(&Event::AddressValidated(new)));
+fn a_guest_who_moves_to_another_address_is_followed_with_its_media_nominated_or_not() {
+    for nominates_no_more in [false, true] {
+        let mut session = Session::connected(Client::default());
+        session.write_both(0, 500);
+        let old = session.client_address;
+        // A NAT rebinding: the same client appears from another port, which its next check shows.
+        let new: SocketAddr = "192.168.1.20:50001".parse().unwrap();
+        session.client_appears_as = Some(new);
+        session.nominates_no_more = nominates_no_more;
+        session.run_until(Duration::from_secs(10), |session| session.events.contains(&Event::AddressValidated(new)));
+        let is_report = |(to, datagram): &&(SocketAddr, Vec<u8>)| *to == new && datagram[0] > 3;
+        assert_eq!(session.sent.iter().filter(is_report).count(), 0, "feedback before there is SRTP from there");
+        session.write_both(1, 500);
+        session.run_for(Duration::from_millis(100));
+        assert_eq!(session.peer.stats().remote_address, Some(new));
+        let sent = session.sent.len();
+        for n in 2..60 {
+            session.write_both(n, 500);
+        }
+        let later = &session.sent[sent..];
+        assert!(!later.is_empty() && later.iter().all(|(to, _)| *to == new));
+        assert_ne!(old, new);
+        // Packet 59 has the number 65500 + 59, wrapped.
+        assert_eq!(session.sequences(TrackKind::Video).last(), Some(&23));
+    }
+}
+
+/// What somebody on the way has recorded, and sends again from an address of its own: a nomination, then media and reports.
+#[test]
+fn recorded_checks_and_media_do_not_divert_feedback() {
+    let mut session = Session::new(Client::default());
+    let recorded = Rc::new(RefCell::new(Vec::new()));
+    let tap = Rc::clone(&recorded);
+    // For a while every fourth packet of media never arrives: what is not the newest must not count, even if it had not come.
+    let mut media = 0;
+    session.lose = Box::new(move |datagram| {
+        tap.borrow_mut().push(datagram.to_vec());
+        media += u32::from(ssrc(datagram).is_some());
+        ssrc(datagram).is_some() && media % 4 == 0 && media < 160
+    });
+    session.run_until(Duration::from_secs(5), Session::is_connected);
+    for n in 0..100 {
+        session.write_both(n, 500);
+    }
+    session.run_for(Duration::from_millis(100));
+    let attacker: SocketAddr = "203.0.113.66:6666".parse().unwrap();
+    let guest = session.client_address;
+    let count = recorded.borrow().len();
+    assert!(count > 200, "{count} datagrams");
+    for index in 0..count {
+        let datagram = recorded.borrow()[index].clone();
+        session.give_to_peer(&datagram, attacker);
+        assert_eq!(session.peer.stats().remote_address, Some(guest), "after {:02x?}", datagram.get(..12));
+    }
+    assert!(session.events.contains(&Event::AddressValidated(attacker)), "the recorded checks are authentic");
     let sent = session.sent.len();
-    for n in 1..60 {
+    for n in 100..200 {
         session.write_both(n, 500);
     }
     let later = &session.sent[sent..];
-    assert!(!later.is_empty() && later.iter().all(|(to, _)| *to == new));
-    assert_ne!(old, new);
-    // Packet 59 has the number 65500 + 59, wrapped.
-    assert_eq!(session.sequences(TrackKind::Video).last(), Some(&23));
+    assert!(!later.is_empty() && later.iter().all(|(to, _)| *to == guest));
 }
 
 #[test]

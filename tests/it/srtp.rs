@@ -47,8 +47,8 @@ fn packets_of_libsrtp_are_unprotected_and_made() {
     ] {
         let material = [hex(key), hex(key), hex(salt), hex(salt)].concat();
         let mut pair = Pair::with(profile, &material);
-        assert_eq!(pair.inbound.unprotect_rtp(&hex(srtp), pair.now).unwrap(), packet);
-        assert_eq!(pair.inbound.unprotect_rtcp(&hex(srtcp), pair.now).unwrap(), compound);
+        assert_eq!(pair.inbound.unprotect_rtp(&hex(srtp), pair.now).unwrap().packet, packet);
+        assert_eq!(pair.inbound.unprotect_rtcp(&hex(srtcp), pair.now).unwrap().packet, compound);
         assert_eq!(pair.outbound.protect_rtcp(&compound).unwrap(), hex(srtcp));
     }
 }
@@ -66,12 +66,32 @@ fn our_rtcp_is_protected_with_our_key_and_a_growing_index() {
 }
 
 #[test]
+fn only_a_packet_ahead_of_all_others_of_its_ssrc_is_the_newest() {
+    for profile in PROFILES {
+        let mut pair = Pair::new(profile);
+        let now = pair.now;
+        for (ssrc, index, newest) in
+            [(1, 65_530, true), (1, 65_540, true), (1, 65_535, false), (2, 7, true), (1, 65_541, true)]
+        {
+            let protected = pair.rtp.protect_rtp(&rtp(ssrc, index), 12, index);
+            assert_eq!(pair.inbound.unprotect_rtp(&protected, now).unwrap().is_newest, newest, "{ssrc} {index}");
+            assert_eq!(pair.inbound.unprotect_rtp(&protected, now), Err(SrtpError::Replayed));
+        }
+        for (ssrc, index, newest) in [(1, 5, true), (1, 9, true), (1, 7, false), (2, 1, true), (1, 10, true)] {
+            let protected = pair.rtcp.protect_rtcp(&rtcp(ssrc), index);
+            assert_eq!(pair.inbound.unprotect_rtcp(&protected, now).unwrap().is_newest, newest, "{ssrc} {index}");
+            assert_eq!(pair.inbound.unprotect_rtcp(&protected, now), Err(SrtpError::Replayed));
+        }
+    }
+}
+
+#[test]
 fn what_is_unprotected_reads_as_an_rtp_packet() {
     for profile in PROFILES {
         let mut pair = Pair::new(profile);
         let packet = hex("90e01234 00000bb8 00000005 bede0001 51aabb00 65b80400");
         let protected = pair.rtp.protect_rtp(&packet, 20, 0x1234);
-        let unprotected = pair.inbound.unprotect_rtp(&protected, pair.now).unwrap();
+        let unprotected = pair.inbound.unprotect_rtp(&protected, pair.now).unwrap().packet;
         let parsed = RtpPacket::parse(unprotected).unwrap();
         assert_eq!((parsed.payload_type, parsed.marker), (96, true));
         assert_eq!((parsed.sequence_number, parsed.rtp_time), (0x1234, 3000));
@@ -112,7 +132,7 @@ fn headers_of_every_shape_come_through_unchanged() {
                     let header_len = packet.len();
                     packet.extend(vec![0x77; payload_len]);
                     let protected = pair.rtp.protect_rtp(&packet, header_len, index);
-                    let unprotected = pair.inbound.unprotect_rtp(&protected, pair.now);
+                    let unprotected = pair.inbound.unprotect_rtp(&protected, pair.now).map(|opened| opened.packet);
                     assert_eq!(unprotected, Ok(&packet[..]), "{block:02x?} {payload_len}");
                     index += 1;
                 }

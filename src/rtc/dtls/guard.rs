@@ -13,6 +13,7 @@
 //! Clear handshake messages are reassembled here and written as new records with sequence numbers of our own: those
 //! of the clear are not authenticated, and a forged high one must not close the replay window.
 
+use super::choice::{Choice, Unfit};
 use super::message::{MessageType, NotForClient};
 use super::reassembly::{Fragment, Message, Reassembly, Stored};
 use crate::rtc::bytes::{Reader, Truncated, Writer};
@@ -103,6 +104,7 @@ pub(super) struct Guard {
     bytes: usize,
     encrypted_records: u32,
     clear_alert: Option<u8>,
+    choice: Choice,
     dropped: Dropped,
 }
 
@@ -145,6 +147,11 @@ impl Guard {
     /// The description in the last fatal alert that came in the clear. It may be forged: a hint for people only.
     pub(super) fn clear_alert(&self) -> Option<u8> {
         self.clear_alert
+    }
+
+    /// What the peer chose that we do not take. It comes in the clear and may be forged: for people only, too.
+    pub(super) fn unfit(&self) -> Option<Unfit> {
+        self.choice.unfit()
     }
 
     pub(super) fn dropped(&self) -> Dropped {
@@ -226,6 +233,7 @@ impl Guard {
             }
         }
         while let Some(message) = self.reassembly.pop() {
+            self.choice.record(message.message_type, &message.body);
             let record = self.clear_record(HANDSHAKE, &write_message(&message));
             append(admitted, &record);
         }

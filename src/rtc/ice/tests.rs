@@ -329,7 +329,7 @@ fn selected_pair(start: Instant) -> (Agent, Agent) {
 }
 
 #[test]
-fn consent_is_asked_for_every_4_to_6_seconds_and_media_does_not_renew_it() {
+fn consent_is_asked_for_every_4_to_6_seconds_and_media_alone_keeps_the_session() {
     let start = Instant::now();
     let us = address(100);
     let (mut controlling, mut lite) = selected_pair(start);
@@ -340,7 +340,7 @@ fn consent_is_asked_for_every_4_to_6_seconds_and_media_does_not_renew_it() {
             // Media is heard all the time.
             now += Duration::from_millis(20);
             assert!(now < last + Duration::from_secs(60), "no check goes out and the pair stays");
-            controlling.record_heard(now);
+            controlling.record_media(address(1), true, now);
             controlling.handle_timeout(now);
             assert_eq!(controlling.last_heard(), Some(now));
             let sent = transmitted(&drain(controlling));
@@ -364,13 +364,79 @@ fn consent_is_asked_for_every_4_to_6_seconds_and_media_does_not_renew_it() {
     }
     // The peer answers no more, but its media comes on.
     let last_answer = last;
-    while controlling.selected().is_some() {
+    // bounded: each turn is a check later
+    while last < last_answer + 4 * CONSENT_TIMEOUT {
         (last, _) = next(&mut controlling, last);
-        assert!(last < last_answer + Duration::from_secs(60), "consent never ends");
+        assert_eq!(controlling.selected(), Some(address(1)));
     }
-    let without_consent = last - last_answer;
-    assert!(without_consent >= CONSENT_TIMEOUT);
-    assert!(without_consent < CONSENT_TIMEOUT + Duration::from_millis(40));
+    controlling.handle_timeout(last + MEDIA_TIMEOUT - Duration::from_millis(1));
+    assert_eq!(controlling.selected(), Some(address(1)));
+    controlling.handle_timeout(last + MEDIA_TIMEOUT);
+    assert_eq!(controlling.selected(), None);
+    assert!(drain(&mut controlling).contains(&Output::Expired));
+}
+
+#[test]
+fn media_keeps_a_peer_that_checks_no_more_and_one_that_checked_is_missed_no_later_for_it() {
+    let (now, step) = (Instant::now(), Duration::from_secs(5));
+    let nominate = check().use_candidate().finish(key());
+    // Media every 5 s for so long, and checks with it until then.
+    for (checks_until, media_until, ends) in
+        [(0, 120, 120 + 24), (120, 120, 120 + 30), (115, 120, 115 + 30), (0, 0, 30)]
+    {
+        let mut agent = lite(now);
+        let mut at = now;
+        // bounded: 25 steps
+        while at <= now + Duration::from_secs(media_until) {
+            if at <= now + Duration::from_secs(checks_until) {
+                agent.handle_datagram(&nominate, address(1), at).unwrap();
+            }
+            agent.record_media(address(1), true, at);
+            agent.handle_timeout(at);
+            assert_eq!(agent.selected(), Some(address(1)));
+            at += step;
+        }
+        let end = agent.poll_timeout().unwrap();
+        assert_eq!(end - now, Duration::from_secs(ends), "{checks_until} {media_until}");
+        agent.handle_timeout(end - Duration::from_millis(1));
+        assert_eq!(agent.selected(), Some(address(1)));
+        agent.handle_timeout(end);
+        assert_eq!(agent.selected(), None);
+        assert!(drain(&mut agent).contains(&Output::Expired));
+    }
+}
+
+#[test]
+fn media_that_is_not_the_newest_or_comes_from_a_stranger_proves_nothing() {
+    let now = Instant::now();
+    let mut agent = lite(now);
+    agent.handle_datagram(&check().use_candidate().finish(key()), address(1), now).unwrap();
+    agent.handle_datagram(&check().finish(key()), address(2), now).unwrap();
+    let later = now + Duration::from_secs(20);
+    agent.record_media(address(2), false, later);
+    agent.record_media(address(3), true, later);
+    assert_eq!((agent.selected(), agent.is_validated(address(3))), (Some(address(1)), false));
+    assert_eq!(agent.poll_timeout(), Some(now + CONSENT_TIMEOUT));
+}
+
+#[test]
+fn once_there_is_media_it_alone_moves_the_pair() {
+    let now = Instant::now();
+    let mut agent = lite(now);
+    let nominate = check().use_candidate().finish(key());
+    agent.handle_datagram(&nominate, address(1), now).unwrap();
+    agent.record_media(address(1), true, now);
+    // Somebody else sends a nomination again that was recorded on its way.
+    agent.handle_datagram(&nominate, address(2), now).unwrap();
+    assert_eq!((agent.selected(), agent.is_validated(address(2))), (Some(address(1)), true));
+    agent.record_media(address(2), true, now);
+    assert_eq!(agent.selected(), Some(address(2)));
+    // Where nothing proves itself any more, a nomination does.
+    agent.handle_datagram(&check().finish(key()), address(3), now + CONSENT_TIMEOUT).unwrap();
+    agent.handle_timeout(now + CONSENT_TIMEOUT);
+    assert_eq!(agent.selected(), None);
+    agent.handle_datagram(&nominate, address(3), now + CONSENT_TIMEOUT).unwrap();
+    assert_eq!(agent.selected(), Some(address(3)));
 }
 
 #[test]

@@ -31,8 +31,9 @@ pub enum EndReason {
     Closed,
     /// No check ever came, or none of ours led to a pair.
     NeverConnected,
-    /// The peer's consent ended: nothing was heard for [`CONSENT_TIMEOUT`](super::super::ice::CONSENT_TIMEOUT).
-    ConsentLost,
+    /// Its consent is over ([`CONSENT_TIMEOUT`](super::super::ice::CONSENT_TIMEOUT)), and its media stopped
+    /// [`MEDIA_TIMEOUT`](super::super::ice::MEDIA_TIMEOUT) ago.
+    FellSilent,
     /// No keys.
     Dtls(DtlsError),
     /// The SRTP crate panicked.
@@ -44,7 +45,7 @@ impl fmt::Display for EndReason {
         match self {
             Self::Closed => write!(f, "closed"),
             Self::NeverConnected => write!(f, "no connectivity check succeeded"),
-            Self::ConsentLost => write!(f, "the peer fell silent"),
+            Self::FellSilent => write!(f, "the peer fell silent"),
             Self::Dtls(error) => write!(f, "{error}"),
             Self::SrtpPanicked => write!(f, "SRTP implementation panicked"),
         }

@@ -13,7 +13,7 @@ use super::super::feedback::Feedback;
 use super::super::red::Red;
 use super::super::rtcp::{Compound, Packet, SenderReport};
 use super::super::sdp::{Codec, Format, Track};
-use super::super::srtp::{Inbound, Keys, Outbound, SrtpError};
+use super::super::srtp::{Inbound, Keys, Opened, Outbound, SrtpError};
 use super::interface::{Event, Output};
 use super::received::{Missing, Received};
 use super::stats::{Delivery, PeerStats};
@@ -25,6 +25,14 @@ pub(super) struct Media {
     /// Payload types that an [`Event::UnexpectedCodec`] was about.
     reported: Vec<u8>,
     keyed: Option<Keyed>,
+}
+
+/// What became of an SRTP packet that authenticated.
+pub(super) struct Arrived<'a> {
+    /// See [`Opened::is_newest`].
+    pub(super) is_newest: bool,
+    /// What it has for the muxer.
+    pub(super) received: Option<Received<'a>>,
 }
 
 /// The media side of a session, once the handshake has given keys.
@@ -63,6 +71,11 @@ impl Media {
         self.keyed = Some(Keyed { inbound, outbound: Outbound::new(keys), feedback });
     }
 
+    /// Whether SRTP can be opened.
+    pub(super) fn has_keys(&self) -> bool {
+        self.keyed.is_some()
+    }
+
     pub(super) fn stop(&mut self) {
         self.keyed = None;
     }
@@ -93,103 +106,39 @@ impl Media {
         }
     }
 
-    /// `Ok(None)`: nothing for the muxer in it.
+    /// Opens an SRTP packet; without keys there is nothing in it.
     pub(super) fn handle_rtp(
         &mut self,
         datagram: &[u8],
         now: Instant,
         outputs: &mut VecDeque<Output>,
         stats: &mut PeerStats,
-    ) -> Result<Option<Received<'_>>, SrtpError> {
-        let Some(Keyed { inbound, feedback, .. }) = &mut self.keyed else {
-            stats.untimely_media += 1;
-            return Ok(None);
+    ) -> Result<Arrived<'_>, SrtpError> {
+        let Self { tracks, reported, keyed: Some(Keyed { inbound, feedback, .. }), .. } = self else {
+            return Ok(Arrived { is_newest: false, received: None });
         };
-        let Ok(packet) = RtpPacket::parse(inbound.unprotect_rtp(datagram, now)?) else {
-            stats.malformed_packets += 1;
-            return Ok(None);
-        };
-        let Some((track, format)) = format_of(&self.tracks, packet.payload_type) else {
-            stats.unknown_payload_types += 1;
-            if let Some((kind, codec)) = foreign_codec(&self.tracks, packet.payload_type) {
-                stats.unexpected_codec += 1;
-                if !self.reported.contains(&packet.payload_type) {
-                    self.reported.push(packet.payload_type);
-                    outputs.push_back(Output::Event(Event::UnexpectedCodec {
-                        kind,
-                        payload_type: packet.payload_type,
-                        codec,
-                    }));
-                }
-            }
-            return Ok(None);
-        };
-        let mut names_another_track = false;
-        for extension in packet.extensions() {
-            if Some(extension.id) == track.extensions.transport_cc {
-                if let Ok(sequence) = extension.data.try_into() {
-                    feedback.record_transport_sequence(u16::from_be_bytes(sequence), now);
-                }
-            } else if Some(extension.id) == track.extensions.mid {
-                let mid = track.mid.as_deref().map(str::as_bytes);
-                names_another_track = mid != Some(extension.data);
-            }
-        }
-        if names_another_track {
-            stats.unknown_payload_types += 1;
-            return Ok(None);
-        }
-        let kind = track.kind;
-        let counters = stats.track(kind);
-        if format.rtx_payload_type != Some(packet.payload_type) {
-            counters.packets += 1;
-            counters.payload_bytes += packet.payload.len() as u64;
-            feedback.record_packet(kind, packet.ssrc, packet.sequence_number, packet.rtp_time, now);
-            if packet.payload_type == format.payload_type {
-                return Ok(Some(Received { kind, packet, redundant: Missing::default() }));
-            }
-            let Ok(red) = Red::parse(packet.payload, format.payload_type) else {
-                counters.malformed_redundancy += 1;
-                return Ok(None);
-            };
-            let redundant = Missing::of(red.redundant, |distance| {
-                feedback.record_redundant(kind, packet.sequence_number.wrapping_sub(distance))
-            });
-            let packet = RtpPacket { payload_type: format.payload_type, payload: red.primary, ..packet };
-            return Ok(Some(Received { kind, packet, redundant }));
-        }
-        // RFC 4588 §4. A retransmission without payload is a probe of the sender's bandwidth estimate.
-        let original = feedback
-            .original_of(kind, packet.ssrc)
-            .and_then(|ssrc| packet.undo_rtx(format.payload_type, ssrc))
-            .filter(|original| !original.payload.is_empty())
-            .filter(|original| feedback.record_retransmission(kind, original.sequence_number, now));
-        let Some(packet) = original else {
-            counters.useless_retransmissions += 1;
-            return Ok(None);
-        };
-        counters.retransmissions += 1;
-        counters.payload_bytes += packet.payload.len() as u64;
-        Ok(Some(Received { kind, packet, redundant: Missing::default() }))
+        let Opened { packet, is_newest } = inbound.unprotect_rtp(datagram, now)?;
+        let mut sorting = Sorting { tracks, reported, feedback, outputs, stats };
+        Ok(Arrived { is_newest, received: sorting.take(packet, now) })
     }
 
     /// Reads a compound; of each kind of news the last per track counts, so that no datagram causes more than four
-    /// events.
+    /// events. Whether it is the newest; see [`Opened::is_newest`].
     pub(super) fn handle_rtcp(
         &mut self,
         datagram: &[u8],
         now: Instant,
         outputs: &mut VecDeque<Output>,
         stats: &mut PeerStats,
-    ) -> Result<(), SrtpError> {
+    ) -> Result<bool, SrtpError> {
         let Some(Keyed { inbound, feedback, .. }) = &mut self.keyed else {
-            stats.untimely_media += 1;
-            return Ok(());
+            return Ok(false);
         };
         let mut reports: [Option<(TrackKind, SenderReport)>; 2] = [None; 2];
         let mut byes: [Option<TrackKind>; 2] = [None; 2];
         let slot = |kind| usize::from(kind == TrackKind::Video);
-        for packet in Compound::new(inbound.unprotect_rtcp(datagram, now)?) {
+        let Opened { packet: compound, is_newest } = inbound.unprotect_rtcp(datagram, now)?;
+        for packet in Compound::new(compound) {
             match packet {
                 Ok(Packet::SenderReport(report, _)) => {
                     if let Some(kind) = feedback.record_sender_report(&report, now)
@@ -218,7 +167,7 @@ impl Media {
         }));
         let byes = byes.into_iter().flatten();
         outputs.extend(byes.map(|kind| Output::Event(Event::Bye { kind })));
-        Ok(())
+        Ok(is_newest)
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -262,6 +211,88 @@ impl Media {
         stats.round_trip = keyed.feedback.round_trip();
         stats.audio.stream = keyed.feedback.stats(TrackKind::Audio);
         stats.video.stream = keyed.feedback.stats(TrackKind::Video);
+    }
+}
+
+/// What looks at a decrypted packet.
+struct Sorting<'a> {
+    tracks: &'a [Track],
+    reported: &'a mut Vec<u8>,
+    feedback: &'a mut Feedback,
+    outputs: &'a mut VecDeque<Output>,
+    stats: &'a mut PeerStats,
+}
+
+impl Sorting<'_> {
+    /// `None`: nothing for the muxer in it.
+    fn take<'p>(&mut self, packet: &'p [u8], now: Instant) -> Option<Received<'p>> {
+        let Self { tracks, reported, feedback, outputs, stats } = self;
+        let Ok(packet) = RtpPacket::parse(packet) else {
+            stats.malformed_packets += 1;
+            return None;
+        };
+        let Some((track, format)) = format_of(tracks, packet.payload_type) else {
+            stats.unknown_payload_types += 1;
+            if let Some((kind, codec)) = foreign_codec(tracks, packet.payload_type) {
+                stats.unexpected_codec += 1;
+                if !reported.contains(&packet.payload_type) {
+                    reported.push(packet.payload_type);
+                    outputs.push_back(Output::Event(Event::UnexpectedCodec {
+                        kind,
+                        payload_type: packet.payload_type,
+                        codec,
+                    }));
+                }
+            }
+            return None;
+        };
+        let mut names_another_track = false;
+        for extension in packet.extensions() {
+            if Some(extension.id) == track.extensions.transport_cc {
+                if let Ok(sequence) = extension.data.try_into() {
+                    feedback.record_transport_sequence(u16::from_be_bytes(sequence), now);
+                }
+            } else if Some(extension.id) == track.extensions.mid {
+                let mid = track.mid.as_deref().map(str::as_bytes);
+                names_another_track = mid != Some(extension.data);
+            }
+        }
+        if names_another_track {
+            stats.unknown_payload_types += 1;
+            return None;
+        }
+        let kind = track.kind;
+        let counters = stats.track(kind);
+        if format.rtx_payload_type != Some(packet.payload_type) {
+            counters.packets += 1;
+            counters.payload_bytes += packet.payload.len() as u64;
+            feedback.record_packet(kind, packet.ssrc, packet.sequence_number, packet.rtp_time, now);
+            if packet.payload_type == format.payload_type {
+                return Some(Received { kind, packet, redundant: Missing::default() });
+            }
+            let Ok(red) = Red::parse(packet.payload, format.payload_type) else {
+                counters.malformed_redundancy += 1;
+                return None;
+            };
+            let redundant = Missing::of(red.redundant, |distance| {
+                feedback.record_redundant(kind, packet.sequence_number.wrapping_sub(distance))
+            });
+            let packet = RtpPacket { payload_type: format.payload_type, payload: red.primary, ..packet };
+            return Some(Received { kind, packet, redundant });
+        }
+        // RFC 4588 §4. A retransmission without payload is a probe of the sender's bandwidth estimate.
+        let original = feedback
+            .original_of(kind, packet.ssrc)
+            .and_then(|ssrc| packet.undo_rtx(format.payload_type, ssrc))
+            .filter(|original| !original.payload.is_empty())
+            .filter(|original| feedback.record_retransmission(kind, original.sequence_number, now));
+        let Some(packet) = original else {
+            counters.useless_retransmissions += 1;
+            return None;
+        };
+        counters.retransmissions += 1;
+        counters.payload_bytes += packet.payload.len() as u64;
+        Some(Received { kind, packet, redundant: Missing::default() })
     }
 }
 

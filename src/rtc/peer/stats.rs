@@ -12,7 +12,7 @@ use super::super::srtp::{InboundStats, SrtpProfile};
 /// Counters and measurements of one session.
 #[derive(Debug, Clone, Default)]
 pub struct PeerStats {
-    /// The nominated pair's remote end.
+    /// Where feedback goes: the nominated pair's remote end, and once there is media the address from which it comes.
     pub remote_address: Option<SocketAddr>,
     /// What media is protected with.
     pub profile: Option<SrtpProfile>,

@@ -150,10 +150,11 @@ impl Answer<'_> {
         let clock_rate = match track.kind {
             TrackKind::Video => {
                 let profile_level_id = format.profile_level_id.as_deref().unwrap_or("420010");
+                let mode = format.packetization_mode;
                 write!(
                     out,
                     "a=rtpmap:{payload_type} H264/90000\r\n\
-                     a=fmtp:{payload_type} level-asymmetry-allowed=1;packetization-mode=1;profile-level-id={profile_level_id};x-google-start-bitrate={}\r\n",
+                     a=fmtp:{payload_type} level-asymmetry-allowed=1;packetization-mode={mode};profile-level-id={profile_level_id};x-google-start-bitrate={}\r\n",
                     self.start_bitrate_kbps
                 )?;
                 90_000

@@ -49,7 +49,7 @@ pub enum OfferError {
     Description(DescriptionError),
     /// No m-line sends audio or video.
     NothingSent,
-    /// Video is offered without H.264 in packetization mode 1.
+    /// Video is offered without H.264 that we read.
     NoH264,
     /// Audio is offered without `opus/48000/2`.
     NoOpus,
@@ -71,7 +71,7 @@ impl fmt::Display for OfferError {
             Self::Description(error) => write!(f, "{error}"),
             Self::NothingSent => write!(f, "the offer sends neither audio nor video"),
             Self::NoH264 => {
-                write!(f, "the offer's video has no H.264 with packetization-mode=1; this browser cannot send it")
+                write!(f, "the offer's video has no H.264 (Baseline, Main or High), the only codec taken here")
             }
             Self::NoOpus => write!(f, "the offer's audio has no opus/48000/2"),
             Self::DuplicateMid => write!(f, "two m-lines have the same a=mid"),
@@ -118,7 +118,7 @@ impl fmt::Display for AnswerError {
             Self::OtherMLines => write!(f, "the answer's m-lines are not those of the offer"),
             Self::NothingGranted => write!(f, "the answer sends neither audio nor video"),
             Self::NoCodec(TrackKind::Video) => {
-                write!(f, "the answer's video has no H.264 with packetization-mode=1")
+                write!(f, "the answer's video has no H.264 (Baseline, Main or High)")
             }
             Self::NoCodec(TrackKind::Audio) => {
                 write!(f, "the answer's audio has no opus/48000/2")

@@ -4,8 +4,8 @@ use guest_relay_muxer::TrackKind;
 use sdp::{MediaDescription, SessionDescription};
 
 use super::error::{DescriptionError, OfferError};
-use super::text::parse_lines;
-use super::track::{Attributes, Take, Track, kind_of};
+use super::text::{kind_of, parse_lines};
+use super::track::{Attributes, Take, Track};
 use super::transport::{BundleTransport, RemoteAddresses, Setup, is_ice_lite, setup};
 
 /// An offer that can be answered.

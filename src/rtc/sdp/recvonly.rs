@@ -14,8 +14,8 @@ use super::super::ice::Credentials;
 use super::answer::{OpusSettings, Origin, write_transport};
 use super::error::{AnswerError, DescriptionError};
 use super::offer::{is_bundled, sends};
-use super::text::parse_lines;
-use super::track::{Attributes, SDES_MID, TRANSPORT_CC, Take, Track, kind_of};
+use super::text::{kind_of, parse_lines};
+use super::track::{Attributes, SDES_MID, TRANSPORT_CC, Take, Track};
 use super::transport::{BundleTransport, RemoteAddresses, Setup, setup};
 
 /// Opus, and its redundant form.

@@ -146,7 +146,7 @@ fn h264_profiles_are_taken_in_order_and_the_first_among_equals() {
         (["42e034", "42c01f", "42e01f", "42001f"], Some(0)),
         (["f4001f", "zz001f", "42e0", "42e01f0"], None),
     ] {
-        let mut offer = CHROMIUM.to_owned();
+        let mut offer = CHROMIUM.replace("packetization-mode=0", "packetization-mode=2");
         for (payload_type, profile) in [102, 106, 108, 39].into_iter().zip(profiles) {
             let start = offer.find(&format!("a=fmtp:{payload_type} ")).unwrap();
             let end = start + offer[start..].find('\n').unwrap();
@@ -250,7 +250,12 @@ fn offers_that_cannot_be_answered_say_why_and_with_which_status() {
     let fingerprint = |error| DescriptionError::Fingerprint(error).into();
     for (offer, error, status) in [
         (replaced("H264", "H263"), OfferError::NoH264, 406),
-        (replaced("packetization-mode=1", "packetization-mode=0"), OfferError::NoH264, 406),
+        (
+            replaced("packetization-mode=1", "packetization-mode=2")
+                .replace("packetization-mode=0", "packetization-mode=2"),
+            OfferError::NoH264,
+            406,
+        ),
         (replaced("opus/48000/2", "opus/48000"), OfferError::NoOpus, 406),
         (replaced("a=sendonly", "a=inactive"), OfferError::NothingSent, 422),
         (replaced("a=sendonly", "a=recvonly"), OfferError::NothingSent, 422),
@@ -292,11 +297,132 @@ fn fingerprint_and_setup_may_stand_at_session_level_and_in_lower_case() {
 }
 
 #[test]
-fn payload_types_that_look_like_rtcp_or_exceed_7_bits_are_passed_over() {
-    for number in ["72", "95", "128", "300", "x"] {
+fn payload_types_that_look_like_rtcp_are_passed_over_and_impossible_ones_refused() {
+    for (number, status) in [("72", 406), ("95", 406), ("128", 400), ("300", 400), ("-1", 400), ("x", 400)] {
         let offer = CHROMIUM.replace(" 111 ", &format!(" {number} ")).replace(":111 ", &format!(":{number} "));
-        assert_eq!(refusal(&offer), OfferError::NoOpus, "{number}");
+        let refused = refusal(&offer);
+        assert_eq!(of_offer(&refused), status, "{number}: {refused}");
+        assert_eq!(refused == OfferError::NoOpus, status == 406);
     }
+}
+
+/// Lines that nobody here reads, in forms that the `sdp` crate refuses or that nobody ever wrote.
+#[test]
+fn odd_lines_that_mean_nothing_to_us_are_passed_over() {
+    let expected = parse(CHROMIUM).unwrap();
+    let origin = CHROMIUM.lines().find(|line| line.starts_with("o=")).unwrap();
+    for odd in [
+        "o=- -2208991488 2208991488 IN IP4 127.0.0.1",
+        "o=- 99999999999999999999999 -1 IN IP4 0.0.0.0",
+        "o=me and you 1 2 IN IP4 host",
+        "o=- 1 2 ATM NSAP 47.0091",
+        "o=- 1.5 0x2 IN IP6 ::1",
+        "o=-",
+        "o=",
+    ] {
+        let offer = CHROMIUM.replace(origin, odd);
+        assert_eq!(parse(&offer).unwrap().transport, expected.transport, "{odd}");
+    }
+    for odd in [
+        "t=-1 0",
+        "t=0",
+        "t=3034423619.5 never",
+        "i=a\u{e9}\nt=0 0",
+        "u=not a uri\nt=0 0",
+        "c=ATM NSAP x\nb=AS:1.5\nt=0 0",
+        "e=\np=\nc=\nt=0 0\nr=7d\nz=1\nk=prompt",
+    ] {
+        let offer = CHROMIUM.replace("t=0 0", odd);
+        assert_ne!(offer, CHROMIUM);
+        assert_eq!(parse(&offer).unwrap().transport, expected.transport, "{odd}");
+    }
+    let offer = CHROMIUM.replace("c=IN IP4 0.0.0.0", "c=IN IP4\nb=TIAS:-1\nb=X-YZ\ni=camera\nk=clear:x");
+    assert_eq!(tracks(&offer), tracks(CHROMIUM));
+}
+
+#[test]
+fn an_m_line_of_another_medium_or_protocol_gets_port_0_wherever_it_stands() {
+    let (session, rest) = CHROMIUM.split_at(CHROMIUM.find("m=audio").unwrap());
+    let (audio, video) = rest.split_at(rest.find("m=video").unwrap());
+    for (m_line, answered) in [
+        ("m=message 9 TCP/TLS/MSRP *", "m=message 0 TCP/TLS/MSRP *"),
+        ("m=application 9 UDP/BFCP *", "m=application 0 UDP/BFCP *"),
+        ("m=application 50001 TCP/WSS/BFCP *", "m=application 0 TCP/WSS/BFCP *"),
+        ("m=image 9 UDPTL t38", "m=image 0 UDPTL t38"),
+        ("m=hologram 9 QUIC/v1 a b c", "m=hologram 0 QUIC/v1 a"),
+        ("m=text 9 RTP/AVP 98", "m=text 0 RTP/AVP 98"),
+        ("m=audio 9 RTP/AVP 0", "m=audio 0 RTP/AVP 0"),
+        ("m=video 9 TCP/RTP/AVP 96", "m=video 0 TCP/RTP/AVP 96"),
+        ("m=video 9/2 MP2T/UDP 33", "m=video 0 MP2T/UDP 33"),
+    ] {
+        let other = format!("{m_line}\nc=IN IP4 0.0.0.0\na=mid:x\na=inactive\n");
+        for offer in [[audio, video, &other], [audio, &other, video], [&other, audio, video]] {
+            let offer = format!("{}{}", session.replace("BUNDLE 0 1", "BUNDLE 0 x 1"), offer.concat());
+            let answer = answer_to(&offer);
+            assert!(answer.contains(&answered.to_owned()), "{m_line}: {answer:?}");
+            assert!(answer.contains(&"a=group:BUNDLE 0 1".to_owned()));
+            assert_eq!(section(&answer, "m=video 9").len(), section(&answer_to(CHROMIUM), "m=video 9").len());
+            assert_eq!(answer.iter().filter(|line| line.starts_with("m=")).count(), 3);
+            assert_eq!(answer.iter().filter(|line| *line == "a=end-of-candidates").count(), 1);
+        }
+    }
+}
+
+#[test]
+fn m_lines_that_cannot_be_are_refused_whatever_they_are_for() {
+    for m_line in [
+        "m=audio 65536 UDP/TLS/RTP/SAVPF 111",
+        "m=audio -1 UDP/TLS/RTP/SAVPF 111",
+        "m=audio x UDP/TLS/RTP/SAVPF 111",
+        "m=audio 9/ UDP/TLS/RTP/SAVPF 111",
+        "m=audio 9/70000 UDP/TLS/RTP/SAVPF 111",
+        "m=audio 9 UDP/TLS/RTP/SAVPF",
+        "m=audio 9",
+        "m=",
+        "m=video 9 RTP/AVP 128",
+        "m=message 99999 TCP/TLS/MSRP *",
+        "m=application 9 UDP/BFCP",
+    ] {
+        let refused = refusal(&format!("{CHROMIUM}{m_line}\n"));
+        assert_eq!(of_offer(&refused), 400, "{m_line}: {refused}");
+        assert!(refused.to_string().starts_with("this is not SDP: "), "{refused}");
+    }
+}
+
+#[test]
+fn h264_without_fragments_is_taken_where_there_is_no_other_and_answered_in_its_mode() {
+    let without_fmtp = CHROMIUM
+        .lines()
+        .filter(|line| !line.starts_with("a=fmtp:106 "))
+        .fold(String::new(), |text, line| text + line + "\n");
+    let only_106 = |offer: &str| {
+        let m_line = offer.lines().find(|line| line.starts_with("m=video")).unwrap().to_owned();
+        offer.replace(&m_line, "m=video 9 UDP/TLS/RTP/SAVPF 106 107")
+    };
+    let fmtp = "a=fmtp:106 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f";
+    assert!(CHROMIUM.contains(fmtp));
+    let with = |fmtp_106: &str| only_106(&CHROMIUM.replace(fmtp, fmtp_106));
+    for (offer, mode, profile) in [
+        (only_106(CHROMIUM), "1", "42e01f"),
+        (only_106(&without_fmtp), "0", "420010"),
+        (with("a=fmtp:106 profile-level-id=42e01f;level-asymmetry-allowed=1"), "0", "42e01f"),
+        (with("a=fmtp:106 packetization-mode=0"), "0", "420010"),
+        (with("a=fmtp:106 packetization-mode=0; profile-level-id=64001f"), "0", "64001f"),
+    ] {
+        let answer = answer_to(&offer);
+        let expected = format!(
+            "a=fmtp:106 level-asymmetry-allowed=1;packetization-mode={mode};profile-level-id={profile};x-google-start-bitrate=1500"
+        );
+        assert!(answer.contains(&expected), "{expected} is not in {answer:?}");
+    }
+    assert_eq!(refusal(&with("a=fmtp:106 packetization-mode=2")), OfferError::NoH264);
+    // A better profile does not make up for packets that no fragment helps to fill.
+    let high = CHROMIUM
+        .replace("packetization-mode=1;profile-level-id=42e01f", "packetization-mode=1;profile-level-id=64001f");
+    let high =
+        high.replace("packetization-mode=1;profile-level-id=42001f", "packetization-mode=1;profile-level-id=64001f");
+    let video = tracks(&high).pop().unwrap();
+    assert_eq!(video.formats[0].packetization_mode, super::track::PacketizationMode::NonInterleaved);
 }
 
 #[test]

@@ -54,12 +54,32 @@ pub struct Format {
     pub red_payload_type: Option<u8>,
     /// `profile-level-id` of H.264, as described.
     pub(super) profile_level_id: Option<String>,
+    /// Of H.264: an answer says the same as the offer, or the format is another one (RFC 6184 §8.2.2).
+    pub(super) packetization_mode: PacketizationMode,
+}
+
+/// How H.264 is packed (RFC 6184 §6): the depacketiser takes both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum PacketizationMode {
+    /// 1: with aggregates and fragments. Preferred, since without fragments a NAL unit has to fit into a packet.
+    NonInterleaved,
+    /// 0, which is also what no parameter means.
+    SingleNal,
+}
+
+impl std::fmt::Display for PacketizationMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NonInterleaved => "1",
+            Self::SingleNal => "0",
+        })
+    }
 }
 
 /// What a payload type stands for that is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Codec {
-    /// H.264 in another packetization mode or profile.
+    /// H.264 in another profile, or interleaved.
     H264,
     /// H.265.
     H265,
@@ -179,6 +199,7 @@ impl Track {
                 rtx_payload_type: None,
                 red_payload_type: None,
                 profile_level_id: None,
+                packetization_mode: PacketizationMode::NonInterleaved,
             }],
             foreign: Vec::new(),
             ssrc: None,
@@ -215,6 +236,7 @@ impl Track {
                 rtx_payload_type: listed.rtx_of(*payload_type),
                 red_payload_type: listed.red_of(*payload_type),
                 profile_level_id: listed.parameter(*payload_type, "profile-level-id").map(str::to_owned),
+                packetization_mode: listed.packetization_mode(*payload_type).unwrap_or(PacketizationMode::SingleNal),
             })
             .collect();
         Some(Self {
@@ -304,19 +326,27 @@ impl<'a> Formats<'a> {
         self.in_order.iter().copied().filter(|red| self.is(*red, "red/48000/2")).find(carries_it)
     }
 
-    /// The H.264 payload types in packetization mode 1, the simplest profile first, among equals in order.
+    /// `None`: interleaved, or nothing that RFC 6184 knows.
+    fn packetization_mode(&self, payload_type: u8) -> Option<PacketizationMode> {
+        match self.parameter(payload_type, "packetization-mode") {
+            Some("1") => Some(PacketizationMode::NonInterleaved),
+            Some("0") | None => Some(PacketizationMode::SingleNal),
+            Some(_) => None,
+        }
+    }
+
+    /// The H.264 payload types that we read, those with fragments before the others, the simplest profile first, among
+    /// equals in order.
     fn h264(&self) -> Vec<u8> {
-        let mut ranked: Vec<(u8, u8)> = self
+        let mut ranked: Vec<((PacketizationMode, u8), u8)> = self
             .in_order
             .iter()
             .copied()
-            .filter(|payload_type| {
-                self.is(*payload_type, "H264/90000") && self.parameter(*payload_type, "packetization-mode") == Some("1")
-            })
+            .filter(|payload_type| self.is(*payload_type, "H264/90000"))
             .filter_map(|payload_type| {
                 // RFC 6184 §8.1: without the parameter it is Baseline at level 1.
                 let profile_level_id = self.parameter(payload_type, "profile-level-id").unwrap_or("420010");
-                Some((profile_rank(profile_level_id)?, payload_type))
+                Some(((self.packetization_mode(payload_type)?, profile_rank(profile_level_id)?), payload_type))
             })
             .collect();
         ranked.sort_by_key(|(rank, _)| *rank);
@@ -441,14 +471,5 @@ impl<'a> Attributes<'a> {
 
     pub(super) fn values(&self, key: &'a str) -> impl Iterator<Item = &'a str> + use<'a> {
         self.0.iter().filter(move |attribute| attribute.key == key).filter_map(|attribute| attribute.value.as_deref())
-    }
-}
-
-/// The kind that an m-line of this media name is.
-pub(super) fn kind_of(media: &str) -> Option<TrackKind> {
-    match media {
-        "audio" => Some(TrackKind::Audio),
-        "video" => Some(TrackKind::Video),
-        _ => None,
     }
 }

@@ -85,9 +85,12 @@ impl<S> Stream<S> {
         now.saturating_duration_since(self.heard_at)
     }
 
-    pub(super) fn record_heard(&mut self, index: u64, now: Instant) {
+    /// Takes note of a packet that authenticated; whether it is the newest.
+    pub(super) fn record_heard(&mut self, index: u64, now: Instant) -> bool {
+        let is_newest = index > self.highest;
         self.highest = self.highest.max(index);
         self.heard_at = now;
+        is_newest
     }
 }
 

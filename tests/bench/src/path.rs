@@ -76,7 +76,7 @@ impl SessionPeer for Srtp {
         now: Instant,
     ) -> Option<Received<'_>> {
         let kind = if from == source(TrackKind::Audio) { TrackKind::Audio } else { TrackKind::Video };
-        let plain = self.0.unprotect_rtp(datagram, now).ok()?;
+        let plain = self.0.unprotect_rtp(datagram, now).ok()?.packet;
         RtpPacket::parse(plain).ok().map(|packet| Received::plain(kind, packet))
     }
 
@@ -208,7 +208,10 @@ impl Open {
         packets
             .iter()
             .filter_map(|packet| {
-                inbound.unprotect_rtp(&packet.bytes, *start + packet.arrival).ok().map(|plain| black_box(plain).len())
+                inbound
+                    .unprotect_rtp(&packet.bytes, *start + packet.arrival)
+                    .ok()
+                    .map(|plain| black_box(plain).packet.len())
             })
             .sum()
     }

@@ -1,6 +1,6 @@
 //! A server's handshake messages changed on their way: no keys, and the reason said.
 
-use guest_relay::rtc::dtls::DtlsError;
+use guest_relay::rtc::dtls::{DtlsError, Unfit};
 
 use super::link::{Link, Run, To};
 use super::wire::{CERTIFICATE, HANDSHAKE, Message, Record, SERVER_HELLO, SERVER_KEY_EXCHANGE, u24};
@@ -76,6 +76,44 @@ fn use_srtp_with_several_profiles_or_an_mki_is_not_an_answer() {
 fn a_peer_without_extended_master_secret_is_refused() {
     let run = run_with(SERVER_HELLO, |hello| with_extension(hello, EXTENDED_MASTER_SECRET, None));
     assert_eq!(run.result.err(), Some(DtlsError::NoExtendedMasterSecret));
+}
+
+#[test]
+fn a_cipher_suite_or_a_curve_that_was_not_offered_is_named() {
+    // Behind version, random and the session id.
+    let suite_at = |hello: &[u8]| 2 + 32 + 1 + usize::from(hello[34]);
+    for suite in [0xc02c, 0xc00a, 0x009c, 0x1301_u16] {
+        let run = run_with(SERVER_HELLO, |hello| {
+            let at = suite_at(hello);
+            [&hello[..at], &suite.to_be_bytes(), &hello[at + 2..]].concat()
+        });
+        let error = run.result.err().unwrap();
+        assert_eq!(error, DtlsError::Unfit(Unfit::CipherSuite(suite)));
+        assert!(error.to_string().contains(&format!("{suite:#06x}")), "{error}");
+    }
+    for curve in [21, 25, 0x11ec_u16] {
+        let run =
+            run_with(SERVER_KEY_EXCHANGE, |exchange| [&exchange[..1], &curve.to_be_bytes(), &exchange[3..]].concat());
+        let error = run.result.err().unwrap();
+        assert_eq!(error, DtlsError::Unfit(Unfit::Curve(curve)));
+        assert!(error.to_string().contains(&format!("({curve})")), "{error}");
+    }
+}
+
+/// FFmpeg with GnuTLS presents a certificate on P-224, which it was not offered.
+#[test]
+fn a_certificate_that_we_have_no_use_for_is_named() {
+    for (certificate, words) in [
+        (&include_bytes!("certificates/secp224r1.der")[..], "a key on the curve P-224 (secp224r1);"),
+        (include_bytes!("certificates/secp521r1.der"), "a key on the curve P-521;"),
+        (include_bytes!("certificates/rsa1024.der"), "an RSA key of 1024 bits;"),
+    ] {
+        let list = [&u24(certificate.len())[..], certificate].concat();
+        let run = run_with(CERTIFICATE, |_| [&u24(list.len())[..], &list].concat());
+        let error = run.result.err().unwrap();
+        assert!(matches!(error, DtlsError::Unfit(Unfit::Certificate(_))), "{error:?}");
+        assert!(error.to_string().contains(words), "{error}");
+    }
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn a_clear_alert_is_named_when_the_handshake_times_out() {
     link.client.handle_timeout(now + guest_relay::rtc::dtls::HANDSHAKE_TIMEOUT);
     let error = link.client.poll_result().unwrap().unwrap_err();
     assert_eq!(error, DtlsError::TimedOut { clear_alert: Some(40) });
-    assert!(error.to_string().contains("alert 40"));
+    assert!(error.to_string().contains("alert 40 (handshake_failure"));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use guest_relay::rtc::dtls::Certificate;
 use guest_relay::rtc::peer::{self, Answered, Event, Output, Peer, PeerConfig, State};
 use guest_relay::rtc::sdp::{OpusSettings, RemoteAddresses};
 use guest_relay::rtc::srtp::SrtpProfile;
+use guest_relay::rtc::stun::{Message, MessageClass, MessageWriter};
 use guest_relay_muxer::TrackKind;
 use loadgen::netem::{Impairments, Netem};
 use str0m::bwe::Bitrate;
@@ -60,6 +61,8 @@ pub(crate) struct Session {
     pub(crate) client_appears_as: Option<SocketAddr>,
     /// Which datagrams of the client are lost.
     pub(crate) lose: Filter,
+    /// The client's checks carry no USE-CANDIDATE, as libdatachannel's once it is connected.
+    pub(crate) nominates_no_more: bool,
     pub(crate) to_peer: Netem<InFlight>,
     to_client: VecDeque<(Instant, InFlight)>,
     client_timeout: Instant,
@@ -158,6 +161,7 @@ impl Session {
             our_address,
             client_appears_as: None,
             lose: Box::new(|_| false),
+            nominates_no_more: false,
             to_peer: Netem::new(client.uplink, 1, now),
             to_client: VecDeque::new(),
             client_timeout: now,
@@ -294,6 +298,7 @@ impl Session {
                 str0m::Output::Transmit(transmit) => {
                     let datagram = transmit.contents.to_vec();
                     if transmit.destination == self.our_address && !(self.lose)(&datagram) {
+                        let datagram = if self.nominates_no_more { self.plain(datagram) } else { datagram };
                         let bytes = datagram.len();
                         let from = self.client_appears_as.unwrap_or(self.client_address);
                         self.to_peer.push(InFlight { from, to: transmit.destination, datagram }, bytes, self.now);
@@ -308,6 +313,20 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// A check without its nomination; another datagram as it is.
+    fn plain(&self, datagram: Vec<u8>) -> Vec<u8> {
+        let Some(check) = Message::parse(&datagram).ok().filter(|message| message.class == MessageClass::Request)
+        else {
+            return datagram;
+        };
+        let password = self.answer.lines().find_map(|line| line.strip_prefix("a=ice-pwd:")).unwrap();
+        MessageWriter::binding(MessageClass::Request, check.transaction_id)
+            .username(std::str::from_utf8(check.username.unwrap()).unwrap())
+            .role(check.role.unwrap())
+            .priority(1)
+            .finish(password.as_bytes())
     }
 
     /// Has the client send one RTP packet.

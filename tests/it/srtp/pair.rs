@@ -44,7 +44,7 @@ impl Pair {
         let packet = rtp(ssrc, index);
         let protected = self.rtp.protect_rtp(&packet, 12, index);
         let unprotected = self.inbound.unprotect_rtp(&protected, self.now)?;
-        assert_eq!(unprotected, packet);
+        assert_eq!(unprotected.packet, packet);
         Ok(())
     }
 
@@ -52,7 +52,7 @@ impl Pair {
         let packet = rtcp(ssrc);
         let protected = self.rtcp.protect_rtcp(&packet, index);
         let unprotected = self.inbound.unprotect_rtcp(&protected, self.now)?;
-        assert_eq!(unprotected, packet);
+        assert_eq!(unprotected.packet, packet);
         Ok(())
     }
 }

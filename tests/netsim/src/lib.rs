@@ -18,6 +18,7 @@
 //! - *PLI*: how soon a keyframe is asked for counts from when a missing packet is given up, which is up to 400 ms after its loss.
 //! - *corrupt*: a picture that nobody sent, or whose reference was not shown. Allowed in no scenario.
 
+mod checks;
 mod direct;
 pub mod freeze;
 pub mod ledger;

@@ -3,6 +3,7 @@
 //! Each has a full length for `make netsim` and a short one for `make test`. "RTT 50 ms" is 25 ms each way; loss and
 //! jitter hit both directions, so that feedback is lost as well.
 
+mod addresses;
 mod changes;
 mod goodbye;
 mod loss;
@@ -54,6 +55,8 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "duplicates, reordering", play: loss::disorder },
     Scenario { name: "congestion to 1 Mbit/s", play: loss::congestion },
     Scenario { name: "blackout of 10 s", play: changes::blackout },
+    Scenario { name: "no consent for 120 s", play: addresses::no_consent },
+    Scenario { name: "port change, 3 % loss", play: addresses::port_change },
     Scenario { name: "guest reloads the page", play: changes::reload },
     Scenario { name: "direct, SFU, direct", play: changes::path },
     Scenario { name: "leaves for good", play: goodbye::leaves },

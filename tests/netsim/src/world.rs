@@ -30,6 +30,7 @@ use loadgen::guest::{Guest, GuestConfig};
 use loadgen::netem::{Impairments, Netem, NetemStats};
 use loadgen::replay::Replay;
 
+use crate::checks::{Checks, Passed};
 use crate::direct::Direct;
 use crate::ledger::Ledger;
 use crate::observed::{Observed, Wants};
@@ -81,6 +82,11 @@ pub struct World {
     certificate: Certificate,
     guest: Option<Guest>,
     guest_address: SocketAddr,
+    /// What its NAT makes of that.
+    appears_as: SocketAddr,
+    checks: Checks,
+    /// The daemon's, as its answer has it.
+    ice_password: String,
     guests: u16,
     /// Instead of a guest and a peer.
     direct: Option<Direct>,
@@ -143,6 +149,9 @@ impl World {
             certificate: Certificate::generate(),
             guest: None,
             guest_address: guest_address(0),
+            appears_as: guest_address(0),
+            checks: Checks::default(),
+            ice_password: String::new(),
             guests: 0,
             direct: None,
             slot: SlotMachine::new(Slot(0), relay_config(setup.seed), now),
@@ -178,12 +187,16 @@ impl World {
         self.leave();
         self.guests += 1;
         self.guest_address = guest_address(self.guests);
+        self.appears_as = self.guest_address;
+        self.checks = Checks::default();
         let key = SessionKey(self.key.0 + 1);
         self.own_socket = config.ice_lite.then(|| (own_address(self.guests), key));
         let (mut guest, offer) = Guest::new(clip, config, self.guest_address, self.now);
         let Answered { mut peer, sdp } =
             peer::answer(&offer, &self.answer_config(), self.now).expect("the daemon takes the offer of a guest");
         guest.handle_answer(&sdp, self.now).expect("a guest takes the daemon's answer");
+        let password = sdp.lines().find_map(|line| line.strip_prefix("a=ice-pwd:"));
+        self.ice_password = password.expect("an answer has a password").to_owned();
         if self.own_socket.is_some() {
             peer.begin_checks(self.now);
         } else {
@@ -234,6 +247,17 @@ impl World {
             srtp_profiles: SrtpProfile::OFFERED.to_vec(),
             remote_addresses: RemoteAddresses::Remote,
         }
+    }
+
+    /// How the guest's checks look from now on.
+    pub fn set_checks(&mut self, checks: Checks) {
+        self.checks = checks;
+    }
+
+    /// The guest's NAT gives it another port; what is sent to the old one is lost.
+    pub fn change_port(&mut self) -> SocketAddr {
+        self.appears_as.set_port(self.appears_as.port() + 1000);
+        self.appears_as
     }
 
     pub fn guest(&mut self) -> &mut Guest {
@@ -376,7 +400,7 @@ impl World {
             }
         }
         while let Some(datagram) = self.down.poll(now) {
-            let to_us = datagram.to == self.guest_address;
+            let to_us = datagram.to == self.appears_as;
             if let Some(guest) = self.guest.as_mut().filter(|_| to_us) {
                 guest.handle_datagram(&datagram.bytes, datagram.from, now);
             }
@@ -455,9 +479,17 @@ impl World {
     fn move_guest_output(&mut self) {
         let Some(guest) = &mut self.guest else { return };
         while let Some(transmit) = guest.poll_transmit() {
-            let bytes = transmit.datagram.len();
-            let datagram = Datagram { from: self.guest_address, to: transmit.to, bytes: transmit.datagram };
-            self.up.push(datagram, bytes, self.now);
+            let (from, to) = (self.appears_as, transmit.to);
+            match self.checks.pass(transmit.datagram, from, &self.ice_password) {
+                Passed::On(bytes) => {
+                    let size = bytes.len();
+                    self.up.push(Datagram { from, to, bytes }, size, self.now);
+                }
+                Passed::Answered(bytes) => {
+                    let size = bytes.len();
+                    self.down.push(Datagram { from: to, to: from, bytes }, size, self.now);
+                }
+            }
         }
         for unit in guest.take_sent() {
             self.ledger.sent(unit);

@@ -61,6 +61,16 @@ fn a_blackout_is_bridged_and_the_picture_is_back_soon() {
 }
 
 #[test]
+fn a_sender_that_never_checks_again_stays() {
+    holds("no consent for 120 s");
+}
+
+#[test]
+fn a_port_that_changes_keeps_repair_and_keyframe_requests() {
+    holds("port change, 3 % loss");
+}
+
+#[test]
 fn a_reload_of_the_page_is_bridged() {
     holds("guest reloads the page");
 }

@@ -91,7 +91,8 @@ impl Sender {
     /// Kind, payload type, sequence number, SSRC and payload of what comes out.
     fn send(&mut self, packet: &Rtp<'_>) -> Option<(TrackKind, u8, u16, u32, Vec<u8>)> {
         let datagram = self.context.encrypt_rtp(&packet.to_bytes()).unwrap();
-        let received = self.media.handle_rtp(&datagram, self.now, &mut self.outputs, &mut self.stats).unwrap()?;
+        let received =
+            self.media.handle_rtp(&datagram, self.now, &mut self.outputs, &mut self.stats).unwrap().received?;
         Some((
             received.kind,
             received.packet.payload_type,
@@ -178,7 +179,8 @@ fn audio_that_is_sent_again_under_its_own_number_is_recovered() {
         .collect();
     assert_eq!(asked, [11]);
     sender.now += std::time::Duration::from_millis(30);
-    let received = sender.media.handle_rtp(&lost.unwrap(), sender.now, &mut sender.outputs, &mut sender.stats).unwrap();
+    let received =
+        sender.media.handle_rtp(&lost.unwrap(), sender.now, &mut sender.outputs, &mut sender.stats).unwrap().received;
     assert_eq!(received.unwrap().packet.sequence_number, 11);
     let keyed = sender.media.keyed.as_ref().unwrap();
     assert_eq!(keyed.feedback.stats(TrackKind::Audio).recovered, 1);
@@ -189,7 +191,8 @@ fn audio_that_is_sent_again_under_its_own_number_is_recovered() {
 fn unpack(sender: &mut Sender, sequence: u16, payload: &[u8]) -> Vec<(u16, u32, Vec<u8>)> {
     let packet = Rtp { payload_type: 63, ssrc: 300, sequence, payload, ..PLAIN };
     let datagram = sender.context.encrypt_rtp(&packet.to_bytes()).unwrap();
-    let received = sender.media.handle_rtp(&datagram, sender.now, &mut sender.outputs, &mut sender.stats).unwrap();
+    let received =
+        sender.media.handle_rtp(&datagram, sender.now, &mut sender.outputs, &mut sender.stats).unwrap().received;
     let packets = received.into_iter().flat_map(|received| received.packets().collect::<Vec<_>>());
     packets.map(|packet| (packet.sequence_number, packet.rtp_time, packet.payload.to_vec())).collect()
 }
