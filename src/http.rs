@@ -14,11 +14,13 @@
 //!
 //! Everything here runs on the control thread, on a `LocalExecutor`; nothing here touches the packet path. One request
 //! per connection: a request is read and checked completely before anything else sees it, answered, and the connection
-//! closes; a stream of events alone stays open. `server` is the only file that knows `async-h1` and `http-types`; the others work on [`Request`] and
-//! [`Response`].
+//! closes; a stream of events alone stays open. `codec` is the only file that knows `async-h1` and `http-types`; the others
+//! work on [`Request`] and [`Response`].
 
 pub mod api;
 pub mod backend;
+pub mod chunked;
+pub mod codec;
 pub mod events;
 pub mod guard;
 pub mod listeners;

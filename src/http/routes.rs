@@ -16,6 +16,10 @@ use crate::guest::id::{GuestId, ResourceId};
 pub async fn respond<B: Backend>(site: &Site<B>, request: Request) -> Response {
     let route = match Route::parse(&request.path) {
         Ok(route) => route,
+        // A page elsewhere learns why only with these fields.
+        Err(refusal) if ENDPOINTS.iter().any(|(prefix, _)| request.path.starts_with(prefix)) => {
+            return whip::with_cors(refusal.into());
+        }
         Err(refusal) => return refusal.into(),
     };
     let cors = route.is_whip();
@@ -149,8 +153,10 @@ impl Route {
         };
         let mut segments = whip.split('/');
         let guest = guest_id(segments.next().unwrap_or_default())?;
-        let Some(resource) = segments.next() else {
-            return Ok(Self::Publish { guest, path: media_path });
+        let resource = match (segments.next(), segments.clone().next()) {
+            // With a slash at the end, as people type it into an encoder.
+            (None | Some(""), None) => return Ok(Self::Publish { guest, path: media_path }),
+            (resource, _) => resource.unwrap_or_default(),
         };
         let resource = ResourceId::parse(resource).ok_or_else(not_found)?;
         match (segments.next(), segments.next()) {

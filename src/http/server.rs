@@ -1,9 +1,8 @@
-//! Sockets and deadlines of the HTTP side, and the only file that uses `async-h1` and `http-types`.
+//! Sockets and deadlines of the HTTP side.
 //!
-//! One request per connection. Its head goes through [`HeadReader`], its body is read to the announced length, both
-//! under a deadline that dripping does not extend. Only then are exactly those bytes given to `async_h1::server::decode`
-//! as a stream in memory, which can neither wait nor read on. The response is written under a deadline, and the
-//! connection closes.
+//! One request per connection. Its head goes through [`HeadReader`], its body is read to the announced length or to its
+//! last chunk, both under a deadline that dripping does not extend. Only then does `async-h1` see it, as HTTP/1.1 with a
+//! length, whatever the client speaks ([`codec`]). The response is written under a deadline, and the connection closes.
 //!
 //! Bounds: [`Limits`]. When all connections are taken, the one that has waited longest on its client makes room, so that
 //! a crowd of silent clients keeps nobody out; connections whose request is being worked on stay.
@@ -13,22 +12,21 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use async_h1::server::decode;
 use log::{debug, error, warn};
 use smol::future::FutureExt;
-use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Cursor};
+use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::net::{TcpListener, TcpStream};
 use smol::{LocalExecutor, Task, Timer};
 
 use super::backend::Backend;
+use super::chunked::ChunkedBody;
+use super::codec::{self, Decoded};
 use super::events;
-use super::guard::{Head, HeadReader, Refused};
+use super::guard::{BODY_MAX, Framing, Head, HeadReader, Refused};
 use super::message::{ClientInfo, Method, Refusal, Request, Response, ServerSentEvents};
 use super::routes;
 use super::site::Site;
@@ -185,7 +183,7 @@ async fn converse<B: Backend>(
         Ok((head, body)) => {
             let method = head.method;
             waiting.set(false);
-            let response = match decode_request(head, body, local_addr, peer.ip()).await {
+            let response = match decode_request(head, &body, local_addr, peer.ip()).await {
                 Some(request) => routes::respond(site, request).await,
                 None => Response::from(Refusal::new(400, "the request could not be read")),
             };
@@ -284,17 +282,44 @@ async fn read_request(stream: &mut TcpStream, limits: &Limits) -> Result<(Head, 
     }
     let first = first.get(..received).unwrap_or_default();
     let mut head = within(limits.head, pin!(read_head(stream, first))).await.unwrap_or(Err(ReadError::TooSlow))?;
-    if head.expects_continue && head.rest.len() < head.body_len {
+    let rest = std::mem::take(&mut head.rest);
+    let may_continue = match head.framing {
+        Framing::Length(length) => rest.len() < length,
+        Framing::Chunked => rest.is_empty(),
+    };
+    if head.expects_continue && may_continue {
         within(limits.write, stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")).await.ok_or(ReadError::TooSlow)??;
     }
-    let mut body = std::mem::take(&mut head.rest);
-    let received = body.len();
     // One request per connection: what follows the body is not looked at.
-    body.resize(head.body_len, 0);
-    if let Some(missing) = body.get_mut(received..) {
-        within(limits.body, stream.read_exact(missing)).await.ok_or(ReadError::TooSlow)??;
-    }
+    let body = match head.framing {
+        Framing::Length(length) => {
+            let (received, mut body) = (rest.len(), rest);
+            body.resize(length, 0);
+            if let Some(missing) = body.get_mut(received..) {
+                within(limits.body, stream.read_exact(missing)).await.ok_or(ReadError::TooSlow)??;
+            }
+            body
+        }
+        Framing::Chunked => {
+            within(limits.body, pin!(read_chunks(stream, &rest))).await.unwrap_or(Err(ReadError::TooSlow))?
+        }
+    };
     Ok((head, body))
+}
+
+async fn read_chunks(stream: &mut TcpStream, first: &[u8]) -> Result<Vec<u8>, ReadError> {
+    let refused = |malformed| ReadError::Refused(Refused::Chunked(malformed));
+    let mut body = ChunkedBody::new(BODY_MAX);
+    let mut chunk = vec![0; READ_CHUNK];
+    let mut done = body.push(first).map_err(refused)?;
+    while !done {
+        let received = stream.read(&mut chunk).await?;
+        if received == 0 {
+            return Err(ReadError::Io(io::ErrorKind::UnexpectedEof.into()));
+        }
+        done = body.push(chunk.get(..received).unwrap_or_default()).map_err(refused)?;
+    }
+    Ok(body.into_body())
 }
 
 async fn read_head(stream: &mut TcpStream, first: &[u8]) -> Result<Head, ReadError> {
@@ -313,16 +338,9 @@ async fn read_head(stream: &mut TcpStream, first: &[u8]) -> Result<Head, ReadErr
     }
 }
 
-/// Has `async-h1` read the request from memory. `None` when it does not take what the guard let through.
-async fn decode_request(head: Head, body: Vec<u8>, local_addr: SocketAddr, peer: IpAddr) -> Option<Request> {
-    let mut bytes = head.bytes;
-    bytes.extend_from_slice(&body);
-    let (mut decoded, _) = decode(InMemory::new(bytes)).await.ok().flatten()?;
-    let body = decoded.body_bytes().await.ok()?;
-    let headers = decoded
-        .iter()
-        .flat_map(|(name, values)| values.iter().map(move |value| (name.to_string(), value.to_string())))
-        .collect();
+/// The request as the handlers see it. `None` when `async-h1` does not take what the guard let through.
+async fn decode_request(head: Head, body: &[u8], local_addr: SocketAddr, peer: IpAddr) -> Option<Request> {
+    let Decoded { headers, body, .. } = codec::decode(&head, body).await?;
     // Not from the decoded URL, in which `..` and `%2e` are already resolved.
     let (path, query) = head.target.split_once('?').unwrap_or((&head.target, ""));
     let mut request = Request {
@@ -350,9 +368,7 @@ fn behind_tunnel(peer: IpAddr, connecting_ip: Option<&str>) -> Option<IpAddr> {
 /// Status line and header fields of a response (RFC 9112 §4, §5), up to the empty line. All text in it is ours. Written
 /// here, since async-h1's encoder would bring the chunked coding, which nothing here uses, and floating-point logarithms.
 fn head_of(response: &Response, now: SystemTime) -> Vec<u8> {
-    let status = http_types::StatusCode::try_from(response.status);
-    let reason = status.map_or("", |status| status.canonical_reason());
-    let mut head = format!("HTTP/1.1 {} {reason}\r\n", response.status);
+    let mut head = format!("HTTP/1.1 {} {}\r\n", response.status, codec::reason(response.status));
     for (name, value) in &response.headers {
         head.extend([*name, ": ", value.as_ref(), "\r\n"]);
     }
@@ -367,37 +383,6 @@ fn head_of(response: &Response, now: SystemTime) -> Vec<u8> {
 /// A clock before 1970 reads as 1970.
 fn http_date(moment: SystemTime) -> String {
     httpdate::fmt_http_date(moment.max(UNIX_EPOCH))
-}
-
-/// A request in memory, in the shape that `decode` asks for. Writing to it goes nowhere.
-#[derive(Clone)]
-struct InMemory(Arc<Mutex<Cursor<Vec<u8>>>>);
-
-impl InMemory {
-    fn new(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(Mutex::new(Cursor::new(bytes))))
-    }
-}
-
-impl AsyncRead for InMemory {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut cursor = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Pin::new(&mut *cursor).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for InMemory {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(buf.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
 }
 
 #[cfg(test)]

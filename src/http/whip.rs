@@ -106,6 +106,7 @@ async fn answer<B: Backend>(
         // Relative, so that it holds behind any proxy, under the name and scheme the client used.
         .with("location", format!("{prefix}{guest}/{}", published.resource.as_str()))
         .with("etag", quoted(&published.etag))
+        .with("accept-patch", FRAGMENT_TYPE)
         .with_body(published.answer_sdp.into_bytes()))
 }
 
@@ -167,7 +168,7 @@ pub(super) fn with_cors(response: Response) -> Response {
         .with("access-control-allow-origin", "*")
         .with("access-control-allow-methods", "OPTIONS, GET, POST, PATCH, DELETE")
         .with("access-control-allow-headers", "Authorization, Content-Type, Guest-Relay-Replaces, If-Match")
-        .with("access-control-expose-headers", "ETag, Guest-Relay-Fault, Link, Location, Retry-After")
+        .with("access-control-expose-headers", "Accept-Patch, ETag, Guest-Relay-Fault, Link, Location, Retry-After")
         .with("access-control-max-age", "86400")
 }
 

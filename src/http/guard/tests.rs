@@ -25,7 +25,8 @@ fn a_head_of_chromium_is_let_through_unchanged() {
     assert_eq!(parsed.method, Method::Post);
     assert_eq!(parsed.target, "/whip/guest1?x=1");
     assert_eq!(parsed.bytes, head.as_bytes());
-    assert_eq!(parsed.body_len, 5);
+    assert_eq!(parsed.framing, Framing::Length(5));
+    assert_eq!(parsed.with_body(b"v=0\r\n"), format!("{head}v=0\r\n").into_bytes());
     assert_eq!(parsed.rest, b"v=0\r\nmore");
     assert!(!parsed.expects_continue);
 }
@@ -50,13 +51,16 @@ fn expect_100_continue_is_noted_and_taken_out() {
 }
 
 #[test]
-fn request_lines_other_than_http_1_1_origin_form_are_refused() {
+fn request_lines_other_than_http_1_x_origin_form_are_refused() {
     for (line, status) in [
         ("GET / HTTP/1.1", None),
         ("GET //double/slash HTTP/1.1", None),
         ("GET /%2e%2e?q HTTP/1.1", None),
         ("PUT / HTTP/1.1", None),
-        ("GET / HTTP/1.0", Some(505)),
+        ("GET / HTTP/1.0", None),
+        ("GET / HTTP/0.9", Some(505)),
+        ("GET / http/1.0", Some(400)),
+        ("GET / HTTP/1.00", Some(400)),
         ("GET / HTTP/2.0", Some(505)),
         ("GET / HTTP/1.12", Some(400)),
         ("GET /", Some(400)),
@@ -124,9 +128,19 @@ fn body_lengths_that_two_parsers_could_read_differently_are_refused() {
         ("Content-Length:".to_owned(), Some(400)),
         ("Content-Length: 5\r\nTransfer-Encoding: chunked".to_owned(), Some(400)),
         ("Transfer-Encoding: chunked\r\nContent-Length: 5".to_owned(), Some(400)),
-        ("Transfer-Encoding: chunked".to_owned(), Some(411)),
-        ("Transfer-Encoding: identity".to_owned(), Some(411)),
-        ("transfer-encoding:\tx, chunked".to_owned(), Some(411)),
+        ("Transfer-Encoding: chunked".to_owned(), None),
+        ("transfer-encoding:\tChunked ".to_owned(), None),
+        ("Transfer-Encoding: identity".to_owned(), Some(501)),
+        ("Transfer-Encoding:".to_owned(), Some(501)),
+        ("Transfer-Encoding: xchunked".to_owned(), Some(501)),
+        ("Transfer-Encoding: chunked;q=1".to_owned(), Some(501)),
+        ("Transfer-Encoding: chunked, chunked".to_owned(), Some(501)),
+        ("Transfer-Encoding: \"chunked\"".to_owned(), Some(501)),
+        ("transfer-encoding:\tx, chunked".to_owned(), Some(501)),
+        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked".to_owned(), Some(501)),
+        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity".to_owned(), Some(501)),
+        ("Transfer-Encoding : chunked".to_owned(), Some(400)),
+        ("X: y\r\n Transfer-Encoding: chunked".to_owned(), Some(400)),
         ("Expect: 200-ok".to_owned(), Some(417)),
     ] {
         assert_eq!(status_of(&format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n")), status, "{fields:?}");
@@ -159,8 +173,10 @@ fn bytes_outside_printable_ascii_are_refused_where_they_stand() {
         (b"\nGET / HTTP/1.1\r\n", Refused::LineEnd { at: 0 }),
         (b"GET /\0 HTTP/1.1\r\n", Refused::Byte { byte: 0, at: 5 }),
         (b"GET /\x7f HTTP/1.1\r\n", Refused::Byte { byte: 0x7f, at: 5 }),
-        ("GET / HTTP/1.1\r\nX: \u{e6}\r\n".as_bytes(), Refused::Byte { byte: 0xc3, at: 19 }),
-        (b"GET / HTTP/1.1\r\nX: \xff\r\n", Refused::Byte { byte: 0xff, at: 19 }),
+        ("GET /\u{e6} HTTP/1.1\r\n".as_bytes(), Refused::Byte { byte: 0xc3, at: 5 }),
+        (b"GET / HTTP/1.1\r\nX: \x80\x1b\r\n", Refused::Byte { byte: 0x1b, at: 20 }),
+        (b"GET / HTTP/1.1\r\nX\xff: y\r\n\r\n", Refused::Field { number: 1 }),
+        (b"GET / HTTP/1.1\r\n\xff\r\n\r\n", Refused::Field { number: 1 }),
         (b"\x16\x03\x01\x02\x00", Refused::Byte { byte: 0x16, at: 0 }),
     ] {
         assert_eq!(push_all(head), Err(refused), "{head:?}");
@@ -169,12 +185,12 @@ fn bytes_outside_printable_ascii_are_refused_where_they_stand() {
 }
 
 #[test]
-fn every_byte_value_is_either_printable_or_refused() {
+fn every_byte_value_is_allowed_in_a_field_or_refused() {
     for byte in 0..=u8::MAX {
         let mut head = b"GET / HTTP/1.1\r\nHost: a\r\nX: ".to_vec();
         head.extend([byte, b'x']);
         head.extend(b"\r\n\r\n");
-        let allowed = byte == b'\t' || (0x20..=0x7e).contains(&byte);
+        let allowed = byte == b'\t' || (0x20..=0x7e).contains(&byte) || byte >= 0x80;
         assert_eq!(push_all(&head).is_ok(), allowed, "byte {byte:#04x}");
     }
 }
@@ -207,4 +223,52 @@ fn the_sixty_fifth_field_is_one_too_many() {
     let head = |fields: usize| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(fields - 1));
     assert_eq!(status_of(&head(FIELDS_MAX)), None);
     assert_eq!(status_of(&head(FIELDS_MAX + 1)), Some(431));
+}
+
+#[test]
+fn http_1_0_is_passed_on_as_1_1_and_has_no_chunks_and_no_100_continue() {
+    let old = push_all(b"POST /whip/guest1 HTTP/1.0\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n");
+    let old = old.unwrap().unwrap();
+    assert_eq!(old.bytes, b"POST /whip/guest1 HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n");
+    assert!(!old.expects_continue);
+    for (fields, status) in [
+        ("Host: a", None),
+        ("Host: a\r\nConnection: keep-alive", None),
+        ("X: y", Some(400)),
+        ("Host: a\r\nTransfer-Encoding: chunked", Some(400)),
+        ("Host: a\r\nTransfer-Encoding: identity", Some(400)),
+        ("Host: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked", Some(400)),
+    ] {
+        assert_eq!(status_of(&format!("GET / HTTP/1.0\r\n{fields}\r\n\r\n")), status, "{fields:?}");
+    }
+}
+
+#[test]
+fn a_value_that_is_not_ascii_goes_with_its_field_unless_something_is_decided_by_it() {
+    let parsed =
+        push_all("GET / HTTP/1.1\r\nHost: a\r\ncf-ipcity: S\u{e3}o Paulo\r\ncf-ipcountry: BR\r\n\r\n".as_bytes());
+    assert_eq!(parsed.unwrap().unwrap().bytes, b"GET / HTTP/1.1\r\nHost: a\r\ncf-ipcountry: BR\r\n\r\n");
+    for name in DECIDING {
+        for value in [&b"\xff"[..], b"chunked\xa0", b"5\x85", b"\xc3\xa9.example", b"203.0.113.7\xe6"] {
+            let name = name.to_ascii_uppercase();
+            let head = [b"GET / HTTP/1.1\r\nHost: a\r\n", name.as_bytes(), b": ", value, b"\r\n\r\n"].concat();
+            assert_eq!(push_all(&head), Err(Refused::NotAscii { number: 2 }), "{name}");
+        }
+    }
+    // Left out, and counted all the same.
+    let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: \u{e3}\r\n".repeat(FIELDS_MAX));
+    assert_eq!(push_all(many.as_bytes()), Err(Refused::TooManyFields));
+}
+
+#[test]
+fn a_chunked_body_is_passed_on_with_its_length_and_within_the_bounds() {
+    let head = "POST / HTTP/1.1\r\nTransfer-Encoding:chunked\r\nHost: a\r\nX: ";
+    let fill = "x".repeat(HEAD_MAX - head.len() - "\r\n\r\n".len());
+    let parsed = push_all(format!("{head}{fill}\r\n\r\n5\r\nhello").as_bytes()).unwrap().unwrap();
+    assert_eq!((parsed.framing, parsed.rest.as_slice()), (Framing::Chunked, &b"5\r\nhello"[..]));
+    let body = vec![b'x'; BODY_MAX];
+    let request = parsed.with_body(&body);
+    let expected = format!("POST / HTTP/1.1\r\nHost: a\r\nX: {fill}\r\ncontent-length: {BODY_MAX}\r\n\r\n");
+    assert_eq!(request, [expected.as_bytes(), &body].concat());
+    assert!(request.len() - body.len() <= HEAD_MAX);
 }

@@ -1,6 +1,7 @@
 //! The HTTP server over loopback, byte by byte, with a backend that only remembers what it was asked.
 #![allow(clippy::unwrap_used)]
 
+mod field;
 mod metrics;
 mod pages;
 mod server;

@@ -45,7 +45,7 @@ fn offers_for_the_sfu_are_refused_by_the_same_rules() {
         ("/api/calls/whip/", vec![SDP], OFFER, 400),
         ("/api/calls/whip/a%2f..", vec![SDP], OFFER, 400),
         ("/api/calls/whip", vec![SDP], OFFER, 404),
-        ("/api/calls/whip/guest1/", vec![SDP], OFFER, 404),
+        ("/api/calls/whip/guest1//", vec![SDP], OFFER, 404),
         ("/api/calls/whip/guest1/..", vec![SDP], OFFER, 404),
         ("/api//calls/whip/guest1", vec![SDP], OFFER, 404),
     ] {

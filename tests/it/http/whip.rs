@@ -10,6 +10,7 @@ fn an_offer_is_answered_with_201_location_etag_and_the_answer() {
     assert_eq!(answer.header("content-type"), "application/sdp");
     assert_eq!(answer.header("location"), format!("/whip/guest1/{FIRST}"));
     assert_eq!(answer.header("etag"), "\"ice-1\"");
+    assert_eq!(answer.header("accept-patch"), "application/trickle-ice-sdpfrag");
     assert_eq!(answer.header("access-control-allow-origin"), "*");
     assert!(answer.header("access-control-expose-headers").contains("Location"));
     assert_eq!(answer.header("connection"), "close");
@@ -37,13 +38,19 @@ fn offers_that_cannot_be_served_are_refused_with_a_status_and_a_line_of_text() {
         ("/whip/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", vec![sdp], OFFER, 400, "a guest id has at most 32"),
         ("/whip", vec![sdp], OFFER, 404, "there is nothing"),
         ("//whip/guest1", vec![sdp], OFFER, 404, "there is nothing"),
-        ("/whip/guest1/", vec![sdp], OFFER, 404, "there is nothing"),
+        ("/whip/guest9/", vec![sdp], OFFER, 404, "there is no guest slot guest9"),
+        ("/whip/guest1//", vec![sdp], OFFER, 404, "there is nothing"),
+        ("/whip//guest1", vec![sdp], OFFER, 400, "a guest id must not be empty"),
+        ("/whip//", vec![sdp], OFFER, 400, "a guest id must not be empty"),
         ("/whip/guest1/..", vec![sdp], OFFER, 404, "there is nothing"),
     ] {
         let answer = server.request("POST", path, &headers, body);
         assert_eq!(answer.status, status, "{path} {headers:?}");
         assert!(answer.body.starts_with(reason) && answer.body.ends_with('\n'), "{path}: {:?}", answer.body);
         assert_eq!(answer.header("content-type"), "text/plain; charset=utf-8");
+        // Whichever page asked may read why.
+        let is_endpoint = path.starts_with("/whip/");
+        assert_eq!(answer.headers("access-control-allow-origin").is_empty(), !is_endpoint, "{path}");
     }
     assert_eq!(server.calls(), ["publish guest2 Direct 127.0.0.1 tunnelled=false"]);
 }
@@ -53,6 +60,17 @@ fn a_media_type_is_understood_in_any_case_and_with_parameters() {
     let server = Server::new();
     let headers = [("Content-Type", "Application/SDP; charset=utf-8")];
     assert_eq!(server.request("POST", "/whip/guest1?whatever", &headers, OFFER).status, 201);
+}
+
+#[test]
+fn a_slash_at_the_end_of_the_endpoint_is_no_other_place() {
+    let server = Server::new();
+    for path in ["/whip/guest1/", "/api/calls/whip/guest1/", "/whip/guest1/?x=y"] {
+        let answer = server.request("POST", path, &[("Content-Type", "application/sdp")], OFFER);
+        assert_eq!(answer.status, 201, "{path}");
+        assert!(!answer.header("location").contains("//"), "{path}");
+    }
+    assert_eq!(server.request("OPTIONS", "/whip/guest1/", &[], "").status, 204);
 }
 
 #[test]
