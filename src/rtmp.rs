@@ -18,6 +18,7 @@ mod connection;
 mod flow;
 mod handshake;
 mod interface;
+mod kept;
 mod message;
 mod publisher;
 mod queue;
@@ -30,6 +31,7 @@ pub use interface::{
     CONNECT_DEADLINE, Disconnected, Event, LostReason, Output, PUBLISH_DEADLINE, Reached, SILENCE_DEADLINE, State,
     Stats, Tracks, Trouble, WRITE_STALL_DEADLINE,
 };
+pub use kept::{KEPT_BYTES_MAX, KEPT_TIME_MAX};
 pub use message::{MessageError, StatusCode};
 pub use publisher::{
     CONTROL_BYTES_MAX, PING_INTERVAL, PROOF, Publisher, QUEUE_BYTES_MAX, QUEUE_MEDIA_MS_MAX, STOP_DEADLINE,

@@ -442,7 +442,10 @@ impl<P: SessionPeer + ?Sized> SlotMachine<P> {
             return;
         };
         if let Some(former) = self.live.take() {
-            self.relay.end_source(former.peer.last_heard(), now);
+            // Of one that has sent nothing, nothing is held; what is prepared for it serves the next one.
+            if self.relay.has_media() {
+                self.relay.end_source(former.peer.last_heard(), now);
+            }
             self.end_session(former, SessionEnd::Replaced, now);
         }
         let Session { guest, continues, video, .. } = session;

@@ -6,7 +6,8 @@
 //! Handshake        <- S0 S1 S2     -> C2, connect
 //! Connecting       <- window, bandwidth, chunk size, _result
 //!                                  -> Set Chunk Size, window, releaseStream, FCPublish, createStream
-//! CreatingStream   <- _result(id)  -> publish
+//! CreatingStream   <- _result(id)
+//! Prepared                         -> publish, at once or when media has come
 //! StartingPublish  <- onStatus NetStream.Publish.Start
 //! Publishing
 //! ```
@@ -79,6 +80,8 @@ enum Phase {
     Handshake(Handshake),
     Connecting,
     CreatingStream,
+    /// The stream is there; nothing is published yet.
+    Prepared,
     StartingPublish,
     Publishing,
 }
@@ -93,6 +96,8 @@ pub(super) struct Connection {
     acknowledged: u32,
     /// The server's Window Acknowledgement Size.
     window: Option<u32>,
+    /// Publish as soon as there is a stream.
+    publishes: bool,
 }
 
 impl Connection {
@@ -106,6 +111,21 @@ impl Connection {
             received: 0,
             acknowledged: 0,
             window: None,
+            publishes: true,
+        }
+    }
+
+    /// As [`Connection::start`], and publishes nothing before [`Connection::publish`].
+    pub(super) fn prepare(out: &mut Vec<u8>, rng: &mut Rng) -> Connection {
+        Connection { publishes: false, ..Connection::start(out, rng) }
+    }
+
+    /// Publishes, now or as soon as there is a stream.
+    pub(super) fn publish(&mut self, target: &Target, out: &mut Vec<u8>) {
+        self.publishes = true;
+        if matches!(self.phase, Phase::Prepared) {
+            message::write_publish(out, self.chunk_size_out, target, self.stream);
+            self.phase = Phase::StartingPublish;
         }
     }
 
@@ -127,6 +147,7 @@ impl Connection {
             return Err(HandoverError::Value("our chunk size"));
         }
         Ok(Self {
+            publishes: true,
             phase: Phase::Publishing,
             chunk_size_out,
             stream: state.u32()?,
@@ -150,6 +171,11 @@ impl Connection {
     /// Whether the server has a stream of ours to delete.
     pub(super) fn is_publishing(&self) -> bool {
         matches!(self.phase, Phase::StartingPublish | Phase::Publishing)
+    }
+
+    /// Whether there is a stream on which nothing is published yet.
+    pub(super) fn is_prepared(&self) -> bool {
+        matches!(self.phase, Phase::Prepared)
     }
 
     /// Whether the server has accepted the connect command.
@@ -207,8 +233,10 @@ impl Connection {
             }
             (Inbound::StreamCreated(stream), Phase::CreatingStream) => {
                 self.stream = stream;
-                message::write_publish(out, self.chunk_size_out, target, stream);
-                self.phase = Phase::StartingPublish;
+                self.phase = Phase::Prepared;
+                if self.publishes {
+                    self.publish(target, out);
+                }
             }
             (Inbound::PublishStarted, Phase::StartingPublish) => {
                 self.phase = Phase::Publishing;

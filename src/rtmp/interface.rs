@@ -230,6 +230,8 @@ pub struct Stats {
     pub audio_frames_dropped: u64,
     /// Tags above the size servers take.
     pub oversized: u64,
+    /// Groups of pictures that were too large to be kept for a connection.
+    pub groups_not_kept: u64,
     /// ReconnectRequests to another host.
     pub reconnect_requests_refused: u64,
     pub pings_sent: u64,

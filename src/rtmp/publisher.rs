@@ -20,8 +20,12 @@
 //! *Proof*: Publish.Start says nothing. A server that does not want the stream closes within its detection window of 2 s of
 //! media, so a connection counts as live 3 s after its first media was written; closed before, it was a rejection.
 //!
-//! Media: a connection starts with metadata, AVC sequence header, Opus SequenceStart and an IDR at timestamp 0; nothing is
-//! kept for it before. Bounds: [`QUEUE_MEDIA_MS_MAX`], [`QUEUE_BYTES_MAX`], [`CONTROL_BYTES_MAX`].
+//! Before any media is there, [`Publisher::prepare`] goes as far as a stream on which nothing is published: a server that is
+//! lost then is no news, and nobody sees a path.
+//!
+//! Media: a connection starts with metadata, AVC sequence header, Opus SequenceStart and an IDR at timestamp 0. While none takes
+//! media the newest group of pictures is kept for it ([`Kept`]), and of a sender that makes no keyframe on request all the time.
+//! Bounds: [`QUEUE_MEDIA_MS_MAX`], [`QUEUE_BYTES_MAX`], [`CONTROL_BYTES_MAX`].
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -37,6 +41,7 @@ use super::interface::{
     CONNECT_DEADLINE, Disconnected, Event, LostReason, Output, PUBLISH_DEADLINE, Reached, SILENCE_DEADLINE, State,
     Stats, Tracks, WRITE_STALL_DEADLINE,
 };
+use super::kept::Kept;
 use super::message;
 use super::queue::{Bounds, Class, Queue};
 use super::target::Target;
@@ -142,6 +147,12 @@ pub struct Publisher {
     connection: Option<Connection>,
     headers: Headers,
     flow: Option<Flow>,
+    /// A publication is wanted. Without it a connection is prepared at most, and one that fails is no news.
+    wanted: bool,
+    /// The newest pictures, while no connection takes them.
+    kept: Kept,
+    /// They are kept also while one does: the sender makes no keyframe on request.
+    keeps_pictures: bool,
     /// Why the next keyframe begins a new connection, when it does.
     planned_reconnect: Option<LostReason>,
     queue: Queue,
@@ -165,6 +176,9 @@ impl Publisher {
             connection: None,
             headers: Headers::default(),
             flow: None,
+            wanted: false,
+            kept: Kept::default(),
+            keeps_pictures: false,
             planned_reconnect: None,
             queue: Queue::default(),
             replies: Vec::new(),
@@ -210,9 +224,46 @@ impl Publisher {
 
     /// Media flows: connect, now and again until [`stop`](Self::stop). Nothing happens when already started.
     pub fn start(&mut self, now: Instant) {
+        self.wanted = true;
+        match self.phase {
+            Phase::Idle | Phase::Stopped => {
+                self.backoff.reset();
+                self.connect(now);
+            }
+            Phase::Handshaking { .. } => {
+                if let Some(connection) = &mut self.connection {
+                    connection.publish(&self.target, &mut self.replies);
+                }
+                self.phase = Phase::Handshaking { deadline: now + PUBLISH_DEADLINE };
+                self.queue_replies(now);
+            }
+            _ => {}
+        }
+    }
+
+    /// Media may flow soon: connect as far as a stream on which nothing is published, so that [`start`](Self::start) has less
+    /// to wait for. Nothing is retried.
+    pub fn prepare(&mut self, now: Instant) {
         if matches!(self.phase, Phase::Idle | Phase::Stopped) {
-            self.backoff.reset();
+            self.wanted = false;
             self.connect(now);
+        }
+    }
+
+    /// No media will flow: gives up what was prepared.
+    pub fn abandon(&mut self) {
+        if !self.wanted && matches!(self.phase, Phase::Connecting { .. } | Phase::Handshaking { .. }) {
+            self.outputs.push_back(Output::Disconnect);
+            self.reset_connection();
+            self.phase = Phase::Idle;
+        }
+    }
+
+    /// Whether the newest pictures are kept also while a connection takes them, for the one after it.
+    pub fn keep_pictures(&mut self, keeps: bool) {
+        self.keeps_pictures = keeps;
+        if !keeps && self.flow.is_some() {
+            self.kept.clear();
         }
     }
 
@@ -233,6 +284,8 @@ impl Publisher {
     pub fn renew(&mut self, tracks: Tracks) {
         self.tracks = tracks;
         self.headers = Headers::default();
+        self.kept.clear();
+        self.keeps_pictures = false;
     }
 
     /// Ends the publication: flushes, unpublishes, closes; at most [`STOP_DEADLINE`] until [`Event::Stopped`].
@@ -288,6 +341,7 @@ impl Publisher {
         self.connection = Some(Connection::adopt(state)?);
         self.timers = Timers { answers_pings, ..Timers::new(now) };
         self.record_waiting(now);
+        self.wanted = true;
         self.phase = if live { Phase::Live } else { Phase::Publishing };
         Ok(())
     }
@@ -304,7 +358,8 @@ impl Publisher {
         }
         self.timers = Timers::new(now);
         self.phase = Phase::Handshaking { deadline: now + PUBLISH_DEADLINE };
-        self.connection = Some(Connection::start(&mut self.replies, &mut self.rng));
+        let begin = if self.wanted { Connection::start } else { Connection::prepare };
+        self.connection = Some(begin(&mut self.replies, &mut self.rng));
         self.queue_replies(now);
     }
 
@@ -360,6 +415,7 @@ impl Publisher {
             Frame::AudioSequenceHeader => replace(&mut self.headers.audio, body),
             Frame::Keyframe | Frame::InterFrame | Frame::Audio => {}
         }
+        self.keep(tag, body);
         if !matches!(self.phase, Phase::Publishing | Phase::Live) {
             self.record_unsent(tag.frame);
             return;
@@ -409,6 +465,7 @@ impl Publisher {
     /// When to call [`handle_timeout`](Self::handle_timeout).
     pub fn poll_timeout(&self) -> Option<Instant> {
         let phase = match self.phase {
+            Phase::Handshaking { .. } if self.is_prepared() => None,
             Phase::Connecting { deadline } | Phase::Handshaking { deadline } | Phase::Closing { deadline, .. } => {
                 Some(deadline)
             }
@@ -427,7 +484,7 @@ impl Publisher {
             Phase::Connecting { deadline } if deadline <= now => {
                 return self.fail(LostReason::ConnectTimeout, now);
             }
-            Phase::Handshaking { deadline } if deadline <= now => {
+            Phase::Handshaking { deadline } if deadline <= now && !self.is_prepared() => {
                 return self.fail(LostReason::PublishTimeout, now);
             }
             Phase::Backoff { until } if until <= now => return self.connect(now),
@@ -472,7 +529,10 @@ impl Publisher {
             (Notice::PublishStarted, Phase::Handshaking { .. }) => {
                 self.phase = Phase::Publishing;
                 self.outputs.push_back(Output::Event(Event::Publishing));
-                self.need_keyframe(now);
+                self.send_kept(now);
+                if self.flow.is_none() {
+                    self.need_keyframe(now);
+                }
             }
             (Notice::Rejected(code), _) => self.fail_or_finish_close(LostReason::Rejected(code), now),
             (Notice::ReconnectRequest { tc_url }, Phase::Publishing | Phase::Live) => {
@@ -552,6 +612,8 @@ impl Publisher {
     /// Enters [`Phase::Stopped`].
     fn finish_stop(&mut self) {
         self.reset_connection();
+        self.kept.clear();
+        self.wanted = false;
         self.phase = Phase::Stopped;
         self.outputs.push_back(Output::Event(Event::Stopped));
     }
@@ -573,6 +635,11 @@ impl Publisher {
             _ => Failure::Rejected,
         };
         self.reset_connection();
+        if !self.wanted {
+            // It was to be ready in time, and is not: `start` makes another one.
+            self.phase = Phase::Idle;
+            return;
+        }
         let retry_in = self.backoff.next(failure, &mut self.rng);
         self.phase = Phase::Backoff { until: now + retry_in };
         self.outputs.push_back(Output::Event(Event::Lost { reason, retry_in }));
@@ -600,6 +667,33 @@ impl Publisher {
         self.timers.keyframe_retry = None;
     }
 
+    /// A stream is there, and nobody wants it yet.
+    fn is_prepared(&self) -> bool {
+        !self.wanted && self.connection.as_ref().is_some_and(Connection::is_prepared)
+    }
+
+    /// Keeps a picture for a connection that takes none yet, or for the one after this one.
+    fn keep(&mut self, tag: Tag, body: &[u8]) {
+        let is_picture = matches!(tag.frame, Frame::Keyframe | Frame::InterFrame) && self.tracks == Tracks::AudioVideo;
+        if is_picture && (self.flow.is_none() || self.keeps_pictures) && !self.kept.push(tag, body) {
+            self.stats.groups_not_kept += 1;
+        }
+    }
+
+    /// What was kept goes out on a connection that has begun to take media.
+    fn send_kept(&mut self, now: Instant) {
+        let kept = std::mem::take(&mut self.kept);
+        for (tag, body) in kept.squeezed() {
+            if self.flow.is_some() || self.begin_flow(tag) {
+                self.forward(tag, body, now);
+            }
+        }
+        self.keep_within_bounds(now);
+        if self.keeps_pictures {
+            self.kept = kept;
+        }
+    }
+
     /// Whether this connection, or the one to come, has the tag's track.
     fn carries(&self, frame: Frame) -> bool {
         let tracks = self.flow.as_ref().map_or(self.tracks, Flow::tracks);
@@ -617,6 +711,9 @@ impl Publisher {
             _ => false,
         };
         if starts {
+            if !self.keeps_pictures {
+                self.kept.clear();
+            }
             self.flow = Some(Flow::new(tag.dts, self.tracks));
             self.timers.keyframe_retry = None;
             self.queue_message(Frame::Metadata, Class::Config, 0, None);

@@ -31,7 +31,7 @@ pub(super) const REPEAT: Duration = Duration::from_secs(1);
 /// How often silence is added: readers with small buffers must not run dry.
 pub(super) const TICK: Duration = Duration::from_millis(100);
 /// In an idle slot what is due so soon is done with what is due now: pings and pictures then share their wake-ups.
-const TOGETHER: Duration = Duration::from_millis(500);
+const TOGETHER: Duration = Duration::from_millis(990);
 
 /// One track.
 #[derive(Clone, Copy, Debug)]

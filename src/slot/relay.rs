@@ -52,6 +52,10 @@ const SILENCE_AFTER: Duration = Duration::from_millis(400);
 /// again, finds its place free. Where none was heard it reaches up to now: media servers map a track to wall time by the least
 /// delay that they have seen on it, and silence that is always late teaches them a clock that is.
 const SILENCE_MARGIN: Duration = Duration::from_millis(200);
+/// A keyframe that answers a request comes so soon.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
+/// A sender that left so many requests unanswered makes no keyframe on request.
+const UNANSWERED_MAX: u32 = 2;
 /// How long a publication waits for its first picture. Servers close a connection that stays idle for ten seconds, two
 /// of which they need to find the tracks.
 const SOUND_ALONE_AFTER: Duration = Duration::from_secs(5);
@@ -187,6 +191,9 @@ pub(super) struct Relay {
     /// When an IDR was last asked for because the last one had grown old.
     keyframe_asked: Option<Instant>,
     keyframe_received: bool,
+    /// When the session was asked for a keyframe that has not come, and how many requests it left unanswered.
+    asked: Option<Instant>,
+    unanswered: u32,
     /// Bounded by what one call makes: the slot drains after each.
     outputs: VecDeque<Output>,
     last_keyframe: Option<Instant>,
@@ -219,6 +226,8 @@ impl Relay {
             keyframe_request: false,
             keyframe_asked: None,
             keyframe_received: false,
+            asked: None,
+            unanswered: 0,
             outputs: VecDeque::new(),
             last_keyframe: None,
             audio_until: None,
@@ -279,7 +288,10 @@ impl Relay {
             }
         } else {
             self.reset(video, now);
+            self.publisher.prepare(now);
         }
+        (self.asked, self.unanswered) = (None, 0);
+        self.publisher.keep_pictures(false);
         self.guest = Some(guest);
         self.heard_sound = false;
         self.hold_until = None;
@@ -355,6 +367,7 @@ impl Relay {
     pub(super) fn release(&mut self, now: Instant) {
         self.hold_until = None;
         self.sound_alone_at = None;
+        self.publisher.abandon();
         if self.published {
             self.published = false;
             self.publisher.stop(now);
@@ -420,7 +433,7 @@ impl Relay {
         }
         if due(self.keyframe_at()) {
             self.keyframe_asked = Some(now);
-            self.keyframe_request = true;
+            self.request_keyframe(now);
         }
         if self.published {
             self.bridge(now);
@@ -460,6 +473,35 @@ impl Relay {
         self.outputs.pop_front()
     }
 
+    /// The guest is asked for a keyframe.
+    fn request_keyframe(&mut self, now: Instant) {
+        self.keyframe_request = true;
+        if self.is_receiving() {
+            self.settle_request(now);
+            self.asked = Some(now);
+        }
+    }
+
+    /// Whether the last request was answered: a keyframe that comes at last may be none on request. A sender that leaves
+    /// [`UNANSWERED_MAX`] of them unanswered makes none, and has the newest group of pictures kept for the next connection.
+    fn settle_request(&mut self, now: Instant) {
+        let Some(asked) = self.asked.take_if(|asked| now - *asked >= ANSWERED_WITHIN) else { return };
+        log::trace!("no keyframe {:?} after it was asked for", now - asked);
+        self.unanswered = self.unanswered.saturating_add(1);
+        if self.unanswered >= UNANSWERED_MAX {
+            self.publisher.keep_pictures(true);
+        }
+    }
+
+    /// A keyframe came.
+    fn record_keyframe(&mut self, now: Instant) {
+        self.settle_request(now);
+        if self.asked.take().is_some() {
+            self.unanswered = 0;
+            self.publisher.keep_pictures(false);
+        }
+    }
+
     /// `poll_output` has something.
     pub(super) fn has_output(&self) -> bool {
         self.keyframe_received || self.keyframe_request || !self.outputs.is_empty()
@@ -472,7 +514,7 @@ impl Relay {
                 rtmp::Output::Disconnect => self.outputs.push_back(Output::Disconnect),
                 rtmp::Output::KeyframeNeeded => {
                     self.bridge.hasten_picture(now);
-                    self.keyframe_request = true;
+                    self.request_keyframe(now);
                 }
                 rtmp::Output::Event(event) => {
                     // The guest came back while the last publication was being closed.
@@ -558,7 +600,7 @@ impl Relay {
         while let Some(output) = self.muxer.poll_output(&mut body) {
             match output {
                 guest_relay_muxer::Output::Tag(tag) => self.forward(tag, &body, origin, now),
-                guest_relay_muxer::Output::KeyframeNeeded(_) => self.keyframe_request = true,
+                guest_relay_muxer::Output::KeyframeNeeded(_) => self.request_keyframe(now),
             }
             body.clear();
         }
@@ -573,6 +615,7 @@ impl Relay {
                 self.bridge.end_picture();
                 self.standing = Standing::Guest;
                 self.keyframe_received = true;
+                self.record_keyframe(now);
                 self.last_keyframe = Some(now);
                 self.sound_alone_at = None;
                 self.publisher.set_tracks(Tracks::AudioVideo, now);

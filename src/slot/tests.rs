@@ -146,7 +146,7 @@ impl World {
 fn a_newer_session_takes_the_slot_and_the_older_one_says_goodbye_before_its_end() {
     let mut world = World::new();
     world.prepare(1, 'a');
-    assert_eq!(world.turn(), ["Event(State(Joining))"]);
+    assert_eq!(world.turn(), ["Connect", "Event(State(Joining))"]);
     world.prepare(2, 'b');
     assert_eq!(world.slot.session_keys().collect::<Vec<_>>(), [2, 1].map(SessionKey), "one prepared, one live");
     assert_eq!(world.turn(), ["datagram of #1", "#1: a newer session took the slot"]);
@@ -188,7 +188,7 @@ fn the_end_of_a_peer_frees_the_slot() {
     world.prepare(1, 'a');
     world.turn();
     world.datagram(1, b"end");
-    assert_eq!(world.turn(), ["datagram of #1", "#1: the peer fell silent", "Event(State(Absent))"]);
+    assert_eq!(world.turn(), ["datagram of #1", "#1: the peer fell silent", "Disconnect", "Event(State(Absent))"]);
     assert_eq!(world.slot.poll_timeout(), None, "an empty slot costs nothing");
 }
 
