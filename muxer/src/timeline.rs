@@ -45,7 +45,7 @@ const MAX_MOVE_MICROS: i64 = TOLERANCE_MICROS;
 /// A first report that came when its wall clock says moves video by no more: network and encoder delay one track against
 /// the other by less.
 const MAX_UNCONFIRMED_MICROS: i64 = 500_000;
-/// Sound that is late by less is jitter, and is heard as in sync.
+/// Sound that is late by less is heard as in sync. On top of that, twice the jitter is usual.
 const MIN_LATE_MICROS: i64 = 40_000;
 /// A delay that falls by so much inside a run of late packets is a queue that empties.
 const STEADY_MICROS: i64 = 5_000;
@@ -100,6 +100,9 @@ struct Anchor {
     last_rtp: i64,
     last_arrival: i64,
     transit: LeastTransit,
+    /// As RFC 3550 section 6.4.1 has it: mean difference of the transit of one packet and the next.
+    jitter: i64,
+    last_transit: i64,
     late: Option<Late>,
 }
 
@@ -108,8 +111,10 @@ impl Anchor {
     fn record_arrival(&mut self, media: i64, now: i64) {
         let transit = now - media;
         let late = transit - self.transit.micros();
+        self.jitter += ((transit - self.last_transit).abs() - self.jitter) / 16;
+        self.last_transit = transit;
         self.late = match self.late {
-            _ if late < MIN_LATE_MICROS => None,
+            _ if late < MIN_LATE_MICROS + 2 * self.jitter => None,
             Some(run) if late >= run.first - STEADY_MICROS => Some(Late { least: run.least.min(late), ..run }),
             _ => Some(Late { since: now, first: late, least: late }),
         };
@@ -286,6 +291,7 @@ impl Timeline {
     pub(crate) fn set_forward(&mut self, by: MediaTime) {
         if let Some(anchor) = &mut self.audio.anchor {
             anchor.media += by.micros();
+            anchor.last_transit -= by.micros();
             anchor.late = None;
         }
         self.forget_reports(TrackKind::Audio);
@@ -314,10 +320,12 @@ impl Timeline {
         let media = self.at(arrival).map_or(floor, |media| media.max(floor)).micros();
         let rtp = i64::from(rtp_time);
         let now = arrival.micros();
-        let transit = LeastTransit::new(now - media, now);
+        let last_transit = now - media;
+        let transit = LeastTransit::new(last_transit, now);
         let clock = self.clock_mut(kind);
         let is_new = clock.anchor.is_none();
-        clock.anchor = Some(Anchor { rtp, media, last_rtp: rtp, last_arrival: now, transit, late: None });
+        clock.anchor =
+            Some(Anchor { rtp, media, last_rtp: rtp, last_arrival: now, transit, jitter: 0, last_transit, late: None });
         clock.correction = 0;
         clock.target = 0;
         if !is_new {

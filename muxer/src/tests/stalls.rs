@@ -212,6 +212,44 @@ fn a_sender_that_makes_up_for_a_delay_by_a_twentieth_is_not_set_forward() {
 }
 
 #[test]
+fn jitter_sets_no_clock_forward() {
+    for camera in [true, false] {
+        for most in [30, 80, 150, 400] {
+            let mut live = Live::new(camera);
+            live.speak(1000);
+            live.guest.lines();
+            let mut random = 1_u64;
+            let mut late = || {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                i64::try_from((random >> 33) % most).expect("small")
+            };
+            let mut arrivals: Vec<(i64, bool, i64)> = (0..6000)
+                .flat_map(|n| [(n, true), (n, false)])
+                .filter(|(n, is_sound)| *is_sound || camera && n % 2 == 0)
+                .map(|(n, is_sound)| (1020 + n * 20 + late(), is_sound, n))
+                .collect();
+            arrivals.sort_unstable();
+            for (at, is_sound, n) in arrivals {
+                let captured = 1020 + n * 20;
+                if is_sound {
+                    let number = u16::try_from(151 + n).expect("few");
+                    live.guest.audio_packet(number, captured, at, OPUS);
+                } else {
+                    let number = live.guest.video_seq.wrapping_add(u16::try_from(n / 2).expect("few"));
+                    live.guest.video_packet(number, captured, at, fixtures::P);
+                }
+            }
+            live.guest.wait();
+            let stats = live.guest.muxer.stats().audio;
+            let last = live.guest.lines().into_iter().rev().find(|line| line.starts_with("audio"));
+            assert_eq!(stats.silence, 0, "{most} ms, camera {camera}");
+            let newest = (1000 + 6000 * 20).to_string();
+            assert_eq!(last, Some(format!("audio {}", if camera { 121_000 } else { 120_980 })), "{most} ms, {newest}");
+        }
+    }
+}
+
+#[test]
 fn a_way_that_becomes_longer_for_both_tracks_moves_neither() {
     let mut live = Live::new(true);
     live.speak(3000);

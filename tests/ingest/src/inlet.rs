@@ -51,7 +51,7 @@ impl Inlet {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return error.into(),
             };
-            let handled = session.handle_bytes(buffer.get(..count).expect("at most the buffer"));
+            let handled = session.handle_bytes(buffer.get(..count).expect("at most the buffer"), Instant::now());
             // A refusal may have an answer that says so.
             let (replies, delay) = session.take_replies();
             std::thread::sleep(delay);

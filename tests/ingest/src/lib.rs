@@ -8,12 +8,14 @@
 //!
 //! Breaking one of MediaMTX's rules closes the connection with MediaMTX's text. Breaking one of our own, stricter
 //! rules (timestamps strictly increasing per track, a start near 0 on an IDR, audio on its sample clock, nothing
-//! after deleteStream, every message complete) is recorded in [`Connection::violations`].
+//! after deleteStream, every message complete) is recorded in [`Connection::violations`]. A clock that MediaMTX would map
+//! wrongly to wall time is told in [`Connection::late_clocks`], which only time that is simulated can be held to.
 //!
 //! No code shared with the publisher under test. Memory grows with the recorded
 //! frames: turn [`Options::keep_frames`] off for a long run.
 
 mod amf;
+mod clock;
 mod flv;
 mod inlet;
 mod media;
@@ -60,6 +62,9 @@ pub struct Options {
     pub detection_deadline: Duration,
     /// Between two messages once ready.
     pub idle_deadline: Duration,
+    /// How late a clock a track may teach a media server ([`Connection::late_clocks`]). In real time it is the machine's
+    /// noise that shows first.
+    pub clock_tolerance: Duration,
     /// Remember every frame's kind, timestamp and length.
     pub keep_frames: bool,
     /// And its bytes.
@@ -78,6 +83,7 @@ impl Default for Options {
             unauthorized_delay: Duration::from_secs(2),
             detection_deadline: Duration::from_secs(10),
             idle_deadline: Duration::from_secs(10),
+            clock_tolerance: Duration::from_millis(150),
             keep_frames: true,
             keep_bodies: false,
             flv_dir: None,

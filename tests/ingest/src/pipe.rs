@@ -1,9 +1,10 @@
-//! A connection without a socket: the publisher's bytes in, replies and frames out. No thread and no clock, so that a
+//! A connection without a socket: the publisher's bytes and the time in, replies and frames out. No thread, so that a
 //! whole publication runs in virtual time; deadlines are the caller's.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::report::{Connection, Frame};
 use crate::session::{End, Session};
@@ -25,11 +26,11 @@ impl Pipe {
 
     /// Takes what the publisher wrote, and answers; nothing once the connection is over. The answer to a refused
     /// publisher comes with the end.
-    pub fn handle_bytes(&mut self, bytes: &[u8]) -> Vec<u8> {
+    pub fn handle_bytes(&mut self, bytes: &[u8], now: Instant) -> Vec<u8> {
         if !self.is_open() {
             return Vec::new();
         }
-        if let Err(end) = self.session.handle_bytes(bytes) {
+        if let Err(end) = self.session.handle_bytes(bytes, now) {
             self.finish(&end);
         }
         self.session.take_replies().0

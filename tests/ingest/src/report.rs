@@ -84,6 +84,8 @@ pub struct Connection {
     pub unpublished: bool,
     /// Rules beyond MediaMTX's that the publisher broke; it is not disconnected for them.
     pub violations: Vec<String>,
+    /// Where a track taught a late clock, by which a media server's readers play it too late.
+    pub late_clocks: Vec<String>,
     /// Why the connection is over: the refusal's text, or how the peer left.
     pub end: Option<String>,
     /// The ingest closed it for a broken rule.
@@ -106,6 +108,7 @@ impl Connection {
             keepalives: 0,
             unpublished: false,
             violations: Vec::new(),
+            late_clocks: Vec::new(),
             end: None,
             refused: false,
         }
@@ -130,6 +133,7 @@ pub enum Event {
     Refused { peer: SocketAddr, path: Option<String>, reason: String },
     Closed { path: Option<String>, reason: String },
     Violation { path: Option<String>, text: String },
+    LateClock { path: Option<String>, text: String },
 }
 
 impl fmt::Display for Event {
@@ -143,6 +147,7 @@ impl fmt::Display for Event {
             }
             Event::Closed { path, reason } => write!(f, "{}: closed ({reason})", name(path)),
             Event::Violation { path, text } => write!(f, "{}: VIOLATION {text}", name(path)),
+            Event::LateClock { path, text } => write!(f, "{}: {text}", name(path)),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::amf::{self, Value};
+use crate::clock::Clocks;
 use crate::flv::FlvFile;
 use crate::media;
 use crate::path;
@@ -78,6 +79,9 @@ pub(crate) struct Session {
     connected: bool,
     published: bool,
     tracks: Tracks,
+    clocks: Clocks,
+    /// When the newest bytes came.
+    now: Instant,
     /// The publisher's Window Acknowledgement Size; 0 until it sends one.
     ack_window: u64,
     acked: u64,
@@ -99,6 +103,8 @@ impl Session {
             connected: false,
             published: false,
             tracks: Tracks::default(),
+            clocks: Clocks::new(shared.options.clock_tolerance),
+            now: Instant::now(),
             ack_window: 0,
             acked: 0,
             flv: None,
@@ -107,7 +113,8 @@ impl Session {
     }
 
     /// What came next from the publisher.
-    pub(crate) fn handle_bytes(&mut self, bytes: &[u8]) -> Result<(), End> {
+    pub(crate) fn handle_bytes(&mut self, bytes: &[u8], now: Instant) -> Result<(), End> {
+        self.now = now;
         self.reader.push(bytes);
         while self.handshake != Handshake::Done {
             if !self.shake_hands()? {
@@ -376,17 +383,23 @@ impl Session {
             Parsed::Audio(audio) => self.tracks.handle_audio(audio, timestamp, seen)?,
             Parsed::Video(video) => self.tracks.handle_video(video, timestamp, seen)?,
         };
-        if let Step::Frame { kind, key } = step
-            && keep_frames
-        {
-            let kept = if keep_bodies { body.to_vec() } else { Vec::new() };
-            seen.frames.push(Frame { kind, key, timestamp, arrived: Instant::now(), len: body.len(), body: kept });
+        let mut late_clock = None;
+        if let Step::Frame { kind, key } = step {
+            late_clock = self.clocks.handle_frame(kind, timestamp, self.now);
+            seen.late_clocks.extend(late_clock.clone());
+            if keep_frames {
+                let kept = if keep_bodies { body.to_vec() } else { Vec::new() };
+                seen.frames.push(Frame { kind, key, timestamp, arrived: self.now, len: body.len(), body: kept });
+            }
         }
         let new: Vec<_> = seen.violations.get(noted..).unwrap_or_default().to_vec();
         let path = seen.path.clone();
         drop(state);
         for text in new {
             self.shared.emit(Event::Violation { path: path.clone(), text });
+        }
+        if let Some(text) = late_clock {
+            self.shared.emit(Event::LateClock { path, text });
         }
         self.record(message)
     }

@@ -475,6 +475,60 @@ fn audio_off_its_sample_clock_is_a_violation_and_a_pause_is_a_gap() {
     assert_eq!((seen.violations.len(), seen.audio.unwrap().gaps), (0, 1));
 }
 
+/// What comes of frames that arrive so many ms after the start, as `(arrival, audio, timestamp)`.
+fn late_clocks(frames: impl IntoIterator<Item = (u64, bool, u32)>) -> Vec<String> {
+    let options = Options { clock_tolerance: Duration::from_millis(60), ..Options::default() };
+    let ingest = Ingest::without_sockets(options);
+    let mut pipe = ingest.open();
+    let start = Instant::now();
+    pipe.handle_bytes(&[&[3], [0; 2 * 1536].as_slice()].concat(), start);
+    pipe.handle_bytes(&published(&[video(0, &AVC_CONFIG), audio(0, &OPUS_START)].concat()), start);
+    for (at, is_audio, timestamp) in frames {
+        let frame = match (is_audio, timestamp) {
+            (true, _) => audio(timestamp, &OPUS_FRAME),
+            (false, 0) => video(0, &IDR),
+            (false, _) => video(timestamp, &INTER),
+        };
+        pipe.handle_bytes(&frame, start + Duration::from_millis(at));
+    }
+    pipe.report().late_clocks
+}
+
+/// 20 s of both tracks; sound arrives `delay(its timestamp)` ms after its time, pictures at theirs.
+fn with_sound_delayed(delay: impl Fn(u64) -> u64) -> Vec<String> {
+    let frames = (0..1000u32).flat_map(|n| [(n * 20, false), (n * 20, true)]);
+    let mut frames: Vec<_> = frames
+        .map(|(at, is_audio)| (u64::from(at) + if is_audio { delay(at.into()) } else { 0 }, is_audio, at))
+        .collect();
+    frames.sort_by_key(|(at, ..)| *at);
+    late_clocks(frames)
+}
+
+#[test]
+fn a_track_that_teaches_a_late_clock_is_told() {
+    // Silence stands in 200 ms late, until a microphone begins after 8 s.
+    let told = with_sound_delayed(|at| if at < 8000 { 200 } else { 0 });
+    let [apart, late] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(apart, "sound is mapped to wall time 200 ms later than the picture, at 2200 ms");
+    assert!(late.starts_with("Audio taught a late clock: it was mapped to wall time 2") && late.contains("up to 80"));
+    let told = with_sound_delayed(|at| if at < 8000 { 55 } else { 0 });
+    assert_eq!(told, [""; 0], "within the tolerance");
+}
+
+#[test]
+fn delays_that_come_and_go_teach_no_late_clock() {
+    for (name, delay) in [
+        ("jitter", (|at| at * 7919 % 150) as fn(u64) -> u64),
+        ("the first seconds, in which a clock is found", |at| if at < 1600 { 300 } else { 0 }),
+        ("a hold-up", |at| if (8000..9000).contains(&at) { 9000 - at } else { 0 }),
+        ("drift, of 0.5 %", |at| (20_000 - at) / 200),
+    ] {
+        let told = with_sound_delayed(delay);
+        let drift_apart = told.iter().filter(|text| !text.starts_with("sound is mapped")).count();
+        assert_eq!(drift_apart, 0, "{name}: {told:?}");
+    }
+}
+
 #[test]
 fn media_after_delete_stream_is_a_violation() {
     let delete = message(3, 20, 0, &[text("deleteStream"), number(0.0), vec![5], number(1.0)].concat());

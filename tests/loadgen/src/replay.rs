@@ -156,6 +156,15 @@ impl Replay {
         track.state = TrackState::Playing;
     }
 
+    /// Goes on where the track's clock stood still meanwhile, as that of a capture that stalled, or of a sender that stops it
+    /// for a mute.
+    pub fn resume_clock(&mut self, kind: TrackKind, now: Instant) {
+        if let Some(track) = self.track_mut(kind) {
+            track.captured = track.captured.max(now);
+            track.state = TrackState::Playing;
+        }
+    }
+
     /// Goes on with other sequence numbers, as a new SSRC does: its receiver starts with rollover counter 0.
     pub fn restart_sequence_numbers(&mut self, kind: TrackKind, from: u16) {
         if let Some(track) = self.track_mut(kind) {

@@ -17,6 +17,10 @@ pub(crate) struct Direct {
     replay: Replay,
     start: Instant,
     next_report: Instant,
+    /// What the sender's wall clock was set forward by, and how often sound reports, in multiples of [`REPORT_EVERY`].
+    wall_clock: Duration,
+    sound_reports_every: u32,
+    reports: u32,
     /// RTP time and capture time of the newest packet.
     newest: [(TrackKind, Option<(u32, Instant)>); 2],
 }
@@ -24,7 +28,25 @@ pub(crate) struct Direct {
 impl Direct {
     pub(crate) fn new(replay: Replay, now: Instant) -> Direct {
         let newest = [(TrackKind::Video, None), (TrackKind::Audio, None)];
-        Direct { replay, start: now, next_report: now + REPORT_EVERY, newest }
+        Direct {
+            replay,
+            start: now,
+            next_report: now + REPORT_EVERY,
+            wall_clock: Duration::ZERO,
+            sound_reports_every: 1,
+            reports: 0,
+            newest,
+        }
+    }
+
+    /// Sets the sender's wall clock forward.
+    pub(crate) fn set_wall_clock(&mut self, by: Duration) {
+        self.wall_clock += by;
+    }
+
+    /// Sound reports only so many times more seldom than pictures.
+    pub(crate) fn set_sound_reports(&mut self, every: u32) {
+        self.sound_reports_every = every;
     }
 
     pub(crate) fn replay_mut(&mut self) -> &mut Replay {
@@ -51,10 +73,14 @@ impl Direct {
         }
         if now >= self.next_report {
             self.next_report += REPORT_EVERY;
+            self.reports += 1;
             for (kind, newest) in self.newest {
                 let Some((rtp_time, captured)) = newest else { continue };
+                if kind == TrackKind::Audio && !self.reports.is_multiple_of(self.sound_reports_every) {
+                    continue;
+                }
                 let rtp_time = rtp_time.wrapping_add(ticks(now.saturating_duration_since(captured), kind));
-                let since = now - self.start;
+                let since = now - self.start + self.wall_clock;
                 let fraction = (u64::from(since.subsec_nanos()) << 32) / 1_000_000_000;
                 let ntp_time = (since.as_secs() << 32) | fraction;
                 send(kind, Class::Rtcp, plain::sender_report(ntp_time, rtp_time));

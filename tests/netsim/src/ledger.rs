@@ -328,6 +328,15 @@ impl Ledger {
         Duration::from_micros(most.saturating_sub(least).try_into().unwrap_or(0))
     }
 
+    /// Timestamp less capture time of the newest sound and picture that came, in ms: what a track has fallen behind shows here.
+    pub fn behind_ms(&self) -> (f64, f64) {
+        let behind = |track: &Track| -> f64 {
+            let micros = track.last.map_or(0, |last| last.offset_micros);
+            f64::from(i32::try_from(micros).unwrap_or(i32::MAX)) / 1000.0
+        };
+        (behind(&self.audio), behind(&self.video))
+    }
+
     /// Repeated pictures between two times.
     pub fn repeats(&self, from: Instant, until: Instant) -> usize {
         let held = |picture: &&Picture| picture.was == Was::Repeat && (from..until).contains(&picture.at);

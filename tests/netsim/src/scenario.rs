@@ -7,6 +7,7 @@ mod changes;
 mod goodbye;
 mod loss;
 mod rtmp_side;
+mod stalls;
 mod timing;
 
 use std::time::Duration;
@@ -61,6 +62,10 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "SSRC changes", play: changes::ssrc },
     Scenario { name: "resolution changes", play: changes::resolution },
     Scenario { name: "camera, microphone off", play: changes::mute },
+    Scenario { name: "mute stops the clock", play: stalls::mute },
+    Scenario { name: "capture stalls 5 x 200 ms", play: stalls::capture },
+    Scenario { name: "wall clock set by 3 s", play: stalls::wall_clock },
+    Scenario { name: "microphone begins 8 s in", play: stalls::late_microphone },
     Scenario { name: "clocks 100 ppm apart", play: timing::drift },
     Scenario { name: "wraps of RTP and 24 bits", play: timing::wraps },
     Scenario { name: "49 days: 32 bits of ms", play: timing::days },

@@ -17,6 +17,9 @@ const SOCKET_BYTES: usize = 128 * 1024;
 /// How often a slow server reads.
 const READ_EVERY: Duration = Duration::from_millis(5);
 
+/// How late a clock a track may teach the server, and how far picture and sound may be apart for it.
+const CLOCK_TOLERANCE: Duration = Duration::from_millis(60);
+
 /// Who publishes: a slot, or a publisher by itself.
 pub trait Client {
     fn write_buffer(&mut self) -> &[u8];
@@ -89,11 +92,13 @@ pub struct Server {
     /// Reports of connections that are over.
     ended: Vec<Connection>,
     shown: Vec<Shown>,
+    /// It has read at once all the time: what came late was not its own doing.
+    well: bool,
 }
 
 impl Default for Server {
     fn default() -> Self {
-        let options = Options { keep_bodies: true, ..Options::default() };
+        let options = Options { keep_bodies: true, clock_tolerance: CLOCK_TOLERANCE, ..Options::default() };
         Server {
             ingest: Ingest::without_sockets(options),
             mood: Mood::Well,
@@ -101,6 +106,7 @@ impl Default for Server {
             connections: 0,
             ended: Vec::new(),
             shown: Vec::new(),
+            well: true,
         }
     }
 }
@@ -109,6 +115,7 @@ impl Server {
     /// Changes how the server behaves; a server that goes away resets its connection.
     pub fn set_mood(&mut self, mood: Mood, client: &mut impl Client, now: Instant) {
         self.mood = mood;
+        self.well &= mood == Mood::Well;
         if mood == Mood::Away && self.hang_up() {
             let reset = Disconnected::Failed(ErrorKind::ConnectionReset);
             client.handle_rtmp(RtmpInput::Disconnected(reset), now);
@@ -160,7 +167,7 @@ impl Server {
                 return;
             }
             let bytes: Vec<u8> = link.in_flight.drain(..bytes).collect();
-            let replies = link.pipe.handle_bytes(&bytes);
+            let replies = link.pipe.handle_bytes(&bytes, now);
             let connection = self.connections;
             let frames = link.pipe.take_frames().into_iter();
             self.shown.extend(frames.map(|frame| Shown { frame, connection, at: now }));
@@ -186,6 +193,11 @@ impl Server {
     /// Frames since the last call.
     pub fn take_shown(&mut self) -> Vec<Shown> {
         std::mem::take(&mut self.shown)
+    }
+
+    /// Whether it has read at once all the time.
+    pub fn has_been_well(&self) -> bool {
+        self.well
     }
 
     /// How many connections there were.

@@ -24,7 +24,7 @@ use guest_relay::rtc::sdp::{OpusSettings, RemoteAddresses};
 use guest_relay::rtc::srtp::SrtpProfile;
 use guest_relay::rtmp::{self, Target};
 use guest_relay::slot::{Event, Joining, Output, RelayConfig, SessionEnd, SessionPeer, SlotMachine};
-use guest_relay_muxer::{AudioConfig, ReorderLimits, TrackKind, VideoConfig};
+use guest_relay_muxer::{AudioConfig, AudioStats, ReorderLimits, TrackKind, VideoConfig};
 use loadgen::clip::Clip;
 use loadgen::guest::{Guest, GuestConfig};
 use loadgen::netem::{Impairments, Netem, NetemStats};
@@ -249,6 +249,20 @@ impl World {
         }
     }
 
+    /// Of a guest without WebRTC: its wall clock is set forward.
+    pub fn set_wall_clock(&mut self, by: Duration) {
+        if let Some(direct) = &mut self.direct {
+            direct.set_wall_clock(by);
+        }
+    }
+
+    /// Of a guest without WebRTC: how many reports of pictures there are to one of sound.
+    pub fn set_sound_reports(&mut self, every: u32) {
+        if let Some(direct) = &mut self.direct {
+            direct.set_sound_reports(every);
+        }
+    }
+
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
@@ -265,6 +279,11 @@ impl World {
     /// Media that waits for the RTMP server.
     pub fn queued(&self) -> Duration {
         self.slot.snapshot(self.now).relay.queued_media
+    }
+
+    /// Counters of the publication's sound.
+    pub fn sound_stats(&self) -> AudioStats {
+        self.slot.snapshot(self.now).relay.media.audio
     }
 
     /// Counters of the session that has the slot.

@@ -86,6 +86,26 @@ fn camera_and_microphone_go_off_and_on() {
 }
 
 #[test]
+fn a_mute_that_stops_the_clock_is_a_hole_and_no_more() {
+    holds("mute stops the clock");
+}
+
+#[test]
+fn captures_that_stall_leave_no_sound_behind() {
+    holds("capture stalls 5 x 200 ms");
+}
+
+#[test]
+fn a_wall_clock_that_is_set_moves_no_picture() {
+    holds("wall clock set by 3 s");
+}
+
+#[test]
+fn a_microphone_that_begins_late_has_taught_no_late_clock() {
+    holds("microphone begins 8 s in");
+}
+
+#[test]
 fn clocks_that_drift_apart_are_kept_together() {
     holds("clocks 100 ppm apart");
 }
