@@ -282,9 +282,8 @@ impl Timeline {
         if pictures.is_none() && lasted < STOOD_STILL_ALONE_AFTER_MICROS {
             return None;
         }
-        let held_back = pictures.and_then(|video| video.late).map_or(0, |late| late.least);
-        let stood = late.least - held_back;
-        (stood >= MIN_LATE_MICROS).then_some(MediaTime::from_micros(stood))
+        let is_network = pictures.is_some_and(|video| video.late.is_some());
+        (!is_network).then_some(MediaTime::from_micros(late.least))
     }
 
     /// Sets the sound clock forward.
