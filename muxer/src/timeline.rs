@@ -53,6 +53,8 @@ const STEADY_MICROS: i64 = 5_000;
 /// late; without pictures, which share the sound's way, for longer.
 const STOOD_STILL_AFTER_MICROS: i64 = 400_000;
 const STOOD_STILL_ALONE_AFTER_MICROS: i64 = 2_000_000;
+/// A camera that shows nothing for so long before is off.
+const PICTURES_GONE_MICROS: i64 = 10_000_000;
 /// The least transit time is looked for in windows of this length.
 const TRANSIT_WINDOW_MICROS: i64 = 10_000_000;
 
@@ -278,12 +280,13 @@ impl Timeline {
         if lasted < STOOD_STILL_AFTER_MICROS {
             return None;
         }
-        let pictures = self.video.anchor.filter(|video| video.last_arrival >= late.since);
-        if pictures.is_none() && lasted < STOOD_STILL_ALONE_AFTER_MICROS {
-            return None;
-        }
-        let is_network = pictures.is_some_and(|video| video.late.is_some());
-        (!is_network).then_some(MediaTime::from_micros(late.least))
+        let stood = match self.video.anchor {
+            Some(video) if video.last_arrival >= late.since => video.late.is_none(),
+            // Pictures that a loss keeps back say nothing.
+            Some(video) if late.since - video.last_arrival < PICTURES_GONE_MICROS => false,
+            _ => lasted >= STOOD_STILL_ALONE_AFTER_MICROS,
+        };
+        stood.then_some(MediaTime::from_micros(late.least))
     }
 
     /// Sets the sound clock forward.
