@@ -110,13 +110,15 @@ struct Anchor {
 
 impl Anchor {
     /// A packet arrived that is `media` on the timeline.
-    fn record_arrival(&mut self, media: i64, now: i64) {
+    fn record_arrival(&mut self, kind: TrackKind, media: i64, now: i64) {
         let transit = now - media;
         let late = transit - self.transit.micros();
         self.jitter += ((transit - self.last_transit).abs() - self.jitter) / 16;
         self.last_transit = transit;
+        // Pictures have to show that the network holds nothing back.
+        let usual = if kind == TrackKind::Audio { 2 * self.jitter } else { 0 };
         self.late = match self.late {
-            _ if late < MIN_LATE_MICROS + 2 * self.jitter => None,
+            _ if late < MIN_LATE_MICROS + usual => None,
             Some(run) if late >= run.first - STEADY_MICROS => Some(Late { least: run.least.min(late), ..run }),
             _ => Some(Late { since: now, first: late, least: late }),
         };
@@ -255,7 +257,7 @@ impl Timeline {
         let clock = self.clock_mut(kind);
         let media = clock.media(&anchor, rtp);
         clock.slew(clock.span(rtp - anchor.last_rtp));
-        anchor.record_arrival(media, now);
+        anchor.record_arrival(kind, media, now);
         anchor.last_rtp = rtp;
         anchor.last_arrival = now;
         clock.anchor = Some(anchor);
