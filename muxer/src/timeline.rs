@@ -53,6 +53,8 @@ const STEADY_MICROS: i64 = 5_000;
 /// late; without pictures, which share the sound's way, for longer.
 const STOOD_STILL_AFTER_MICROS: i64 = 400_000;
 const STOOD_STILL_ALONE_AFTER_MICROS: i64 = 2_000_000;
+/// A camera that shows nothing for so long before is off.
+const PICTURES_GONE_MICROS: i64 = 10_000_000;
 /// The least transit time is looked for in windows of this length.
 const TRANSIT_WINDOW_MICROS: i64 = 10_000_000;
 
@@ -108,13 +110,15 @@ struct Anchor {
 
 impl Anchor {
     /// A packet arrived that is `media` on the timeline.
-    fn record_arrival(&mut self, media: i64, now: i64) {
+    fn record_arrival(&mut self, kind: TrackKind, media: i64, now: i64) {
         let transit = now - media;
         let late = transit - self.transit.micros();
         self.jitter += ((transit - self.last_transit).abs() - self.jitter) / 16;
         self.last_transit = transit;
+        // Pictures have to show that the network holds nothing back.
+        let usual = if kind == TrackKind::Audio { 2 * self.jitter } else { 0 };
         self.late = match self.late {
-            _ if late < MIN_LATE_MICROS + 2 * self.jitter => None,
+            _ if late < MIN_LATE_MICROS + usual => None,
             Some(run) if late >= run.first - STEADY_MICROS => Some(Late { least: run.least.min(late), ..run }),
             _ => Some(Late { since: now, first: late, least: late }),
         };
@@ -253,7 +257,7 @@ impl Timeline {
         let clock = self.clock_mut(kind);
         let media = clock.media(&anchor, rtp);
         clock.slew(clock.span(rtp - anchor.last_rtp));
-        anchor.record_arrival(media, now);
+        anchor.record_arrival(kind, media, now);
         anchor.last_rtp = rtp;
         anchor.last_arrival = now;
         clock.anchor = Some(anchor);
@@ -278,13 +282,13 @@ impl Timeline {
         if lasted < STOOD_STILL_AFTER_MICROS {
             return None;
         }
-        let pictures = self.video.anchor.filter(|video| video.last_arrival >= late.since);
-        if pictures.is_none() && lasted < STOOD_STILL_ALONE_AFTER_MICROS {
-            return None;
-        }
-        let held_back = pictures.and_then(|video| video.late).map_or(0, |late| late.least);
-        let stood = late.least - held_back;
-        (stood >= MIN_LATE_MICROS).then_some(MediaTime::from_micros(stood))
+        let stood = match self.video.anchor {
+            Some(video) if video.last_arrival >= late.since => video.late.is_none(),
+            // Pictures that a loss keeps back say nothing.
+            Some(video) if late.since - video.last_arrival < PICTURES_GONE_MICROS => false,
+            _ => lasted >= STOOD_STILL_ALONE_AFTER_MICROS,
+        };
+        stood.then_some(MediaTime::from_micros(late.least))
     }
 
     /// Sets the sound clock forward.

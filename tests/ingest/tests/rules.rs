@@ -509,7 +509,7 @@ fn a_track_that_teaches_a_late_clock_is_told() {
     // Silence stands in 200 ms late, until a microphone begins after 8 s.
     let told = with_sound_delayed(|at| if at < 8000 { 200 } else { 0 });
     let [apart, late] = &told[..] else { panic!("{told:?}") };
-    assert_eq!(apart, "sound is mapped to wall time 200 ms later than the picture, at 2200 ms");
+    assert_eq!(apart, "sound is mapped to wall time 200 ms later than the picture, at 2000 ms");
     assert!(late.starts_with("Audio taught a late clock: it was mapped to wall time 2") && late.contains("up to 80"));
     let told = with_sound_delayed(|at| if at < 8000 { 55 } else { 0 });
     assert_eq!(told, [""; 0], "within the tolerance");

@@ -40,7 +40,7 @@ impl Row {
             let count = report.violations.len();
             row.require(count == 0, || format!("{count} violations: {}", report.violations.join("; ").escape_debug()));
             let late = report.late_clocks.join("; ");
-            row.require(late.is_empty() || !world.server().has_been_well(), || late);
+            row.require(late.is_empty() || world.is_disturbed(), || late);
             let holes = report.audio.map_or(0, |audio| audio.gaps);
             row.require(holes == 0, || format!("{holes} holes in the audio timeline"));
         }

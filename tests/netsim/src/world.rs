@@ -108,6 +108,8 @@ pub struct World {
     /// Keyframe requests that earlier guests saw.
     requests_before: u64,
     wants: Rc<RefCell<Wants>>,
+    /// The network was not quiet at some time.
+    disturbed: bool,
     rtmp_events: Vec<(Instant, rtmp::Event)>,
 }
 
@@ -167,6 +169,7 @@ impl World {
             ledger: Ledger::new(now, setup.up.delay),
             requests_before: 0,
             wants: Rc::default(),
+            disturbed: false,
             rtmp_events: Vec::new(),
             setup,
         }
@@ -273,6 +276,11 @@ impl World {
         }
     }
 
+    /// Network or server held media back at some time: a late clock may be their doing.
+    pub fn is_disturbed(&self) -> bool {
+        self.disturbed || !is_quiet(&self.setup.up) || !self.server.has_been_well()
+    }
+
     /// Of a guest without WebRTC: its wall clock is set forward.
     pub fn set_wall_clock(&mut self, by: Duration) {
         if let Some(direct) = &mut self.direct {
@@ -341,6 +349,7 @@ impl World {
 
     /// Changes the network; blackouts count from now.
     pub fn set_network(&mut self, up: Impairments, down: Impairments) {
+        self.disturbed |= !is_quiet(&up);
         self.up.set_impairments(up, self.now);
         self.down.set_impairments(down, self.now);
     }
@@ -495,6 +504,12 @@ impl World {
             self.ledger.sent(unit);
         }
     }
+}
+
+/// All packets take the same time, if they come.
+fn is_quiet(network: &Impairments) -> bool {
+    let Impairments { delay, blackouts, .. } = network.clone();
+    *network == Impairments { delay, blackouts, ..Impairments::default() }
 }
 
 fn guest_address(number: u16) -> SocketAddr {
