@@ -402,6 +402,10 @@ impl Relay {
             match output {
                 guest_relay_muxer::Output::Tag(tag) => self.forward(tag, &body, origin, now),
                 guest_relay_muxer::Output::KeyframeNeeded(_) => self.keyframe_request = true,
+                guest_relay_muxer::Output::Recovered => {
+                    self.bridge.end_picture();
+                    self.keyframe_received = true;
+                }
             }
             body.clear();
         }
