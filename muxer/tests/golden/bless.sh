@@ -6,14 +6,14 @@
 #   muxer/tests/golden/bless.sh            accept the muxer's present output
 #   muxer/tests/golden/bless.sh --check    confirm the stored files, write nothing
 #
-# ffmpeg and ffprobe: $FFMPEG and $FFPROBE, else tests/tools.sh installs them.
+# ffmpeg and ffprobe: $FFMPEG and $FFPROBE, else tests/scripts/tools.sh installs them.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../../.." && pwd)
 cd "$root"
 
 if [ -z "${FFMPEG:-}" ] || [ -z "${FFPROBE:-}" ]; then
   # shellcheck source=/dev/null
-  . tests/tools.sh
+  . tests/scripts/tools.sh
   need_ffmpeg
 fi
 
