@@ -75,7 +75,7 @@ impl DecodeTimes {
     pub(crate) fn next(&mut self, pts: MediaTime, order: Order) -> Times {
         let delayed = pts + millis(self.depth);
         let place = self.due.partition_point(|due| *due <= delayed);
-        if order != Order::AsSent {
+        if !order.is_as_sent() {
             self.used = self.used.max(self.due.len() - place);
         }
         self.due.insert(place, delayed);
@@ -86,7 +86,7 @@ impl DecodeTimes {
             self.due.remove(0)
         };
         let dts = self.sent.after(wanted.max(delayed - MAX_AHEAD));
-        if delayed < dts && self.depth < MAX_DEPTH && pts < self.latest && order != Order::AsSent {
+        if delayed < dts && self.depth < MAX_DEPTH && pts < self.latest && !order.is_as_sent() {
             // The stream reorders deeper than it says: hold one more time back from now on.
             self.depth += 1;
             self.used = self.depth;

@@ -15,7 +15,8 @@
 //!
 //! - **Nothing is transcoded.** NAL units and Opus packets go out bit by bit as they came in.
 //! - **No picture goes out that refers to one that did not.** After a loss nothing follows until the next IDR
-//!   picture; [`Output::KeyframeNeeded`] asks for it. Audio goes on.
+//!   picture; [`Output::KeyframeNeeded`] asks for it. A stream that has none goes on when a refresh of its pictures is
+//!   complete ([`Output::Recovered`]). Audio goes on.
 //! - **Nothing waits when nothing is missing.** A gap is waited for by time, each track for itself ([`ReorderLimits`]).
 //! - **dts is strictly increasing in each track**, in milliseconds too, starting at [`Config::start`]; audio keeps the
 //!   exact steps of its sample clock, video is moved against it as sender reports demand.
@@ -60,6 +61,7 @@ mod order;
 mod output;
 mod packet;
 mod parameter_sets;
+mod recovery;
 mod reorder;
 mod source;
 mod stats;

@@ -9,12 +9,21 @@ use crate::sps::Sps;
 /// Where a picture is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
+    /// Behind all that were sent before it, as every picture of the stream.
+    Always,
     /// Behind all that were sent before it.
     AsSent,
     /// Before one that was sent before it.
     Earlier,
     /// The stream does not say.
     Unknown,
+}
+
+impl Order {
+    /// No picture that is shown later was sent before it.
+    pub(crate) fn is_as_sent(self) -> bool {
+        matches!(self, Self::Always | Self::AsSent)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -33,7 +42,7 @@ impl PictureOrder {
     pub(crate) fn next(&mut self, picture: &Picture, sps: Option<&Sps>) -> Order {
         let Some(sps) = sps else { return Order::Unknown };
         if sps.forbids_reordering() {
-            return Order::AsSent;
+            return Order::Always;
         }
         let Some(lsb) = picture.order.and_then(|order| order.pic_order_cnt_lsb).map(i64::from) else {
             return Order::Unknown;
@@ -74,7 +83,7 @@ mod tests {
                 recovery_frames: None,
             };
             match order.next(&picture, Some(sps)) {
-                Order::AsSent => '-',
+                Order::Always | Order::AsSent => '-',
                 Order::Earlier => 'e',
                 Order::Unknown => '?',
             }

@@ -23,6 +23,9 @@ pub enum Output {
     Tag(Tag),
     /// No picture goes out until the sender makes an IDR picture: ask it for one.
     KeyframeNeeded(KeyframeReason),
+    /// Pictures go out again without an IDR picture, since the sender refreshes parts of each picture instead: those that
+    /// follow at once, a millisecond apart, lead to one that is exact. Nothing need be asked for any more.
+    Recovered,
 }
 
 /// One FLV tag or RTMP message.
@@ -117,7 +120,15 @@ impl Outbox {
 
     /// Queues the wish for an IDR picture, once.
     pub(crate) fn push_keyframe_needed(&mut self, reason: KeyframeReason) {
-        let output = Output::KeyframeNeeded(reason);
+        self.push_note(Output::KeyframeNeeded(reason));
+    }
+
+    /// Queues word of a recovery.
+    pub(crate) fn push_recovered(&mut self) {
+        self.push_note(Output::Recovered);
+    }
+
+    fn push_note(&mut self, output: Output) {
         if self.queue.back().is_none_or(|(last, _)| *last != output) && self.queue.len() < 2 * MAX_QUEUED {
             self.queue.push_back((output, Vec::new()));
         }

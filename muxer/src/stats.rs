@@ -38,6 +38,8 @@ pub struct VideoStats {
     pub frames: u64,
     /// IDR pictures among them.
     pub keyframes: u64,
+    /// Times pictures went out again without an IDR picture ([`Output::Recovered`](crate::Output::Recovered)).
+    pub recoveries: u64,
     /// Times the newest IDR picture was sent again.
     pub repeated: u64,
     /// Sequence headers that went out: the first, and one for each change of SPS or PPS.

@@ -134,6 +134,10 @@ impl Guest {
                     self.lines.push(format!("{name} {}", tag.dts.millis()));
                     self.bodies.push(std::mem::take(&mut body));
                 }
+                Output::Recovered => {
+                    self.lines.push("recovered".into());
+                    self.bodies.push(Vec::new());
+                }
                 Output::KeyframeNeeded(reason) => {
                     assert!(body.is_empty());
                     self.lines.push(format!("keyframe needed: {reason:?}"));

@@ -18,6 +18,7 @@
 mod reports;
 
 use crate::TrackKind;
+use crate::order::Order;
 use crate::time::MediaTime;
 use reports::{Reports, TOLERANCE_MICROS, ntp_span};
 
@@ -226,13 +227,12 @@ impl Timeline {
         self.offset.get_or_insert(self.start.saturating_sub(arrival.micros()));
     }
 
-    /// What is known of the next picture: whether its slices say that it is shown behind all before it, and whether the
-    /// parameter sets say so of every picture. Then no step back is a B-frame.
-    pub(crate) fn expect_picture(&mut self, in_order: bool, always: bool) {
-        self.video.max_back = match (in_order, always) {
-            (_, true) => MAX_STEP_BACK_MICROS,
-            (true, false) => MAX_JITTER_BACK_MICROS,
-            (false, false) => MAX_BACKWARD_MICROS,
+    /// Where the next picture is shown: behind all before it, no step back is a B-frame.
+    pub(crate) fn expect_picture(&mut self, order: Order) {
+        self.video.max_back = match order {
+            Order::Always => MAX_STEP_BACK_MICROS,
+            Order::AsSent => MAX_JITTER_BACK_MICROS,
+            Order::Earlier | Order::Unknown => MAX_BACKWARD_MICROS,
         };
     }
 

@@ -1,7 +1,8 @@
 //! The video track: packets in sequence in, AVC tags out, with the gate that keeps corrupt pictures in.
 //!
 //! The gate is shut at the start and after anything that a later picture may refer to did not go out; an IDR
-//! picture with known parameter sets opens it. While it is shut nothing goes out and the sender is asked for an IDR.
+//! picture with known parameter sets opens it. While it is shut nothing goes out and the sender is asked for an IDR. If
+//! none comes, a refresh that is complete opens it too ([`crate::recovery`]).
 
 use crate::bytes::{Reader, Writer};
 use crate::dts::{DecodeTimes, Times, reorder_depth};
@@ -10,6 +11,7 @@ use crate::h264::{AccessUnit, Damage, Depacketizer, Picture};
 use crate::handover::{self, HandoverError};
 use crate::order::{Order, PictureOrder};
 use crate::output::{Frame, KeyframeReason};
+use crate::recovery::{Recovery, Verdict};
 use crate::reorder::MediaPacket;
 use crate::source::Source;
 use crate::sps::Sps;
@@ -39,6 +41,7 @@ pub(crate) struct VideoTrack {
     /// The body of the newest IDR picture's tag; empty when there is none to repeat.
     keyframe: Option<Vec<u8>>,
     order: PictureOrder,
+    recovery: Recovery,
     times: DecodeTimes,
     stats: VideoStats,
 }
@@ -56,6 +59,7 @@ impl VideoTrack {
             size: None,
             keyframe: config.keep_keyframe.then(Vec::new),
             order: PictureOrder::default(),
+            recovery: Recovery::default(),
             times: DecodeTimes::default(),
             stats: VideoStats::default(),
         }
@@ -221,7 +225,6 @@ impl VideoTrack {
 
     fn emit(&mut self, picture: &Picture, shared: &mut Shared) {
         let in_force = picture.pps_id.and_then(|pps_id| self.depacketizer.sets.sps(pps_id));
-        let always = in_force.is_some_and(Sps::forbids_reordering);
         let order = self.order.next(picture, in_force);
         let mut sps = None;
         if picture.idr {
@@ -230,18 +233,14 @@ impl VideoTrack {
             if sps.is_none() {
                 self.stats.dropped.no_parameter_sets += 1;
                 self.open = false;
+                self.stats.dropped.waiting_for_keyframe += self.recovery.discard();
                 return self.ask(KeyframeReason::NoParameterSets, shared);
             }
         } else if !self.open {
-            self.stats.dropped.waiting_for_keyframe += 1;
-            if !self.asked {
-                self.ask(KeyframeReason::Start, shared);
-            }
-            return;
+            return self.recover(picture, order, shared);
         }
         let floor = self.times.floor(shared.timeline.start());
-        shared.timeline.expect_picture(order == Order::AsSent, always);
-        let pts = shared.timeline.stamp(TrackKind::Video, picture.rtp_time, picture.arrival, floor);
+        let pts = stamp(picture, order, floor, shared);
         if let Some(sps) = &sps {
             self.times.begin(reorder_depth(sps), pts, !self.open);
         }
@@ -262,9 +261,84 @@ impl VideoTrack {
             (self.stats.width, self.stats.height) = (sps.width, sps.height);
             self.stats.keyframes += 1;
             self.stats.last_keyframe_dts = Some(dts);
-            self.open = true;
-            self.asked = false;
+            self.open();
         }
+    }
+
+    /// A picture behind the shut gate: dropped, or part of a recovery.
+    fn recover(&mut self, picture: &Picture, order: Order, shared: &mut Shared) {
+        if !self.asked {
+            self.ask(KeyframeReason::Start, shared);
+        }
+        let mut order = order;
+        if self.recovery.wants(picture)
+            && let Some(sps) = self.sps_of_sequence_header(picture)
+        {
+            self.order.restart();
+            order = self.order.next(picture, Some(&sps));
+            self.recovery.begin(picture, reorder_depth(&sps));
+        }
+        let in_force = picture.pps_id.and_then(|pps_id| self.depacketizer.sets.sps(pps_id)).copied();
+        match (self.recovery.next(picture, in_force.as_ref()), &in_force) {
+            (Verdict::Open, Some(sps)) => self.release(picture, order, sps, shared),
+            (Verdict::Hold, _) => {
+                let floor = self.times.floor(shared.timeline.start());
+                stamp(picture, order, floor, shared);
+                let mut body = Vec::new();
+                self.depacketizer.swap_body(&mut body);
+                if !self.recovery.hold(body) {
+                    self.stats.dropped.waiting_for_keyframe += 1 + self.recovery.discard();
+                }
+            }
+            _ => self.stats.dropped.waiting_for_keyframe += 1 + self.recovery.discard(),
+        }
+    }
+
+    /// The SPS of a picture whose parameter sets are those that readers have.
+    fn sps_of_sequence_header(&mut self, picture: &Picture) -> Option<Sps> {
+        self.next_avcc.clear();
+        let sps = self.depacketizer.sets.write_avcc(picture.pps_id, &mut self.next_avcc)?;
+        (self.next_avcc == self.avcc).then_some(sps)
+    }
+
+    /// The recovery is complete: what it took goes out, as late and as close together as its times allow, so that readers
+    /// learn no latency of it and show at most a glimpse of it; then the picture that is exact, at its own time.
+    fn release(&mut self, picture: &Picture, order: Order, sps: &Sps, shared: &mut Shared) {
+        let floor = self.times.floor(shared.timeline.start());
+        let pts = stamp(picture, order, floor, shared);
+        shared.outbox.push_recovered();
+        let held = self.recovery.take();
+        let mut ahead = i64::try_from(held.len()).expect("at most MAX_PICTURES");
+        for body in held {
+            let wanted = pts - MediaTime::from_millis(ahead);
+            let dts = self.times.floor(wanted).max(wanted);
+            ahead -= 1;
+            let header = VideoHeader::Picture { key: false, composition_time_ms: 0 };
+            let sent = shared.outbox.push_tag(Frame::InterFrame, dts, |out| {
+                out.extend_from_slice(&body);
+                overwrite_header(out, header);
+            });
+            if !sent {
+                return self.shut(KeyframeReason::Overflow, shared);
+            }
+            self.times.set(dts);
+            self.stats.frames += 1;
+        }
+        self.times.begin(reorder_depth(sps), pts, true);
+        let times = self.times.next(pts, order);
+        if !self.push_picture(false, &times, shared) {
+            return self.shut(KeyframeReason::Overflow, shared);
+        }
+        self.times.set(times.dts);
+        self.stats.frames += 1;
+        self.stats.recoveries += 1;
+        self.open();
+    }
+
+    fn open(&mut self) {
+        self.open = true;
+        self.asked = false;
+        self.stats.dropped.waiting_for_keyframe += self.recovery.end();
     }
 
     /// Metadata when the size changed, a sequence header when avcC did.
@@ -313,6 +387,10 @@ impl VideoTrack {
             self.open = false;
             self.asked = false;
         }
+        // A picture that is repeated meanwhile takes nothing from what is held.
+        if reason != KeyframeReason::Hold {
+            self.stats.dropped.waiting_for_keyframe += self.recovery.discard();
+        }
         if !self.asked {
             self.ask(reason, shared);
         }
@@ -322,6 +400,11 @@ impl VideoTrack {
         self.asked = true;
         shared.outbox.push_keyframe_needed(reason);
     }
+}
+
+fn stamp(picture: &Picture, order: Order, floor: MediaTime, shared: &mut Shared) -> MediaTime {
+    shared.timeline.expect_picture(order);
+    shared.timeline.stamp(TrackKind::Video, picture.rtp_time, picture.arrival, floor)
 }
 
 fn overwrite_header(body: &mut [u8], header: VideoHeader) {

@@ -125,6 +125,13 @@ recordings! {
     chromium_rescale
     duplicates
     flv_time_24_bits
+    field_annexb_in_fua
+    field_clock_back_500ms
+    field_control
+    field_fua_no_end_bit
+    field_fua_start_and_end
+    field_intra_refresh_one_loss
+    field_marker_each_nal
     fu_a
     headers_between_slices
     joined_mid_group

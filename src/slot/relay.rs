@@ -601,6 +601,10 @@ impl Relay {
             match output {
                 guest_relay_muxer::Output::Tag(tag) => self.forward(tag, &body, origin, now),
                 guest_relay_muxer::Output::KeyframeNeeded(_) => self.request_keyframe(now),
+                guest_relay_muxer::Output::Recovered => {
+                    self.bridge.end_picture();
+                    self.keyframe_received = true;
+                }
             }
             body.clear();
         }

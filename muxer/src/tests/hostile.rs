@@ -42,6 +42,7 @@ impl Promises {
         while let Some(output) = muxer.poll_output(&mut self.body) {
             match output {
                 Output::KeyframeNeeded(_) => self.shut = true,
+                Output::Recovered => self.shut = false,
                 Output::Tag(tag) => self.check(&tag),
             }
             self.body.clear();

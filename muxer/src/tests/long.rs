@@ -64,7 +64,7 @@ impl Run {
             self.body.clear();
             match output {
                 Output::Tag(tag) => self.out.push((tag.frame, tag.dts.millis())),
-                Output::KeyframeNeeded(reason) => panic!("{reason:?} at {arrival} us"),
+                note => panic!("{note:?} at {arrival} us"),
             }
         }
     }

@@ -316,3 +316,121 @@ fn jitter_of_the_rtp_times_becomes_no_composition_offset() {
     assert!(guest.bodies.iter().all(|body| body[2..5] == [0, 0, 0]));
     assert_eq!(guest.lines().len(), 99);
 }
+
+/// An SPS of Main with 4 bits of frame_num and pic_order_cnt_type 2, 320x240, and a PPS for it.
+const MAIN: (&[u8], &[u8]) = (&[0x67, 0x4d, 0x00, 0x1e, 0xda, 0x05, 0x07, 0xe4], PPS);
+
+/// A P slice with nal_ref_idc 3 of this frame_num: first_mb 0, slice_type 5, PPS 0, then four bits.
+fn refreshed(frame_num: i64) -> Vec<u8> {
+    let [.., low] = (frame_num % 16).to_be_bytes();
+    // 1 | 00110 | 1 | frame_num
+    let bits = 0b1001_1010_0000_0000u16 | u16::from(low) << 5 | 1;
+    [&[0x61][..], &bits.to_be_bytes(), &[0x55, 0x80]].concat()
+}
+
+/// The recovery point SEI message: recovery_frame_cnt 3 is 00100, exact_match_flag 1, broken_link_flag 0, 00.
+const RECOVERY_IN_3: &[u8] = &[0x06, 0x06, 0x02, 0b0010_0100, 0b0100_0000, 0x80];
+
+/// A guest of intra refresh after its IDR picture and a loss; a recovery point every 20th picture.
+fn refreshing(lost: &[i64], pictures: i64) -> Guest {
+    let mut guest = Guest::video_only();
+    guest.video(0, &stap_a(&[MAIN.0, MAIN.1, IDR]));
+    for n in 1..pictures {
+        if lost.contains(&n) {
+            guest.lose_video();
+            continue;
+        }
+        let slice = refreshed(n);
+        guest.video(n * 40, &if n % 20 == 0 { stap_a(&[RECOVERY_IN_3, &slice]) } else { slice });
+        guest.wait();
+    }
+    guest
+}
+
+fn inter(times: impl IntoIterator<Item = i64>) -> impl Iterator<Item = String> {
+    times.into_iter().map(|ms| format!("inter {ms}"))
+}
+
+#[test]
+fn a_refresh_that_is_complete_opens_the_gate_with_its_pictures_a_millisecond_apart() {
+    let mut guest = refreshing(&[10], 50);
+    let mut expected: Vec<String> = ["metadata 0", "avcC 0", "key 0"].map(String::from).into();
+    expected.extend(inter((1..10).map(|n| n * 40)));
+    expected.extend(["keyframe needed: Loss".to_owned(), "recovered".to_owned()]);
+    // From the point at 20; exact at 23, which is less than a second behind the loss, so until 36.
+    let exact = 36 * 40;
+    expected.extend(inter(exact - 16..exact));
+    expected.extend(inter((36..50).map(|n| n * 40)));
+    assert_eq!(guest.lines(), expected);
+    let stats = guest.muxer.stats().video;
+    assert_eq!((stats.recoveries, stats.waiting_for_keyframe), (1, false));
+    assert_eq!(stats.dropped.waiting_for_keyframe, 9);
+}
+
+#[test]
+fn a_refresh_with_a_second_loss_in_it_is_not_complete() {
+    let mut guest = refreshing(&[10, 21, 41], 70);
+    let lines = guest.lines();
+    let at = lines.iter().position(|line| line == "recovered").expect("the third point");
+    assert_eq!(lines[at..at + 5], ["recovered", "inter 2517", "inter 2518", "inter 2519", "inter 2520"]);
+    assert_eq!(guest.muxer.stats().video.recoveries, 1);
+}
+
+#[test]
+fn an_idr_picture_ends_a_refresh_that_is_held() {
+    let mut guest = refreshing(&[10], 23);
+    guest.lines();
+    guest.video(23 * 40, &stap_a(&[MAIN.0, MAIN.1, IDR]));
+    guest.video(24 * 40, &refreshed(1));
+    assert_eq!(guest.lines(), ["key 920", "inter 960"]);
+    assert_eq!(guest.muxer.stats().video.dropped.waiting_for_keyframe, 12);
+}
+
+#[test]
+fn a_refresh_without_an_idr_picture_before_it_or_with_other_parameter_sets_opens_nothing() {
+    let mut guest = refreshing(&[0], 1);
+    guest.lines();
+    guest.lose_video();
+    for n in 2..100 {
+        let slice = refreshed(n);
+        let other: &[u8] = &[0x68, 0xcb, 0x83, 0xcb, 0x40];
+        guest.video(n * 40, &if n % 20 == 0 { stap_a(&[other, RECOVERY_IN_3, &slice]) } else { slice });
+        guest.wait();
+    }
+    assert_eq!(guest.lines(), ["keyframe needed: Loss"]);
+    let mut guest = Guest::video_only();
+    for n in 0..100 {
+        let slice = refreshed(n);
+        guest.video(n * 40, &if n % 20 == 0 { stap_a(&[MAIN.0, MAIN.1, RECOVERY_IN_3, &slice]) } else { slice });
+    }
+    assert_eq!(guest.lines(), ["keyframe needed: Start"]);
+}
+
+#[test]
+fn what_is_held_for_a_refresh_is_bounded() {
+    let mut guest = refreshing(&[10], 20);
+    guest.lines();
+    let large = vec![0x55; 60_000];
+    for n in 20..24 {
+        let slice = refreshed(n);
+        guest.muxer.handle_timeout(ms(n * 40));
+        let payload = if n == 20 { stap_a(&[RECOVERY_IN_3, &slice]) } else { slice };
+        // 25 slices of 60,000 bytes behind the first: three pictures fit, four do not.
+        for part in 0..26 {
+            let sequence_number = guest.video_seq;
+            guest.video_seq = sequence_number.wrapping_add(1);
+            let later = [&[0x61, 0x16][..], &large].concat();
+            let packet = RtpPacket {
+                payload_type: 96,
+                marker: part == 25,
+                sequence_number,
+                rtp_time: ticks(n * 40, 90),
+                ssrc: guest.video_ssrc,
+                extension: None,
+                payload: if part == 0 { &payload } else { &later },
+            };
+            guest.muxer.handle_rtp(TrackKind::Video, &packet, ms(n * 40));
+        }
+    }
+    assert_eq!(guest.muxer.stats().video.dropped.waiting_for_keyframe, 9 + 3 + 1);
+}

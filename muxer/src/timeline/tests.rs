@@ -376,7 +376,7 @@ fn a_clock_that_stands_still_is_placed_anew_after_ten_seconds() {
 fn pictures_sent_in_order_whose_clock_steps_back_are_placed_anew_by_arrival() {
     for back in [80, 500, 900, 5000] {
         let mut rig = Rig::new();
-        rig.timeline.expect_picture(true, true);
+        rig.timeline.expect_picture(Order::Always);
         for n in 0..100 {
             let clock = if n < 50 { n * 40 } else { n * 40 - back };
             let jitter = [0, 7, 3][usize::try_from(n % 3).expect("small")];

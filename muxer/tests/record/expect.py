@@ -10,6 +10,9 @@ neither code nor structure with the muxer. Rules it holds the muxer to:
   neither a marker nor a later packet shows;
 - nothing goes out before the first whole IDR picture with parameter sets, and
   after a missing number nothing until the next one;
+- where no number is missing, a missing FU-A end bit ends its unit with the packet; start codes inside a unit divide it;
+- a stream without IDR pictures goes on with a recovery point: its pictures, once the last of them is exact and nothing
+  has gone out for a second, all but the last squeezed together;
 - a picture right behind a gap is whole only if it opens with an access unit
   delimiter or SPS: otherwise its beginning may be what is missing;
 - every Opus packet goes out, and in the place of each missing one another of its
@@ -29,6 +32,7 @@ from rtpdump import SENDER_REPORT, Datagram
 NAL_IDR, NAL_SPS, NAL_PPS, NAL_AUD = 5, 7, 8, 9
 OPUS_SILENCE = bytes.fromhex("f8fffe")
 CONCEALED_TICKS = 4800
+NO_IDR_TICKS = 90000
 
 
 @dataclass
@@ -36,6 +40,7 @@ class Picture:
     rtp_time: int  # unwrapped
     nal_units: list[bytes]
     whole: bool
+    squeezed: bool = False  # part of a recovery, and not its last
     parameter_sets: tuple[bytes, bytes] | None = None  # SPS and PPS in force; set on forwarded IDR pictures
 
     @property
@@ -55,6 +60,8 @@ class Frame:
     rtp_time: int
     key: bool
     md5: str
+    squeezed: bool = False
+    recovery_point: bool = False  # ffprobe calls it a key picture too
 
 
 @dataclass
@@ -106,11 +113,13 @@ def nal_units(payloads: list[bytes]) -> tuple[list[bytes], bool]:
     for payload in payloads:
         kind = payload[0] & 0x1F
         if kind != 28 and open_unit is not None:
-            whole, open_unit = False, None
+            units.append(open_unit)
+            open_unit = None
         if kind == 28:
             start, end = payload[1] & 0x80, payload[1] & 0x40
             if start:
-                whole = whole and open_unit is None
+                if open_unit is not None:
+                    units.append(open_unit)
                 open_unit = bytes([(payload[0] & 0xE0) | (payload[1] & 0x1F)])
             if open_unit is None:
                 whole = False
@@ -127,7 +136,13 @@ def nal_units(payloads: list[bytes]) -> tuple[list[bytes], bool]:
                 at += 2 + size
         else:
             units.append(payload)
-    return units, whole and open_unit is None
+    if open_unit is not None:
+        units.append(open_unit)
+    divided = []
+    for unit in units:
+        parts = unit.split(b"\0\0\1")
+        divided += parts if len(parts) == 1 else [part.rstrip(b"\0") for part in parts]
+    return [unit for unit in divided if unit], whole
 
 
 def pictures(packets: list[tuple[int, int, Datagram]]) -> list[Picture]:
@@ -170,20 +185,43 @@ def sdp_parameter_sets(sdp: str) -> dict[int, bytes]:
     return {nal[0] & 0x1F: nal for nal in nal_units}
 
 
+def recovery_frames(picture: Picture) -> int | None:
+    """recovery_frame_cnt, H.264 section D.1.8, where that SEI message comes first in its NAL unit."""
+    for nal in picture.nal_units:
+        if nal[:2] == b"\6\6":
+            bits = "".join(f"{byte:08b}" for byte in nal[3 : 3 + nal[2]])
+            zeros = bits.index("1")
+            return int(bits[zeros : 2 * zeros + 1], 2) - 1
+    return None
+
+
 def forwarded(candidates: list[Picture], after_gap: set[int], sets: dict[int, bytes]) -> list[Picture]:
     """`sets`: the parameter sets known from the SDP."""
     out, waiting, in_force = [], True, dict(sets)
+    shut_at, held, needed = None, None, 0
     for picture in candidates:
         if picture.rtp_time in after_gap or not picture.whole:
-            waiting = True
+            waiting, held = True, None
         for nal in picture.nal_units:
             if nal[0] & 0x1F in (NAL_SPS, NAL_PPS):
                 in_force[nal[0] & 0x1F] = nal
         if picture.whole and picture.is_idr and {NAL_SPS, NAL_PPS} <= in_force.keys():
-            waiting = False
+            waiting, shut_at, held = False, None, None
             picture.parameter_sets = (in_force[NAL_SPS], in_force[NAL_PPS])
         if not waiting:
             out.append(picture)
+            continue
+        shut_at = picture.rtp_time if shut_at is None else shut_at
+        count = recovery_frames(picture)
+        if out and picture.whole and held is None and count is not None:
+            held, needed = [], count + 1
+        if held is not None:
+            held.append(picture)
+            if len(held) >= needed and picture.rtp_time - shut_at >= NO_IDR_TICKS:
+                for before in held[:-1]:
+                    before.squeezed = True
+                out += held
+                waiting, shut_at, held = False, None, None
     return out
 
 
@@ -239,7 +277,13 @@ def expect(datagrams: list[Datagram], sdp: str, dropped_types: frozenset[int]) -
         if kind == "video":
             going_out = forwarded(pictures(packets), missing_before(packets), sdp_parameter_sets(sdp))
             frames = [
-                Frame(p.rtp_time, p.is_idr, hashlib.md5(avc_sample(p.nal_units, dropped_types)).hexdigest())
+                Frame(
+                    p.rtp_time,
+                    p.is_idr,
+                    hashlib.md5(avc_sample(p.nal_units, dropped_types)).hexdigest(),
+                    p.squeezed,
+                    recovery_frames(p) is not None,
+                )
                 for p in going_out
             ]
         else:

@@ -49,6 +49,7 @@ impl Outlet {
                     }
                 }
                 Some(Output::KeyframeNeeded(_)) => self.is_open = false,
+                Some(Output::Recovered) => self.is_open = true,
                 None => return,
             }
         }
