@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! number 00 f64 | boolean 01 u8 | string 02 u16 utf8 | object 03 (u16 key, value)* 00 00 09 | null 05
-//! undefined 06 | ECMA array 08 u32 (as object) | strict array 0A u32 value* | date 0B f64 i16 | long string 0C u32
+//! undefined 06 | reference 07 u16 | ECMA array 08 u32 (as object) | strict array 0A u32 value* | date 0B f64 i16
+//! long string 0C u32 | unsupported 0D | XML 0F u32 | typed object 10 u16 class (as object)
 //! ```
 
 use std::fmt;
@@ -24,10 +25,14 @@ const OBJECT: u8 = 0x03;
 const NULL: u8 = 0x05;
 const UNDEFINED: u8 = 0x06;
 const ECMA_ARRAY: u8 = 0x08;
+const REFERENCE: u8 = 0x07;
 const OBJECT_END: u8 = 0x09;
 const STRICT_ARRAY: u8 = 0x0a;
 const DATE: u8 = 0x0b;
 const LONG_STRING: u8 = 0x0c;
+const UNSUPPORTED: u8 = 0x0d;
+const XML: u8 = 0x0f;
+const TYPED_OBJECT: u8 = 0x10;
 
 /// Appends AMF0 values.
 #[derive(Debug)]
@@ -200,11 +205,16 @@ impl Value {
                 let len = usize::from(reader.u16()?);
                 Value::String(text(reader.take(len)?))
             }
-            LONG_STRING => {
+            LONG_STRING | XML => {
                 let len = usize::try_from(reader.u32()?).unwrap_or(usize::MAX);
                 Value::String(text(reader.take(len)?))
             }
             OBJECT => Value::Object(Self::parse_properties(reader, depth, items)?),
+            TYPED_OBJECT => {
+                let len = usize::from(reader.u16()?);
+                reader.take(len)?;
+                Value::Object(Self::parse_properties(reader, depth, items)?)
+            }
             ECMA_ARRAY => {
                 // The count is a hint: writers get it wrong, and the end marker decides.
                 reader.u32()?;
@@ -222,7 +232,12 @@ impl Value {
                 reader.u16()?;
                 Value::Date(millis)
             }
-            NULL | UNDEFINED => Value::Null,
+            // To an object before: nobody here follows it.
+            REFERENCE => {
+                reader.u16()?;
+                Value::Null
+            }
+            NULL | UNDEFINED | UNSUPPORTED => Value::Null,
             marker => return Err(Amf0Error::Marker(marker)),
         })
     }
@@ -240,7 +255,16 @@ impl Value {
                 reader.u8()?;
                 return Ok(properties);
             }
-            properties.push((text(key), Self::parse_at(reader, depth + 1, items)?));
+            match Self::parse_at(reader, depth + 1, items) {
+                Ok(value) => properties.push((text(key), value)),
+                // AMF3, or a type of nobody's: its length is not known, so nothing behind it can be read. What came
+                // before it is told.
+                Err(Amf0Error::Marker(_)) if depth == 0 => {
+                    reader.take(reader.rest().len())?;
+                    return Ok(properties);
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
 }

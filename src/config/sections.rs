@@ -58,7 +58,7 @@ fn http(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> Http {
 
 fn rtc(reader: &mut Reader<'_>, root: &mut Vec<Entry>) -> Rtc {
     let mut section = reader.section(root, "rtc");
-    let listen = address(reader, &mut section, "listen", SocketAddr::from(([0, 0, 0, 0], 8189)));
+    let listen = address(reader, &mut section, "listen", SocketAddr::from(([0, 0, 0, 0], 8199)));
     let candidates = candidates(reader, &mut section, listen.port());
     let start = reader.number(&mut section, "start_bitrate_kbps", 1500, 100..=50_000, "kbit/s");
     let max_bitrate_kbps = reader.number(&mut section, "max_bitrate_kbps", 2500, 100..=50_000, "kbit/s");

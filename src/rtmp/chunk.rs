@@ -100,7 +100,7 @@ pub enum ChunkError {
     TooManyChunkStreams,
     /// A chunk that continues a chunk stream nothing was received on.
     NoPreviousChunk {
-        /// The header's form, 1 to 3.
+        /// The header's form, 2 or 3.
         format: u8,
     },
     /// A new message header where the rest of a message was due.
@@ -340,7 +340,8 @@ impl ChunkReader {
     fn begin_chunk(&mut self, header: &ChunkHeader) -> Result<Position, ChunkError> {
         let index = match self.streams.iter().position(|stream| stream.id == header.id) {
             Some(index) => index,
-            None if header.format != 0 => {
+            // Some servers begin with type 1: a time from 0, on message stream 0.
+            None if header.format > 1 => {
                 return Err(ChunkError::NoPreviousChunk { format: header.format });
             }
             None if self.streams.len() >= CHUNK_STREAMS_MAX => {

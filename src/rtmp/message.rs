@@ -275,9 +275,11 @@ impl Inbound {
                 _ => Inbound::Ignored,
             },
             type_id::COMMAND_AMF0 => Self::parse_command(reader)?,
-            // AMF3 was not negotiated; servers that send it anyway put one zero byte before AMF0.
-            type_id::COMMAND_AMF3 if message.payload.first() == Some(&0) => {
-                reader.u8()?;
+            // AMF3 was not negotiated; servers that send it anyway put one zero byte before AMF0, or none.
+            type_id::COMMAND_AMF3 => {
+                if message.payload.first() == Some(&0) {
+                    reader.u8()?;
+                }
                 Self::parse_command(reader)?
             }
             _ => Inbound::Ignored,
@@ -299,14 +301,15 @@ impl Inbound {
             return Ok(Inbound::Ignored);
         }
         if name == "_error" {
-            let _command_object = Value::parse(&mut reader)?;
-            let info = if reader.is_empty() { Value::Null } else { Value::parse(&mut reader)? };
+            let _command_object = parse_optional(&mut reader)?;
+            let info = parse_optional(&mut reader)?;
             let command = if answers(transaction::CONNECT) { "connect" } else { "createStream" };
             let code = info.property("code").and_then(Value::as_str);
             return Ok(Inbound::Rejected(StatusCode::new(code.unwrap_or(command))));
         }
-        let _properties = Value::parse(&mut reader)?;
-        let result = Value::parse(&mut reader)?;
+        let properties = parse_optional(&mut reader)?;
+        // Some servers leave the null in front of the stream id out.
+        let result = if reader.is_empty() { properties } else { parse_optional(&mut reader)? };
         if answers(transaction::CONNECT) {
             return Ok(match result.property("code").and_then(Value::as_str) {
                 Some(code) if is_fatal(&result, code) => Inbound::Rejected(StatusCode::new(code)),
@@ -321,8 +324,8 @@ impl Inbound {
 
     /// onStatus is known by its name alone: servers disagree about its transaction id.
     fn parse_status(mut reader: Reader<'_>) -> Result<Inbound, MessageError> {
-        let _command_object = Value::parse(&mut reader)?;
-        let info = Value::parse(&mut reader)?;
+        let command_object = parse_optional(&mut reader)?;
+        let info = if reader.is_empty() { command_object } else { parse_optional(&mut reader)? };
         let Some(code) = info.property("code").and_then(Value::as_str) else {
             return Ok(Inbound::Ignored);
         };
@@ -334,6 +337,20 @@ impl Inbound {
             code if is_fatal(&info, code) => Inbound::Rejected(StatusCode::new(code)),
             _ => Inbound::Ignored,
         })
+    }
+}
+
+/// The next argument: null where there is none, and where it is of a type that AMF0 does not have.
+fn parse_optional(reader: &mut Reader<'_>) -> Result<Value, Amf0Error> {
+    if reader.is_empty() {
+        return Ok(Value::Null);
+    }
+    match Value::parse(reader) {
+        Err(Amf0Error::Marker(_)) => {
+            reader.take(reader.rest().len())?;
+            Ok(Value::Null)
+        }
+        value => value,
     }
 }
 

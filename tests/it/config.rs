@@ -44,7 +44,7 @@ fn an_empty_configuration_has_two_guests_and_the_documented_values() {
     assert_eq!(guests, [("guest1", "Guest 1", true), ("guest2", "Guest 2", true)]);
     assert_eq!(config.http.listen.to_string(), "0.0.0.0:8000");
     assert_eq!(config.http.offers_per_minute, 10);
-    assert_eq!(config.rtc.listen.to_string(), "0.0.0.0:8189");
+    assert_eq!(config.rtc.listen.to_string(), "0.0.0.0:8199");
     assert_eq!((config.rtc.start_bitrate_kbps, config.rtc.max_bitrate_kbps), (1500, 2500));
     assert_eq!(config.rtc.total_bitrate_kbps, None);
     assert_eq!(parse("rtc: {total_bitrate_kbps: 6000}").rtc.total_bitrate_kbps, Some(6000));
@@ -160,7 +160,7 @@ fn the_environment_wins_over_the_file() {
     assert_eq!(config.relay.reorder, Duration::from_millis(400));
     assert_eq!(config.log.level, log::LevelFilter::Debug);
     let candidates: Vec<_> = config.rtc.candidates.iter().map(ToString::to_string).collect();
-    assert_eq!(candidates, ["203.0.113.7:8189", "[2001:db8::1]:9000"]);
+    assert_eq!(candidates, ["203.0.113.7:8199", "[2001:db8::1]:9000"]);
     let (app_id, token) = config.cloudflare.app().unwrap();
     assert_eq!((app_id, token.expose().as_str()), ("environment", "file"));
 }

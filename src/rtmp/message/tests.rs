@@ -229,11 +229,41 @@ fn amf_bombs_end_in_an_error() {
     let deep: Vec<u8> = [3, 0, 1, b'a'].repeat(10_000);
     let wide = [&[10, 0xff, 0xff, 0xff, 0xff][..], &[5; 5000]].concat();
     let long = [2, 0xff, 0xff, b'x'];
-    let unknown = [0x11, 1];
-    let circular = [7, 0, 0]; // Reference
-    for bomb in [&deep[..], &wide, &long, &unknown, &circular, &[12, 0xff, 0xff, 0xff, 0xff]] {
+    for bomb in [&deep[..], &wide, &long, &[12, 0xff, 0xff, 0xff, 0xff]] {
         let payload = command("onStatus", 0.0, &[&[5], bomb].concat());
         let result = inbound(20, &payload);
         assert!(matches!(result, Err(MessageError::Amf0(_))), "{result:?}");
+    }
+}
+
+#[test]
+fn what_is_not_needed_is_read_past() {
+    let start = [("level", "status"), ("code", "NetStream.Publish.Start")];
+    // Typed, by reference, XML, unsupported: each before the code.
+    for odd in [&b"\x10\0\x01C\0\x01k\x05\0\0\x09"[..], b"\x07\0\x01", b"\x0f\0\0\0\x04<a/>", b"\x0d"] {
+        let object = [&[3, 0, 1, b'x'], odd, &info(&start)[1..]].concat();
+        let typed = [&[0x10, 0, 1, b'T', 0, 1, b'x'], odd, &info(&start)[1..]].concat();
+        for info in [object, typed] {
+            let payload = command("onStatus", 0.0, &[&[5], info.as_slice()].concat());
+            assert_eq!(inbound(20, &payload).unwrap(), Inbound::PublishStarted, "{odd:?}");
+            assert_eq!(inbound(17, &payload).unwrap(), Inbound::PublishStarted, "{odd:?}");
+        }
+    }
+    // AMF3 behind the code.
+    let amf3 = [&[5, 3, 0, 4][..], b"code\x02\0\x17NetStream.Publish.Start\0\x01y\x11\x04\x01\0\0\x09"].concat();
+    assert_eq!(inbound(20, &command("onStatus", 0.0, &amf3)).unwrap(), Inbound::PublishStarted);
+    // Nothing, a null, a value of no type that AMF0 has.
+    for rest in [&[][..], &[5], &[5, 5], &[5, 0x11, 1], &[0x11, 1]] {
+        assert_eq!(inbound(20, &command("onStatus", 0.0, rest)).unwrap(), Inbound::Ignored, "{rest:?}");
+        assert_eq!(inbound(20, &command("_result", 1.0, rest)).unwrap(), Inbound::Connected, "{rest:?}");
+        let rejected = Inbound::Rejected(StatusCode::new("connect"));
+        assert_eq!(inbound(20, &command("_error", 1.0, rest)).unwrap(), rejected, "{rest:?}");
+        assert_eq!(inbound(20, &command("_result", 4.0, rest)), Err(MessageError::StreamId), "{rest:?}");
+    }
+    let without_null = [&[0], &3.0_f64.to_be_bytes()[..]].concat();
+    assert_eq!(inbound(20, &command("_result", 4.0, &without_null)).unwrap(), Inbound::StreamCreated(3));
+    // Shared objects, data and commands in AMF3.
+    for type_id in [15, 16, 17] {
+        assert_eq!(inbound(type_id, b"\0\x02\0\x06onBWDone").unwrap(), Inbound::Ignored, "{type_id}");
     }
 }
