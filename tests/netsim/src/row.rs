@@ -61,6 +61,14 @@ impl Row {
         self.require(sound_gaps == 0, || format!("{} of {sounds} sounds missing", sounds - sounds_exact));
     }
 
+    /// What the mixer, which buffers little, may see frozen.
+    pub fn require_mixer_frozen(&mut self, at_most_percent: u32) {
+        let (frozen, played) = (self.figures.mixer_freezes.total, self.figures.played);
+        self.require(frozen * 100 <= played * at_most_percent, || {
+            format!("the mixer is frozen for {frozen:?} of {played:?}")
+        });
+    }
+
     pub fn require_delay(&mut self, p95: Duration) {
         let Figures { delay_p95, sound_delay_p95, .. } = self.figures;
         self.require(delay_p95 <= p95, || format!("added delay p95 {delay_p95:?}"));

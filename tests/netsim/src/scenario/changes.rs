@@ -111,6 +111,7 @@ pub(super) fn ssrc(name: &'static str, _: Length, seed: u64) -> Row {
     finish(&mut world);
     let mut row = Row::of(name, &world);
     row.require_everything();
+    row.require_mixer_frozen(0);
     row.require_delay(ADDED_DELAY);
     row.require_sync(SYNC_MS);
     row.require_one_connection(&world);
@@ -129,6 +130,7 @@ pub(super) fn resolution(name: &'static str, _: Length, seed: u64) -> Row {
     finish(&mut world);
     let mut row = Row::of(name, &world);
     row.require_everything();
+    row.require_mixer_frozen(0);
     row.require_delay(ADDED_DELAY);
     row.require_sync(SYNC_MS);
     row.require_one_connection(&world);

@@ -28,6 +28,7 @@ pub(super) fn none(name: &'static str, length: Length, seed: u64) -> Row {
     let world = play(quiet(), length, seed);
     let mut row = Row::of(name, &world);
     row.require_everything();
+    row.require_mixer_frozen(0);
     row.require_delay(NO_LOSS_DELAY);
     row.require_sync(SYNC_MS);
     row.require_one_connection(&world);
@@ -38,6 +39,7 @@ fn repaired(name: &'static str, loss: f64, length: Length, seed: u64) -> Row {
     let world = play(lossy(loss, 1.0), length, seed);
     let mut row = Row::of(name, &world);
     row.require_everything();
+    row.require_mixer_frozen(2);
     row.require_delay(ADDED_DELAY);
     row.require_sync(SYNC_MS);
     row.require_one_connection(&world);
@@ -64,6 +66,7 @@ pub(super) fn bursts(name: &'static str, _length: Length, seed: u64) -> Row {
     row.require(exact * 1000 >= frames * 995, || format!("{} of {frames} frames missing", frames - exact));
     let (frozen, played) = (row.figures.freezes.total, row.figures.played);
     row.require(frozen * 100 <= played, || format!("frozen for {frozen:?} of {played:?}"));
+    row.require_mixer_frozen(10);
     row.require_delay(ADDED_DELAY);
     row.require_sync(SYNC_MS);
     row.require_one_connection(&world);
@@ -73,6 +76,7 @@ pub(super) fn bursts(name: &'static str, _length: Length, seed: u64) -> Row {
 pub(super) fn twenty_percent(name: &'static str, length: Length, seed: u64) -> Row {
     let world = play(lossy(0.2, 1.0), length, seed);
     let mut row = Row::of(name, &world);
+    row.require_mixer_frozen(10);
     row.require_delay(ADDED_DELAY);
     row.require_sync(SYNC_MS);
     row.require_one_connection(&world);
@@ -125,6 +129,7 @@ pub(super) fn disorder(name: &'static str, length: Length, seed: u64) -> Row {
     finish(&mut world);
     let mut row = Row::of(name, &world);
     row.require_everything();
+    row.require_mixer_frozen(0);
     row.require_delay(ADDED_DELAY);
     row.require_sync(SYNC_MS);
     row.require_one_connection(&world);

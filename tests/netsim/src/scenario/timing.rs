@@ -28,6 +28,7 @@ pub(super) fn drift(name: &'static str, length: Length, seed: u64) -> Row {
     finish(&mut world);
     let mut row = Row::of(name, &world);
     row.require_everything();
+    row.require_mixer_frozen(0);
     row.require_sync(SYNC_MS);
     row.notes.push(format!("{:.1} ms at the end", row.figures.skew_end_ms));
     row.require_one_connection(&world);
@@ -52,6 +53,7 @@ pub(super) fn wraps(name: &'static str, length: Length, seed: u64) -> Row {
     finish(&mut world);
     let mut row = Row::of(name, &world);
     row.require_everything();
+    row.require_mixer_frozen(0);
     row.require_sync(SYNC_MS);
     row.require_one_connection(&world);
     // Sender reports have moved the picture to its sound in the first seconds; from then on nothing moves any more.
