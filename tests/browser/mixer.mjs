@@ -7,6 +7,7 @@
 //   a third one joins, and is gone      their picture for relay.hold_seconds, then black
 //   a page joins; an upgrade            the page comes again by itself
 //   broken upgrades                     which end at once, or before they are ready, and are taken back
+//   the page's guest leaves             black at most 0.5 s after that
 //
 // Until here: one pipeline, no EOS, no error, and never 1.5 s between two decoded pictures. Then
 //
@@ -129,7 +130,7 @@ class Scenario {
     this.requireBlack("the hold is over", goneAt + HOLD, seconds());
   }
 
-  async upgrades() {
+  async pageThroughUpgrades() {
     const browser = await openBrowser(this.stage);
     const joinedAt = seconds();
     const page = await Guest.open(browser, this.board, "guest1");
@@ -150,6 +151,14 @@ class Scenario {
       await this.moves(`the page's guest after ${what}`, installed, PAGE_RETURN_MS);
       this.note(`${what}: installed in ${took.toFixed(2)} s, the guest moves again after ${(seconds() - from).toFixed(2)} s`);
     }
+    let leftAt;
+    page.page.on("request", (request) => {
+      if (request.method() === "DELETE") leftAt ??= seconds();
+    });
+    await page.leave();
+    await sleep(1_500);
+    this.require(leftAt, "the page left without a DELETE");
+    this.requireBlack("the page's guest has left", leftAt ?? seconds(), seconds());
     this.require(page.errors.length === 0, `the page threw: ${page.errors[0]}`);
     await browser.close();
   }
@@ -223,7 +232,7 @@ async function show(stage) {
     const leftAt = await scenario.joinAndLeave();
     await scenario.soundOnly(leftAt);
     await scenario.holdRunsOut();
-    await scenario.upgrades();
+    await scenario.pageThroughUpgrades();
     scenario.requireUnbroken();
     await scenario.crash();
     await board.stop();
