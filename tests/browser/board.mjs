@@ -26,7 +26,8 @@ export class Board {
     const http = `127.0.0.1:${await freeTcpPort()}`;
     board.url = `http://${http}`;
     board.environment = {
-      PATH: process.env.PATH,
+      // The system's own Python for the stand-in: it is started a dozen times, and a version manager's takes its time.
+      PATH: `${path.dirname(program("GST_PYTHON"))}:${process.env.PATH}`,
       ROOT: board.root,
       SYSTEMCTL,
       HEALTHY_WITHIN_SECONDS: String(HEALTHY_WITHIN_SECONDS),
