@@ -218,6 +218,7 @@ async function show(stage) {
   stage.defer(() => tap.close());
   const board = await Board.prepare(stage, {
     GUEST_RELAY_RELAY_OUTPUT: `rtmp://127.0.0.1:${tap.port}/${nginx.target}`,
+    GUEST_RELAY_RELAY_IDLE: "slate",
     GUEST_RELAY_RELAY_HOLD_SECONDS: String(HOLD),
     GUEST_RELAY_HTTP_OFFERS_PER_MINUTE: "60",
   });
