@@ -73,7 +73,8 @@ class Scenario {
     const since = from + MAX_AFTER_LEAVE;
     const stands = this.screen.shown(since);
     const late = this.screen.between(since, to).filter(({ black }) => !black);
-    const first = this.screen.between(from, to).find(({ black }) => black);
+    const last = this.screen.pictures.findLast(({ at, black }) => at <= to && !black);
+    const first = this.screen.pictures.find(({ at }) => at > (last?.at ?? 0) && at <= to);
     this.require(stands?.black, `${who}: ${MAX_AFTER_LEAVE} s later, ${this.when(since)}, they are still seen`);
     this.require(late.length === 0, `${who}: ${late.length} pictures that are not black up to ${this.when(late.at(-1)?.at)}`);
     this.note(`${who}: ${first ? `black after ${(first.at - from).toFixed(2)} s` : "never black"}`);
@@ -121,7 +122,7 @@ class Scenario {
 
   async holdRunsOut() {
     const joinedAt = seconds();
-    const gone = this.guest("guest who is gone", 3, "--close");
+    const gone = this.guest("guest who is gone", 3, "--leave");
     await this.moves("the guest who joins again", joinedAt);
     const goneAt = await gone;
     await sleep((HOLD + 1.5) * 1_000);
