@@ -66,9 +66,12 @@ answers() {
 # Starts what `current` names, and waits until it serves.
 bring_up() {
     local address host port until
-    install -m 644 "$base/current/guest-relay.service" "$unit.new"
-    mv -T "$unit.new" "$unit"
-    "$systemctl" daemon-reload
+    # Nobody publishes while a version that does not come up is taken back, and systemd reads all units at a time.
+    if ! cmp -s "$base/current/guest-relay.service" "$unit"; then
+        install -m 644 "$base/current/guest-relay.service" "$unit.new"
+        mv -T "$unit.new" "$unit"
+        "$systemctl" daemon-reload
+    fi
     # Of earlier attempts that failed too often.
     "$systemctl" reset-failed "$SERVICE" 2>/dev/null || true
     "$systemctl" restart "$SERVICE" || return 1
@@ -99,13 +102,15 @@ switch() {
         if [ -n "$before" ] && [ "$before" != "$1" ]; then point previous "$before"; fi
         return 0
     fi
-    log_tail >&2
     if [ -z "$before" ] || [ "$before" = "$1" ]; then
+        log_tail >&2
         die 'it does not come up. Its last words: journalctl -u guest-relay; what is wrong: guest-relay doctor'
     fi
     say "taking the switch back to $(version_of "$before")" >&2
     point current "$before"
+    log_tail >&2 & # beside it, not before: a journal may be long
     bring_up || die "the version before does not come up either: journalctl -u guest-relay"
+    wait
     die 'the new version did not come up; the one before is back in force'
 }
 

@@ -247,7 +247,16 @@ fn black_annex_b() -> Vec<u8> {
     sps.bit(true); // frame_mbs_only_flag
     sps.bit(true); // direct_8x8_inference_flag
     sps.bit(false); // frame_cropping_flag
-    sps.bit(false); // vui_parameters_present_flag
+    sps.bit(true); // vui_parameters_present_flag
+    sps.u(8, 0); // no aspect ratio, overscan, signal type, chroma location, timing, HRD (two) or pic_struct
+    sps.bit(true); // bitstream_restriction_flag: without it FFmpeg's decoder holds as many pictures back as the level allows
+    sps.bit(true); // motion_vectors_over_pic_boundaries_flag
+    sps.ue(0); // max_bytes_per_pic_denom: no limit
+    sps.ue(0); // max_bits_per_mb_denom: no limit
+    sps.ue(15); // log2_max_mv_length_horizontal
+    sps.ue(15); // log2_max_mv_length_vertical
+    sps.ue(0); // max_num_reorder_frames
+    sps.ue(1); // max_dec_frame_buffering
     sps.finish(0x67, &mut out);
 
     let mut pps = Rbsp::default();
@@ -321,6 +330,11 @@ mod tests {
         assert_eq!(black.size(), (1280, 720));
         assert!(black.body.len() < 4200, "{}", black.body.len());
         assert_eq!(black.sps.profile_idc, 66);
+    }
+
+    #[test]
+    fn a_decoder_need_not_hold_the_black_picture_back() {
+        assert_eq!(Still::black().sps.max_reorder_frames, Some(0));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 // for every server behind it.
 
 import net from "node:net";
+import { RtmpCopy } from "./rtmp_copy.mjs";
 
 const HANDSHAKE_LEN = 1 + 1536 + 1536;
 const HEADER_LEN = [11, 7, 3, 0];
@@ -138,15 +139,19 @@ class Connection {
   }
 }
 
-/** The tap: listens on its own port, connects to `serverPort` for each client. */
+/**
+ * The tap: listens on its own port, connects to `serverPort` for each client.
+ * With `copyPort` the server there is sent all that a client says, too.
+ */
 export class RtmpTap {
   connections = [];
   #sockets = new Set();
   #server;
 
-  constructor(serverPort, port) {
+  constructor(serverPort, port, copyPort) {
     this.serverPort = serverPort;
     this.port = port;
+    this.copyPort = copyPort;
   }
 
   async open() {
@@ -175,6 +180,8 @@ export class RtmpTap {
     client.setNoDelay(true);
     const server = net.connect(this.serverPort, "127.0.0.1");
     server.setNoDelay(true);
+    const copy = this.copyPort && new RtmpCopy(this.copyPort);
+    if (copy) client.on("close", () => copy.end());
     for (const [from, to] of [
       [client, server],
       [server, client],
@@ -190,6 +197,7 @@ export class RtmpTap {
     server.on("data", (bytes) => client.write(bytes));
     client.on("data", (bytes) => {
       server.write(bytes);
+      copy?.push(bytes);
       try {
         reader.push(bytes, (type, dts, payload) => connection.message(type, dts, payload));
       } catch (error) {

@@ -1,25 +1,27 @@
 #!/usr/bin/env python3
-"""systemctl for tests/scripts/deploy.sh, where no systemd runs: starts and ends the daemon
-as the unit file says, in one process a service, below the directory ROOT.
+"""systemctl for tests, where no systemd runs: starts and ends the daemon as the unit file
+says, in one process a service, below the directory ROOT.
 
 What it takes from the unit: ExecStart, User, Type=notify with TimeoutStartSec and
-WatchdogSec, StateDirectory. A service is a supervisor (this file, verb `supervise`)
-that hears the daemon's notifications and restarts it as Restart=always would.
+WatchdogSec, StateDirectory, FileDescriptorStoreMax, and when it is started again. A
+service is a supervisor: systemd.py, which this file runs with the verb `supervise`.
 """
 
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
+
+import systemd
 
 ROOT = os.environ["ROOT"]
 RUN = ROOT + "/run"
 UNIT = ROOT + "/etc/systemd/system/guest-relay.service"
 LOG = RUN + "/journal.log"
+CONTROL = RUN + "/control"
 
 
 def setting(name, default=None):
@@ -46,115 +48,70 @@ def user():
     sys.exit("the unit's user does not exist")
 
 
-class Service:
-    """One run of the daemon, with the socket that it notifies."""
-
-    def __init__(self):
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        name = f"guest-relay-deploy-{os.getpid()}-{time.monotonic_ns()}"
-        self.socket.bind("\0" + name)
-        uid, gid = user()
-        state = ROOT + "/var/lib/" + setting("StateDirectory")
-        os.makedirs(state, mode=0o700, exist_ok=True)
-        os.chown(state, uid, gid)
-        environment = {k: v for k, v in os.environ.items() if k == "PATH" or k.startswith("GUEST_RELAY_")}
-        environment |= {"NOTIFY_SOCKET": "@" + name, "STATE_DIRECTORY": state}
-        environment["WATCHDOG_USEC"] = str(int(float(setting("WatchdogSec")) * 1e6))
-        with open(LOG, "a") as log:
-            command = [below_root(word) for word in setting("ExecStart").split()]
-            self.process = subprocess.Popen(command, env=environment, user=uid, group=gid, extra_groups=[],
-                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=state)
-        note(f"started {self.process.pid}")
-
-    def heard(self, wanted, seconds):
-        """Waits for a notification; False when none came in time or the daemon is gone."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and self.process.poll() is None:
-            self.socket.settimeout(0.1)
-            try:
-                message = self.socket.recv(4096).decode()
-            except TimeoutError:
-                continue
-            note(f"notified {message!r}")
-            if wanted in message.split("\n"):
-                return True
-        return False
-
-    def end(self):
-        if self.process.poll() is None:
-            note("stopping")
-            self.process.terminate()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+def unit():
+    uid, gid = user()
+    state = ROOT + "/var/lib/" + setting("StateDirectory")
+    os.makedirs(state, mode=0o700, exist_ok=True)
+    os.chown(state, uid, gid)
+    environment = {k: v for k, v in os.environ.items() if k == "PATH" or k.startswith("GUEST_RELAY_")}
+    return systemd.Unit(
+        [below_root(word) for word in setting("ExecStart").split()],
+        restart_seconds=float(setting("RestartSec")),
+        start_seconds=float(setting("TimeoutStartSec")),
+        stop_seconds=float(setting("TimeoutStopSec")),
+        watchdog_seconds=float(setting("WatchdogSec")),
+        store_max=int(setting("FileDescriptorStoreMax", "0")),
+        prevent=[int(setting("RestartPreventExitStatus"))],
+        environment=environment | {"STATE_DIRECTORY": state},
+        user=(uid, gid),
+        directory=state,
+        output=os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644),
+    )
 
 
-def supervise():
-    """Until SIGTERM. The file `up` is there from the first READY=1 on, `failed` when none came."""
-    ended = []
-    signal.signal(signal.SIGTERM, lambda *_: ended.append(True))
-    while not ended:
-        service = Service()
-        if not service.heard("READY=1", float(setting("TimeoutStartSec"))):
-            service.end()
-            if not os.path.exists(RUN + "/up"):
-                open(RUN + "/failed", "w").close()
-        else:
-            open(RUN + "/up", "w").close()
-            while not ended and service.heard("WATCHDOG=1", float(setting("WatchdogSec"))):
-                pass
-            service.end()
-        if not ended:
-            time.sleep(float(setting("RestartSec")))
-
-
-def supervisor():
-    try:
-        with open(RUN + "/supervisor.pid") as file:
-            pid = int(file.read())
-        os.kill(pid, 0)
-        return pid
-    except (OSError, ValueError):
-        return None
+def state():
+    """dead, starting, active, stopping or waiting."""
+    return systemd.tell(CONTROL, ["status"]).split()[1] if os.path.exists(CONTROL) else "dead"
 
 
 def stop():
-    pid = supervisor()
-    if pid:
-        os.kill(pid, signal.SIGTERM)
-        while supervisor():
-            time.sleep(0.05)
-    for name in ("up", "failed", "supervisor.pid"):
-        if os.path.exists(f"{RUN}/{name}"):
-            os.unlink(f"{RUN}/{name}")
+    """Ends the supervisor too, whose descriptor store is empty then."""
+    if os.path.exists(CONTROL):
+        with open(RUN + "/supervisor.pid") as file:
+            os.kill(int(file.read()), signal.SIGTERM)
+        while os.path.exists(CONTROL):
+            time.sleep(0.02)
 
 
-def start():
-    child = subprocess.Popen([sys.executable, __file__, "supervise"], stdin=subprocess.DEVNULL,
-                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    with open(RUN + "/supervisor.pid", "w") as file:
-        file.write(str(child.pid))
-    while not os.path.exists(RUN + "/up"):
-        if os.path.exists(RUN + "/failed"):
-            sys.exit("Job for guest-relay.service failed because the service did not become ready.")
-        time.sleep(0.05)
+def restart():
+    if os.path.exists(CONTROL):
+        said = systemd.tell(CONTROL, ["restart"])
+    else:
+        child = subprocess.Popen([sys.executable, __file__, "supervise"], stdin=subprocess.DEVNULL,
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        with open(RUN + "/supervisor.pid", "w") as file:
+            file.write(str(child.pid))
+        while not os.path.exists(CONTROL) or state() == "starting":
+            if child.poll() is not None:
+                sys.exit("the supervisor has ended")
+            time.sleep(0.02)
+        said = "ok" if state() == "active" else "failed to become ready"
+    if not said.startswith("ok"):
+        sys.exit(f"Job for guest-relay.service failed: {said}")
 
 
 def main():
     os.makedirs(RUN, exist_ok=True)
     verb = sys.argv[1]
     if verb == "supervise":
-        return supervise()
+        return systemd.run(CONTROL, unit, note)
     note(" ".join(sys.argv[1:]))
     if verb == "restart":
-        stop()
-        start()
+        restart()
     elif verb == "stop":
         stop()
     elif verb == "is-active":
-        sys.exit(0 if supervisor() and os.path.exists(RUN + "/up") else 3)
+        sys.exit(0 if state() == "active" else 3)
     elif verb == "enable":
         # The real one can do this without a running systemd.
         command = ["systemctl", "--root=" + ROOT, "enable", "--quiet", "guest-relay"]

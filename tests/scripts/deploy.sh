@@ -65,7 +65,7 @@ gap() {
 import re, sys
 from datetime import datetime
 calls, journal = (open(name).read() for name in sys.argv[1:])
-ended = [float(line.split()[0]) for line in calls.splitlines() if line.endswith(" stopping")][-1]
+ended = [float(line.split()[0]) for line in calls.splitlines() if " stopping " in line][-1]
 live = re.findall(r"^(\S+)Z .*guest1: live$", journal, re.M)[-1]
 print(round((datetime.fromisoformat(live + "+00:00").timestamp() - 3 - ended) * 1000))
 PYTHON

@@ -11,6 +11,7 @@ need_chromium
 need_playwright
 need_nginx_rtmp
 need_promtool
+need_gstreamer
 
 cargo build --release --locked --workspace --bins --examples
 binaries=${CARGO_TARGET_DIR:-$PWD/target}/release
@@ -35,6 +36,7 @@ step() {
 step 'browser to RTMP server' 900 "$NODE" tests/browser/path.mjs "$@"
 if [ "$#" -eq 0 ]; then
     step 'the page' 300 "$NODE" tests/browser/with_daemon.mjs --test-reporter=spec tests/browser/page.mjs
+    step 'the mixer reads on, whoever comes and goes' 120 "$NODE" tests/browser/mixer.mjs
     step 'make run-sim' 300 tests/scripts/run_sim.sh
     step 'RTMP client against other servers' 300 tests/scripts/rtmp_interop.sh
     step 'RTMP servers that go away' 120 tests/scripts/rtmp_outages.sh

@@ -261,6 +261,26 @@ raise SystemExit(not all(map(Gst.ElementFactory.find, wanted)))
 PYTHON
 }
 
+# The mixer's side; exports GST_PYTHON as the one before
+need_gstreamer() {
+    export GST_PYTHON=/usr/bin/python3
+    if gstreamer_reads; then return 0; fi
+    apt_install python3-gi gir1.2-gstreamer-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
+        gstreamer1.0-plugins-bad gstreamer1.0-libav || return 1
+    gstreamer_reads || { tools_say "this GStreamer has no rtmp2src, flvdemux or avdec_h264"; return 1; }
+}
+
+gstreamer_reads() {
+    "$GST_PYTHON" - 2>/dev/null <<'PYTHON'
+import gi
+gi.require_version("Gst", "1.0")
+from gi.repository import Gst
+Gst.init(None)
+wanted = ["rtmp2src", "flvdemux", "h264parse", "avdec_h264", "videoconvertscale", "appsink"]
+raise SystemExit(not all(map(Gst.ElementFactory.find, wanted)))
+PYTHON
+}
+
 # exports AIORTC_PYTHON
 need_aiortc() {
     export AIORTC_PYTHON=$TOOLS_DIR/venv/bin/python

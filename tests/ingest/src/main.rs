@@ -1,8 +1,8 @@
 //! `ingest --listen 127.0.0.1:1935 [--flv-dir DIR]`: a stand-in for MediaMTX's RTMP port.
 //!
-//! Prints a line a second for each path and says why it refused somebody.
+//! Prints a line a second for each path, says why it refused somebody, and what a publication had been once it is over.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -40,13 +40,21 @@ fn main() -> ExitCode {
     };
     println!("listening on rtmp://{}", ingest.addr());
     let mut before = HashMap::new();
+    let mut told = HashSet::new();
     loop {
         let since = Instant::now();
         std::thread::sleep(Duration::from_secs(1));
         let seconds = since.elapsed().as_secs_f64();
         ingest.inspect(|connections| {
             for (id, connection) in connections.iter().enumerate() {
-                if connection.path.is_some() && connection.stage != Stage::Ended {
+                if connection.path.is_none() {
+                    continue;
+                }
+                if connection.stage == Stage::Ended {
+                    if told.insert(id) {
+                        println!("{}", ledger(connection));
+                    }
+                } else {
                     let now = Counters::of(connection);
                     let last = before.insert(id, now).unwrap_or_default();
                     println!("{}", line(connection, now, last, seconds));
@@ -90,5 +98,21 @@ fn line(connection: &Connection, now: Counters, last: Counters, seconds: f64) ->
         rate(now.video_frames, last.video_frames),
         rate(now.bytes, last.bytes) * 8.0 / 1000.0,
         rate(now.audio_packets, last.audio_packets),
+    )
+}
+
+/// What a publication was, from its beginning to its end.
+fn ledger(connection: &Connection) -> String {
+    let path = connection.path.as_deref().unwrap_or_default();
+    let video = connection.video.clone().unwrap_or_default();
+    let audio = connection.audio.clone().unwrap_or_default();
+    format!(
+        "{path}: was {} pictures ({} keyframes, {} sequence headers), {} Opus packets ({} audio starts), {} violations",
+        video.frames,
+        video.keyframes,
+        video.sequence_headers,
+        audio.frames,
+        audio.sequence_starts,
+        connection.violations.len(),
     )
 }

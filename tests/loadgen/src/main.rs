@@ -26,9 +26,10 @@ use loadgen::record::{RecordOptions, Server};
 
 const USAGE: &str = "\
 loadgen publish --url http://HOST:PORT/whip/guest1 [--guests N] [--guest-prefix guest] [--threads N] [--clip FILE.rtpdump]
-                [--seconds S] [--vanish] [--hostile COUNT] [--estimate] [NETWORK]
+                [--seconds S] [--vanish | --leave] [--hostile COUNT] [--estimate] [NETWORK]
     Replays the clip in a loop (built in: Chromium's 720p30, 2.4 Mbit/s). With --guests the last part of the URL's path
-    becomes guest1..N. Ends with DELETE after S seconds, else with the process; --vanish ends without a word.
+    becomes guest1..N. Ends with DELETE after S seconds, else with the process; --vanish ends without a word, --leave
+    as a page that closes, whose guest may return.
     --hostile sends so many hostile datagrams from each guest's own socket. --estimate runs bandwidth estimation.
 loadgen latency --listen HOST:PORT --url http://HOST:PORT/whip/guest1 [--guests N] [--threads N] --seconds S
     Serves RTMP on --listen, publishes to the relay at --url, which publishes there, and says how long pictures took.
@@ -78,7 +79,7 @@ fn publish(mut args: Args) -> Outcome {
         None => Clip::chromium_720p(),
     };
     let length = args.seconds("--seconds")?;
-    let vanish = args.flag("--vanish");
+    let (vanish, leave) = (args.flag("--vanish"), args.flag("--leave"));
     let hostile: Option<u64> = args.value("--hostile")?;
     let seed = args.value("--seed")?.unwrap_or(1);
     let guest = GuestConfig { estimate_bandwidth: args.flag("--estimate"), ..GuestConfig::default() };
@@ -118,8 +119,10 @@ fn publish(mut args: Args) -> Outcome {
     // All at once: they should have published for the same time.
     thread::scope(|scope| {
         let ending = publishers.into_iter().map(|(name, publisher)| {
-            let end = move || {
-                if vanish { Ok(publisher.vanish()) } else { publisher.stop() }
+            let end = move || match (vanish, leave) {
+                (true, _) => Ok(publisher.vanish()),
+                (false, true) => publisher.leave(),
+                (false, false) => publisher.stop(),
             };
             (name, scope.spawn(end))
         });

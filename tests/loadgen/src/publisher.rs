@@ -260,6 +260,14 @@ impl Publisher {
         Ok(self.end(true, Some(status)))
     }
 
+    /// Ends as a page does that closes: its word that the guest may return, and the goodbye of RTCP and DTLS.
+    pub fn leave(self) -> Result<Finished, PublishError> {
+        let leave = Url { path: format!("{}/leave", self.session.path), ..self.session.clone() };
+        let response = http::exchange("POST", &leave, &[], "")?;
+        let status = response.second_word().to_owned();
+        Ok(self.end(true, Some(status)))
+    }
+
     /// Ends as a page does that replaces its connection by a new one: the goodbye of RTCP and DTLS, and no DELETE.
     pub fn close(self) -> Finished {
         self.end(true, None)
