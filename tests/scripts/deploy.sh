@@ -58,8 +58,8 @@ status() {
             timeout 2 cat <&3
     ) 2>/dev/null
 }
-# Milliseconds from the moment the old daemon is told to end to the first media that
-# the new one gave to the RTMP server: what counts as live is taken for 3 s by then.
+# Milliseconds from the moment the old daemon is told to end to the guest's live pictures out of the new one, which goes
+# on in the publication of the old one: nothing has to count as live anew.
 gap() {
     python3 - "$root/run/calls.log" "$root/run/journal.log" <<'PYTHON'
 import re, sys
@@ -67,7 +67,7 @@ from datetime import datetime
 calls, journal = (open(name).read() for name in sys.argv[1:])
 ended = [float(line.split()[0]) for line in calls.splitlines() if " stopping " in line][-1]
 live = re.findall(r"^(\S+)Z .*guest1: live$", journal, re.M)[-1]
-print(round((datetime.fromisoformat(live + "+00:00").timestamp() - 3 - ended) * 1000))
+print(round((datetime.fromisoformat(live + "+00:00").timestamp() - ended) * 1000))
 PYTHON
 }
 is_live() { status | grep -q '"id":"guest1"[^}]*"state":"live"'; }
