@@ -1,16 +1,21 @@
 #!/usr/bin/env bash
 # `make size`: what the shipped binary costs. Builds it as it is shipped, then
-# reads /proc while it idles and while one guest is live (720p30, 2.4 Mbit/s).
+# reads /proc while it idles, while one guest is live (720p30, 2.4 Mbit/s), and
+# while slots are published without a guest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . tests/scripts/tools.sh
 
 # What to reach, and what fails: the goals are those of a receiver without RTMP,
 # unwinding or overflow checks; the limits keep what has been reached so far.
-BINARY_GOAL_KB=3900 BINARY_LIMIT_KB=4500 # thousands of bytes
+BINARY_GOAL_KB=3900 BINARY_LIMIT_KB=4650 # thousands of bytes
 RSS_IDLE_GOAL_KIB=5700 RSS_IDLE_LIMIT_KIB=6000
 RSS_GUEST_GOAL_KIB=5700 RSS_GUEST_LIMIT_KIB=6600 # 6.5 MB, and what the kernel maps around a page, which varies
 THREADS_GOAL=3 THREADS_LIMIT=3
+# A slot that is published without a guest (relay.idle: slate), of so many.
+IDLE_SLOTS=16 IDLE_SECONDS=10
+IDLE_KIB_GOAL=20 IDLE_KIB_LIMIT=30
+IDLE_WAKE_UPS_GOAL=15 IDLE_WAKE_UPS_LIMIT=20 # in ten seconds
 # No limit: the same binary takes twice as much at one hour as at another. What the
 # machine charges for a guest's wake-ups and writes alone is told beside it.
 CPU_GOAL_MS=300
@@ -96,6 +101,42 @@ row 'CPU per guest-minute' "$((cpu * 60 / GUEST_SECONDS / 1000))" ms "$CPU_GOAL_
 wait "$guest" # alone
 least=$("$targets/dist/bench" wake-ups "$GUEST_SECONDS")
 row 'wake-ups and writes alone' "$(awk -v s="$least" 'BEGIN { printf "%.0f", s * 1000 }')" ms
+
+# slots COUNT IDLE: a daemon whose slots are idle so; sets $daemon.
+slots() {
+    {
+        printf 'http: { listen: "127.0.0.1:%s" }\n' "$http"
+        printf 'rtc: { listen: "127.0.0.1:%s" }\n' "$rtc"
+        printf 'relay: { output: "rtmp://127.0.0.1:%s/{guest_id}", state_file: none, idle: %s }\n' "$rtmp" "$2"
+        printf 'guests:\n'
+        for ((i = 1; i <= $1; i++)); do printf '  guest%s: { name: Guest %s }\n' "$i" "$i"; done
+    } >"$work/config.yml"
+    "$binary" --config "$work/config.yml" >"$work/guest-relay.log" 2>&1 &
+    daemon=$!
+    pids+=("$daemon")
+    wait_for "$UP_SECONDS" guest-relay listening "$http"
+}
+sleeps() { cat "/proc/$daemon"/task/*/status | awk '$1 == "voluntary_ctxt_switches:" { n += $2 } END { print n }'; }
+ready() { [ "$(sed -nE 's/^(guest[0-9]+): ready.*/\1/p' "$work/ingest.log" | sort -u | wc -l)" -eq "$1" ]; }
+stop() { kill "$daemon" && wait "$daemon" || true; }
+
+stop
+slots 1 slate
+# guest1 was ready before: the proof and the first pings are over by then.
+sleep $((3 * WARM_UP_SECONDS))
+asleep=$(sleeps)
+sleep "$IDLE_SECONDS"
+asleep=$(($(sleeps) - asleep))
+row 'wake-ups of an idle slot in 10 s' "$((asleep * 10 / IDLE_SECONDS))" '' "$IDLE_WAKE_UPS_GOAL" "$IDLE_WAKE_UPS_LIMIT"
+stop
+slots "$IDLE_SLOTS" unpublish
+sleep "$WARM_UP_SECONDS"
+without=$(status RssAnon)
+stop
+slots "$IDLE_SLOTS" slate
+wait_for "$UP_SECONDS" "$IDLE_SLOTS slots at the RTMP server" ready "$IDLE_SLOTS"
+sleep "$WARM_UP_SECONDS"
+row 'an idle slot, published' "$((($(status RssAnon) - without) / IDLE_SLOTS))" KiB "$IDLE_KIB_GOAL" "$IDLE_KIB_LIMIT"
 
 if [ "$over" -ne 0 ]; then
     echo 'size: over a limit'
