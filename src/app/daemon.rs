@@ -187,8 +187,8 @@ impl Daemon {
             }
             Event::State { slot, state } => {
                 log::info!("{}: {state}", self.sessions.name(slot));
-                // Nothing is published there.
-                if state == State::Absent {
+                // Nothing is published there, unless the slot idles.
+                if state == State::Absent && self.config.relay.idle == config::Idle::Unpublish {
                     self.sessions.record_rtmp_well(slot);
                 }
             }

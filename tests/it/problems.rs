@@ -8,7 +8,7 @@ use loadgen::clip::Clip;
 use loadgen::patience::{Stopwatch, wait_for};
 use loadgen::publisher::Publisher;
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Setup};
 
 fn ingest(options: Options) -> Ingest {
     Ingest::bind("127.0.0.1:0", Options { keep_frames: false, ..options }).unwrap()
@@ -122,4 +122,25 @@ fn media_that_the_server_does_not_take_are_told_from_a_path_it_does_not_have() {
     owner.stop().unwrap();
     drop(first);
     assert_well_when_live(&second);
+}
+
+#[test]
+fn an_idle_slot_that_the_server_refuses_is_a_problem_and_one_warning() {
+    let ingest = ingest(Options::default());
+    ingest.undeclare("guest1");
+    let setup = Setup { environment: &[("GUEST_RELAY_RELAY_IDLE", "slate")], ..Setup::default() };
+    let daemon = Daemon::start_with(&format!("rtmp://{}/{{guest_id}}", ingest.addr()), setup);
+    let words = "the media server closes the connection when it is asked for the path guest1";
+    assert_told(&daemon, "rtmp-path-undeclared", words, "`guest1: {}`");
+    let attempts = || daemon.log().matches("publication interrupted").count();
+    wait_for("three attempts", || attempts() >= 3, || daemon.log());
+    let is_warning = |line: &&str| line.contains("publication interrupted") && !line.contains("DEBUG");
+    assert_eq!(daemon.log().lines().filter(is_warning).count(), 1, "{}", daemon.log());
+    let other = || daemon.guest("guest2");
+    wait_for("guest2's slot to be published", || other()["rtmp"] == "live", || other().to_string());
+    assert_eq!(other()["state"], "absent", "nobody is there");
+    ingest.declare("guest1");
+    let guest = || daemon.guest("guest1");
+    let is_well = || guest()["rtmp"] == "live" && guest()["problem"].is_null();
+    wait_for("guest1's slot to be published", is_well, || guest().to_string());
 }

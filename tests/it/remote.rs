@@ -11,14 +11,15 @@ mod studio;
 
 use std::time::Duration;
 
-use ingest::{Connection, Ingest, Options};
+use guest_relay_muxer::Still;
+use ingest::{Connection, Ingest, Kind, Options};
 use loadgen::clip::Clip;
 use loadgen::http;
 use loadgen::patience::{PATIENCE, Stopwatch, wait_for};
 use loadgen::publisher::{PublishError, Publisher};
 use sfu_sim::{Fault, SfuSim};
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Setup};
 use crate::direct::assert_fragments_are_checked;
 
 /// From the crash of the daemon to the first picture at the mixer.
@@ -81,6 +82,41 @@ fn a_remote_guest_comes_back_from_the_sfu_and_leaves_nothing_there() {
     assert!(sfu.wait(PATIENCE, |snapshot| snapshot.sessions.is_empty()), "{:?}\n{}", sfu.snapshot(), daemon.log());
     assert!(sfu.violations().is_empty(), "{:?}", sfu.violations());
     assert!(!daemon.log().contains(sfu.secret()), "the app's secret stands in the log");
+}
+
+#[test]
+fn a_remote_guest_who_is_removed_is_not_shown_any_more_in_the_same_publication() {
+    let ingest =
+        Ingest::bind("127.0.0.1:0", Options { keep_frames: true, keep_bodies: true, ..Options::default() }).unwrap();
+    let sfu = SfuSim::start(sfu_sim::Options { speed: 10.0, ..sfu_sim::Options::default() }).unwrap();
+    let sections = format!(
+        "cloudflare: {{calls_app_id: '{}', calls_api_token: '{}', api_base: '{}'}}\n",
+        sfu.app_id(),
+        sfu.secret(),
+        sfu.api_base()
+    );
+    let environment = &[("GUEST_RELAY_RELAY_IDLE", "slate")];
+    let setup = Setup { sections: &sections, environment, ..Setup::default() };
+    let daemon = Daemon::start_with(&format!("rtmp://{}/{{guest_id}}", ingest.addr()), setup);
+    let _publisher = Publisher::connect(&whip_url(&daemon), &Clip::chromium_360p()).unwrap();
+    daemon.wait_for_state("guest1", "live");
+    let black = Still::black();
+    // Whether each picture is nobody's, in order.
+    let shown = || -> Vec<bool> {
+        let frames = ingest.path("guest1").map(|connection| connection.frames).unwrap_or_default();
+        frames.iter().filter(|frame| frame.kind == Kind::Video).map(|frame| frame.body == black.body()).collect()
+    };
+    wait_for("the guest's pictures", || shown().last() == Some(&false), || daemon.log());
+    let session = http::Url::parse(&format!("http://{}/api/calls/session/guest1", daemon.http)).unwrap();
+    http::exchange("DELETE", &session, &[], "").unwrap();
+    wait_for("three pictures of nobody", || shown().ends_with(&[true; 3]), || format!("{:?}", shown()));
+    let shown = shown();
+    let guest_ends = shown.iter().rposition(|is_black| !is_black).unwrap();
+    assert!(shown[guest_ends + 1..].iter().all(|is_black| *is_black));
+    let connections = ingest.connections();
+    let of_guest = connections.iter().filter(|connection| connection.path.as_deref() == Some("guest1"));
+    assert_eq!(of_guest.count(), 1);
+    daemon.wait_for_state("guest1", "absent");
 }
 
 /// A guest who has just got the answer.

@@ -43,7 +43,9 @@ impl Row {
             row.require(late.is_empty() || world.is_disturbed(), || late);
             let holes = report.audio.map_or(0, |audio| audio.gaps);
             // Sound that waited too long for a server that did not read is dropped.
-            row.require(holes == 0 || !world.server().has_been_well(), || format!("{holes} holes in the audio timeline"));
+            row.require(holes == 0 || !world.server().has_been_well(), || {
+                format!("{holes} holes in the audio timeline")
+            });
         }
         row
     }
