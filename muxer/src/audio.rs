@@ -220,6 +220,11 @@ impl AudioTrack {
         by
     }
 
+    /// Where what went out so far ends.
+    pub(crate) fn end(&self) -> Option<MediaTime> {
+        self.end
+    }
+
     /// What went out last, for [`AudioTrack::adopt`] of another process.
     pub(crate) fn hand_over(&self, out: &mut Writer<&mut Vec<u8>>) {
         let began = self.dts.last().zip(self.end);

@@ -297,6 +297,11 @@ impl Muxer {
         self.shared.timeline.at(now)
     }
 
+    /// Where the sound that went out so far ends; `None` before the first.
+    pub fn sound_end(&self) -> Option<MediaTime> {
+        self.audio.as_ref().and_then(AudioTrack::end)
+    }
+
     /// Fills the audio track with Opus silence up to `until` on the timeline ([`timeline_at`](Self::timeline_at)),
     /// in packets of 20 ms, ten seconds a call at most. Audio that comes later for that time is dropped in favour of the silence.
     pub fn fill_silence(&mut self, until: MediaTime) {

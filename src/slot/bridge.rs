@@ -111,6 +111,13 @@ impl Bridge {
         }
     }
 
+    /// What was due was not all of it: the rest comes soon, and the picture with it.
+    pub(super) fn catch_up(&mut self, now: Instant) {
+        for next in [&mut self.video.next, &mut self.audio.next].into_iter().flatten() {
+            *next = (now + TICK).min(*next);
+        }
+    }
+
     /// The last picture stands in for the camera.
     pub(super) fn repeats_picture(&self) -> bool {
         self.video.next.is_some()

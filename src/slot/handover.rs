@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! "GRHO"  version u32   length u32   CRC-32 of the rest u32
-//! SHA-256 of the target's URL   clock u64: microseconds since the boot   muxer   publisher
+//! SHA-256 of the target's URL   clock u64: nanoseconds since the boot   muxer   publisher
 //! ```
 //! Input: what the parts write of themselves, or bytes from anywhere. Output: sealed bytes, or the parts' share of them and
 //! how long ago they were written. A state of another version, for another target or too old is refused: whoever has its
@@ -73,7 +73,7 @@ pub(super) fn seal(
     let mut body = Vec::new();
     let mut writer = Writer::new(&mut body);
     writer.bytes(&target.fingerprint());
-    writer.u64(u64::try_from(clock.as_micros()).ok()?);
+    writer.u64(u64::try_from(clock.as_nanos()).ok()?);
     if !write(&mut writer) {
         return None;
     }
@@ -110,7 +110,7 @@ pub(super) fn open<'a>(
     if reader.take_array().map_err(damaged)? != target.fingerprint() {
         return Err(AdoptError::OtherTarget);
     }
-    let written = Duration::from_micros(reader.u64().map_err(damaged)?);
+    let written = Duration::from_nanos(reader.u64().map_err(damaged)?);
     match clock.checked_sub(written).filter(|away| *away <= AWAY_MAX) {
         Some(away) => Ok((reader, away)),
         None => Err(AdoptError::Away(clock.abs_diff(written))),

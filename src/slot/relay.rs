@@ -52,6 +52,8 @@ const SILENCE_AFTER: Duration = Duration::from_millis(400);
 /// again, finds its place free. Where none was heard it reaches up to now: media servers map a track to wall time by the least
 /// delay that they have seen on it, and silence that is always late teaches them a clock that is.
 const SILENCE_MARGIN: Duration = Duration::from_millis(200);
+/// The silence that fits into the publisher's queue, with room for what comes beside it: more would push itself out of it.
+const SILENCE_AT_ONCE: Duration = Duration::from_millis(1_200);
 /// A keyframe that answers a request comes so soon.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 /// A sender that left so many requests unanswered makes no keyframe on request.
@@ -255,7 +257,8 @@ impl Relay {
     }
 
     /// A relay that goes on in the publication of another process, which ended `away` before `now`: held as if its guest had
-    /// just left, or without anybody. The silence that is missing comes at once, and the picture as soon as time goes on.
+    /// just left, or without anybody. The picture and the silence that is missing come as soon
+    /// as time goes on.
     pub(super) fn adopt(&self, state: &mut Reader<'_>, away: Duration, now: Instant) -> Result<Self, HandoverError> {
         let mut relay = Self::new(self.config.clone(), now);
         relay.has_media = handover::read_flag(state, "whether a guest is waited for")?;
@@ -271,7 +274,6 @@ impl Relay {
         } else {
             relay.bridge.idle(now);
         }
-        relay.add_silence(now);
         Ok(relay)
     }
 
@@ -657,10 +659,9 @@ impl Relay {
         let Some(dts) = self.muxer.timeline_at(self.media_time(now)) else {
             return;
         };
-        if due.silence {
-            self.muxer.fill_silence(dts - self.silence_margin());
-        }
-        if due.picture {
+        if due.silence && !self.fill_silence(dts - self.silence_margin()) {
+            self.bridge.catch_up(now);
+        } else if due.picture {
             match self.standing {
                 Standing::Nothing => {}
                 Standing::Still => self.muxer.show_still(&self.config.still, dts),
@@ -670,12 +671,12 @@ impl Relay {
         self.drain_muxer(Origin::Bridge, now);
     }
 
-    /// Silence up to now, whether it is due or not.
-    fn add_silence(&mut self, now: Instant) {
-        if let Some(dts) = self.muxer.timeline_at(self.media_time(now)) {
-            self.muxer.fill_silence(dts);
-            self.drain_muxer(Origin::Bridge, now);
-        }
+    /// Silence up to `until`. Sound that is far behind would have to go from the publisher's queue for a picture of now: it comes
+    /// bit by bit, and the picture after it. False when there is more to come.
+    fn fill_silence(&mut self, until: MediaTime) -> bool {
+        let most = self.muxer.sound_end().map(|end| end + SILENCE_AT_ONCE).filter(|most| *most < until);
+        self.muxer.fill_silence(most.unwrap_or(until));
+        most.is_none()
     }
 
     /// When the last keyframe is too old for readers that join: while the guest shows pictures and the server takes them.

@@ -1,6 +1,7 @@
 //! A guest's media through relay and publisher into the strict ingest, in virtual time: what the mixer's input sees while
 //! the guest leaves, returns, falls silent, mutes, or the RTMP server goes away.
 
+mod handover;
 mod idle;
 mod sender;
 mod world;

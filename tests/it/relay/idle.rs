@@ -57,6 +57,39 @@ fn own_sounds_of(times: &[u32]) -> usize {
 }
 
 #[test]
+fn nobody_is_handed_over_as_nobody_and_is_on_time_again_within_seconds() {
+    for away in [0.3, 6.0] {
+        let mut world = idle();
+        world.restart(seconds(away));
+        world.pass(seconds(4.0));
+        let seen = world.finish_untouched();
+        assert_eq!(shown(&seen, 0, u32::MAX), [SLATE]);
+        let (sound, picture) = (seen.timestamps(Kind::Audio), seen.timestamps(Kind::Video));
+        let passed = u32::try_from(seconds(5.0 + away + 4.0).as_millis()).unwrap();
+        let (sound_end, picture_end) = (*sound.last().unwrap(), *picture.last().unwrap());
+        assert!((passed - 1100..=passed + 20).contains(&sound_end), "{sound_end} after {passed} ms");
+        assert!((passed - 1100..=passed + 20).contains(&picture_end), "{picture_end} after {passed} ms");
+        assert_eq!((seen.audio.unwrap().gaps, own_sounds_of(&sound)), (0, 0), "{away} s away");
+    }
+}
+
+#[test]
+fn who_has_left_for_good_is_not_shown_by_the_next_process_and_who_is_there_is() {
+    let mut world = idle_with_a_guest();
+    world.restart(seconds(0.3));
+    world.pass(seconds(1.5));
+    world.join(Clip::large(), Keyframes::EachGop);
+    world.pass(seconds(2.0));
+    world.leave_for_good();
+    world.pass(seconds(0.5));
+    world.restart(seconds(0.3));
+    world.pass(seconds(2.0));
+    let seen = world.finish_untouched();
+    assert_eq!(shown(&seen, 5_200, 12_700), [1, 2], "held over the restart, and back");
+    assert_eq!(shown(&seen, 13_300, u32::MAX), [SLATE]);
+}
+
+#[test]
 fn an_idle_slot_is_due_once_a_second() {
     let mut world = idle();
     let before = world.wake_ups;

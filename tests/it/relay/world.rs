@@ -4,12 +4,13 @@
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use guest_relay::guest::{self, SessionKey, Slot};
 use guest_relay::rtc::demux::Class;
 use guest_relay::rtmp::{Disconnected, Event, State, Target};
-use guest_relay::slot::{self, Joining, Output, RelayConfig, RtmpInput, SessionEnd, SlotMachine};
+use guest_relay::slot::{self, AdoptError, Joining, Output, RelayConfig, RtmpInput, SessionEnd, SlotMachine};
 use guest_relay_muxer::{Config, TrackKind};
 use ingest::{Connection, Frame, Ingest, Kind, Options, Stage};
 use loadgen::patience::PATIENCE;
@@ -28,6 +29,7 @@ pub(crate) fn seconds(seconds: f64) -> Duration {
 }
 
 pub(crate) struct World {
+    config: RelayConfig,
     pub(crate) slot: SlotMachine<PlainSession>,
     /// The newest session.
     key: SessionKey,
@@ -41,6 +43,8 @@ pub(crate) struct World {
     pub(crate) guest: Option<Sender>,
     /// Packets of the guest's arrive, and requests for keyframes do.
     pub(crate) network: bool,
+    /// So many bytes more the kernel takes of what is written, when it does not take all.
+    pub(crate) kernel_takes: Option<usize>,
     /// How long packets take; those under way keep their time.
     pub(crate) delay: Duration,
     under_way: VecDeque<(Instant, Packet)>,
@@ -73,7 +77,8 @@ impl World {
         };
         change(&mut config);
         Self {
-            slot: SlotMachine::new(Slot(0), config, now),
+            slot: SlotMachine::new(Slot(0), config.clone(), now),
+            config,
             key: SessionKey(0),
             path: Path::default(),
             ingest,
@@ -82,6 +87,7 @@ impl World {
             wake_ups: 0,
             guest: None,
             network: true,
+            kernel_takes: None,
             delay: Duration::ZERO,
             under_way: VecDeque::new(),
             events: Vec::new(),
@@ -225,7 +231,7 @@ impl World {
                 self.carry_out(output);
             }
             if let Some(stream) = &mut self.stream
-                && let Err(error) = write(&mut self.slot, stream, now)
+                && let Err(error) = write(&mut self.slot, stream, &mut self.kernel_takes, now)
             {
                 self.lose(&error);
             }
@@ -276,6 +282,44 @@ impl World {
         }
     }
 
+    /// Gives the publication away as a process that ends does; what the next one needs.
+    pub(crate) fn hand_over(&mut self) -> Option<Vec<u8>> {
+        self.guest = None;
+        self.under_way.clear();
+        self.slot.end_sessions(self.now);
+        self.turn();
+        self.slot.hand_over(since_boot(self.now), self.now)
+    }
+
+    /// A new process after `away`, with the same connection, that goes on from `state`.
+    pub(crate) fn adopt(&mut self, state: &[u8], away: Duration) -> Result<(), AdoptError> {
+        self.now += away;
+        let mut slot = self.adopted(state)?;
+        // As the daemon does: the slot idles once it is known that there is nothing to go on in.
+        slot.set_idle(self.config.idle, self.now);
+        self.lost_pings = 0;
+        // Whoever comes next comes back, unless they come as another.
+        self.key = SessionKey::FORMER;
+        self.slot = slot;
+        self.kernel_takes = None;
+        self.turn();
+        Ok(())
+    }
+
+    /// A new slot that goes on from `state`, beside the one that is here.
+    pub(crate) fn adopted(&self, state: &[u8]) -> Result<SlotMachine<PlainSession>, AdoptError> {
+        let config = RelayConfig { idle: false, ..self.config.clone() };
+        let mut slot = SlotMachine::new(Slot(0), config, self.now);
+        slot.adopt(state, since_boot(self.now), self.now)?;
+        Ok(slot)
+    }
+
+    /// As a planned restart that takes `away`.
+    pub(crate) fn restart(&mut self, away: Duration) {
+        let state = self.hand_over().expect("the publication can be gone on in");
+        self.adopt(&state, away).unwrap();
+    }
+
     /// Ends everything; what the ingest saw of each connection, which broke no rule.
     pub(crate) fn finish(mut self) -> Vec<Connection> {
         self.slot.close(self.now);
@@ -303,6 +347,12 @@ impl World {
     }
 }
 
+/// The clock that processes have in common.
+fn since_boot(now: Instant) -> Duration {
+    static BOOT: LazyLock<Instant> = LazyLock::new(|| Instant::now() - Duration::from_secs(60));
+    now.duration_since(*BOOT)
+}
+
 fn read(slot: &mut SlotMachine<PlainSession>, stream: &mut TcpStream, now: Instant) -> io::Result<()> {
     let mut bytes = [0; 4096];
     // bounded: the socket does not block, and the server is on loopback
@@ -316,11 +366,24 @@ fn read(slot: &mut SlotMachine<PlainSession>, stream: &mut TcpStream, now: Insta
     }
 }
 
-fn write(slot: &mut SlotMachine<PlainSession>, stream: &mut TcpStream, now: Instant) -> io::Result<()> {
+fn write(
+    slot: &mut SlotMachine<PlainSession>,
+    stream: &mut TcpStream,
+    takes: &mut Option<usize>,
+    now: Instant,
+) -> io::Result<()> {
     // bounded: the socket does not block
     while !slot.write_buffer().is_empty() {
-        match stream.write(slot.write_buffer()) {
-            Ok(count) => slot.handle_rtmp(RtmpInput::Written(count), now),
+        let buffer = slot.write_buffer();
+        let room = takes.unwrap_or(usize::MAX).min(buffer.len());
+        if room == 0 {
+            break;
+        }
+        match stream.write(&buffer[..room]) {
+            Ok(count) => {
+                *takes = takes.map(|room| room - count);
+                slot.handle_rtmp(RtmpInput::Written(count), now);
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) => return Err(error),
         }
