@@ -7,6 +7,7 @@ mod daemon;
 mod direct;
 mod doctor;
 mod dtls;
+mod handover;
 mod http;
 mod observe;
 mod offers;
