@@ -26,7 +26,9 @@ impl Service {
         let mut command = Command::new(script());
         command.arg("run").arg(directory.join("control")).args(["--restart-seconds", "0.2", "--"]);
         command.arg(daemon.get_program()).args(daemon.get_args()).arg("--config").arg(directory.join("config.yml"));
-        daemon.get_envs().filter(|(_, value)| value.is_none()).for_each(|(name, _)| drop(command.env_remove(name)));
+        for (name, _) in daemon.get_envs().filter(|(_, value)| value.is_none()) {
+            command.env_remove(name);
+        }
         write_config(&directory, output);
         command.stdin(Stdio::null()).stdout(File::create(directory.join("events")).unwrap());
         let manager = command.stderr(File::create(directory.join("log")).unwrap()).spawn().unwrap();
