@@ -329,6 +329,11 @@ impl Relay {
         self.has_media = false;
         self.hold_until = None;
         self.sound_alone_at = None;
+        if self.published {
+            // What waits behind a missing packet would go out when the wait is over.
+            self.muxer.replace_source();
+            self.drain_muxer(Origin::Bridge, now);
+        }
         if self.config.idle {
             if !self.published {
                 self.reset(true, now);

@@ -1,6 +1,7 @@
 //! A slot in which nobody is: what stands in the guest's place, and who is never shown again.
 
 use guest_relay::guest::State as GuestState;
+use guest_relay::rtc::peer::Delivery;
 use guest_relay::rtmp::State;
 use guest_relay_muxer::TrackKind::{Audio, Video};
 use ingest::{Connection, Kind};
@@ -235,4 +236,21 @@ fn a_slot_that_is_opened_or_closed_under_way_begins_or_ends() {
     world.pass(HOLD + seconds(1.5));
     assert_eq!(world.rtmp_state(), State::Stopped);
     assert_eq!(world.finish().len(), 1);
+}
+
+#[test]
+fn a_picture_that_waited_behind_a_gap_is_not_shown_after_a_goodbye_for_good() {
+    // Wherever the packet is missing: somewhere an IDR picture waits behind it.
+    for step in 0..40 {
+        let mut world = idle_with_a_guest();
+        world.path.set(Video, Delivery { round_trip: Some(seconds(0.1)), jitter: seconds(0.1), retransmits: true });
+        world.pass(seconds(0.6 + 0.04 * f64::from(step)));
+        let mut lost = false;
+        world.pass_with(seconds(0.3), |packet| packet.kind != Video || std::mem::replace(&mut lost, true));
+        world.leave_for_good();
+        let left = world.media_ms();
+        world.pass(seconds(6.0));
+        let seen = world.finish_untouched();
+        assert_eq!(shown(&seen, left + 20, u32::MAX), [SLATE], "step {step}");
+    }
 }
